@@ -15,9 +15,7 @@
 
 #include <ifaddrs.h>
 #include <net/if.h>
-#include <sys/socket.h>
 
-#include <algorithm>
 #include <random>
 
 #include "protocol.h"
@@ -55,7 +53,7 @@ enum class Sharing { shared, exclusive };
 
 // Bound to every address of the host: a socket bound to one address would not hear its network's broadcasts.
 Descriptor open_udp_socket(uint16_t port, Sharing sharing) {
-  Descriptor fd(check(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket"));
+  Descriptor fd(check(::socket(AF_INET, SOCK_DGRAM, 0), "socket"));
   const int on = 1;
   // SO_REUSEADDR, not SO_REUSEPORT: that one deals broadcasts out among the sockets of one user, and shuts out others'.
   if (sharing == Sharing::shared)
@@ -66,9 +64,8 @@ Descriptor open_udp_socket(uint16_t port, Sharing sharing) {
   // the send buffer has to hold the probes that wait for ARP. The kernel may grant less: no reason to fail.
   ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &kSocketBuffer, sizeof kSocketBuffer);
   ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &kSocketBuffer, sizeof kSocketBuffer);
-  const sockaddr_in raw = Address{INADDR_ANY, port}.to_sockaddr();
-  check(::bind(fd.get(), reinterpret_cast<const sockaddr*>(&raw), sizeof raw),
-        "bind UDP port " + std::to_string(port));
+  sockaddr_in raw = Address{INADDR_ANY, port}.to_sockaddr();
+  check(::bind(fd.get(), generic(raw), sizeof raw), "bind UDP port " + std::to_string(port));
   return fd;
 }
 
@@ -79,9 +76,7 @@ Descriptor open_udp_socket(uint16_t port, Sharing sharing) {
 // ============================================================================
 
 Discovery::Discovery(const Announcement& self, std::vector<std::string> only, EventQueue& events)
-    : self_(self),
-      only_(std::move(only)),
-      events_(events),
+    : self_(self), only_(std::move(only)), events_(events),
       shared_socket_(open_udp_socket(kDiscoveryPort, Sharing::shared)),
       own_socket_(open_udp_socket(self.port, Sharing::exclusive)),
       next_heartbeat_(Clock::now() + with_jitter(kHeartbeat)) {
@@ -104,12 +99,11 @@ void Discovery::receive(const fd_set& readable) {
       sockaddr_in raw{};
       socklen_t length = sizeof raw;
       // MSG_DONTWAIT: select() may report a datagram that the kernel then drops for a wrong checksum.
-      const ssize_t size = uninterrupted([&] {
-        return ::recvfrom(fd, bytes.data(), bytes.size(), MSG_DONTWAIT, reinterpret_cast<sockaddr*>(&raw), &length);
-      });
-      if (size == -1) break;
-      if (static_cast<size_t>(size) <= kMaxDatagram)
-        hear_datagram({bytes.data(), static_cast<size_t>(size)}, Address::from_sockaddr(raw));
+      const ssize_t got = uninterrupted(
+          [&] { return ::recvfrom(fd, bytes.data(), bytes.size(), MSG_DONTWAIT, generic(raw), &length); });
+      if (got == -1) break;
+      const std::string_view text(bytes.data(), static_cast<size_t>(got));
+      if (text.size() <= kMaxDatagram) hear_datagram(text, Address::from_sockaddr(raw));
     }
   }
 }
@@ -134,12 +128,8 @@ void Discovery::tick() {
     broadcast(Verb::here);
   }
   if (!probes_.empty() && now >= next_probe_) probe();
-  if (scanned_ && probes_.empty() && now >= scan_ends_) {
-    Event event;
-    event.kind = Event::Kind::scanned;
-    event.size = *std::exchange(scanned_, std::nullopt);
-    events_.push(std::move(event));
-  }
+  if (scanned_ && probes_.empty() && now >= scan_ends_)
+    events_.push({Event::Kind::scanned, "", {}, {}, 0, *std::exchange(scanned_, std::nullopt)});
   due_ = std::min(next_look_, next_heartbeat_);
   if (hellos_left_ > 0) due_ = std::min(due_, next_hello_);
   if (!probes_.empty()) due_ = std::min(due_, next_probe_);
@@ -161,18 +151,13 @@ void Discovery::scan(uint32_t network, int bits, uint16_t port) {
   scan_ends_ = Clock::now() + kScanGrace;
 }
 
-void Discovery::rename(const std::string& name, const std::string& group) {
+void Discovery::introduce_as(const std::string& name, const std::string& group) {
   self_.name = name;
   self_.group = group;
-  broadcast(Verb::here);
-  for (const auto& [id, user] : users_) send(self_, user.address);  // where broadcasts are dropped, too
+  send_to_all(Verb::here);
 }
 
-void Discovery::leave() {
-  self_.verb = Verb::bye;
-  broadcast(Verb::bye);
-  for (const auto& [id, user] : users_) send(self_, user.address);
-}
+void Discovery::leave() { send_to_all(Verb::bye); }
 
 void Discovery::heard_over_tcp(const Announcement& who, Address address) {
   // A datagram proves by its source who owns the port; over TCP it is only said. It does not oust one who is alive.
@@ -182,8 +167,9 @@ void Discovery::heard_over_tcp(const Announcement& who, Address address) {
 }
 
 size_t Discovery::count() const {
-  return static_cast<size_t>(
-      std::count_if(users_.begin(), users_.end(), [](const auto& entry) { return entry.second.listed; }));
+  size_t listed = 0;
+  for (const auto& [id, user] : users_) listed += user.listed;
+  return listed;
 }
 
 Address Discovery::self_address() const {
@@ -195,16 +181,15 @@ Address Discovery::self_address() const {
 // connect() on a UDP socket sends nothing: it looks up the route and remembers the source address that goes with it.
 // A new socket each time, for the kernel keeps the first source address it chose.
 std::optional<uint32_t> Discovery::source_for(Address to) const {
-  const Descriptor fd(check(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket"));
+  const Descriptor fd(check(::socket(AF_INET, SOCK_DGRAM, 0), "socket"));
   sockaddr_in raw = to.to_sockaddr();
-  socklen_t length = sizeof raw;
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&raw), sizeof raw) == -1 ||
-      ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&raw), &length) == -1)
-    return std::nullopt;
-  const uint32_t source = Address::from_sockaddr(raw).ip;
-  const bool chosen = std::any_of(interfaces_.begin(), interfaces_.end(), [&](auto& i) { return i.ip == source; });
-  if (!only_.empty() && !chosen) return std::nullopt;
-  return source;
+  if (::connect(fd.get(), generic(raw), sizeof raw) == -1) return std::nullopt;
+  const uint32_t source = local_address(fd.get()).ip;
+  return only_.empty() || is_ours(source) ? std::optional(source) : std::nullopt;
+}
+
+bool Discovery::is_ours(uint32_t ip) const {
+  return std::any_of(interfaces_.begin(), interfaces_.end(), [&](const Interface& i) { return i.ip == ip; });
 }
 
 // ============================================================================
@@ -222,8 +207,7 @@ void Discovery::hear_datagram(std::string_view text, Address from) {
     // Hearsay: it was not sent from the port it speaks of. An instance that answers for its host sends such, and so
     // can anyone who wants to be taken for a neighbour. Believe nothing of it; ask at the door it names.
     const auto known = users_.find(who->id);
-    if (who->verb == Verb::here && (known == users_.end() || known->second.address != address))
-      send(self_, address);
+    if (who->verb == Verb::here && (known == users_.end() || known->second.address != address)) send(Verb::hello, address);
     return;
   }
   if (who->verb == Verb::bye) {
@@ -247,59 +231,43 @@ void Discovery::hear_datagram(std::string_view text, Address from) {
 }
 
 void Discovery::answer(const Announcement& hello, Address from) {
-  Announcement here = self_;
-  here.verb = Verb::here;
-  here.to = hello.id;
-  send(here, from);
+  send(Verb::here, from, hello.id);
   if (!hello.ask_host) return;
   // The question was for the whole host and the kernel gave it to us alone: name the instances beside us [4.4].
   for (const auto& [id, user] : users_) {
-    const bool on_this_host = std::any_of(interfaces_.begin(), interfaces_.end(),
-                                          [ip = user.address.ip](const Interface& i) { return i.ip == ip; });
-    if (!user.listed || !on_this_host || id == hello.id) continue;
     Announcement neighbour = user.card;
     neighbour.verb = Verb::here;
     neighbour.to.clear();
-    neighbour.ask_host = false;
-    send_text(neighbour.format(), from);
+    if (user.listed && is_ours(user.address.ip) && id != hello.id) send_text(neighbour.format(), from);
   }
 }
 
 // Enters into the list what a peer said of itself. Returns its entry, or null where it may not have one.
 User* Discovery::hear(const Announcement& who, Address address) {
-  if (who.id == self_.id) return nullptr;
   const auto found = users_.find(who.id);
-  if (found == users_.end()) return add(who, address);
-  User& user = found->second;
-  if (user.left) return nullptr;
+  if (who.id == self_.id || (found != users_.end() && found->second.left)) return nullptr;
+  if (found == users_.end()) {
+    // A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
+    for (auto it = users_.begin(); it != users_.end();) {
+      if (it->second.address == address) unlist(it->second, "replaced");
+      it = it->second.address == address ? users_.erase(it) : std::next(it);
+    }
+    if (users_.size() >= kMaxUsers) return nullptr;
+    const auto now = Clock::now();
+    User& user = users_[who.id] = {who, address, true, false, true, 0, now, now, {}};
+    events_.push({Event::Kind::joined, "", who, address});
+    return &user;
+  }
   // A peer on two networks is heard from two addresses, and is one entry: the first address stays until it falls
   // silent. By the same rule nobody can take over the entry of a peer that is alive by claiming its id.
-  const bool silent = Clock::now() - user.heard > kOverdue;
-  if (user.address != address && !silent) return nullptr;
-  const User before = user;
+  User& user = found->second;
+  if (user.address != address && Clock::now() - user.heard < kOverdue) return nullptr;
+  const std::string before = user.card.name + "@" + user.address.text() + " " + user.card.group;
   user.card = who;
   user.address = address;
   user.heard = Clock::now();
-  const bool changed = before.card.name != who.name || before.card.group != who.group || before.address != address;
-  if (changed && user.listed)
-    report(Event::Kind::changed, user,
-           before.card.name + "@" + before.address.text() + " " + before.card.group);
-  return &user;
-}
-
-User* Discovery::add(const Announcement& who, Address address) {
-  // A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
-  const auto same = std::find_if(users_.begin(), users_.end(), [&](auto& e) { return e.second.address == address; });
-  if (same != users_.end()) {
-    unlist(same->second, "replaced");
-    users_.erase(same);
-  }
-  if (users_.size() >= kMaxUsers) return nullptr;
-  User& user = users_[who.id];
-  user.card = who;
-  user.address = address;
-  user.heard = user.heard_us = Clock::now();  // until the contrary is shown
-  report(Event::Kind::joined, user, "");
+  if (user.listed && before != who.name + "@" + address.text() + " " + who.group)
+    events_.push({Event::Kind::changed, before, who, address});
   return &user;
 }
 
@@ -307,7 +275,7 @@ void Discovery::confirm(User& user) {
   user.heard_us = Clock::now();
   user.unsure = false;
   user.asks = 0;
-  if (!std::exchange(user.listed, true)) report(Event::Kind::joined, user, "");
+  if (!std::exchange(user.listed, true)) events_.push({Event::Kind::joined, "", user.card, user.address});
 }
 
 // ============================================================================
@@ -326,24 +294,13 @@ void Discovery::look_after(User& user) {
 
 void Discovery::ask(User& user) {
   user.asked = Clock::now();
-  Announcement hello = self_;
-  hello.verb = Verb::hello;
   // A firewall may let TCP pass where UDP is dropped, in either direction.
-  if (++user.asks % kKnockAt == 0) report(Event::Kind::unheard, user, "");
-  else send(hello, user.address);
+  if (++user.asks % kKnockAt == 0) events_.push({Event::Kind::unheard, "", user.card, user.address});
+  else send(Verb::hello, user.address);
 }
 
 void Discovery::unlist(User& user, const std::string& reason) {
-  if (std::exchange(user.listed, false)) report(Event::Kind::left, user, reason);
-}
-
-void Discovery::report(Event::Kind kind, const User& user, const std::string& text) {
-  Event event;
-  event.kind = kind;
-  event.who = user.card;
-  event.address = user.address;
-  event.text = text;
-  events_.push(std::move(event));
+  if (std::exchange(user.listed, false)) events_.push({Event::Kind::left, reason, user.card, user.address});
 }
 
 // Read again and again: a cable is plugged in, Wi-Fi comes up, DHCP gives another address. What is new is greeted.
@@ -353,13 +310,11 @@ void Discovery::read_interfaces() {
   if (::getifaddrs(&list) == -1) return;
   std::vector<Interface> now;
   for (const ifaddrs* i = list; i; i = i->ifa_next) {
-    if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || !i->ifa_netmask) continue;
-    if (!(i->ifa_flags & IFF_UP) || !(i->ifa_flags & IFF_RUNNING)) continue;
-    if (!only_.empty() && std::find(only_.begin(), only_.end(), i->ifa_name) == only_.end()) continue;
-    const auto ip_of = [](const sockaddr* raw) {
-      return Address::from_sockaddr(*reinterpret_cast<const sockaddr_in*>(raw)).ip;
-    };
-    now.push_back({i->ifa_name, ip_of(i->ifa_addr), ip_of(i->ifa_netmask)});
+    const auto ip_of = [](const sockaddr* a) { return ntohl(reinterpret_cast<const sockaddr_in*>(a)->sin_addr.s_addr); };
+    const bool chosen = only_.empty() || std::find(only_.begin(), only_.end(), i->ifa_name) != only_.end();
+    const bool is_up = (i->ifa_flags & IFF_UP) && (i->ifa_flags & IFF_RUNNING);
+    if (chosen && is_up && i->ifa_addr && i->ifa_addr->sa_family == AF_INET && i->ifa_netmask)
+      now.push_back({i->ifa_name, ip_of(i->ifa_addr), ip_of(i->ifa_netmask)});
   }
   ::freeifaddrs(list);
   if (now == interfaces_) return;
@@ -379,19 +334,22 @@ void Discovery::broadcast(Verb verb) {
     Announcement what = self_;
     what.verb = verb;
     what.ip = i.ip;
-    if (~i.netmask > 1) send_text(what.format(), {i.broadcast(), kDiscoveryPort});  // a /31 and a /32 have none
+    if (~i.netmask > 1) send_text(what.format(), {i.ip | ~i.netmask, kDiscoveryPort});  // a /31 and a /32 have none
   }
+}
+
+// By broadcast, and to everyone we know besides, where broadcasts are dropped.
+void Discovery::send_to_all(Verb verb) {
+  broadcast(verb);
+  for (const auto& [id, user] : users_) send(verb, user.address);
 }
 
 // Queues the addresses of a network for probe(), all but its own and its broadcast address.
 void Discovery::sweep(uint32_t network, int bits, uint16_t port) {
-  if (bits < kSweepBits) {
-    Event note;
-    note.text = "a sweep covers at most 1,022 addresses: of " + Address{network, 0}.ip_text() + "/" +
-                std::to_string(bits) + " only the /22 around that address is asked; /scan NETWORK/BITS asks another";
-    events_.push(std::move(note));
-    bits = kSweepBits;
-  }
+  if (bits < kSweepBits)
+    events_.push({Event::Kind::note, "a scan asks at most 1,022 addresses: of " + Address{network, 0}.ip_text() + "/" +
+                                         std::to_string(bits) + " only the /22 around it; /scan NETWORK/BITS asks more"});
+  bits = std::max(bits, kSweepBits);
   const uint32_t hosts = static_cast<uint32_t>((uint64_t{1} << (32 - bits)) - 1);  // the host part's mask
   const uint32_t first = network & ~hosts;
   for (uint32_t host = 0; host <= hosts; ++host)
@@ -401,38 +359,33 @@ void Discovery::sweep(uint32_t network, int bits, uint16_t port) {
 // One HELLO of the sweep. Paced, because a probe to an address where nobody is stays in the send buffer for the 3 s
 // that ARP tries: with the default buffer, the 257th in that time makes sendto() block, and the program with it.
 void Discovery::probe() {
-  const auto now = Clock::now();
   const Address to = probes_.front();
-  const auto known = std::find_if(users_.begin(), users_.end(), [&](auto& entry) {
+  // Who was found by broadcast meanwhile need not be asked again, unless the user wants the scan.
+  const bool known = !scanned_ && std::any_of(users_.begin(), users_.end(), [&](const auto& entry) {
     return entry.second.address.ip == to.ip && !entry.second.unsure;
   });
-  const bool by_hand = scanned_.has_value();  // asked for by the user: then even those we know are asked
-  Announcement hello = self_;
-  hello.verb = Verb::hello;
-  hello.ask_host = to.port == kDiscoveryPort;
-  if ((by_hand || known == users_.end()) && !send(hello, to)) {
-    next_probe_ = now + 10 * kProbePause;  // the buffer is full: this one again, later
-    return;
-  }
-  probes_.pop_front();
-  next_probe_ = now + kProbePause;
-  scan_ends_ = now + kScanGrace;
+  const bool sent = known || send(Verb::hello, to, "", to.port == kDiscoveryPort);
+  if (sent) probes_.pop_front();
+  next_probe_ = Clock::now() + (sent ? 1 : 10) * kProbePause;  // the buffer is full: this one again, later
+  scan_ends_ = Clock::now() + kScanGrace;
 }
 
-bool Discovery::send(Announcement what, Address to) {
+bool Discovery::send(Verb verb, Address to, const std::string& heard, bool ask_host) {
   const auto source = source_for(to);
   if (!source) return true;  // nowhere to send it to, now or later
+  Announcement what = self_;
+  what.verb = verb;
   what.ip = *source;
+  what.to = heard;
+  what.ask_host = ask_host;
   return send_text(what.format(), to);
 }
 
 // False where it did not fit the buffer just now. Every other failure is a datagram lost, as any may be: an
 // interface that has just gone, a firewall that says EPERM.
 bool Discovery::send_text(const std::string& text, Address to) {
-  const sockaddr_in raw = to.to_sockaddr();
-  const ssize_t sent = uninterrupted([&] {
-    return ::sendto(own_socket_.get(), text.data(), text.size(), MSG_DONTWAIT, reinterpret_cast<const sockaddr*>(&raw),
-                    sizeof raw);
-  });
+  sockaddr_in raw = to.to_sockaddr();
+  const ssize_t sent = uninterrupted(
+      [&] { return ::sendto(own_socket_.get(), text.data(), text.size(), MSG_DONTWAIT, generic(raw), sizeof raw); });
   return sent != -1 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS);
 }

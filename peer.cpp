@@ -93,13 +93,6 @@ std::string ask_for(const std::string& wanted, std::string offered) {
   return offered;
 }
 
-std::string random_id() {
-  std::random_device random;
-  char id[17];
-  std::snprintf(id, sizeof id, "%08x%08x", random(), random());
-  return id;
-}
-
 Settings parse_options(const std::vector<std::string>& arguments) {
   Settings settings;
   for (size_t i = 0; i < arguments.size(); ++i) {
@@ -116,7 +109,10 @@ Settings parse_options(const std::vector<std::string>& arguments) {
   const char* user = std::getenv("USER");
   if (settings.self.name.empty()) settings.self.name = ask_for("name", user ? user : "");
   if (settings.self.group.empty()) settings.self.group = ask_for("group", "lab");
-  settings.self.id = random_id();
+  std::random_device random;
+  char id[17];
+  std::snprintf(id, sizeof id, "%08x%08x", random(), random());
+  settings.self.id = id;
   return settings;
 }
 
@@ -134,14 +130,16 @@ extern "C" void on_signal(int number) {
   queue_to_wake->wake();
 }
 
-std::string label(const std::string& name, Address address) { return name + "@" + address.text(); }
+// NAME@IP:PORT, which is never ambiguous and can be typed as WHO; without a name where none is known.
+std::string label(const std::string& name, Address address) { return (name.empty() ? "" : name + "@") + address.text(); }
 std::string label(const User& user) { return label(user.card.name, user.address); }
+std::string label(const Target& target) { return label(target.name, target.address); }
+std::string label(const Event& event) { return label(event.who.name, event.address); }
 
-// The next word of `rest`, which keeps what follows the blanks behind it.
+// Takes the next word off `rest`, and the blanks behind it.
 std::string take_word(std::string& rest) {
-  const size_t end = std::min(rest.find(' '), rest.size());
-  const std::string word = rest.substr(0, end);
-  rest.erase(0, std::min(rest.find_first_not_of(' ', end), rest.size()));
+  const std::string word = rest.substr(0, rest.find(' '));
+  rest.erase(0, std::min(rest.find_first_not_of(' ', word.size()), rest.size()));
   return word;
 }
 
@@ -151,19 +149,13 @@ class Peer {
       : self_(settings.self), terminal_(::isatty(STDIN_FILENO) && ::isatty(STDOUT_FILENO)) {
     prepare_folder(settings.folder);
     open_ports(settings);
-    print("ready " + label(self_.name, discovery_->self_address()) + " " + self_.group);
+    catch_signals();
+    print("ready " + label(own_entry()) + " " + self_.group);
   }
 
   int run() {
     while (!is_over()) {
-      fd_set readable;
-      FD_ZERO(&readable);
-      int highest = events_.descriptor();
-      FD_SET(events_.descriptor(), &readable);
-      discovery_->watch(readable, highest);
-      if (transfer_->can_accept()) watch(transfer_->listener(), readable, highest);
-      if (reads_commands()) watch(STDIN_FILENO, readable, highest);
-      wait(readable, highest);
+      fd_set readable = wait();
       if (FD_ISSET(STDIN_FILENO, &readable)) read_keyboard();
       discovery_->receive(readable);
       if (FD_ISSET(transfer_->listener(), &readable)) transfer_->accept_connection();
@@ -178,23 +170,21 @@ class Peer {
   }
 
  private:
-  // ---- Starting ------------------------------------------------------------------
+  // ---- Starting ------------------------------------------------------------------------
 
-  // A folder given by the user must be good; without the default one, all but receiving files still works.
-  void prepare_folder(const std::string& given) {
-    folder_ = given.empty() ? "downloads" : given;
+  // A folder that the user names must be good; without the default one, all but receiving files still works.
+  void prepare_folder(const std::string& named) {
+    folder_ = named.empty() ? "downloads" : named;
     ::mkdir(folder_.c_str(), 0777);
     if (::access(folder_.c_str(), W_OK | X_OK) == 0) return;
     const std::string why = "files cannot be stored in " + folder_ + ": " + std::generic_category().message(errno);
-    if (!given.empty()) throw UsageError{why};
+    if (!named.empty()) throw UsageError{why};
     print("note: " + why + "; choose another folder with --dir");
   }
 
   void open_ports(const Settings& settings) {
     const bool chosen = settings.self.port != 0;
-    self_.port = chosen ? settings.self.port : kFirstPort;
-    for (;; ++self_.port) {
-      try {
+    for (self_.port = chosen ? settings.self.port : kFirstPort;; ++self_.port) try {
         transfer_ = std::make_unique<Transfer>(self_, folder_, settings.accept, events_,
                                                [this](Address to) { return discovery_->source_for(to).has_value(); });
         discovery_ = std::make_unique<Discovery>(self_, settings.interfaces, events_);
@@ -204,24 +194,40 @@ class Peer {
         if (chosen) throw UsageError{"port " + std::to_string(self_.port) + " is taken; choose another with --port"};
         if (self_.port == kLastPort) throw UsageError{"ports 25253 to 25508 are all taken; choose one with --port"};
       }
-    }
   }
 
-  // ---- The loop --------------------------------------------------------------------
-
-  static void watch(int fd, fd_set& readable, int& highest) {
-    FD_SET(fd, &readable);
-    highest = std::max(highest, fd);
+  void catch_signals() {
+    queue_to_wake = &events_;
+    struct sigaction action{};
+    action.sa_handler = on_signal;  // without SA_RESTART: uninterrupted() does that, where it is wanted
+    for (const int number : {SIGINT, SIGTERM, SIGHUP}) check(::sigaction(number, &action, nullptr), "sigaction");
+    // A write to a connection that the other side has closed raises SIGPIPE and ends the program: an error will do.
+    action.sa_handler = SIG_IGN;
+    check(::sigaction(SIGPIPE, &action, nullptr), "sigaction");
   }
 
-  void wait(fd_set& readable, int highest) {
-    const auto until = std::min(discovery_->due(), Clock::now() + 100ms);
+  // ---- The loop -------------------------------------------------------------------------
+
+  // Until there is something to do: which descriptors can be read.
+  fd_set wait() {
+    fd_set readable;
+    FD_ZERO(&readable);
+    int highest = events_.descriptor();
+    FD_SET(highest, &readable);
+    discovery_->watch(readable, highest);
+    if (transfer_->can_accept()) FD_SET(transfer_->listener(), &readable);
+    if (reads_commands()) FD_SET(STDIN_FILENO, &readable);
+    highest = std::max(highest, transfer_->listener());
+    const auto until = std::min(discovery_->due(), Clock::now() + 100ms);  // the clock decides in reads_commands(), too
     const auto left = std::chrono::duration_cast<std::chrono::microseconds>(until - Clock::now()).count();
     timeval timeout{0, std::max<long>(left, 0)};
-    if (::select(highest + 1, &readable, nullptr, nullptr, &timeout) != -1) return;
+    if (::select(highest + 1, &readable, nullptr, nullptr, &timeout) != -1) return readable;
     if (errno != EINTR) check(-1, "select");
-    FD_ZERO(&readable);  // after an error the sets mean nothing
+    FD_ZERO(&readable);  // after an error the set means nothing
+    return readable;
   }
+
+  bool is_over() const { return signal_caught || leave_now_ || (leaving_ && !transfer_->sending()); }
 
   bool reads_commands() const {
     const auto now = Clock::now();
@@ -229,37 +235,24 @@ class Peer {
     return !input_ended_ && (terminal_ || found || now - started_ > kFirstScan);
   }
 
-  bool is_over() const { return signal_caught || leave_now_ || (leaving_ && !transfer_->sending()); }
-
   void read_keyboard() {
     std::array<char, 4096> bytes;
     const ssize_t got = uninterrupted([&] { return ::read(STDIN_FILENO, bytes.data(), bytes.size()); });
     if (got > 0) input_.append(bytes.data(), static_cast<size_t>(got));
     else if (!input_.empty()) input_ += '\n';  // the end of input ends its last line, too
-    for (size_t end; (end = input_.find('\n')) != std::string::npos; input_.erase(0, end + 1)) obey(input_.substr(0, end));
+    for (size_t end; (end = input_.find('\n')) != std::string::npos; input_.erase(0, end + 1))
+      obey(input_.substr(0, end));
     if (got <= 0) input_ended_ = leaving_ = true;
-    if (terminal_) print_prompt();
+    if (terminal_) std::cout << "> " << std::flush;
   }
 
-  // ---- Printing ----------------------------------------------------------------------
-
-  // The one way to the screen: whatever strangers wrote into the line, it cannot steer the terminal.
+  // The one way to the screen: whatever strangers wrote into a line, it cannot steer the terminal.
   void print(const std::string& line) {
-    std::cout << (terminal_ ? "\r\033[K" : "") << printable(line) << '\n';
-    if (terminal_) print_prompt();
+    std::cout << (terminal_ ? "\r\033[K" : "") << printable(line) << (terminal_ ? "\n> " : "\n");
     if (!std::cout.flush()) leave_now_ = true;  // nobody reads us any more
   }
 
-  void print_prompt() { std::cout << "> " << std::flush; }
-
-  // Names that clash are shown apart.
-  std::string short_label(const User& user) const {
-    const auto same = [&](const auto& entry) { return entry.second.listed && entry.second.card.name == user.card.name; };
-    const auto& users = discovery_->users();
-    return std::count_if(users.begin(), users.end(), same) > 1 ? label(user) : user.card.name;
-  }
-
-  // ---- Commands ------------------------------------------------------------------------
+  // ---- Commands -------------------------------------------------------------------------
 
   struct Command {
     const char *name, *arguments, *meaning;
@@ -291,94 +284,118 @@ class Peer {
   void obey(std::string line) {
     if (!line.empty() && line.back() == '\r') line.pop_back();  // a script written on Windows
     if (line.find_first_not_of(" \t") == std::string::npos) return;
-    if (line[0] != '/' || line.substr(0, 2) == "//") line = "/say " + line.substr(line[0] == '/' ? 1 : 0);
+    const bool is_text = line[0] != '/' || line.substr(0, 2) == "//";
     std::string rest = line;
-    const std::string name = take_word(rest);
+    const std::string name = is_text ? "" : take_word(rest);
     try {
       if (leaving_ && name != "/quit") throw std::runtime_error("leaving; /quit again does not wait");
-      if (name == "/say") return say(line.substr(5));
+      if (is_text) return say(line.substr(line[0] == '/' ? 1 : 0));
       const auto command = std::find_if(commands().begin(), commands().end(), [&](auto& c) { return c.name == name; });
       if (command == commands().end()) throw std::runtime_error("unknown command " + name + "; /help lists them");
       (this->*command->run)(rest);
     } catch (const std::exception& error) {
       print(std::string("error: ") + error.what());
-      for (const char* sends : {"/say", "/msg", "/group", "/all", "/send"}) undelivered_ |= name == sends;
+      for (const char* sends : {"", "/msg", "/group", "/all", "/send"}) undelivered_ |= name == sends;
     }
   }
 
   // Whom WHO means. A word can be one user's name and another's number: then it is refused, never guessed.
-  Target find(const std::string& who) {
+  Target find(const std::string& who) const {
     if (who.empty()) throw std::runtime_error("to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
-    std::vector<std::pair<Target, std::string>> fits;
-    const auto number = parse_number(who, numbered_.empty() ? 0 : numbered_.size());
+    const auto number = parse_number(who, numbered_.size());
     const std::string numbered = number && *number > 0 ? numbered_[*number - 1] : "";
     const auto address = parse_address(who);
+    std::vector<Target> fits;
     for (const auto& [id, user] : discovery_->users()) {
       const bool named = who == user.card.name || who == label(user) || address == user.address;
-      if (user.listed && (named || id == numbered)) fits.push_back({{id, user.address}, label(user)});
+      if (user.listed && (named || id == numbered)) fits.push_back({id, user.address, user.card.name});
     }
-    if (fits.size() == 1) return fits[0].first;
+    if (fits.size() == 1) return fits[0];
     if (fits.empty() && address) return {"", *address};
     if (fits.empty() && (who == self_.name || numbered == self_.id)) throw std::runtime_error(who + " is you");
     if (fits.empty() && !numbered.empty()) throw std::runtime_error("number " + who + " has left; /list again");
     if (fits.empty()) throw std::runtime_error("nobody called " + who + " is online; /list shows who is");
     std::string candidates;
-    for (const auto& fit : fits) candidates += (candidates.empty() ? "" : " or ") + fit.second;
+    for (const Target& fit : fits) candidates += (candidates.empty() ? "" : " or ") + label(fit);
     throw std::runtime_error(who + " can mean more than one user; write " + candidates);
   }
 
-  std::string label_of(const Target& to) const {
-    const auto user = discovery_->users().find(to.id);
-    return user == discovery_->users().end() ? to.address.text() : label(user->second);
-  }
-
-  void list(std::string) {
-    std::vector<User> all;
-    for (const auto& [id, user] : discovery_->users())
-      if (user.listed) all.push_back(user);
+  User own_entry() const {
     User own;
     own.card = self_;
     own.address = discovery_->self_address();
     own.card.ip = own.address.ip;
-    all.push_back(own);
-    std::sort(all.begin(), all.end(), [](const User& a, const User& b) {
-      return std::tie(a.card.name, a.address) < std::tie(b.card.name, b.address);
-    });
+    return own;
+  }
+
+  void list(std::string) {
+    std::vector<User> all = {own_entry()};
+    for (const auto& [id, user] : discovery_->users())
+      if (user.listed) all.push_back(user);
+    std::sort(all.begin(), all.end(), [](const User& a, const User& b) { return label(a) < label(b); });
     numbered_.clear();
     for (const User& user : all) {
-      numbered_.push_back(user.card.id);
-      const std::string says = user.card.ip == user.address.ip ? "" : " says " + Address{user.card.ip, 0}.ip_text();
-      print("user " + std::to_string(numbered_.size()) + (user.card.id == self_.id ? " * " : " - ") + user.card.name +
-            " " + user.card.group + " " + user.address.text() + says);
+      const auto& [card, address] = std::tie(user.card, user.address);
+      numbered_.push_back(card.id);
+      print("user " + std::to_string(numbered_.size()) + (card.id == self_.id ? " * " : " - ") + card.name + " " +
+            card.group + " " + address.text() + (card.ip == address.ip ? "" : " says " + Address{card.ip}.ip_text()));
     }
     print("users " + std::to_string(all.size()));
   }
 
   void choose(std::string who) {
     chosen_ = find(who);
-    chosen_label_ = label_of(*chosen_);
-    print("to " + chosen_label_);
+    print("to " + label(*chosen_));
   }
 
-  // ---- Messages --------------------------------------------------------------------------
+  void rename(std::string name) { introduce_as(name, self_.group); }
+  void join(std::string group) { introduce_as(self_.name, group); }
 
-  struct Post {                        // what the user said once, to one or to many
+  void introduce_as(const std::string& name, const std::string& group) {
+    if (!is_name(name) || !is_name(group))
+      throw std::runtime_error("a name or group is 1 to 32 characters without blanks or control characters");
+    self_.name = name;
+    self_.group = group;
+    discovery_->introduce_as(name, group);
+    transfer_->introduce_as(name, group);
+    print("you " + label(own_entry()) + " " + group);
+  }
+
+  void scan(std::string target) {
+    if (target.empty()) return discovery_->scan();
+    const size_t slash = std::min(target.find('/'), target.size());
+    const auto bits = slash < target.size() ? parse_number(target.substr(slash + 1), 32) : std::optional<uint64_t>(32);
+    const auto address = parse_address(target);
+    const auto ip = address ? address->ip : parse_ip(target.substr(0, slash));
+    if (!ip || !bits) throw std::runtime_error("/scan takes nothing, ADDRESS, ADDRESS:PORT or NETWORK/BITS");
+    const uint16_t port = address ? address->port : kDiscoveryPort;
+    if (!discovery_->source_for({*ip, port})) throw std::runtime_error("no usable route leads to " + target);
+    discovery_->scan(*ip, static_cast<int>(*bits), port);
+  }
+
+  void help(std::string) {
+    for (const Command& c : commands()) print("help: " + std::string(c.name) + " " + c.arguments + ": " + c.meaning);
+    print("help: any other line is a message to whom /to chose; a first // sends one /");
+  }
+
+  void quit(std::string) { (leaving_ ? leave_now_ : leaving_) = true; }
+
+  // ---- Messages ---------------------------------------------------------------------------
+
+  struct Post {                        // what the user said once, to one or to many; its key is its ticket
     std::string text;
     Scope scope = Scope::to_one;
-    size_t total = 0, open = 0;
-    std::vector<std::string> missed;   // the labels of those who did not get it
-  };
-  struct Letter {                      // one copy of it
-    uint64_t post = 0;
-    std::string to, short_to;
+    size_t total = 0, open = 0, reached = 0;
+    std::string missed = {};           // the names of those who did not get it
   };
 
   void say(const std::string& text) {
     if (!chosen_) throw std::runtime_error("to whom? choose with /to WHO, or write /msg WHO TEXT");
     const auto user = discovery_->users().find(chosen_->id);
     const bool listed = user != discovery_->users().end() && user->second.listed;
-    if (!chosen_->id.empty() && !listed) throw std::runtime_error(chosen_label_ + " has left; /to WHO chooses another");
-    post(Scope::to_one, text, {listed ? Target{chosen_->id, user->second.address} : *chosen_});
+    if (!chosen_->id.empty() && !listed) throw std::runtime_error(label(*chosen_) + " has left; /to WHO chooses another");
+    if (listed) chosen_ = Target{chosen_->id, user->second.address, user->second.card.name};
+    post(Scope::to_one, text, {*chosen_});
   }
 
   void message(std::string rest) {
@@ -392,7 +409,7 @@ class Peer {
   std::vector<Target> everyone(const std::string& group) const {
     std::vector<Target> all;
     for (const auto& [id, user] : discovery_->users())
-      if (user.listed && (group.empty() || user.card.group == group)) all.push_back({id, user.address});
+      if (user.listed && (group.empty() || user.card.group == group)) all.push_back({id, user.address, user.card.name});
     if (all.empty()) throw std::runtime_error("nobody else is " + (group.empty() ? "online" : "in group " + group));
     return all;
   }
@@ -402,81 +419,73 @@ class Peer {
     if (text.size() > kMaxText)
       throw std::runtime_error("a message has at most 4000 bytes; this one has " + std::to_string(text.size()));
     if (!is_text(text)) throw std::runtime_error("a message is UTF-8 without control characters");
-    const uint64_t number = next_ticket_++;
-    posts_[number] = {text, scope, to.size(), to.size(), {}};
-    for (const Target& target : to) {
-      const uint64_t ticket = next_ticket_++;
-      const auto user = discovery_->users().find(target.id);
-      const std::string name = user == discovery_->users().end() ? target.address.text() : short_label(user->second);
-      letters_[ticket] = {number, label_of(target), name};
-      try {
+    const uint64_t ticket = next_post_++;
+    posts_[ticket] = {text, scope, to.size(), to.size(), 0};
+    for (const Target& target : to) try {
         transfer_->send_message(ticket, target, scope, text);
       } catch (const std::exception& error) {
-        settle(ticket, error.what());
+        Event event{Event::Kind::undelivered, error.what(), {}, target.address, ticket};
+        event.who.name = target.name;
+        settle(event);
       }
-    }
   }
 
-  // A letter was delivered, or was not and `why` says the reason. The last one of a post sums it up.
-  void settle(uint64_t ticket, const std::string& why) {
-    const Letter letter = letters_[ticket];
-    letters_.erase(ticket);
-    Post& post = posts_[letter.post];
-    undelivered_ |= !why.empty();
-    if (!why.empty()) post.missed.push_back(letter.short_to);
-    if (!why.empty()) print("failed " + letter.to + ": " + why + "; not delivered: " + post.text);
-    else if (post.scope == Scope::to_one) print("delivered " + letter.to + ": " + post.text);
+  // One copy of a post was delivered, or was not. The last one sums it up.
+  void settle(const Event& event) {
+    Post& post = posts_[event.ticket];
+    const bool missed = event.kind == Event::Kind::undelivered;
+    const std::string name = event.who.name.empty() ? label(event) : event.who.name;
+    if (missed) print("failed " + label(event) + ": " + event.text + "; not delivered: " + post.text);
+    else if (post.scope == Scope::to_one) print("delivered " + label(event) + ": " + post.text);
+    else ++post.reached;
+    if (missed) post.missed += (post.missed.empty() ? "; not reached: " : ", ") + name;
+    undelivered_ |= missed;
     if (--post.open > 0) return;
-    if (post.scope != Scope::to_one) {
-      std::string missed;
-      for (const std::string& name : post.missed) missed += (missed.empty() ? "; not reached: " : ", ") + name;
-      print("delivered " + std::to_string(post.total - post.missed.size()) + " of " + std::to_string(post.total) + missed);
-    }
-    posts_.erase(letter.post);
+    if (post.scope != Scope::to_one)
+      print("delivered " + std::to_string(post.reached) + " of " + std::to_string(post.total) + post.missed);
+    posts_.erase(event.ticket);
   }
 
-  // ---- Files -----------------------------------------------------------------------------
+  void show_message(const Event& event) {
+    if (transfer_->is_repeat(event)) return;
+    const std::string scope(kScopes[static_cast<int>(event.message.scope)]);
+    print("message " + label(event) + " " + scope + ": " + event.message.text);
+  }
 
-  struct File {                        // an offer or a transfer; its number is its key in files_
+  // ---- Files ------------------------------------------------------------------------------
+
+  struct File {                        // an offer or a transfer; its key is the number that the user sees
     uint64_t ticket = 0;
     std::string direction, who;
     uint64_t size = 0;
-    std::string name, state;
+    std::string name, state = "offered";
+    std::string text() const { return who + " " + std::to_string(size) + " bytes"; }
   };
 
   void send_file(std::string rest) {
     const Target to = find(take_word(rest));
     if (rest.empty()) throw std::runtime_error("which file? /send WHO PATH");
-    struct stat info{};
-    const uint64_t ticket = transfer_->send_file(to, rest);
-    const uint64_t size = ::stat(rest.c_str(), &info) == 0 ? static_cast<uint64_t>(info.st_size) : 0;
-    add_file({ticket, "send", label_of(to), size, *safe_file_name(rest), "offered"});
+    const Event offered = transfer_->send_file(to, rest);
+    add_file({offered.ticket, "send", label(to), offered.size, offered.text});
   }
 
   void add_file(const File& file) {
     files_[next_file_] = file;
-    print_file(next_file_++, "offered", "", file.name);
+    print(file.direction + " " + std::to_string(next_file_++) + " offered " + file.text() + ": " + file.name);
   }
 
-  void print_file(uint64_t number, const std::string& state, const std::string& sum, const std::string& name) {
-    const File& file = files_[number];
-    print(file.direction + " " + std::to_string(number) + " " + state + " " + file.who + " " +
-          std::to_string(file.size) + " bytes" + sum + ": " + name);
-  }
-
-  // The number and the entry that `rest` begins with.
-  std::pair<const uint64_t, File>& file_of(std::string& rest) {
+  // The entry whose number `rest` begins with.
+  File& take_file(std::string& rest) {
     const std::string word = take_word(rest);
-    const auto number = parse_number(word);
-    const auto found = number ? files_.find(*number) : files_.end();
+    const auto found = files_.find(parse_number(word).value_or(0));
     if (found == files_.end()) throw std::runtime_error("there is no transfer '" + word + "'; /transfers lists them");
-    return *found;
+    return found->second;
   }
 
   void answer(std::string rest, Accept consent) {
-    const auto& [number, file] = file_of(rest);
+    const File& file = take_file(rest);
     if (file.direction != "receive" || file.state != "offered")
-      throw std::runtime_error("transfer " + std::to_string(number) + " is not an offer that waits for an answer");
+      throw std::runtime_error("that is not an offer that waits for an answer; /transfers lists them");
     if (!rest.empty() && safe_file_name(rest) != rest)
       throw std::runtime_error("'" + rest + "' is not a file name; give one without a path");
     transfer_->answer(file.ticket, consent, rest);
@@ -484,115 +493,59 @@ class Peer {
 
   void accept(std::string rest) { answer(rest, Accept::always); }
   void reject(std::string rest) { answer(take_word(rest), Accept::never); }
-  void cancel(std::string rest) { transfer_->cancel(file_of(rest).second.ticket); }
+  void cancel(std::string rest) { transfer_->cancel(take_file(rest).ticket); }
 
   void list_transfers(std::string) {
     for (const auto& [number, file] : files_)
-      print("transfer " + std::to_string(number) + " " + file.direction + " " + file.state + " " + file.who + " " +
-            std::to_string(file.size) + " bytes: " + file.name);
+      print("transfer " + std::to_string(number) + " " + file.direction + " " + file.state + " " + file.text() + ": " +
+            file.name);
     print("transfers " + std::to_string(files_.size()));
   }
 
-  // ---- The other commands --------------------------------------------------------------------
-
-  void rename(std::string name) { introduce_as(name, self_.group); }
-  void join(std::string group) { introduce_as(self_.name, group); }
-
-  void introduce_as(const std::string& name, const std::string& group) {
-    if (!is_name(name) || !is_name(group))
-      throw std::runtime_error("a name or group is 1 to 32 characters without blanks or control characters");
-    self_.name = name;
-    self_.group = group;
-    discovery_->rename(name, group);
-    transfer_->introduce_as(name, group);
-    print("you " + label(name, discovery_->self_address()) + " " + group);
+  void update_file(const Event& event) {
+    const auto found = std::find_if(files_.begin(), files_.end(), [&](auto& f) { return f.second.ticket == event.ticket; });
+    if (found == files_.end()) return;
+    File& file = found->second;
+    const bool sending = file.direction == "send";
+    const std::string start = file.direction + " " + std::to_string(found->first) + " ";
+    if (event.kind == Event::Kind::started) print(start + (file.state = "started") + " " + file.text() + ": " + file.name);
+    if (event.kind == Event::Kind::failed) print(start + "failed " + file.who + ": " + event.text + ": " + file.name);
+    if (event.kind == Event::Kind::stored)
+      print(start + (sending ? "delivered " : "stored ") + file.text() + ", cksum " + std::to_string(event.crc) + ": " +
+            event.text);
+    undelivered_ |= sending && event.kind == Event::Kind::failed;
+    if (event.kind != Event::Kind::started) files_.erase(found);
   }
 
-  void scan(std::string target) {
-    if (target.empty()) return discovery_->scan();
-    const size_t slash = std::min(target.find('/'), target.size());
-    const auto bits = slash < target.size() ? parse_number(target.substr(slash + 1), 32) : std::optional<uint64_t>(32);
-    const auto address = parse_address(target);
-    const auto ip = address ? address->ip : parse_ip(target.substr(0, slash));
-    if (!ip || !bits) throw std::runtime_error("/scan takes nothing, ADDRESS, ADDRESS:PORT or NETWORK/BITS");
-    const uint16_t port = address ? address->port : kDiscoveryPort;
-    if (!discovery_->source_for({*ip, port})) throw std::runtime_error("no route to " + target + " that may be used");
-    discovery_->scan(*ip, static_cast<int>(*bits), port);
-  }
-
-  void help(std::string) {
-    for (const Command& c : commands())
-      print("help: " + std::string(c.name) + " " + c.arguments + (*c.arguments ? ": " : ": ") + c.meaning);
-    print("help: anything else is a message to whom /to chose; begin it with // to send a line that starts with /");
-  }
-
-  void quit(std::string) { (leaving_ ? leave_now_ : leaving_) = true; }
-
-  // ---- Events: what the parts of the program report --------------------------------------------
+  // ---- Events: what the other parts report -----------------------------------------------------
 
   void handle(const Event& event) {
     using Kind = Event::Kind;
-    const std::string who = label(event.who.name, event.address);
+    const std::string online = std::to_string(discovery_->count()) + " users online";
     switch (event.kind) {
       case Kind::joined:
         last_joined_ = Clock::now();
-        return print("joined " + who + " " + event.who.group);
-      case Kind::left: return print("left " + who + ": " + event.text);
-      case Kind::changed: return print("changed " + who + " " + event.who.group + ": was " + event.text);
-      case Kind::unheard: return knock({event.who.id, event.address});
-      case Kind::scanned:
-        return print("scanned " + std::to_string(event.size) + " addresses; " + std::to_string(discovery_->count()) +
-                     " users online");
+        return print("joined " + label(event) + " " + event.who.group);
+      case Kind::left: return print("left " + label(event) + ": " + event.text);
+      case Kind::changed: return print("changed " + label(event) + " " + event.who.group + ": was " + event.text);
+      case Kind::unheard: return transfer_->knock({event.who.id, event.address, event.who.name});
+      case Kind::scanned: return print("scanned " + std::to_string(event.size) + " addresses; " + online);
       case Kind::note: return print("note: " + event.text);
       case Kind::introduced: return discovery_->heard_over_tcp(event.who, event.address);
       case Kind::message: return show_message(event);
-      case Kind::delivered: return settle(event.ticket, "");
-      case Kind::undelivered: return settle(event.ticket, event.text);
-      case Kind::offered: return add_file({event.ticket, "receive", who, event.size, event.text, "offered"});
+      case Kind::delivered:
+      case Kind::undelivered: return settle(event);
+      case Kind::offered: return add_file({event.ticket, "receive", label(event), event.size, event.text});
       case Kind::started:
       case Kind::stored:
-      case Kind::failed: return handle_file(event);
-    }
-  }
-
-  void handle_file(const Event& event) {
-    const auto found = std::find_if(files_.begin(), files_.end(), [&](auto& f) { return f.second.ticket == event.ticket; });
-    if (found == files_.end()) return;
-    auto& [number, file] = *found;
-    const bool sending = file.direction == "send";
-    if (event.kind == Event::Kind::started) {
-      file.state = "started";
-      return print_file(number, "started", "", file.name);
-    }
-    if (event.kind == Event::Kind::stored) {
-      print_file(number, sending ? "delivered" : "stored", ", cksum " + std::to_string(event.crc), event.text);
-    } else {
-      undelivered_ |= sending;
-      print(file.direction + " " + std::to_string(number) + " failed " + file.who + ": " + event.text + ": " + file.name);
-    }
-    files_.erase(found);
-  }
-
-  void show_message(const Event& event) {
-    if (transfer_->is_repeat(event)) return;
-    const auto user = discovery_->users().find(event.who.id);
-    const bool listed = user != discovery_->users().end() && user->second.address.ip == event.address.ip;
-    print("message " + (listed ? label(user->second) : label(event.who.name, event.address)) + " " +
-          std::string(kScopes[static_cast<int>(event.message.scope)]) + ": " + event.message.text);
-  }
-
-  void knock(const Target& to) {
-    try {
-      transfer_->knock(to);
-    } catch (const std::exception&) {
-      // It cannot be reached over TCP either; Discovery draws the conclusion by itself.
+      case Kind::failed: return update_file(event);
     }
   }
 
   Announcement self_;
   const bool terminal_;
   std::string folder_;
-  EventQueue events_;                       // before those who push into it
+  EventQueue events_;                       // before those who push into it: it is destroyed after them
   std::unique_ptr<Discovery> discovery_;
   std::unique_ptr<Transfer> transfer_;
   const Clock::time_point started_ = Clock::now();
@@ -601,38 +554,20 @@ class Peer {
   bool input_ended_ = false, leaving_ = false, leave_now_ = false, undelivered_ = false;
   std::vector<std::string> numbered_;       // ids in the order of the last /list: numbers must not shift meanwhile
   std::optional<Target> chosen_;            // by /to
-  std::string chosen_label_;
   std::map<uint64_t, Post> posts_;
-  std::map<uint64_t, Letter> letters_;      // by ticket
-  std::map<uint64_t, File> files_;          // by the number that the user sees
-  uint64_t next_ticket_ = 1, next_file_ = 1;
-
-  friend void catch_signals(const Peer& peer);
+  std::map<uint64_t, File> files_;
+  uint64_t next_post_ = 1, next_file_ = 1;
 };
-
-void catch_signals(const Peer& peer) {
-  queue_to_wake = &peer.events_;
-  struct sigaction action{};
-  action.sa_handler = on_signal;  // no SA_RESTART is needed: see uninterrupted()
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) check(::sigaction(number, &action, nullptr), "sigaction");
-  // A write to a connection that the other side has closed raises SIGPIPE, which would end the program: an error will do.
-  action.sa_handler = SIG_IGN;
-  check(::sigaction(SIGPIPE, &action, nullptr), "sigaction");
-}
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  try {
-    const Settings settings = parse_options({argv + 1, argv + argc});
-    Peer peer(settings);
-    catch_signals(peer);
-    return peer.run();
-  } catch (const UsageError& error) {
-    std::cerr << "peer: " << printable(error.sentence) << '\n';
-    return 2;
-  } catch (const std::exception& error) {
-    std::cerr << "peer: " << error.what() << '\n';
-    return 1;
-  }
+int main(int argc, char** argv) try {
+  Peer peer(parse_options({argv + 1, argv + argc}));
+  return peer.run();
+} catch (const UsageError& error) {
+  std::cerr << "peer: " << printable(error.sentence) << '\n';
+  return 2;
+} catch (const std::exception& error) {
+  std::cerr << "peer: " << error.what() << '\n';
+  return 1;
 }

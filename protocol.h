@@ -20,8 +20,10 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/select.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -62,14 +64,13 @@ inline constexpr size_t kMaxFileName = 255;   // bytes: NAME_MAX of the usual fi
 // Takes the first code point off `text`. Empty where the bytes are not UTF-8 (RFC 3629): a stray or
 // missing continuation byte, an overlong form, a surrogate, a value past U+10FFFF.
 inline std::optional<char32_t> take_code_point(std::string_view& text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = byte(0);
+  const unsigned char lead = static_cast<unsigned char>(text[0]);
   const size_t length = lead < 0x80 ? 1 : lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
   if (length == 0 || text.size() < length) return std::nullopt;
   char32_t code = length == 1 ? lead : lead & (0x7Fu >> length);
   for (size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return std::nullopt;
-    code = code << 6 | (byte(i) & 0x3Fu);
+    if ((text[i] & 0xC0) != 0x80) return std::nullopt;
+    code = code << 6 | static_cast<char32_t>(text[i] & 0x3F);
   }
   // An overlong form is a second spelling of the same character: a check for '/' or NUL would miss it.
   const bool overlong = (length == 3 && code < 0x800) || (length == 4 && code < 0x10000);
@@ -116,14 +117,9 @@ inline std::string printable(std::string_view text) {
     const auto code = take_code_point(text);
     if (!code) text.remove_prefix(1);
     const std::string_view bytes = before.substr(0, before.size() - text.size());
-    if (code && (!is_control(*code) || *code == '\t')) {
-      shown += bytes;
-      continue;
-    }
-    for (const char c : bytes) {
-      constexpr char kHex[] = "0123456789abcdef";
-      shown += {'\\', 'x', kHex[static_cast<unsigned char>(c) >> 4], kHex[c & 15]};
-    }
+    constexpr char kHex[] = "0123456789abcdef";
+    if (code && (!is_control(*code) || *code == '\t')) shown += bytes;
+    else for (const char c : bytes) shown += {'\\', 'x', kHex[static_cast<unsigned char>(c) >> 4], kHex[c & 15]};
   }
   return shown;
 }
@@ -223,6 +219,7 @@ struct Line {
 // ---- Announcements [4]: who I am --------------------------------------------
 
 enum class Verb { hello, here, bye };
+inline constexpr const char* kVerbs[] = {"HELLO", "HERE", "BYE"};  // in the order of Verb
 
 // The one message of discovery, and the introduction on a TCP connection:
 //   ChatByP2P/1 HELLO id=5f0c61aa97d2b3e4 ip=10.0.0.7 port=25253 name=ann group=lab
@@ -236,14 +233,9 @@ struct Announcement {
   bool ask_host = false;      // HELLO only: "answer for every instance of your host" [4.4]
 
   std::string format() const {
-    constexpr std::string_view kVerbs[] = {" HELLO", " HERE", " BYE"};
-    std::string line(kMagic);
-    line += kVerbs[static_cast<int>(verb)];
-    line += " id=" + id + " ip=" + Address{ip, port}.ip_text() + " port=" + std::to_string(port);
-    line += " name=" + name + " group=" + group;
-    if (!to.empty()) line += " to=" + to;
-    if (ask_host) line += " ask=host";
-    return line;
+    return std::string(kMagic) + " " + kVerbs[static_cast<int>(verb)] + " id=" + id +
+           " ip=" + Address{ip, port}.ip_text() + " port=" + std::to_string(port) + " name=" + name +
+           " group=" + group + (to.empty() ? "" : " to=" + to) + (ask_host ? " ask=host" : "");
   }
 
   // Empty for another protocol, another version, another verb, or a field that is missing or wrong.
@@ -251,24 +243,15 @@ struct Announcement {
     if (text.substr(0, kMagic.size() + 1) != std::string(kMagic) + " " || !is_text(text)) return std::nullopt;
     const auto line = Line::parse(text.substr(kMagic.size() + 1));
     if (!line) return std::nullopt;
-    Announcement a;
-    if (line->verb == "HELLO") a.verb = Verb::hello;
-    else if (line->verb == "HERE") a.verb = Verb::here;
-    else if (line->verb == "BYE") a.verb = Verb::bye;
-    else return std::nullopt;
+    const auto verb = std::find(std::begin(kVerbs), std::end(kVerbs), line->verb);
     const auto ip = parse_ip(line->field("ip"));
     const auto port = line->number("port", UINT16_MAX);
-    a.id = line->field("id");
-    a.name = line->field("name");
-    a.group = line->field("group");
-    a.to = line->field("to");
-    a.ask_host = line->field("ask") == "host";
-    const bool to_is_id = a.to.empty() || is_id(a.to);
-    if (!ip || !port || *port == 0 || !is_id(a.id) || !to_is_id || !is_name(a.name) || !is_name(a.group))
-      return std::nullopt;
-    a.ip = *ip;
-    a.port = static_cast<uint16_t>(*port);
-    return a;
+    const std::string_view id = line->field("id"), name = line->field("name"), group = line->field("group");
+    const std::string_view to = line->field("to");
+    const bool is_whole = verb != std::end(kVerbs) && ip && port && *port != 0 && is_id(id);
+    if (!is_whole || !is_name(name) || !is_name(group) || !(to.empty() || is_id(to))) return std::nullopt;
+    return Announcement{static_cast<Verb>(verb - kVerbs), std::string(id), *ip, static_cast<uint16_t>(*port),
+                        std::string(name), std::string(group), std::string(to), line->field("ask") == "host"};
   }
 
   static bool is_id(std::string_view text) {
@@ -288,18 +271,16 @@ struct Message {
   std::string text;     // 1 to kMaxText bytes
 
   std::string format() const {
-    return "MSG number=" + std::to_string(number) + " scope=" + std::string(kScopes[static_cast<int>(scope)]) + " :" +
-           text;
+    const std::string word(kScopes[static_cast<int>(scope)]);
+    return "MSG number=" + std::to_string(number) + " scope=" + word + " :" + text;
   }
   static std::optional<Message> parse(const Line& line) {
     const auto number = line.number("number");
-    if (line.verb != "MSG" || !number || !line.text || line.text->empty() || line.text->size() > kMaxText)
-      return std::nullopt;
-    Message m{*number, Scope::to_one, std::string(*line.text)};
-    const std::string_view scope = line.field("scope");
-    if (scope == kScopes[1]) m.scope = Scope::to_group;
-    if (scope == kScopes[2]) m.scope = Scope::to_all;
-    return m;
+    const size_t size = line.text.value_or("").size();
+    if (line.verb != "MSG" || !number || size == 0 || size > kMaxText) return std::nullopt;
+    const std::string_view word = line.field("scope");
+    const Scope scope = word == kScopes[1] ? Scope::to_group : word == kScopes[2] ? Scope::to_all : Scope::to_one;
+    return Message{*number, scope, std::string(*line.text)};
   }
 };
 
@@ -326,8 +307,7 @@ struct Data {
   std::string format() const { return "DATA offset=" + std::to_string(offset) + " size=" + std::to_string(size); }
   static std::optional<Data> parse(const Line& line) {
     const auto offset = line.number("offset", INT64_MAX), size = line.number("size", INT64_MAX);
-    if (line.verb != "DATA" || !offset || !size) return std::nullopt;
-    return Data{*offset, *size};
+    return line.verb == "DATA" && offset && size ? std::optional(Data{*offset, *size}) : std::nullopt;
   }
 };
 
@@ -339,8 +319,7 @@ struct End {
   std::string format() const { return "END size=" + std::to_string(size) + " crc=" + std::to_string(crc); }
   static std::optional<End> parse(const Line& line) {
     const auto size = line.number("size"), crc = line.number("crc", UINT32_MAX);
-    if (line.verb != "END" || !size || !crc) return std::nullopt;
-    return End{*size, static_cast<uint32_t>(*crc)};
+    return line.verb == "END" && size && crc ? std::optional(End{*size, static_cast<uint32_t>(*crc)}) : std::nullopt;
   }
 };
 
@@ -495,6 +474,17 @@ auto uninterrupted(Call call) {
   return result;
 }
 
+// bind() and its kin take every kind of address as a sockaddr; the cast is how C says so.
+inline sockaddr* generic(sockaddr_in& raw) { return reinterpret_cast<sockaddr*>(&raw); }
+
+// The address at our end of a socket that is bound or connected.
+inline Address local_address(int fd) {
+  sockaddr_in raw{};
+  socklen_t length = sizeof raw;
+  check(::getsockname(fd, generic(raw), &length), "getsockname");
+  return Address::from_sockaddr(raw);
+}
+
 // Owns a file descriptor and closes it. Move-only: two owners would close it twice, and the second close()
 // may hit a descriptor that another thread was given in between.
 class Descriptor {
@@ -502,13 +492,8 @@ class Descriptor {
   Descriptor() = default;
   explicit Descriptor(int fd) : fd_(fd) {}
   Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~Descriptor() {
-    if (fd_ != -1) ::close(fd_);
-  }
+  Descriptor& operator=(Descriptor&& other) noexcept { return std::swap(fd_, other.fd_), *this; }
+  ~Descriptor() { if (fd_ != -1) ::close(fd_); }
   int get() const { return fd_; }
 
  private:
@@ -519,27 +504,25 @@ class Descriptor {
 
 struct Event {
   enum class Kind {
-    // from Discovery
-    joined, left, changed,   // who, address; left: text is the reason; changed: text is what it was before
+    // From Discovery.
+    joined, left, changed,   // who, address; text: why it left, or what it was before
     unheard,                 // who, address: it may not hear our datagrams; let Transfer knock()
     scanned,                 // size: how many addresses a /scan has asked
     note,                    // text: a sentence for the user
-    // from connections
-    introduced,              // who, address: somebody said over TCP who it is
-    message,                 // who, address, message
-    delivered, undelivered,  // ticket, address; undelivered: text is the reason
-    offered, started,        // ticket, who, address, size, text: the name; a file is offered to us; its bytes begin
-    stored,                  // ticket, size, crc, text: the final path or name; the file is whole, at the receiver
-    failed,                  // ticket, text: the reason
+    // From connections; who and address are those at the other end.
+    introduced,              // somebody said over TCP who it is
+    message,                 // message
+    delivered, undelivered,  // ticket; text: the reason
+    offered, started,        // ticket, size, text: the name; a file is offered to us; its bytes begin
+    stored, failed,          // ticket, size, crc, text: the final name; it is whole, at the receiver; text: the reason
   };
   Kind kind = Kind::note;
-  uint64_t ticket = 0;       // of the message or file transfer it is about
-  Announcement who;
-  Address address;
-  Message message;
-  uint64_t size = 0;
-  uint32_t crc = 0;
   std::string text;
+  Announcement who = {};
+  Address address = {};
+  uint64_t ticket = 0, size = 0;  // the ticket of the message or file it is about
+  uint32_t crc = 0;
+  Message message = {};
 };
 
 // Any thread pushes; the main thread takes. Its descriptor becomes readable when something is there, so that
@@ -591,7 +574,7 @@ class Discovery {
 
   void scan();                                       // burst and sweep, again
   void scan(uint32_t network, int bits, uint16_t port);  // asks every address of network/bits; reports `scanned`
-  void rename(const std::string& name, const std::string& group);
+  void introduce_as(const std::string& name, const std::string& group);
   void leave();                                      // says BYE to all
   void heard_over_tcp(const Announcement& who, Address address);
 
@@ -608,27 +591,26 @@ class Discovery {
     std::string name;
     uint32_t ip, netmask;
     bool operator==(const Interface& o) const { return name == o.name && ip == o.ip && netmask == o.netmask; }
-    uint32_t broadcast() const { return ip | ~netmask; }
   };
 
   void read_interfaces();
   void sweep(uint32_t network, int bits, uint16_t port);
-  void broadcast(Verb verb);
-  bool send(Announcement what, Address to);
-  bool send_text(const std::string& text, Address to);
-  void ask(User& user);
-  void answer(const Announcement& hello, Address from);
-  void hear_datagram(std::string_view text, Address from);
-  User* hear(const Announcement& who, Address address);
-  User* add(const Announcement& who, Address address);
-  void confirm(User& user);
-  void look_after(User& user);
   void probe();
+  void broadcast(Verb verb);
+  void send_to_all(Verb verb);
+  bool send(Verb verb, Address to, const std::string& heard = "", bool ask_host = false);
+  bool send_text(const std::string& text, Address to);
+  void hear_datagram(std::string_view text, Address from);
+  void answer(const Announcement& hello, Address from);
+  User* hear(const Announcement& who, Address address);
+  void look_after(User& user);
+  void ask(User& user);
+  void confirm(User& user);
   void unlist(User& user, const std::string& reason);
-  void report(Event::Kind kind, const User& user, const std::string& text);
+  bool is_ours(uint32_t ip) const;
 
   Announcement self_;
-  std::vector<std::string> only_;
+  const std::vector<std::string> only_;
   EventQueue& events_;
   Descriptor shared_socket_, own_socket_;
   std::vector<Interface> interfaces_;
@@ -644,8 +626,9 @@ class Discovery {
 enum class Accept { ask, always, never };
 
 struct Target {
-  std::string id;    // whom we expect there; empty: whoever it is
-  Address address;
+  std::string id;          // whom we expect there; empty: whoever it is
+  Address address = {};
+  std::string name = {};   // for events, until it introduces itself
 };
 
 class Transfer {
@@ -662,8 +645,8 @@ class Transfer {
 
   void introduce_as(const std::string& name, const std::string& group);
   void send_message(uint64_t ticket, const Target& to, Scope scope, const std::string& text);
-  void knock(const Target& to);                      // introduces us over TCP, without a message
-  uint64_t send_file(const Target& to, const std::string& path);  // its ticket; throws where it cannot be read
+  void knock(const Target& to);                      // introduces us over TCP, where it can be reached
+  Event send_file(const Target& to, const std::string& path);  // as `offered`; throws where it cannot be read
   void answer(uint64_t ticket, Accept consent, const std::string& store_as);   // to an offer; ask is no answer
   void cancel(uint64_t ticket);                      // a file transfer, in either direction
 
@@ -673,10 +656,10 @@ class Transfer {
   void stop();                                       // ends every connection, now
 
  private:
-  struct Session;
-  struct Order;
-  Session& start(std::unique_ptr<Session> session);
-  std::unique_ptr<Session> opened(const Target& to);
+  struct Order;                                      // what the main thread gives to a connection's
+  struct Session;                                    // a connection and its thread
+  std::unique_ptr<Session> opened(const Target& to) const;
+  uint64_t start(std::unique_ptr<Session> session);
   Session* session(uint64_t ticket);
   void give(const Target& to, Order order);
   void finish_conversation(Session& ended);

@@ -1,0 +1,240 @@
+// Finding and losing each other, on virtual networks: what blueprint section 3 promises of discovery.
+
+#include <signal.h>
+
+#include "support/testing.h"
+
+namespace {
+
+// Started as a class would: all at once, waiting for nobody.
+std::vector<Process*> start(Network& network, int hosts, const std::vector<std::string>& options = {}) {
+  std::vector<Process*> peers;
+  for (int host = 1; host <= hosts; ++host)
+    peers.push_back(&network.peer(host, "u" + std::to_string(host), options));
+  return peers;
+}
+
+void expect_all_list_all(const std::vector<Process*>& peers, double seconds) {
+  for (Process* peer : peers)
+    EXPECT_TRUE(eventually(seconds, [&] { return peer->count("joined .*") >= peers.size() - 1; })) << peer->output();
+}
+
+}  // namespace
+
+TEST(Discovery, FiveHostsListEachOtherWithinASecondAndTalkAndSendFiles) {
+  NEEDS_NAMESPACES();
+  Network network(5);
+  const auto peers = start(network, 5, {"--accept", "always"});
+  expect_all_list_all(peers, 1);
+  for (int from = 1; from <= 5; ++from)
+    for (int to = 1; to <= 5; ++to)
+      if (from != to)
+        peers[static_cast<size_t>(from - 1)]->say("/msg u" + std::to_string(to) + " from " + std::to_string(from));
+  for (int to = 1; to <= 5; ++to) {
+    Process& peer = *peers[static_cast<size_t>(to - 1)];
+    EXPECT_TRUE(eventually(5, [&] { return peer.count("message .*") >= 4 && peer.count("delivered .*") >= 4; }));
+    for (int from = 1; from <= 5; ++from)
+      EXPECT_EQ(peer.count("message u" + std::to_string(from) + "@\\S+ private: from .*"), from == to ? 0u : 1u);
+    EXPECT_EQ(peer.count("failed .*"), 0u);
+  }
+  const std::string file = network.folder("u1").write("ten megabytes.bin", random_bytes(10'000'000, 1));
+  for (int to = 2; to <= 5; ++to) peers[0]->say("/send u" + std::to_string(to) + " ten megabytes.bin");
+  for (int to = 2; to <= 5; ++to) {
+    peers[0]->wait_for("send \\d+ delivered .*", 20);
+    peers[static_cast<size_t>(to - 1)]->wait_for("receive 1 stored u1@\\S+ 10000000 bytes, cksum \\d+: .*", 20);
+    EXPECT_EQ(cksum(network.folder("u" + std::to_string(to)).path("downloads/ten megabytes.bin")), cksum(file));
+  }
+}
+
+TEST(Discovery, InstancesOfOneHostAndOfAnotherAllSeeAll) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  std::vector<Process*> peers;
+  for (const auto& [host, name] : {std::pair(1, "a"), {1, "b"}, {1, "c"}, {2, "d"}, {2, "e"}})
+    peers.push_back(&network.peer(host, name));
+  expect_all_list_all(peers, 3);
+  for (Process* peer : peers) {
+    peer->say("/list");
+    peer->wait_for("users 5");  // each once, though those of one host hear each other on two interfaces
+  }
+}
+
+TEST(Discovery, NeedsNoNetworkButLoopback) {
+  NEEDS_NAMESPACES();
+  Network network(0);
+  std::vector<Process*> peers = {&network.peer(0, "a"), &network.peer(0, "b"), &network.peer(0, "c", {"--interface", "lo"})};
+  expect_all_list_all(peers, 3);
+}
+
+TEST(Discovery, KeepsToTheInterfacesThatWereChosen) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  Process& outside = network.peer(2, "outside");
+  Process& a = network.peer(1, "a", {"--interface", "lo"});
+  Process& b = network.peer(1, "b", {"--interface", "lo"});
+  Process& c = network.peer(1, "c", {"--interface", "eth0"});
+  a.wait_for("joined b@127.0.0.1:\\d+ lab");
+  b.wait_for("joined a@127.0.0.1:\\d+ lab");
+  c.wait_for("joined outside@10.77.0.2:25253 lab");
+  outside.wait_for("joined c@10.77.0.1:\\d+ lab");
+  a.say("/msg 10.77.0.2:25253 let me out");
+  a.wait_for("failed 10.77.0.2:25253: no usable route.*not delivered: let me out");
+  Socket intruder = Socket::tcp(network, 2, "10.77.0.1", 25253);  // a or b, which listen on lo only
+  EXPECT_TRUE(intruder.is_closed());
+  a.say("/scan 10.77.0.2");
+  a.wait_for("error: no usable route leads to 10.77.0.2");
+  EXPECT_EQ(outside.count("joined [ab]@.*"), 0u);
+  EXPECT_EQ(a.count("joined (outside|c)@.*"), 0u);
+}
+
+TEST(Discovery, WorksByTheSweepAloneWhereBroadcastsAreDropped) {
+  NEEDS_NAMESPACES();
+  Network network(5);
+  for (int host = 1; host <= 5; ++host)
+    network.run(host,
+                "nft add table inet f && nft 'add chain inet f in { type filter hook input priority 0; }' && "
+                "nft add rule inet f in ip daddr 10.77.0.255 counter drop");
+  const auto peers = start(network, 5);
+  expect_all_list_all(peers, 5);
+  // And they stay: no heartbeat arrives, so each asks.
+  EXPECT_FALSE(peers[0]->prints("left .*", 17));
+}
+
+TEST(Discovery, ASweptHostAnswersForAllItsInstances) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  for (int host = 1; host <= 2; ++host)
+    network.run(host,
+                "nft add table inet f && nft 'add chain inet f in { type filter hook input priority 0; }' && "
+                "nft add rule inet f in ip daddr 10.77.0.255 counter drop");
+  std::vector<Process*> peers;
+  for (const auto& [host, name] : {std::pair(1, "a"), {1, "b"}, {1, "c"}, {2, "d"}})
+    peers.push_back(&network.peer(host, name));
+  expect_all_list_all(peers, 6);
+}
+
+TEST(Discovery, HearingInOneDirectionIsEnoughWhereTcpPasses) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  network.run(2,
+              "nft add table inet f && nft 'add chain inet f out { type filter hook output priority 0; }' && "
+              "nft add rule inet f out oifname eth0 meta l4proto udp drop");
+  Process& ann = network.peer(1, "ann");
+  Process& mute = network.peer(2, "mute");
+  mute.wait_for("joined ann@10.77.0.1:25253 lab", 10);
+  ann.wait_for("joined mute@10.77.0.2:25253 lab", 10);
+  ann.say("/msg mute can you hear me");
+  mute.wait_for("message ann@\\S+ private: can you hear me");
+  EXPECT_FALSE(ann.prints("left .*", 20)) << ann.output();
+  EXPECT_FALSE(mute.prints("left .*", 1)) << mute.output();
+}
+
+TEST(Discovery, DoesNotListForLongWhomNothingReaches) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  network.run(2,
+              "nft add table inet f && nft 'add chain inet f out { type filter hook output priority 0; }' && "
+              "nft add rule inet f out oifname eth0 ip protocol { tcp, udp } drop");
+  Process& ann = network.peer(1, "ann");
+  Process& mute = network.peer(2, "mute");
+  mute.wait_for("joined ann@.*");
+  mute.wait_for("left ann@\\S+: does not hear us", 20);
+  EXPECT_FALSE(mute.prints("joined ann.*", 6));
+  EXPECT_EQ(ann.count("joined .*"), 0u);
+}
+
+TEST(Discovery, AKilledPeerIsGoneAfterThreeHeartbeatsAndAMessageToItFailsAtOnce) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  Process& ann = network.peer(1, "ann");
+  Process& bob = network.peer(2, "bob");
+  ann.wait_for("joined bob.*");
+  bob.wait_for("joined ann.*");
+  ann.say("/msg bob while you live");
+  ann.wait_for("delivered bob@\\S+: while you live");
+  bob.signal(SIGKILL);
+  EXPECT_EQ(bob.exit_status(), 128 + SIGKILL);
+  ann.say("/msg bob are you there");
+  ann.wait_for("failed bob@10.77.0.2:25253: .*refused; not delivered: are you there", 5);
+  ann.wait_for("left bob@10.77.0.2:25253: silent for 15 s", 20);
+}
+
+TEST(Discovery, WhoLeavesIsGoneAtOnce) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  Process& ann = network.peer(1, "ann");
+  for (const int how : {0, SIGINT, SIGTERM, SIGHUP}) {
+    const std::string name = "bob" + std::to_string(how);
+    Process& bob = network.peer(2, name);
+    ann.wait_for("joined " + name + ".*");
+    if (how == 0) bob.say("/quit");
+    else bob.signal(how);
+    EXPECT_EQ(bob.exit_status(), 0);
+    ann.wait_for("left " + name + "@\\S+: said bye", 0.2);
+  }
+}
+
+TEST(Discovery, APeerRestartedOnItsPortReplacesItsOldSelf) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  Process& ann = network.peer(1, "ann");
+  Process& bob = network.peer(2, "bob");
+  ann.wait_for("joined bob.*");
+  bob.signal(SIGKILL);
+  bob.exit_status();
+  network.peer(2, "bob");
+  ann.wait_for("left bob@\\S+: replaced");
+  ann.wait_for("joined bob.*");
+  ann.say("/msg bob again");
+  ann.wait_for("delivered bob@\\S+: again");
+}
+
+TEST(Discovery, ANameOrGroupThatChangesIsSeenByTheOthers) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  Process& ann = network.peer(1, "ann");
+  Process& bob = network.peer(2, "bob");
+  ann.wait_for("joined bob.*");
+  bob.wait_for("joined ann.*");
+  bob.say("/name 小明");
+  ann.wait_for("changed 小明@10.77.0.2:25253 lab: was bob@10.77.0.2:25253 lab", 1);
+  bob.say("/join chess");
+  ann.wait_for("changed 小明@10.77.0.2:25253 chess: was 小明@10.77.0.2:25253 lab", 1);
+  ann.say("/msg 小明 你好 👋");
+  bob.wait_for("message ann@10.77.0.1:25253 private: 你好 👋");
+  ann.say("/group nobody is here");
+  ann.wait_for("error: nobody else is in group lab");
+}
+
+TEST(Discovery, AnInterfaceThatComesUpLaterIsUsed) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  network.run(2, "ip link set eth0 down && ip addr flush dev eth0");
+  Process& ann = network.peer(1, "ann");
+  Process& bob = network.peer(2, "bob");
+  bob.wait_for("ready bob@127.0.0.1:25253 lab");
+  network.run(2, "ip link set eth0 up && ip addr add 10.77.0.77/24 brd + dev eth0");
+  ann.wait_for("joined bob@10.77.0.77:25253 lab", 5);
+  bob.wait_for("joined ann@10.77.0.1:25253 lab", 5);
+}
+
+TEST(Discovery, ScansOneAddressOrANetworkAndTellsTheEnd) {
+  NEEDS_NAMESPACES();
+  Network network(3);
+  for (int host = 1; host <= 3; ++host)  // nobody hears a broadcast, nor a first sweep
+    network.run(host,
+                "nft add table inet f && nft 'add chain inet f in { type filter hook input priority 0; }' && "
+                "nft add rule inet f in udp dport 25252 drop");
+  Process& ann = network.peer(1, "ann");
+  network.peer(2, "bob");
+  network.peer(3, "cleo");
+  ann.say("/scan 10.77.0.2:25253");
+  ann.wait_for("joined bob@10.77.0.2:25253 lab");
+  ann.wait_for("scanned 1 addresses; 1 users online");
+  for (int host = 1; host <= 3; ++host) network.run(host, "nft flush ruleset");
+  ann.say("/scan 10.77.0.0/29");
+  ann.wait_for("joined cleo.*");
+  ann.wait_for("scanned 6 addresses; 2 users online");
+  ann.say("/scan 10.77.0.0/8");
+  ann.wait_for("note: a scan asks at most 1,022 addresses: .*");
+}

@@ -1,0 +1,171 @@
+// The command line as docs/interface.md has it: options, commands, bad input, exit status.
+
+#include <fcntl.h>
+#include <signal.h>
+
+#include "support/testing.h"
+
+class Commands : public testing::Test {
+ protected:
+  void SetUp() override {
+    NEEDS_NAMESPACES();
+    network = std::make_unique<Network>(0);
+  }
+  std::unique_ptr<Network> network;
+};
+
+TEST_F(Commands, WrongOptionsAreOneSentenceAndExitTwo) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> wrong = {
+      {{"--colour", "red"}, "peer: unknown option '--colour'; --help lists them"},
+      {{"ann"}, "peer: ann needs a value, or is unknown; .*"},
+      {{"--port"}, "peer: --port needs a value, .*"},
+      {{"--name", "two words"}, "peer: --name takes 1 to 32 characters .*"},
+      {{"--name="}, "peer: --name takes 1 to 32 characters .*"},
+      {{"--name", std::string(33, 'n')}, "peer: --name takes 1 to 32 characters .*"},
+      {{"--group", "a\tb"}, "peer: --group takes 1 to 32 characters .*"},
+      {{"--name", "\x1b[2J"}, "peer: --name takes .* not '\\\\x1b\\[2J'"},
+      {{"--port", "http"}, "peer: --port takes a number .*"},
+      {{"--port", "80"}, "peer: --port takes a number .*"},
+      {{"--port", "65536"}, "peer: --port takes a number .*"},
+      {{"--port", "25252"}, "peer: --port takes a number .*"},
+      {{"--interface", "eth9"}, "peer: there is no interface 'eth9'; .*"},
+      {{"--accept", "perhaps"}, "peer: --accept takes ask, always or never, not 'perhaps'"},
+      {{"--dir", "/nowhere/at/all"}, "peer: files cannot be stored in /nowhere/at/all: No such file or directory"},
+      {{"--dir", "/etc/passwd"}, "peer: files cannot be stored in /etc/passwd: .*"}};
+  for (const auto& [options, sentence] : wrong) {
+    Process& peer = network->peer(0, "x", options);
+    EXPECT_EQ(peer.exit_status(), 2);
+    peer.wait_for(sentence, 1);
+  }
+}
+
+TEST_F(Commands, HelpListsTheOptionsAndExitsZero) {
+  Process& peer = network->peer(0, "x", {"--help"});
+  EXPECT_EQ(peer.exit_status(), 0);
+  for (const char* option : {"name", "group", "port", "interface", "dir", "accept"})
+    EXPECT_EQ(peer.count("  --" + std::string(option) + " .*"), 1u);
+}
+
+TEST_F(Commands, ATakenPortIsNamedWithTheRemedy) {
+  network->peer(0, "first", {"--port", "25300"}).wait_for("ready .*");
+  Process& second = network->peer(0, "second", {"--port", "25300"});
+  EXPECT_EQ(second.exit_status(), 2);
+  second.wait_for("peer: port 25300 is taken; choose another with --port", 1);
+}
+
+TEST_F(Commands, WithoutAUsableDefaultFolderTheRestStillWorks) {
+  const Folder scratch;
+  scratch.write("downloads", "a file is in the way");
+  Process bob(network->descriptor(0), {std::getenv("PEER") ? std::getenv("PEER") : std::string(::get_current_dir_name()) + "/peer",
+                                       "--name", "bob", "--accept", "always"}, scratch.path());
+  bob.wait_for("note: files cannot be stored in downloads: .*; choose another folder with --dir");
+  Process& ann = network->peer(0, "ann");
+  network->folder("ann").write("a", "hello\n");
+  ann.wait_for("joined bob.*");
+  ann.say("/send bob a");
+  ann.wait_for("send 1 failed bob@\\S+: cannot write to downloads.*: a");
+  ann.say("/msg bob but we can talk");
+  bob.wait_for("message ann@\\S+ private: but we can talk");
+}
+
+TEST_F(Commands, WithoutAnyInterfaceItWaitsForOne) {
+  network->run(0, "ip link set lo down");
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("ready ann@.*");
+  network->run(0, "ip link set lo up");
+  network->peer(0, "bob");
+  ann.wait_for("joined bob.*", 5);
+}
+
+TEST_F(Commands, EachWrongCommandIsOneSentenceAndTheProgramGoesOn) {
+  Process& ann = network->peer(0, "ann");
+  network->peer(0, "bob");
+  ann.wait_for("joined bob.*");
+  const std::vector<std::pair<std::string, std::string>> wrong = {
+      {"/dance", "unknown command /dance; /help lists them"},
+      {"/", "unknown command /; /help lists them"},
+      {"hello?", "to whom\\? choose with /to WHO, or write /msg WHO TEXT"},
+      {"/to", "to whom\\? .*"},
+      {"/to nobody", "nobody called nobody is online; /list shows who is"},
+      {"/to 99", "nobody called 99 is online; .*"},
+      {"/msg", "to whom\\? .*"},
+      {"/msg bob", "there is no text to send"},
+      {"/msg ann hello", "ann is you"},
+      {"/msg bob " + std::string(4001, 'x'), "a message has at most 4000 bytes; this one has 4001"},
+      {"/msg bob a\x1b[2Jb", "a message is UTF-8 without control characters"},
+      {"/msg bob \xff", "a message is UTF-8 without control characters"},
+      {"/group", "there is no text to send"},
+      {"/all", "there is no text to send"},
+      {"/send", "to whom\\? .*"},
+      {"/send bob", "which file\\? /send WHO PATH"},
+      {"/accept", "there is no transfer ''; /transfers lists them"},
+      {"/accept one", "there is no transfer 'one'; .*"},
+      {"/reject 7", "there is no transfer '7'; .*"},
+      {"/cancel 7", "there is no transfer '7'; .*"},
+      {"/name", "a name or group is 1 to 32 characters .*"},
+      {"/name two words", "a name or group is 1 to 32 characters .*"},
+      {"/join " + std::string(33, 'g'), "a name or group is 1 to 32 characters .*"},
+      {"/scan here", "/scan takes nothing, ADDRESS, ADDRESS:PORT or NETWORK/BITS"},
+      {"/scan 127.0.0.1/33", "/scan takes nothing, .*"},
+      {"/scan 127.0.0.1:0", "/scan takes nothing, .*"},
+      {"/scan 10.1.2.3", "no usable route leads to 10.1.2.3"}};
+  for (const auto& [command, sentence] : wrong) {
+    ann.say(command);
+    ann.wait_for("error: " + sentence);
+  }
+  ann.say("/msg bob " + std::string(4000, 'x'));
+  ann.wait_for("delivered bob@\\S+: x{10}.*");
+}
+
+TEST_F(Commands, TheEndOfInputLetsWhatIsSentFinish) {
+  Process& bob = network->peer(0, "bob", {"--accept", "always"});
+  Process& ann = network->peer(0, "ann");
+  network->folder("ann").write("big", random_bytes(20'000'000, 4));
+  ann.say("/msg bob one");  // read only after bob was found: nobody waits for him here
+  ann.say("/send bob big");
+  ann.say("/msg bob two");
+  ann.end_input();
+  EXPECT_EQ(ann.exit_status(), 0) << ann.output();
+  bob.wait_for("message ann@\\S+ private: one");
+  EXPECT_EQ(bob.count("message .*"), 2u);
+  EXPECT_EQ(bob.count("receive 1 stored .* 20000000 bytes, cksum \\d+: downloads/big"), 1u);
+  bob.wait_for("left ann@\\S+: said bye");
+}
+
+TEST_F(Commands, TheExitStatusSaysWhetherAllWasDelivered) {
+  network->peer(0, "bob");
+  for (const auto& [command, status] : std::vector<std::pair<std::string, int>>{
+           {"/msg bob hello", 0}, {"/msg nobody hello", 1}, {"/send bob nothing", 1}, {"hello", 1},
+           {"/msg 127.0.0.1:9 hello", 1}, {"/dance", 0}}) {
+    Process& ann = network->peer(0, "ann");
+    ann.say(command);
+    ann.end_input();
+    EXPECT_EQ(ann.exit_status(), status) << command << "\n" << ann.output();
+  }
+}
+
+TEST_F(Commands, ASecondQuitDoesNotWait) {
+  network->peer(0, "bob");
+  Process& ann = network->peer(0, "ann");
+  network->folder("ann").write("a", "hello\n");
+  ann.wait_for("joined bob.*");
+  ann.say("/send bob a");  // an offer that nobody answers
+  ann.wait_for("send 1 offered .*");
+  ann.say("/quit");
+  ann.say("/list");
+  ann.wait_for("error: leaving; .*");
+  ann.say("/quit");
+  EXPECT_EQ(ann.exit_status(2), 1);
+}
+
+TEST_F(Commands, NothingAStrangerSaysSteersTheTerminal) {
+  Process& bob = network->peer(0, "bob", {"--port", "25301"});
+  const Socket stranger = Socket::udp(*network, 0, 40000);
+  const std::string id = "ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=40000 ";
+  stranger.send_to("127.0.0.1", 25301, id + "name=a\x1b[2Jb group=lab");
+  stranger.send_to("127.0.0.1", 25301, id + "name=a\xe2\x80\xae" "b group=lab");  // right-to-left override
+  stranger.send_to("127.0.0.1", 25301, id + "name=good group=lab");
+  bob.wait_for("joined good@127.0.0.1:40000 lab");
+  EXPECT_EQ(bob.count("joined .*"), 1u);
+  EXPECT_EQ(bob.output().find('\x1b'), std::string::npos);
+}

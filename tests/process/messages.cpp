@@ -1,0 +1,207 @@
+// Conversations between real processes, and with peers written by hand on raw sockets.
+
+#include <signal.h>
+
+#include <regex>
+
+#include "support/testing.h"
+
+namespace {
+const std::string kAnn = "ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=40000 name=ann group=lab";
+}
+
+class Messages : public testing::Test {
+ protected:
+  void SetUp() override {
+    NEEDS_NAMESPACES();
+    network = std::make_unique<Network>(0);
+  }
+  std::unique_ptr<Network> network;
+};
+
+TEST_F(Messages, ArriveInOrderOnceAndAreAcknowledged) {
+  Process& bob = network->peer(0, "bob");
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("joined bob.*");
+  for (int i = 0; i < 500; ++i) ann.say("/msg bob number " + std::to_string(i));
+  for (int i = 0; i < 500; ++i) bob.wait_for("message ann@\\S+ private: number " + std::to_string(i));
+  EXPECT_TRUE(eventually(5, [&] { return ann.count("delivered bob@.*") == 500; }));
+  EXPECT_EQ(bob.count("message .*"), 500u);
+}
+
+TEST_F(Messages, KeepBlanksSlashesColonsTabsAndEveryScript) {
+  Process& bob = network->peer(0, "bob");
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("joined bob.*");
+  ann.say("/to bob");
+  ann.wait_for("to bob@127.0.0.1:\\d+");
+  for (const std::string text : {"two  blanks", ": starts like a field", "a=b c=d", "你好，世界", "👩‍👩‍👧 emoji", "tab\there"}) {
+    ann.say(text);
+    EXPECT_EQ(bob.wait_for("message ann@\\S+ private: .*").substr(37), text);
+  }
+  ann.say("//not a command");
+  bob.wait_for("message ann@\\S+ private: /not a command");
+}
+
+TEST_F(Messages, ToTheGroupAndToAllReportWhoGotThem) {
+  Process& ann = network->peer(0, "ann");
+  Process& bob = network->peer(0, "bob");
+  Process& eve = network->peer(0, "eve", {"--group", "other"});
+  ann.wait_for("joined bob.*");
+  EXPECT_TRUE(eventually(3, [&] { return ann.count("joined .*") == 2; }));
+  ann.say("/group for the lab");
+  ann.wait_for("delivered 1 of 1");
+  bob.wait_for("message ann@\\S+ group: for the lab");
+  ann.say("/all for everyone");
+  ann.wait_for("delivered 2 of 2");
+  bob.wait_for("message ann@\\S+ all: for everyone");
+  eve.wait_for("message ann@\\S+ all: for everyone");
+  EXPECT_EQ(eve.count("message .*"), 1u);
+  bob.signal(SIGKILL);
+  bob.exit_status();
+  ann.say("/all who is left");
+  ann.wait_for("delivered 1 of 2; not reached: bob");
+}
+
+TEST_F(Messages, ReachTheRightOneOfTwoUsersCalledAnn) {
+  Process& ann1 = network->peer(0, "ann", {"--port", "25301"});
+  Process& ann2 = network->peer(0, "ann", {"--port", "25302"});
+  Process& bob = network->peer(0, "bob", {"--port", "25303"});
+  EXPECT_TRUE(eventually(3, [&] { return bob.count("joined ann.*") == 2; }));
+  bob.say("/msg ann which of you");
+  bob.wait_for("error: ann can mean more than one user; write ann@127.0.0.1:2530[12] or ann@127.0.0.1:2530[12]");
+  bob.say("/msg ann@127.0.0.1:25302 you, the second");
+  ann2.wait_for("message bob@127.0.0.1:25303 private: you, the second");
+  bob.say("/msg 127.0.0.1:25301 and you, the first");
+  ann1.wait_for("message bob@127.0.0.1:25303 private: and you, the first");
+  bob.say("/list");
+  bob.wait_for("user 1 - ann lab 127.0.0.1:25301");
+  bob.wait_for("user 2 - ann lab 127.0.0.1:25302");
+  bob.wait_for("user 3 \\* bob lab 127.0.0.1:25303");
+  bob.wait_for("users 3");
+  bob.say("/msg 2 by number");
+  ann2.wait_for("message .*: by number");
+  EXPECT_EQ(ann1.count("message .*"), 1u);
+}
+
+TEST_F(Messages, ReachAUserWhoseNameLooksLikeANumber) {
+  Process& seven = network->peer(0, "7", {"--port", "25301"});
+  Process& two = network->peer(0, "2", {"--port", "25302"});
+  Process& ann = network->peer(0, "ann", {"--port", "25303"});
+  EXPECT_TRUE(eventually(3, [&] { return ann.count("joined .*") == 2; }));
+  ann.say("/msg 7 seven");
+  seven.wait_for("message ann@\\S+ private: seven");
+  ann.say("/list");  // 2 is number 1, 7 is number 2, ann is number 3
+  ann.wait_for("users 3");
+  ann.say("/msg 2 ambiguous: the name of one, the number of another");
+  ann.wait_for("error: 2 can mean more than one user; .*");
+  ann.say("/msg 2@127.0.0.1:25302 now it is clear");
+  two.wait_for("message ann@\\S+ private: now it is clear");
+  EXPECT_EQ(seven.count("message .*"), 1u);
+}
+
+TEST_F(Messages, AreTriedOnceMoreWhenAKeptConnectionHasDied) {
+  Process& ann = network->peer(0, "ann");
+  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  const std::string here = "OK ChatByP2P/1 HERE id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab\n";
+  ann.say("/to 127.0.0.1:40001");
+  ann.say("one");
+  {
+    Socket first = listener.accept();
+    EXPECT_EQ(first.line().substr(0, 17), "ChatByP2P/1 HELLO");
+    first.send(here);
+    EXPECT_EQ(first.line(), "MSG number=1 scope=private :one");
+    first.send("OK\n");
+    ann.wait_for("delivered bob@127.0.0.1:40001: one");
+    ann.say("two");
+    EXPECT_EQ(first.line(), "MSG number=2 scope=private :two");
+  }  // closed without a reply: did it arrive?
+  Socket second = listener.accept();
+  second.line();
+  second.send(here);
+  EXPECT_EQ(second.line(), "MSG number=2 scope=private :two");  // the same number: the receiver can tell
+  second.send("OK\n");
+  ann.wait_for("delivered bob@127.0.0.1:40001: two");
+}
+
+TEST_F(Messages, AreNotShownTwiceWhenTheyArriveTwice) {
+  Process& bob = network->peer(0, "bob", {"--port", "25301"});
+  for (int time = 0; time < 2; ++time) {
+    Socket ann = Socket::tcp(*network, 0, "127.0.0.1", 25301);
+    ann.send(kAnn + "\nMSG number=5 :once\n");
+    EXPECT_EQ(ann.line().substr(0, 22), "OK ChatByP2P/1 HERE id");
+    EXPECT_EQ(ann.line(), "OK");
+  }
+  Socket ann = Socket::tcp(*network, 0, "127.0.0.1", 25301);
+  ann.send(kAnn + "\nMSG number=6 :last\n");
+  bob.wait_for("message ann@127.0.0.1:40000 private: last");
+  EXPECT_EQ(bob.count("message .*once"), 1u);
+}
+
+TEST_F(Messages, FailWithASentenceWhenSomebodyElseAnswersAtTheAddress) {
+  Process& ann = network->peer(0, "ann");
+  const Socket bob = Socket::udp(*network, 0, 40001);
+  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  bob.send_to("127.255.255.255", 25252, "ChatByP2P/1 HELLO id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab");
+  ann.wait_for("joined bob@127.0.0.1:40001 lab");
+  ann.say("/msg bob secret");
+  Socket impostor = listener.accept();
+  impostor.line();
+  impostor.send("OK ChatByP2P/1 HERE id=00000000000000ee ip=127.0.0.1 port=40001 name=bob group=lab\n");
+  ann.wait_for("failed bob@127.0.0.1:40001: another user is at 127.0.0.1:40001 now; not delivered: secret");
+  EXPECT_EQ(impostor.line(), "");
+}
+
+TEST_F(Messages, OfAPersonWithOnlyANetcatAreAnswered) {
+  Process& bob = network->peer(0, "bob", {"--port", "25301"});
+  network->run(0,
+               "printf '%s\\r\\nMSG number=1 :hello from nc\\r\\n' "
+               "'ChatByP2P/1 HELLO id=0123456789abcdef ip=127.0.0.1 port=9 name=nc group=lab' "
+               "| timeout 5 nc -N 127.0.0.1 25301 > /tmp/chatbyp2p.nc");
+  const std::string answer = read_file("/tmp/chatbyp2p.nc");
+  EXPECT_TRUE(std::regex_match(answer, std::regex("OK ChatByP2P/1 HERE id=[0-9a-f]{16} ip=127.0.0.1 port=25301 name=bob "
+                                                  "group=lab to=0123456789abcdef\nOK\n")))
+      << answer;
+  bob.wait_for("message nc@127.0.0.1:9 private: hello from nc");
+}
+
+TEST_F(Messages, ThatAreNotUnderstoodGetOneNoAndTheConnectionGoesOn) {
+  Process& bob = network->peer(0, "bob", {"--port", "25301"});
+  Socket ann = Socket::tcp(*network, 0, "127.0.0.1", 25301);
+  for (const auto& [request, reply] : std::vector<std::pair<std::string, std::string>>{
+           {"MSG number=1 :too early", "NO stranger .*"},
+           {"ChatByP2P/2 HELLO id=00000000000000aa ip=127.0.0.1 port=40000 name=ann group=lab", "NO hello .*"},
+           {kAnn, "OK ChatByP2P/1 HERE .*"},
+           {"DANCE", "NO unknown .*"},
+           {"MSG number=x :text", "NO syntax .*"},
+           {"MSG number=-1 :text", "NO syntax .*"},
+           {"MSG number=99999999999999999999 :text", "NO syntax .*"},
+           {"MSG number=1", "NO syntax .*"},
+           {"MSG number=1 :", "NO syntax .*"},
+           {"MSG number=1 number=2 :twice", "NO syntax .*"},
+           {"OFFER size=-5 files=1 :x", "NO syntax .*"},
+           {"MSG number=1 colour=red scope=private :unknown fields are skipped", "OK"},
+       }) {
+    ann.send(request + "\n");
+    EXPECT_TRUE(std::regex_match(ann.line(), std::regex(reply))) << request;
+  }
+  bob.wait_for("message ann@\\S+ private: unknown fields are skipped");
+  EXPECT_EQ(bob.count("message .*"), 1u);
+}
+
+TEST_F(Messages, WithBytesThatAreNotTextEndTheirConnectionOnly) {
+  Process& bob = network->peer(0, "bob", {"--port", "25301"});
+  for (const std::string bytes :
+       {std::string("MSG number=1 :\x1b[2J\n"), std::string("MSG number=1 :a\0b\n", 18), std::string("MSG number=1 :\xff\n"),
+        "MSG number=1 :" + std::string(5000, 'x') + "\n", std::string(5000, 'x')}) {
+    Socket ann = Socket::tcp(*network, 0, "127.0.0.1", 25301);
+    ann.send(kAnn + "\n" + bytes);
+    EXPECT_EQ(ann.line().substr(0, 2), "OK");
+    EXPECT_TRUE(std::regex_match(ann.line(), std::regex("NO (text|long) .*")));
+    EXPECT_TRUE(ann.is_closed());
+  }
+  Socket ann = Socket::tcp(*network, 0, "127.0.0.1", 25301);
+  ann.send(kAnn + "\nMSG number=9 :still here\n");
+  bob.wait_for("message ann@\\S+ private: still here");
+  EXPECT_EQ(bob.count("message .*"), 1u);
+}

@@ -1,0 +1,408 @@
+// The implementation of testing.h, and main() of the tests: it enters a private network first, and prints at the end how
+// many passed, failed and were skipped. With STRICT=1, or in CI, a skipped test is a failure.
+
+#include "testing.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <random>
+#include <regex>
+#include <sstream>
+#include <stdexcept>
+#include <thread>
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+bool namespaces = false;
+int home_network = -1;
+std::string peer_program;
+
+void must(bool good, const std::string& what) {
+  if (!good) throw std::runtime_error(what + ": " + std::strerror(errno));
+}
+
+Clock::time_point in(double seconds) {
+  return Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
+bool readable(int fd, double seconds) {
+  pollfd ready{fd, POLLIN, 0};
+  return ::poll(&ready, 1, static_cast<int>(seconds * 1000)) > 0;
+}
+
+// setns() moves the calling thread only, and a socket stays in the namespace that it was made in.
+template <class Action>
+auto within(int network, Action action) {
+  must(::setns(network, CLONE_NEWNET) == 0, "setns");
+  auto result = action();
+  must(::setns(home_network, CLONE_NEWNET) == 0, "setns back");
+  return result;
+}
+
+int new_network() {
+  must(::unshare(CLONE_NEWNET) == 0, "unshare");
+  const int network = ::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+  must(network != -1 && ::setns(home_network, CLONE_NEWNET) == 0, "setns back");
+  return network;
+}
+
+void shell(int network, const std::string& command) {
+  const int status = within(network, [&] { return std::system(command.c_str()); });
+  if (status != 0) throw std::runtime_error("failed: " + command);
+}
+
+sockaddr_in socket_address(const std::string& ip, int port) {
+  sockaddr_in raw{};
+  raw.sin_family = AF_INET;
+  raw.sin_port = htons(static_cast<uint16_t>(port));
+  must(::inet_pton(AF_INET, ip.c_str(), &raw.sin_addr) == 1, "inet_pton " + ip);
+  return raw;
+}
+
+int open_socket(const Network& network, int host, int type) {
+  const int fd = within(network.descriptor(host), [&] { return ::socket(AF_INET, type | SOCK_CLOEXEC, 0); });
+  must(fd != -1, "socket");
+  return fd;
+}
+
+}  // namespace
+
+bool namespaces_work() { return namespaces; }
+
+bool enter_private_network() {
+  const uid_t uid = ::getuid();
+  const gid_t gid = ::getgid();
+  if (::unshare(uid == 0 ? CLONE_NEWNET : CLONE_NEWUSER | CLONE_NEWNET) == -1) return false;
+  if (uid != 0) {
+    std::ofstream("/proc/self/setgroups") << "deny";
+    std::ofstream("/proc/self/uid_map") << "0 " << uid << " 1";
+    std::ofstream("/proc/self/gid_map") << "0 " << gid << " 1";
+  }
+  home_network = ::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+  return home_network != -1 && std::system("ip link set lo up") == 0;
+}
+
+bool eventually(double seconds, const std::function<bool()>& condition) {
+  for (const auto deadline = in(seconds); Clock::now() < deadline; std::this_thread::sleep_for(std::chrono::milliseconds(5)))
+    if (condition()) return true;
+  return condition();
+}
+
+// ---- Files ------------------------------------------------------------------------------
+
+Folder::Folder() {
+  char name[] = "/tmp/chatbyp2p.XXXXXX";
+  must(::mkdtemp(name) != nullptr, "mkdtemp");
+  path_ = name;
+}
+
+Folder::~Folder() {
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
+std::string Folder::write(const std::string& name, const std::string& content) const {
+  std::ofstream(path(name), std::ios::binary) << content;
+  return path(name);
+}
+
+std::vector<std::string> Folder::names(const std::string& subfolder) const {
+  std::vector<std::string> names;
+  if (fs::exists(path(subfolder)))
+    for (const auto& entry : fs::directory_iterator(path(subfolder))) names.push_back(entry.path().filename());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::string read_file(const std::string& path) {
+  std::ostringstream content;
+  content << std::ifstream(path, std::ios::binary).rdbuf();
+  return content.str();
+}
+
+std::string random_bytes(size_t size, unsigned seed) {
+  std::mt19937 random(seed);
+  std::string bytes(size, '\0');
+  for (char& byte : bytes) byte = static_cast<char>(random());
+  return bytes;
+}
+
+std::string cksum(const std::string& path) {
+  FILE* pipe = ::popen(("cksum < '" + path + "'").c_str(), "r");
+  must(pipe != nullptr, "popen");
+  char line[100] = "";
+  if (!std::fgets(line, sizeof line, pipe)) line[0] = '\0';
+  ::pclose(pipe);
+  return std::string(line, std::strcspn(line, "\n"));
+}
+
+// ---- Processes -----------------------------------------------------------------------------
+
+Process::Process(int network, const std::vector<std::string>& command, const std::string& folder) {
+  int in[2], out[2];
+  must(::pipe2(in, O_CLOEXEC) == 0 && ::pipe2(out, O_CLOEXEC) == 0, "pipe2");
+  std::vector<char*> arguments;
+  for (const std::string& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
+  arguments.push_back(nullptr);
+  pid_ = ::fork();
+  must(pid_ != -1, "fork");
+  if (pid_ == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test that crashes leaves no peer behind
+    ::signal(SIGPIPE, SIG_DFL);
+    ::dup2(in[0], 0);
+    ::dup2(out[1], 1);
+    ::dup2(out[1], 2);
+    if (::setns(network, CLONE_NEWNET) == 0 && ::chdir(folder.c_str()) == 0) ::execv(arguments[0], arguments.data());
+    ::_exit(127);
+  }
+  ::close(in[0]);
+  ::close(out[1]);
+  in_ = in[1];
+  out_ = out[0];
+}
+
+Process::~Process() {
+  end_input();
+  ::close(out_);
+  if (pid_ == -1) return;
+  ::kill(pid_, SIGKILL);
+  ::waitpid(pid_, nullptr, 0);
+}
+
+void Process::say(const std::string& line) const {
+  const std::string bytes = line + "\n";
+  for (size_t done = 0; done < bytes.size();) {
+    const ssize_t wrote = ::write(in_, bytes.data() + done, bytes.size() - done);
+    if (wrote == -1) return;
+    done += static_cast<size_t>(wrote);
+  }
+}
+
+void Process::end_input() {
+  if (in_ != -1) ::close(std::exchange(in_, -1));
+}
+
+void Process::signal(int number) const { ::kill(pid_, number); }
+
+void Process::read_more(double seconds) {
+  char bytes[65536];
+  if (!readable(out_, seconds)) return;
+  const ssize_t got = ::read(out_, bytes, sizeof bytes);
+  if (got <= 0) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));  // its end has come; do not spin until the deadline
+    return;
+  }
+  partial_.append(bytes, static_cast<size_t>(got));
+  for (size_t end; (end = partial_.find('\n')) != std::string::npos; partial_.erase(0, end + 1))
+    lines_.push_back(partial_.substr(0, end));
+}
+
+std::string Process::wait_for(const std::string& pattern, double seconds) {
+  const std::regex regex(pattern);
+  const auto deadline = in(seconds);
+  for (size_t i = passed_; true; ++i) {
+    while (i >= lines_.size() && Clock::now() < deadline) read_more(0.05);
+    if (i >= lines_.size()) break;
+    if (!std::regex_match(lines_[i], regex)) continue;
+    passed_ = i + 1;
+    return lines_[i];
+  }
+  ADD_FAILURE() << "no line '" << pattern << "' within " << seconds << " s in:\n" << output();
+  return "";
+}
+
+bool Process::prints(const std::string& pattern, double seconds) {
+  const std::regex regex(pattern);
+  return eventually(seconds, [&] {
+    read_more(0);
+    for (size_t i = passed_; i < lines_.size(); ++i)
+      if (std::regex_match(lines_[i], regex)) return true;
+    return false;
+  });
+}
+
+size_t Process::count(const std::string& pattern) {
+  while (readable(out_, 0)) {
+    const size_t before = lines_.size() + partial_.size();
+    read_more(0);
+    if (lines_.size() + partial_.size() == before) break;
+  }
+  const std::regex regex(pattern);
+  return static_cast<size_t>(
+      std::count_if(lines_.begin(), lines_.end(), [&](auto& line) { return std::regex_match(line, regex); }));
+}
+
+std::string Process::output() {
+  count("");
+  std::string all;
+  for (const std::string& line : lines_) all += line + "\n";
+  return all + partial_;
+}
+
+int Process::exit_status(double seconds) {
+  int status = 0;
+  const bool ended = eventually(seconds, [&] {
+    read_more(0);  // a full pipe would keep it from ending
+    return ::waitpid(pid_, &status, WNOHANG) == pid_;
+  });
+  if (!ended) {
+    ADD_FAILURE() << "still running after " << seconds << " s:\n" << output();
+    return -1;
+  }
+  pid_ = -1;
+  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+// ---- The virtual classroom -----------------------------------------------------------------
+
+Network::Network(int hosts) {
+  namespaces_.push_back(new_network());  // host 0: the switch, or the only one
+  shell(namespaces_[0], "ip link set lo up");
+  if (hosts == 0) return;
+  // Without querying multicast and without spanning tree, a bridge forwards from its first moment on.
+  std::string batch = "link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set br0 up\n";
+  for (int host = 1; host <= hosts; ++host) {
+    namespaces_.push_back(new_network());
+    const std::string link = "v" + std::to_string(host);
+    // /proc/PID/fd names a namespace that has no name of its own.
+    const std::string name = "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(namespaces_.back());
+    batch += "link add " + link + " type veth peer name eth0 netns " + name + "\nlink set " + link + " master br0 up\n";
+  }
+  const Folder scratch;
+  shell(namespaces_[0], "ip -batch " + scratch.write("batch", batch));
+  for (int host = 1; host <= hosts; ++host)
+    run(host, "ip link set lo up && ip link set eth0 up && ip addr add " + address(host) + "/24 brd + dev eth0");
+}
+
+Network::~Network() {
+  processes_.clear();
+  for (const int network : namespaces_) ::close(network);  // the last reference: the kernel takes it all down
+}
+
+int Network::descriptor(int host) const { return namespaces_.at(static_cast<size_t>(host)); }
+
+void Network::run(int host, const std::string& command) const { shell(descriptor(host), command); }
+
+Process& Network::peer(int host, const std::string& name, std::vector<std::string> options) {
+  std::vector<std::string> command = {peer_program, "--name", name, "--group", "lab"};
+  command.insert(command.end(), options.begin(), options.end());
+  folders_.emplace_back(name, std::make_unique<Folder>());
+  processes_.push_back(std::make_unique<Process>(descriptor(host), command, folders_.back().second->path()));
+  return *processes_.back();
+}
+
+const Folder& Network::folder(const std::string& name) const {
+  for (const auto& entry : folders_)
+    if (entry.first == name) return *entry.second;
+  throw std::runtime_error("no peer was called " + name);
+}
+
+// ---- Raw sockets ----------------------------------------------------------------------------
+
+Socket Socket::tcp(const Network& network, int host, const std::string& ip, int port) {
+  Socket s(open_socket(network, host, SOCK_STREAM));
+  const sockaddr_in raw = socket_address(ip, port);
+  must(::connect(s.fd_, reinterpret_cast<const sockaddr*>(&raw), sizeof raw) == 0, "connect " + ip);
+  return s;
+}
+
+Socket Socket::tcp_listener(const Network& network, int host, int port) {
+  Socket s(open_socket(network, host, SOCK_STREAM));
+  const sockaddr_in raw = socket_address("0.0.0.0", port);
+  must(::bind(s.fd_, reinterpret_cast<const sockaddr*>(&raw), sizeof raw) == 0 && ::listen(s.fd_, 100) == 0, "listen");
+  return s;
+}
+
+Socket Socket::udp(const Network& network, int host, int port) {
+  Socket s(open_socket(network, host, SOCK_DGRAM));
+  const int on = 1;
+  ::setsockopt(s.fd_, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
+  const sockaddr_in raw = socket_address("0.0.0.0", port);
+  must(::bind(s.fd_, reinterpret_cast<const sockaddr*>(&raw), sizeof raw) == 0, "bind");
+  return s;
+}
+
+Socket::~Socket() {
+  if (fd_ != -1) ::close(fd_);
+}
+
+Socket Socket::accept() const {
+  must(readable(fd_, 10), "nobody connected");
+  return Socket(::accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC));
+}
+
+void Socket::send(const std::string& bytes) const {
+  for (size_t done = 0; done < bytes.size();) {
+    const ssize_t sent = ::send(fd_, bytes.data() + done, bytes.size() - done, MSG_NOSIGNAL);
+    if (sent == -1) return;  // closed: what is read next shows it
+    done += static_cast<size_t>(sent);
+  }
+}
+
+void Socket::send_to(const std::string& ip, int port, const std::string& datagram) const {
+  const sockaddr_in raw = socket_address(ip, port);
+  ::sendto(fd_, datagram.data(), datagram.size(), 0, reinterpret_cast<const sockaddr*>(&raw), sizeof raw);
+}
+
+std::string Socket::line() {
+  const auto deadline = in(10);
+  size_t end;
+  while ((end = buffer_.find('\n')) == std::string::npos && Clock::now() < deadline) {
+    char bytes[65536];
+    if (!readable(fd_, 0.1)) continue;
+    const ssize_t got = ::recv(fd_, bytes, sizeof bytes, 0);
+    if (got <= 0) break;
+    buffer_.append(bytes, static_cast<size_t>(got));
+  }
+  const std::string line = buffer_.substr(0, end);
+  buffer_.erase(0, end == std::string::npos ? end : end + 1);
+  return line;
+}
+
+std::string Socket::datagram(double seconds) const {
+  char bytes[2048];
+  if (!readable(fd_, seconds)) return "";
+  const ssize_t got = ::recv(fd_, bytes, sizeof bytes, 0);
+  return std::string(bytes, static_cast<size_t>(std::max<ssize_t>(got, 0)));
+}
+
+bool Socket::is_closed() {
+  char byte;
+  return buffer_.empty() && readable(fd_, 15) && ::recv(fd_, &byte, 1, 0) <= 0;
+}
+
+// ---- main -----------------------------------------------------------------------------------
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  ::signal(SIGPIPE, SIG_IGN);
+  const char* given = std::getenv("PEER");
+  peer_program = fs::absolute(given ? given : "./peer");
+  namespaces = enter_private_network();
+  const int status = RUN_ALL_TESTS();
+  const auto& all = *testing::UnitTest::GetInstance();
+  const char *strict = std::getenv("STRICT"), *ci = std::getenv("CI");
+  const bool must_not_skip = (strict && *strict == '1') || (ci && std::string(ci) == "true");
+  std::cout << all.successful_test_count() << " passed, " << all.failed_test_count() << " failed, "
+            << all.skipped_test_count() << " skipped" << std::endl;
+  if (must_not_skip && all.skipped_test_count() > 0) std::cout << "skipping counts as failing here" << std::endl;
+  return status != 0 || (must_not_skip && all.skipped_test_count() > 0) ? 1 : 0;
+}

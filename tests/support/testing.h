@@ -1,0 +1,121 @@
+// What the tests stand on: real ./peer processes driven through pipes, in network namespaces made for the test,
+// so that no packet of ours can reach a real network. Implemented in testing.cpp.
+//
+//   Network    the private network of one test: a bridge and N hosts on it (the virtual classroom), or one host alone
+//   Process    a program of which every line is kept, and can be waited for
+//   Socket     a scripted peer: raw UDP or TCP, in one host's namespace
+//
+// A wait is a poll with a deadline, never a fixed sleep; one that is missed fails the test and shows what was printed.
+
+#ifndef CHATBYP2P_TESTING_H
+#define CHATBYP2P_TESTING_H
+
+#include <gtest/gtest.h>
+#include <sys/types.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+// Puts this process into a network namespace of its own, before any test runs. False where the system forbids it.
+bool enter_private_network();
+
+// At the top of every test that starts a peer.
+#define NEEDS_NAMESPACES()                                                                               \
+  if (!namespaces_work())                                                                                \
+  GTEST_SKIP() << "network namespaces are not allowed here; run as root, or allow them: "                \
+                  "sysctl kernel.apparmor_restrict_unprivileged_userns=0 kernel.unprivileged_userns_clone=1"
+bool namespaces_work();
+
+// True as soon as `condition` is; false if it is not within `seconds`.
+bool eventually(double seconds, const std::function<bool()>& condition);
+
+// A folder under /tmp that goes away with the object.
+class Folder {
+ public:
+  Folder();
+  ~Folder();
+  Folder(const Folder&) = delete;
+  std::string path(const std::string& name = "") const { return path_ + (name.empty() ? "" : "/" + name); }
+  std::string write(const std::string& name, const std::string& content) const;  // its path
+  std::vector<std::string> names(const std::string& subfolder = "") const;       // sorted
+
+ private:
+  std::string path_;
+};
+
+std::string read_file(const std::string& path);
+std::string random_bytes(size_t size, unsigned seed);
+std::string cksum(const std::string& path);  // "CRC SIZE", by the system's own command
+
+class Process {
+ public:
+  Process(int network, const std::vector<std::string>& command, const std::string& folder);
+  Process(Process&&) = delete;
+  ~Process();                                        // kills it, if it still runs
+
+  void say(const std::string& line) const;           // a line of its standard input
+  void end_input();
+  void signal(int number) const;
+  // The first line, of those printed and not passed by an earlier wait_for(), that `pattern` (ECMAScript) matches whole.
+  // Lines before it are kept for count(), not for the next wait_for(). Fails the test after `seconds`.
+  std::string wait_for(const std::string& pattern, double seconds = 10);
+  bool prints(const std::string& pattern, double seconds);  // the same, without passing it and without failing
+  size_t count(const std::string& pattern);          // of all lines so far
+  std::string output();                              // of both streams, all so far
+  int exit_status(double seconds = 10);              // 128 + N if signal N ended it; -1, and a failure, if it still runs
+
+ private:
+  void read_more(double seconds);
+  pid_t pid_ = -1;
+  int in_ = -1, out_ = -1;
+  std::string partial_;
+  std::vector<std::string> lines_;
+  size_t passed_ = 0;
+};
+
+// N hosts on one bridge: host 1 is 10.77.0.1, and so on. With no host it is a single namespace with loopback only: host 0.
+class Network {
+ public:
+  explicit Network(int hosts);
+  ~Network();
+  Network(const Network&) = delete;
+
+  static std::string address(int host) { return "10.77.0." + std::to_string(host); }
+  void run(int host, const std::string& command) const;  // in a shell; the test fails if it does
+  int descriptor(int host) const;                    // of its namespace
+
+  // ./peer on that host, in a folder of its own (folder(host, name)), with --name and --group lab unless given.
+  Process& peer(int host, const std::string& name, std::vector<std::string> options = {});
+  const Folder& folder(const std::string& name) const;
+
+ private:
+  std::vector<int> namespaces_;
+  std::vector<std::pair<std::string, std::unique_ptr<Folder>>> folders_;
+  std::vector<std::unique_ptr<Process>> processes_;
+};
+
+// A raw socket in a host's namespace. Every receive gives up after 10 s, and then returns what it has.
+class Socket {
+ public:
+  static Socket tcp(const Network& network, int host, const std::string& ip, int port);         // connected
+  static Socket tcp_listener(const Network& network, int host, int port);
+  static Socket udp(const Network& network, int host, int port);                                // may broadcast
+  Socket(Socket&& other) noexcept : fd_(std::exchange(other.fd_, -1)), buffer_(std::move(other.buffer_)) {}
+  ~Socket();
+
+  Socket accept() const;
+  void send(const std::string& bytes) const;
+  void send_to(const std::string& ip, int port, const std::string& datagram) const;
+  std::string line();                                // without its LF; "" at the end of the connection
+  std::string datagram(double seconds = 10) const;   // "" if none came
+  bool is_closed();                                  // by the other side, with nothing more to read, within 15 s
+
+ private:
+  explicit Socket(int fd) : fd_(fd) {}
+  int fd_;
+  std::string buffer_;
+};
+
+#endif
