@@ -1,12 +1,38 @@
-# make          the program, ./peer             make demo    three peers on this host talk to each other
-# make test     all tests                       make clean   removes what was built
+# make          the program: ./peer
+# make demo     three peers on this host find each other, talk and send a file, over loopback
+# make test     all tests; needs GoogleTest and iproute2. One of them: make test FILTER='Files.*'
+# make clean    removes all that was built
 #
-# CXX and CXXFLAGS may be given: make CXX=clang++ CXXFLAGS='-O1 -g -fsanitize=address'
+# CXX and CXXFLAGS are yours to set:  make CXX=clang++ CXXFLAGS='-O1 -g -fsanitize=address'
 
 CXXFLAGS ?= -O2 -g
-override CXXFLAGS += -std=c++17 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -pthread
+WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+COMPILE   = $(CXX) -std=c++17 -pthread $(WARNINGS) $(CXXFLAGS)
 
-peer: peer.o discovery.o transfer.o
-	$(CXX) $(CXXFLAGS) $(LDFLAGS) -o $@ $^
+BUILD    := .build
+TESTS    := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/*/*.cpp))
+FILTER   ?= *
 
-peer.o discovery.o transfer.o: protocol.h
+.PHONY: demo test clean
+
+peer: $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
+	$(COMPILE) $^ -o $@
+
+# -MMD writes beside each object which headers it was made from; the last line of this file reads them.
+$(BUILD)/%.o: %.cpp Makefile
+	@mkdir -p $(@D)
+	$(COMPILE) -MMD -I. -Itests -c $< -o $@
+
+demo: peer
+	tests/demo.sh
+
+test: peer $(BUILD)/tests
+	$(BUILD)/tests --gtest_brief=1 --gtest_filter='$(FILTER)'
+
+$(BUILD)/tests: $(TESTS)
+	$(COMPILE) $^ -lgtest -o $@
+
+clean:
+	rm -rf peer $(BUILD)
+
+-include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*/*.d)

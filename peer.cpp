@@ -147,9 +147,9 @@ class Peer {
  public:
   explicit Peer(const Settings& settings)
       : self_(settings.self), terminal_(::isatty(STDIN_FILENO) && ::isatty(STDOUT_FILENO)) {
+    catch_signals();  // before anyone can see us: who is found may be told to leave
     prepare_folder(settings.folder);
     open_ports(settings);
-    catch_signals();
     print("ready " + label(own_entry()) + " " + self_.group);
   }
 

@@ -1,8 +1,5 @@
 // The command line as docs/interface.md has it: options, commands, bad input, exit status.
 
-#include <fcntl.h>
-#include <signal.h>
-
 #include "support/testing.h"
 
 class Commands : public testing::Test {
@@ -56,8 +53,7 @@ TEST_F(Commands, ATakenPortIsNamedWithTheRemedy) {
 TEST_F(Commands, WithoutAUsableDefaultFolderTheRestStillWorks) {
   const Folder scratch;
   scratch.write("downloads", "a file is in the way");
-  Process bob(network->descriptor(0), {std::getenv("PEER") ? std::getenv("PEER") : std::string(::get_current_dir_name()) + "/peer",
-                                       "--name", "bob", "--accept", "always"}, scratch.path());
+  Process bob(network->descriptor(0), {peer_program(), "--name", "bob", "--accept", "always"}, scratch.path());
   bob.wait_for("note: files cannot be stored in downloads: .*; choose another folder with --dir");
   Process& ann = network->peer(0, "ann");
   network->folder("ann").write("a", "hello\n");
@@ -160,6 +156,7 @@ TEST_F(Commands, ASecondQuitDoesNotWait) {
 
 TEST_F(Commands, NothingAStrangerSaysSteersTheTerminal) {
   Process& bob = network->peer(0, "bob", {"--port", "25301"});
+  bob.wait_for("ready .*");
   const Socket stranger = Socket::udp(*network, 0, 40000);
   const std::string id = "ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=40000 ";
   stranger.send_to("127.0.0.1", 25301, id + "name=a\x1b[2Jb group=lab");

@@ -126,6 +126,7 @@ TEST_F(Messages, AreTriedOnceMoreWhenAKeptConnectionHasDied) {
 
 TEST_F(Messages, AreNotShownTwiceWhenTheyArriveTwice) {
   Process& bob = network->peer(0, "bob", {"--port", "25301"});
+  bob.wait_for("ready .*");
   for (int time = 0; time < 2; ++time) {
     Socket ann = Socket::tcp(*network, 0, "127.0.0.1", 25301);
     ann.send(kAnn + "\nMSG number=5 :once\n");
@@ -140,6 +141,7 @@ TEST_F(Messages, AreNotShownTwiceWhenTheyArriveTwice) {
 
 TEST_F(Messages, FailWithASentenceWhenSomebodyElseAnswersAtTheAddress) {
   Process& ann = network->peer(0, "ann");
+  ann.wait_for("ready .*");
   const Socket bob = Socket::udp(*network, 0, 40001);
   const Socket listener = Socket::tcp_listener(*network, 0, 40001);
   bob.send_to("127.255.255.255", 25252, "ChatByP2P/1 HELLO id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab");
@@ -154,6 +156,7 @@ TEST_F(Messages, FailWithASentenceWhenSomebodyElseAnswersAtTheAddress) {
 
 TEST_F(Messages, OfAPersonWithOnlyANetcatAreAnswered) {
   Process& bob = network->peer(0, "bob", {"--port", "25301"});
+  bob.wait_for("ready .*");
   network->run(0,
                "printf '%s\\r\\nMSG number=1 :hello from nc\\r\\n' "
                "'ChatByP2P/1 HELLO id=0123456789abcdef ip=127.0.0.1 port=9 name=nc group=lab' "
@@ -167,6 +170,7 @@ TEST_F(Messages, OfAPersonWithOnlyANetcatAreAnswered) {
 
 TEST_F(Messages, ThatAreNotUnderstoodGetOneNoAndTheConnectionGoesOn) {
   Process& bob = network->peer(0, "bob", {"--port", "25301"});
+  bob.wait_for("ready .*");
   Socket ann = Socket::tcp(*network, 0, "127.0.0.1", 25301);
   for (const auto& [request, reply] : std::vector<std::pair<std::string, std::string>>{
            {"MSG number=1 :too early", "NO stranger .*"},
@@ -191,8 +195,9 @@ TEST_F(Messages, ThatAreNotUnderstoodGetOneNoAndTheConnectionGoesOn) {
 
 TEST_F(Messages, WithBytesThatAreNotTextEndTheirConnectionOnly) {
   Process& bob = network->peer(0, "bob", {"--port", "25301"});
-  for (const std::string bytes :
-       {std::string("MSG number=1 :\x1b[2J\n"), std::string("MSG number=1 :a\0b\n", 18), std::string("MSG number=1 :\xff\n"),
+  bob.wait_for("ready .*");
+  for (const std::string& bytes :
+       std::vector<std::string>{std::string("MSG number=1 :\x1b[2J\n"), std::string("MSG number=1 :a\0b\n", 18), std::string("MSG number=1 :\xff\n"),
         "MSG number=1 :" + std::string(5000, 'x') + "\n", std::string(5000, 'x')}) {
     Socket ann = Socket::tcp(*network, 0, "127.0.0.1", 25301);
     ann.send(kAnn + "\n" + bytes);

@@ -8,7 +8,6 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -33,7 +32,7 @@ namespace {
 
 bool namespaces = false;
 int home_network = -1;
-std::string peer_program;
+std::string program;
 
 void must(bool good, const std::string& what) {
   if (!good) throw std::runtime_error(what + ": " + std::strerror(errno));
@@ -86,6 +85,7 @@ int open_socket(const Network& network, int host, int type) {
 }  // namespace
 
 bool namespaces_work() { return namespaces; }
+std::string peer_program() { return program; }
 
 bool enter_private_network() {
   const uid_t uid = ::getuid();
@@ -302,7 +302,7 @@ int Network::descriptor(int host) const { return namespaces_.at(static_cast<size
 void Network::run(int host, const std::string& command) const { shell(descriptor(host), command); }
 
 Process& Network::peer(int host, const std::string& name, std::vector<std::string> options) {
-  std::vector<std::string> command = {peer_program, "--name", name, "--group", "lab"};
+  std::vector<std::string> command = {program, "--name", name, "--group", "lab"};
   command.insert(command.end(), options.begin(), options.end());
   folders_.emplace_back(name, std::make_unique<Folder>());
   processes_.push_back(std::make_unique<Process>(descriptor(host), command, folders_.back().second->path()));
@@ -395,7 +395,7 @@ int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   ::signal(SIGPIPE, SIG_IGN);
   const char* given = std::getenv("PEER");
-  peer_program = fs::absolute(given ? given : "./peer");
+  program = fs::absolute(given ? given : "./peer");
   namespaces = enter_private_network();
   const int status = RUN_ALL_TESTS();
   const auto& all = *testing::UnitTest::GetInstance();

@@ -45,6 +45,7 @@ class Folder {
   std::string path_;
 };
 
+std::string peer_program();  // $PEER, or ./peer
 std::string read_file(const std::string& path);
 std::string random_bytes(size_t size, unsigned seed);
 std::string cksum(const std::string& path);  // "CRC SIZE", by the system's own command
