@@ -26,10 +26,10 @@ $(BUILD)/%.o: %.cpp Makefile
 demo: peer
 	tests/demo.sh
 
-test: peer $(BUILD)/tests
-	$(BUILD)/tests --gtest_brief=1 --gtest_filter='$(FILTER)'
+test: peer $(BUILD)/run-tests
+	$(BUILD)/run-tests --gtest_brief=1 --gtest_filter='$(FILTER)'
 
-$(BUILD)/tests: $(TESTS)
+$(BUILD)/run-tests: $(TESTS)
 	$(COMPILE) $^ -lgtest -o $@
 
 clean:

@@ -1,22 +1,24 @@
 // discovery.cpp: finding the peers of the network segment, over UDP, and noticing when they go.
 //
-// Read protocol.h first; transfer.cpp is next. Only the main thread enters here: the select() loop of peer.cpp
-// calls receive() when a datagram is there and tick() when something is due. What it finds out is pushed as events.
+// Read protocol.h first; transfer.cpp is next. Only the main thread enters here: the select() loop of peer.cpp calls
+// receive() when a datagram is there, and tick() again and again. What it finds out is pushed as events. The file is
+// built from the wire up: sending, hearing, looking after the list, and at its end what peer.cpp calls.
 //
-// Three datagrams do it all [4]: HELLO asks, HERE answers and is the heartbeat, BYE leaves. They travel three ways:
-// a broadcast on every interface; a sweep, one HELLO to each address of the segment, for networks that drop
-// broadcasts; and a HELLO to an address that the user names (/scan).
+// Three datagrams do it all [4]: HELLO asks, HERE answers and is the heartbeat, BYE leaves. They travel three ways: by
+// broadcast on every interface; by a sweep, one HELLO to each address of the segment, for networks that drop
+// broadcasts; and by a HELLO to an address that the user names (/scan).
 //
-// Two sockets. The shared one is bound to the well-known port 25252 together with every other instance on the host;
-// a broadcast reaches them all. The own one is bound to a port no one else has: all we send leaves from there, so an
+// Two sockets. The shared one is bound to the well-known port 25252 together with every other instance on the host: a
+// broadcast reaches them all. The own one is bound to a port that no one else has: all we send leaves from there, so an
 // answer to its source finds exactly us. A unicast to a shared port would reach only one instance, the kernel's pick.
 //
-// Left out on purpose: authentication. Whoever owns a UDP port may say what he likes about himself, and only that.
+// Left out on purpose: authentication. Whoever owns a UDP port may say about himself what he likes, and only that.
 
 #include <ifaddrs.h>
 #include <net/if.h>
 
 #include <random>
+#include <tuple>
 
 #include "protocol.h"
 
@@ -24,23 +26,50 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// ---- Timers and limits [4.5] ---------------------------------------------------
+// ---- Timers and limits [2.3] ---------------------------------------------------
 
-constexpr auto kHeartbeat = 5s;             // give or take kJitter
+constexpr auto kHeartbeat = 5s;        // give or take kJitter
 constexpr auto kJitter = 500ms;
-constexpr auto kOverdue = 6s;               // not heard for so long: ask
-constexpr auto kAskEvery = 1s;
-constexpr auto kSilence = 15s;              // three heartbeats: gone
-constexpr int kKnockAt = 3;                 // every third question goes over TCP
-constexpr int kBurst = 3;                   // HELLOs at start: one lost datagram costs nothing
+constexpr auto kOverdue = 6s;          // not heard for so long: ask
+constexpr auto kSilence = 15s;         // three heartbeats: gone
+constexpr auto kAskEvery = 500ms;
+constexpr int kMaxAsks = 24;           // unanswered: whatever we hear of it, it does not hear us
+constexpr int kKnockAt = 4;            // every fourth question goes over TCP
+constexpr int kBurst = 3;              // HELLOs at start: one lost datagram costs nothing
 constexpr auto kBurstPause = 200ms;
-constexpr auto kLook = 250ms;               // how often users, and interfaces, are looked after
-constexpr auto kProbePause = 7ms;           // of the sweep: about 143 a second, see Discovery::probe()
-constexpr auto kScanGrace = 1s;             // left for the last answers
-constexpr int kSweepBits = 22;              // a sweep is at most a /22: 1,022 addresses
+constexpr auto kLook = 250ms;          // how often users, and interfaces, are looked after
+constexpr auto kProbePause = 7ms;      // of the sweep: 143 a second, see probe()
+constexpr auto kScanGrace = 1s;        // left for the last answers
+constexpr int kSweepBits = 22;         // a sweep is at most a /22: 1,022 addresses
 constexpr size_t kMaxUsers = 1024;
 constexpr int kDatagramsAtOnce = 256;
-constexpr int kSocketBuffer = 1 << 20;      // bytes
+constexpr int kSocketBuffer = 1 << 20;  // bytes
+
+// ---- State -----------------------------------------------------------------------
+
+// A peer that was heard. Only a listed one is shown: we hear it, and it has shown that it hears us [4.4].
+struct User {
+  enum class State { heard, listed, left };  // left: said BYE, and a HERE that was overtaken must not bring it back
+  Identity who;                              // at the address where its datagrams come from
+  State state = State::heard;
+  int asks = 0;                              // questions of ours since it last showed that it hears us
+  Clock::time_point last_heard, last_asked;
+};
+
+struct Interface {
+  std::string name;
+  uint32_t ip, netmask;
+  bool operator==(const Interface& o) const { return name == o.name && ip == o.ip && netmask == o.netmask; }
+};
+
+Descriptor shared_socket, own_socket;
+std::vector<std::string> chosen;         // the interfaces to use, by name; empty: all
+std::vector<Interface> interfaces;       // those of them that are up
+std::map<std::string, User> heard;       // by id
+std::deque<Address> probes;              // of the sweep, still to be sent
+std::optional<uint64_t> asked_to_scan;   // how many addresses the /scan under way asks, if there is one
+int hellos_left = 0;                     // of the burst
+Clock::time_point next_hello, next_heartbeat, next_look, next_probe, scan_ends;
 
 // Heartbeats of a class that starts together would stay together; a little chance spreads them.
 Clock::duration with_jitter(Clock::duration time) {
@@ -49,19 +78,17 @@ Clock::duration with_jitter(Clock::duration time) {
   return time + std::chrono::nanoseconds(std::uniform_int_distribution<int64_t>(-jitter, jitter)(random));
 }
 
-enum class Sharing { shared, exclusive };
-
-// Bound to every address of the host: a socket bound to one address would not hear its network's broadcasts.
-Descriptor open_udp_socket(uint16_t port, Sharing sharing) {
+// Bound to every address of the host: a socket bound to one address does not hear its network's broadcasts.
+Descriptor open_udp_socket(uint16_t port) {
   Descriptor fd(check(::socket(AF_INET, SOCK_DGRAM, 0), "socket"));
   const int on = 1;
-  // SO_REUSEADDR, not SO_REUSEPORT: that one deals broadcasts out among the sockets of one user, and shuts out others'.
-  if (sharing == Sharing::shared)
+  // SO_REUSEADDR, not SO_REUSEPORT: that one shuts out the instances of other users of the host.
+  if (port == kDiscoveryPort)
     check(::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), "setsockopt SO_REUSEADDR");
-  // Without it a sendto() to a broadcast address is refused with EACCES.
+  // Without it a sendto() to a broadcast address fails with EACCES.
   check(::setsockopt(fd.get(), SOL_SOCKET, SO_BROADCAST, &on, sizeof on), "setsockopt SO_BROADCAST");
-  // The default receive buffer holds some 256 small datagrams, fewer than a large class answers to one broadcast;
-  // the send buffer has to hold the probes that wait for ARP. The kernel may grant less: no reason to fail.
+  // The default receive buffer holds some 256 small datagrams, fewer than a large class answers to one broadcast; the
+  // send buffer has to hold the probes that wait for ARP. The kernel may grant less, which is no reason to fail.
   ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &kSocketBuffer, sizeof kSocketBuffer);
   ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &kSocketBuffer, sizeof kSocketBuffer);
   sockaddr_in raw = Address{INADDR_ANY, port}.to_sockaddr();
@@ -69,29 +96,213 @@ Descriptor open_udp_socket(uint16_t port, Sharing sharing) {
   return fd;
 }
 
+// ============================================================================
+// Sending
+// ============================================================================
+
+bool is_ours(uint32_t ip) {
+  return std::any_of(interfaces.begin(), interfaces.end(), [&](const Interface& i) { return i.ip == ip; });
+}
+
+// False where it did not fit the buffer just now. Every other failure is a datagram lost, as any may be: an interface
+// that has just gone, a firewall that says EPERM.
+bool send_text(const std::string& text, Address to) {
+  sockaddr_in raw = to.to_sockaddr();
+  const ssize_t sent = uninterrupted(
+      [&] { return ::sendto(own_socket.get(), text.data(), text.size(), MSG_DONTWAIT, generic(raw), sizeof raw); });
+  return sent != -1 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS);
+}
+
+bool send(Announcement what, Address to) {
+  const auto source = discovery::source_for(to.ip);
+  if (!source) return true;  // nowhere to send it to, now or later
+  what.who.said_ip = *source;
+  return send_text(what.format(), to);
+}
+
+// To the directed broadcast address of each network. 255.255.255.255 would leave by one interface only, and fail with
+// ENETUNREACH on a host without a default route.
+void broadcast(Verb verb) {
+  for (const Interface& i : interfaces) {
+    Announcement what{verb, myself};
+    what.who.said_ip = i.ip;
+    if (~i.netmask > 1) send_text(what.format(), {i.ip | ~i.netmask, kDiscoveryPort});  // a /31 and a /32 have none
+  }
+}
+
+// By broadcast, and to each besides, where broadcasts are dropped.
+void tell_everyone(Verb verb) {
+  broadcast(verb);
+  for (const auto& [id, user] : heard) send({verb, myself}, user.who.address);
+}
+
+// ============================================================================
+// Hearing: a datagram has arrived
+// ============================================================================
+
+void ask(User& user) {
+  user.last_asked = Clock::now();
+  // A firewall may let TCP pass where UDP is dropped, in either direction.
+  if (++user.asks % kKnockAt == 0) events.push({Event::Kind::unheard, user.who});
+  else send({Verb::hello, myself}, user.who.address);
+}
+
+// It hears us: this is what makes it one of the list.
+void confirm(User& user) {
+  user.asks = 0;
+  if (std::exchange(user.state, User::State::listed) != User::State::listed)
+    events.push({Event::Kind::joined, user.who});
+}
+
+void unlist(User& user, const std::string& reason) {
+  if (std::exchange(user.state, User::State::heard) == User::State::listed)
+    events.push({Event::Kind::left, user.who, reason});
+}
+
+// Keeps what a peer said of itself. Returns its entry, or null where it may not have one.
+User* hear(const Identity& who) {
+  const auto found = heard.find(who.id);
+  if (who.id == myself.id || (found != heard.end() && found->second.state == User::State::left)) return nullptr;
+  if (found == heard.end()) {
+    // A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
+    for (auto& [id, former] : heard) {
+      if (!(former.who.address == who.address)) continue;
+      unlist(former, "replaced");
+      former.last_heard = {};  // tick() takes it away
+    }
+    if (heard.size() >= kMaxUsers) return nullptr;
+    return &(heard[who.id] = {who, User::State::heard, 0, Clock::now(), {}});
+  }
+  // A peer on two networks is heard from two addresses, and is one entry: the first address stays until it falls
+  // silent. By the same rule nobody can take over the entry of a peer that is alive by claiming its id.
+  User& user = found->second;
+  if (!(user.who.address == who.address) && Clock::now() - user.last_heard < kOverdue) return nullptr;
+  user.last_heard = Clock::now();
+  const Identity before = std::exchange(user.who, who);
+  if (user.state == User::State::listed && (before.label() != who.label() || before.group != who.group))
+    events.push({Event::Kind::changed, who, before.label() + " " + before.group});
+  return &user;
+}
+
+void answer(const Announcement& hello, Address from) {
+  send({Verb::here, myself, hello.who.id}, from);
+  if (!hello.ask_host) return;
+  // The question was for the whole host, and the kernel gave it to us alone: name the instances beside us [4.3].
+  for (const auto& [id, user] : heard)
+    if (user.state == User::State::listed && is_ours(user.who.address.ip) && id != hello.who.id)
+      send_text(Announcement{Verb::here, user.who}.format(), from);
+}
+
+void hear_datagram(std::string_view text, Address from) {
+  while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.remove_suffix(1);  // typed into nc -u
+  const auto said = Announcement::parse(text);
+  // Our own broadcasts come back to us. And what came through an interface that is not ours, we have not heard.
+  if (!said || said->who.id == myself.id || (!chosen.empty() && !discovery::source_for(from.ip))) return;
+  Identity who = said->who;
+  who.address.ip = from.ip;
+  const auto known = heard.find(who.id);
+  const bool is_known = known != heard.end() && known->second.who.address == who.address;
+  if (said->verb == Verb::hello) answer(*said, from);
+  if (from.port != who.address.port) {
+    // Hearsay: it does not come from the port that it speaks of. An instance that answers for its host sends such, and
+    // so can anyone who wants to be taken for a neighbour. Believe nothing of it; ask at the door it names.
+    if (said->verb == Verb::here && !is_known) send({Verb::hello, myself}, who.address);
+    return;
+  }
+  if (said->verb == Verb::bye) {
+    if (!is_known) return;
+    unlist(known->second, "said bye");
+    known->second.state = User::State::left;
+    return;
+  }
+  User* user = hear(who);
+  if (!user) return;
+  if (said->to == myself.id) confirm(*user);
+  // A newcomer: does it hear us? And why does one ask that is listed? Perhaps because our datagrams do not arrive.
+  else if (user->asks == 0 && (known == heard.end() || said->verb == Verb::hello)) ask(*user);
+}
+
+// ============================================================================
+// Looking after the list, and the sweep
+// ============================================================================
+
+void look_after(User& user) {
+  const auto now = Clock::now();
+  if (user.state == User::State::left) return;
+  if (now - user.last_heard > kSilence) return unlist(user, "silent for 15 s");
+  // We hear it, but nothing that we sent has reached it: a list with it on would promise what cannot work.
+  if (user.asks >= kMaxAsks) unlist(user, "does not hear us");
+  const bool in_doubt = user.asks > 0 || user.state == User::State::heard || now - user.last_heard > kOverdue;
+  if (in_doubt && now - user.last_asked > (user.asks < kMaxAsks ? kAskEvery : kHeartbeat)) ask(user);
+}
+
+// Read again and again: a cable is plugged in, Wi-Fi comes up, DHCP gives another address. What is new is greeted.
+// getifaddrs() is not in POSIX, but in every system that this could run on.
+void read_interfaces() {
+  ifaddrs* list = nullptr;
+  if (::getifaddrs(&list) == -1) return;
+  const auto ip_of = [](const sockaddr* a) { return ntohl(reinterpret_cast<const sockaddr_in*>(a)->sin_addr.s_addr); };
+  std::vector<Interface> now;
+  for (const ifaddrs* i = list; i; i = i->ifa_next) {
+    const bool is_chosen = chosen.empty() || std::find(chosen.begin(), chosen.end(), i->ifa_name) != chosen.end();
+    const bool is_up = (i->ifa_flags & IFF_UP) && (i->ifa_flags & IFF_RUNNING);
+    if (is_chosen && is_up && i->ifa_addr && i->ifa_addr->sa_family == AF_INET && i->ifa_netmask)
+      now.push_back({i->ifa_name, ip_of(i->ifa_addr), ip_of(i->ifa_netmask)});
+  }
+  ::freeifaddrs(list);
+  if (now == interfaces) return;
+  interfaces = std::move(now);
+  discovery::scan();
+  asked_to_scan.reset();  // nobody asked for this one, so nobody is told of its end
+}
+
+// Queues the addresses of a network for probe(), all but its own and its broadcast address.
+void sweep(uint32_t network, int bits, uint16_t port) {
+  if (bits < kSweepBits)
+    events.push({Event::Kind::note, {}, "a scan asks at most 1,022 addresses: of " + Address{network}.ip_text() + "/" +
+                                             std::to_string(bits) + " only the /22 around it; /scan NETWORK/22 asks another"});
+  const uint32_t mask = bits == 32 ? 0 : ~uint32_t{0} >> std::max(bits, kSweepBits);  // of the host part
+  for (uint32_t host = 0; host <= mask; ++host)
+    if (mask < 2 || (host != 0 && host != mask)) probes.push_back({(network & ~mask) + host, port});
+}
+
+// One HELLO of the sweep. Paced, because a probe to an address where nobody is stays in the send buffer for the 3 s
+// that ARP tries: with the default buffer, the 257th in that time makes sendto() block, and the program with it.
+void probe() {
+  const Address to = probes.front();
+  // Who was found by broadcast meanwhile need not be asked again, unless the user wants the scan.
+  const bool known = !asked_to_scan && std::any_of(heard.begin(), heard.end(), [&](const auto& entry) {
+    return entry.second.who.address.ip == to.ip && entry.second.state == User::State::listed;
+  });
+  const bool sent = known || send({Verb::hello, myself, "", to.port == kDiscoveryPort}, to);
+  if (sent) probes.pop_front();
+  next_probe = Clock::now() + (sent ? 1 : 10) * kProbePause;  // the buffer is full: this one again, later
+  scan_ends = Clock::now() + kScanGrace;
+}
+
 }  // namespace
 
 // ============================================================================
-// The outside: what peer.cpp calls
+// What peer.cpp calls
 // ============================================================================
 
-Discovery::Discovery(const Announcement& self, std::vector<std::string> only, EventQueue& events)
-    : self_(self), only_(std::move(only)), events_(events),
-      shared_socket_(open_udp_socket(kDiscoveryPort, Sharing::shared)),
-      own_socket_(open_udp_socket(self.port, Sharing::exclusive)),
-      next_heartbeat_(Clock::now() + with_jitter(kHeartbeat)) {
-  tick();
+void discovery::open(std::vector<std::string> names) {
+  chosen = std::move(names);
+  own_socket = open_udp_socket(myself.address.port);
+  shared_socket = open_udp_socket(kDiscoveryPort);
+  read_interfaces();
+  next_heartbeat = Clock::now() + with_jitter(kHeartbeat);
 }
 
-void Discovery::watch(fd_set& readable, int& highest) const {
-  for (const int fd : {shared_socket_.get(), own_socket_.get()}) {
+void discovery::watch(fd_set& readable, int& highest) {
+  for (const int fd : {shared_socket.get(), own_socket.get()}) {
     FD_SET(fd, &readable);
     highest = std::max(highest, fd);
   }
 }
 
-void Discovery::receive(const fd_set& readable) {
-  for (const int fd : {shared_socket_.get(), own_socket_.get()}) {
+void discovery::receive(const fd_set& readable) {
+  for (const int fd : {shared_socket.get(), own_socket.get()}) {
     if (!FD_ISSET(fd, &readable)) continue;
     // Not until the socket is empty: in a storm of datagrams it never is, and the keyboard waits behind this loop.
     for (int i = 0; i < kDatagramsAtOnce; ++i) {
@@ -108,284 +319,84 @@ void Discovery::receive(const fd_set& readable) {
   }
 }
 
-void Discovery::tick() {
+void discovery::tick() {
   const auto now = Clock::now();
-  if (now >= next_look_) {
-    next_look_ = now + kLook;
+  if (now >= next_look) {
+    next_look = now + kLook;
     read_interfaces();
-    for (auto it = users_.begin(); it != users_.end();) {
+    for (auto it = heard.begin(); it != heard.end();) {
       look_after(it->second);
-      it = Clock::now() - it->second.heard > kSilence ? users_.erase(it) : std::next(it);
+      it = now - it->second.last_heard > kSilence ? heard.erase(it) : std::next(it);
     }
   }
-  if (hellos_left_ > 0 && now >= next_hello_) {
-    --hellos_left_;
-    next_hello_ = now + kBurstPause;
+  if (hellos_left > 0 && now >= next_hello) {
+    --hellos_left;
+    next_hello = now + kBurstPause;
     broadcast(Verb::hello);
   }
-  if (now >= next_heartbeat_) {
-    next_heartbeat_ = now + with_jitter(kHeartbeat);
+  if (now >= next_heartbeat) {
+    next_heartbeat = now + with_jitter(kHeartbeat);
     broadcast(Verb::here);
   }
-  if (!probes_.empty() && now >= next_probe_) probe();
-  if (scanned_ && probes_.empty() && now >= scan_ends_)
-    events_.push({Event::Kind::scanned, "", {}, {}, 0, *std::exchange(scanned_, std::nullopt)});
-  due_ = std::min(next_look_, next_heartbeat_);
-  if (hellos_left_ > 0) due_ = std::min(due_, next_hello_);
-  if (!probes_.empty()) due_ = std::min(due_, next_probe_);
+  if (!probes.empty() && now >= next_probe) probe();
+  if (!asked_to_scan || !probes.empty() || now < scan_ends) return;
+  events.push({Event::Kind::scanned, {}, "", 0, *asked_to_scan});
+  asked_to_scan.reset();
 }
 
-void Discovery::scan() {
-  hellos_left_ = kBurst;
-  probes_.clear();
-  for (const Interface& i : interfaces_)
+Clock::duration discovery::pause() { return probes.empty() ? 100ms : kProbePause; }
+
+void discovery::scan() {
+  hellos_left = kBurst;
+  probes.clear();
+  for (const Interface& i : interfaces)
     if (i.ip >> 24 != IN_LOOPBACKNET) sweep(i.ip, __builtin_popcount(i.netmask), kDiscoveryPort);
-  scanned_ = probes_.size();
-  scan_ends_ = Clock::now() + kScanGrace;
+  asked_to_scan = probes.size();
+  scan_ends = Clock::now() + kScanGrace;
 }
 
-void Discovery::scan(uint32_t network, int bits, uint16_t port) {
-  probes_.clear();
-  for (int i = 0; i < (bits == 32 ? kBurst : 1); ++i) sweep(network, bits, port);
-  scanned_ = bits == 32 ? 1 : probes_.size();
-  scan_ends_ = Clock::now() + kScanGrace;
+void discovery::scan(uint32_t network, int bits, uint16_t port) {
+  probes.clear();
+  sweep(network, bits, port);
+  asked_to_scan = probes.size();
+  if (bits == 32) probes.resize(kBurst, probes.front());
+  scan_ends = Clock::now() + kScanGrace;
 }
 
-void Discovery::introduce_as(const std::string& name, const std::string& group) {
-  self_.name = name;
-  self_.group = group;
-  send_to_all(Verb::here);
+void discovery::announce() { tell_everyone(Verb::here); }
+void discovery::leave() { tell_everyone(Verb::bye); }
+
+// A datagram shows by its source who owns the port; over TCP it is only said. So it cannot oust one who is alive.
+void discovery::heard_over_tcp(const Identity& who) {
+  for (const auto& [id, user] : heard)
+    if (id != who.id && user.who.address == who.address && Clock::now() - user.last_heard < kOverdue) return;
+  if (User* user = hear(who)) confirm(*user);
 }
 
-void Discovery::leave() { send_to_all(Verb::bye); }
-
-void Discovery::heard_over_tcp(const Announcement& who, Address address) {
-  // A datagram proves by its source who owns the port; over TCP it is only said. It does not oust one who is alive.
-  for (const auto& [id, user] : users_)
-    if (id != who.id && user.address == address && user.listed && Clock::now() - user.heard < kOverdue) return;
-  if (User* user = hear(who, address)) confirm(*user);
-}
-
-size_t Discovery::count() const {
-  size_t listed = 0;
-  for (const auto& [id, user] : users_) listed += user.listed;
+std::vector<Identity> discovery::users() {
+  std::vector<Identity> listed;
+  for (const auto& [id, user] : heard)
+    if (user.state == User::State::listed) listed.push_back(user.who);
+  std::sort(listed.begin(), listed.end(), [](const Identity& a, const Identity& b) {
+    return std::tie(a.name, a.address.ip, a.address.port) < std::tie(b.name, b.address.ip, b.address.port);
+  });
   return listed;
 }
 
-Address Discovery::self_address() const {
-  for (const Interface& i : interfaces_)
-    if (i.ip >> 24 != IN_LOOPBACKNET) return {i.ip, self_.port};
-  return {interfaces_.empty() ? INADDR_LOOPBACK : interfaces_.front().ip, self_.port};
+uint32_t discovery::own_ip() {
+  for (const Interface& i : interfaces)
+    if (i.ip >> 24 != IN_LOOPBACKNET) return i.ip;
+  return INADDR_LOOPBACK;
 }
 
-// connect() on a UDP socket sends nothing: it looks up the route and remembers the source address that goes with it.
-// A new socket each time, for the kernel keeps the first source address it chose.
-std::optional<uint32_t> Discovery::source_for(Address to) const {
+// On a network that we are on ourselves, the address we have there. Beyond, the kernel knows: connect() on a UDP socket
+// sends nothing, but looks up the route, and the source address that goes with it.
+std::optional<uint32_t> discovery::source_for(uint32_t ip) {
+  for (const Interface& i : interfaces)
+    if ((i.ip & i.netmask) == (ip & i.netmask)) return i.ip;
   const Descriptor fd(check(::socket(AF_INET, SOCK_DGRAM, 0), "socket"));
-  sockaddr_in raw = to.to_sockaddr();
+  sockaddr_in raw = Address{ip, kDiscoveryPort}.to_sockaddr();
   if (::connect(fd.get(), generic(raw), sizeof raw) == -1) return std::nullopt;
   const uint32_t source = local_address(fd.get()).ip;
-  return only_.empty() || is_ours(source) ? std::optional(source) : std::nullopt;
-}
-
-bool Discovery::is_ours(uint32_t ip) const {
-  return std::any_of(interfaces_.begin(), interfaces_.end(), [&](const Interface& i) { return i.ip == ip; });
-}
-
-// ============================================================================
-// Hearing: a datagram has arrived
-// ============================================================================
-
-void Discovery::hear_datagram(std::string_view text, Address from) {
-  while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.remove_suffix(1);  // typed into nc -u
-  const auto who = Announcement::parse(text);
-  // Our own broadcasts come back to us. And what we could not answer through a chosen interface, we have not heard.
-  if (!who || who->id == self_.id || (!only_.empty() && !source_for(from))) return;
-  const Address address{from.ip, who->port};
-  if (who->verb == Verb::hello) answer(*who, from);
-  if (from.port != who->port) {
-    // Hearsay: it was not sent from the port it speaks of. An instance that answers for its host sends such, and so
-    // can anyone who wants to be taken for a neighbour. Believe nothing of it; ask at the door it names.
-    const auto known = users_.find(who->id);
-    if (who->verb == Verb::here && (known == users_.end() || known->second.address != address)) send(Verb::hello, address);
-    return;
-  }
-  if (who->verb == Verb::bye) {
-    const auto user = users_.find(who->id);
-    if (user == users_.end() || user->second.address.ip != from.ip) return;
-    unlist(user->second, "said bye");
-    user->second.left = true;
-    return;
-  }
-  const bool known = users_.count(who->id) > 0;
-  User* user = hear(*who, address);
-  if (!user) return;
-  if (who->to == self_.id) {
-    confirm(*user);
-  } else if (!known) {
-    ask(*user);
-  } else if (who->verb == Verb::hello && Clock::now() - user->heard_us > kHeartbeat) {
-    // Why does it ask, when it has been answered? Perhaps our answers do not arrive. look_after() will find out.
-    user->unsure = true;
-  }
-}
-
-void Discovery::answer(const Announcement& hello, Address from) {
-  send(Verb::here, from, hello.id);
-  if (!hello.ask_host) return;
-  // The question was for the whole host and the kernel gave it to us alone: name the instances beside us [4.4].
-  for (const auto& [id, user] : users_) {
-    Announcement neighbour = user.card;
-    neighbour.verb = Verb::here;
-    neighbour.to.clear();
-    if (user.listed && is_ours(user.address.ip) && id != hello.id) send_text(neighbour.format(), from);
-  }
-}
-
-// Enters into the list what a peer said of itself. Returns its entry, or null where it may not have one.
-User* Discovery::hear(const Announcement& who, Address address) {
-  const auto found = users_.find(who.id);
-  if (who.id == self_.id || (found != users_.end() && found->second.left)) return nullptr;
-  if (found == users_.end()) {
-    // A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
-    for (auto it = users_.begin(); it != users_.end();) {
-      if (it->second.address == address) unlist(it->second, "replaced");
-      it = it->second.address == address ? users_.erase(it) : std::next(it);
-    }
-    if (users_.size() >= kMaxUsers) return nullptr;
-    const auto now = Clock::now();
-    User& user = users_[who.id] = {who, address, true, false, true, 0, now, now, {}};
-    events_.push({Event::Kind::joined, "", who, address});
-    return &user;
-  }
-  // A peer on two networks is heard from two addresses, and is one entry: the first address stays until it falls
-  // silent. By the same rule nobody can take over the entry of a peer that is alive by claiming its id.
-  User& user = found->second;
-  if (user.address != address && Clock::now() - user.heard < kOverdue) return nullptr;
-  const std::string before = user.card.name + "@" + user.address.text() + " " + user.card.group;
-  user.card = who;
-  user.address = address;
-  user.heard = Clock::now();
-  if (user.listed && before != who.name + "@" + address.text() + " " + who.group)
-    events_.push({Event::Kind::changed, before, who, address});
-  return &user;
-}
-
-void Discovery::confirm(User& user) {
-  user.heard_us = Clock::now();
-  user.unsure = false;
-  user.asks = 0;
-  if (!std::exchange(user.listed, true)) events_.push({Event::Kind::joined, "", user.card, user.address});
-}
-
-// ============================================================================
-// Looking after the list: what is due
-// ============================================================================
-
-void Discovery::look_after(User& user) {
-  const auto now = Clock::now();
-  if (user.left) return;
-  if (now - user.heard > kSilence) return unlist(user, "silent for 15 s");
-  // We hear it, but nothing that we sent has reached it: a list with it on would promise what cannot work.
-  if (user.unsure && now - user.heard_us > kSilence) unlist(user, "does not hear us");
-  const bool overdue = now - user.heard > kOverdue;
-  if ((overdue || user.unsure) && now - user.asked > kAskEvery) ask(user);
-}
-
-void Discovery::ask(User& user) {
-  user.asked = Clock::now();
-  // A firewall may let TCP pass where UDP is dropped, in either direction.
-  if (++user.asks % kKnockAt == 0) events_.push({Event::Kind::unheard, "", user.card, user.address});
-  else send(Verb::hello, user.address);
-}
-
-void Discovery::unlist(User& user, const std::string& reason) {
-  if (std::exchange(user.listed, false)) events_.push({Event::Kind::left, reason, user.card, user.address});
-}
-
-// Read again and again: a cable is plugged in, Wi-Fi comes up, DHCP gives another address. What is new is greeted.
-// getifaddrs() is not in POSIX, but in every system that this could run on.
-void Discovery::read_interfaces() {
-  ifaddrs* list = nullptr;
-  if (::getifaddrs(&list) == -1) return;
-  std::vector<Interface> now;
-  for (const ifaddrs* i = list; i; i = i->ifa_next) {
-    const auto ip_of = [](const sockaddr* a) { return ntohl(reinterpret_cast<const sockaddr_in*>(a)->sin_addr.s_addr); };
-    const bool chosen = only_.empty() || std::find(only_.begin(), only_.end(), i->ifa_name) != only_.end();
-    const bool is_up = (i->ifa_flags & IFF_UP) && (i->ifa_flags & IFF_RUNNING);
-    if (chosen && is_up && i->ifa_addr && i->ifa_addr->sa_family == AF_INET && i->ifa_netmask)
-      now.push_back({i->ifa_name, ip_of(i->ifa_addr), ip_of(i->ifa_netmask)});
-  }
-  ::freeifaddrs(list);
-  if (now == interfaces_) return;
-  interfaces_ = std::move(now);
-  scan();
-  scanned_.reset();  // nobody asked for this one, so nobody is told of its end
-}
-
-// ============================================================================
-// Sending
-// ============================================================================
-
-// To the directed broadcast address of each network. 255.255.255.255 would leave by one interface only, and fail
-// with ENETUNREACH on a host without a default route.
-void Discovery::broadcast(Verb verb) {
-  for (const Interface& i : interfaces_) {
-    Announcement what = self_;
-    what.verb = verb;
-    what.ip = i.ip;
-    if (~i.netmask > 1) send_text(what.format(), {i.ip | ~i.netmask, kDiscoveryPort});  // a /31 and a /32 have none
-  }
-}
-
-// By broadcast, and to everyone we know besides, where broadcasts are dropped.
-void Discovery::send_to_all(Verb verb) {
-  broadcast(verb);
-  for (const auto& [id, user] : users_) send(verb, user.address);
-}
-
-// Queues the addresses of a network for probe(), all but its own and its broadcast address.
-void Discovery::sweep(uint32_t network, int bits, uint16_t port) {
-  if (bits < kSweepBits)
-    events_.push({Event::Kind::note, "a scan asks at most 1,022 addresses: of " + Address{network, 0}.ip_text() + "/" +
-                                         std::to_string(bits) + " only the /22 around it; /scan NETWORK/BITS asks more"});
-  bits = std::max(bits, kSweepBits);
-  const uint32_t hosts = static_cast<uint32_t>((uint64_t{1} << (32 - bits)) - 1);  // the host part's mask
-  const uint32_t first = network & ~hosts;
-  for (uint32_t host = 0; host <= hosts; ++host)
-    if (hosts < 2 || (host != 0 && host != hosts)) probes_.push_back({first + host, port});
-}
-
-// One HELLO of the sweep. Paced, because a probe to an address where nobody is stays in the send buffer for the 3 s
-// that ARP tries: with the default buffer, the 257th in that time makes sendto() block, and the program with it.
-void Discovery::probe() {
-  const Address to = probes_.front();
-  // Who was found by broadcast meanwhile need not be asked again, unless the user wants the scan.
-  const bool known = !scanned_ && std::any_of(users_.begin(), users_.end(), [&](const auto& entry) {
-    return entry.second.address.ip == to.ip && !entry.second.unsure;
-  });
-  const bool sent = known || send(Verb::hello, to, "", to.port == kDiscoveryPort);
-  if (sent) probes_.pop_front();
-  next_probe_ = Clock::now() + (sent ? 1 : 10) * kProbePause;  // the buffer is full: this one again, later
-  scan_ends_ = Clock::now() + kScanGrace;
-}
-
-bool Discovery::send(Verb verb, Address to, const std::string& heard, bool ask_host) {
-  const auto source = source_for(to);
-  if (!source) return true;  // nowhere to send it to, now or later
-  Announcement what = self_;
-  what.verb = verb;
-  what.ip = *source;
-  what.to = heard;
-  what.ask_host = ask_host;
-  return send_text(what.format(), to);
-}
-
-// False where it did not fit the buffer just now. Every other failure is a datagram lost, as any may be: an
-// interface that has just gone, a firewall that says EPERM.
-bool Discovery::send_text(const std::string& text, Address to) {
-  sockaddr_in raw = to.to_sockaddr();
-  const ssize_t sent = uninterrupted(
-      [&] { return ::sendto(own_socket_.get(), text.data(), text.size(), MSG_DONTWAIT, generic(raw), sizeof raw); });
-  return sent != -1 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS);
+  return chosen.empty() || is_ours(source) ? std::optional(source) : std::nullopt;
 }

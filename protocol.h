@@ -1,16 +1,18 @@
 // protocol.h: what peers say to each other, and what the parts of one peer say to each other.
 //
-// READ THIS FIRST. Then discovery.cpp (UDP: who is here), transfer.cpp (TCP: messages and files), and
-// peer.cpp (main, the select() loop, the commands), which puts the parts together.
+// READ THIS FIRST. Then discovery.cpp (UDP: who is here), transfer.cpp (TCP: messages and files), and peer.cpp
+// (main, the select() loop, the commands), which puts the parts together.
 //
-//   Part 1  the protocol: limits, text, addresses, every message with its parse() and format().
-//           Pure functions: no socket, no file, no clock. docs/protocol.md is the specification;
-//           "[3.2]" in a comment means its clause 3.2.
-//   Part 2  the program: four small tools around POSIX calls, the events, and the two classes
-//           Discovery and Transfer, which do not know each other.
+//   Part 1  the protocol: limits, text, addresses, and every message with its parse() and format(). Pure functions:
+//           no socket, no file, no clock. docs/protocol.md is the specification; "[4.2]" means its clause 4.2.
+//   Part 2  the program: small tools around POSIX calls, the events, and what discovery.cpp and transfer.cpp, which do
+//           not know each other, offer to peer.cpp.
 //
-// Threads: Part 1 may be called from any. Discovery and Transfer belong to the main thread; all that a
-// connection's thread shares with it is the EventQueue.
+// One process is one peer. So a part of the program is a file and not a class: its state stands at its top, and nobody
+// else sees it. A larger program would make objects of them.
+//
+// Threads: Part 1 may be called from any. The functions of discovery and transfer are for the main thread alone; all
+// that the thread of a connection shares with it is the queue `events`.
 //
 // Left out on purpose: IPv6 (it has no broadcast), encryption, and any library beyond C++17 and POSIX.
 
@@ -18,6 +20,7 @@
 #define CHATBYP2P_PROTOCOL_H
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/select.h>
 #include <sys/socket.h>
@@ -31,9 +34,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <map>
-#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -50,81 +51,78 @@
 
 inline constexpr std::string_view kMagic = "ChatByP2P/1";  // protocol and version; begins every announcement
 inline constexpr uint16_t kDiscoveryPort = 25252;          // UDP, shared by all instances of a host
-inline constexpr uint16_t kFirstPort = 25253;              // an instance's own port: the first free one
-inline constexpr uint16_t kLastPort = 25508;
+inline constexpr uint16_t kFirstPort = 25253;              // an instance's own port: the first free one from here
+inline constexpr uint16_t kLastPort = 25508;               // to here
 
-inline constexpr size_t kMaxDatagram = 512;   // bytes
-inline constexpr size_t kMaxLine = 4096;      // bytes, the LF not counted
-inline constexpr size_t kMaxText = 4000;      // bytes of a message: with the words around it, it fits a line
-inline constexpr size_t kMaxName = 32;        // characters (code points) of a user or group name
-inline constexpr size_t kMaxFileName = 255;   // bytes: NAME_MAX of the usual file systems
+inline constexpr size_t kMaxDatagram = 512;  // bytes
+inline constexpr size_t kMaxLine = 4096;     // bytes, the LF not counted
+inline constexpr size_t kMaxText = 4000;     // bytes of a message: with the words around it, it fits a line
+inline constexpr size_t kMaxName = 32;       // characters (code points) of a user or group name
+inline constexpr size_t kMaxFileName = 255;  // bytes: NAME_MAX of the usual file systems
 
-// ---- Text [2.3] -------------------------------------------------------------
+// ---- Text [3.1] --------------------------------------------------------------
 
-// Takes the first code point off `text`. Empty where the bytes are not UTF-8 (RFC 3629): a stray or
-// missing continuation byte, an overlong form, a surrogate, a value past U+10FFFF.
-inline std::optional<char32_t> take_code_point(std::string_view& text) {
-  const unsigned char lead = static_cast<unsigned char>(text[0]);
+inline constexpr char32_t kNotUtf8 = 0xFFFFFFFF;
+
+// Takes the first character off `text`, which must not be empty. kNotUtf8, and one byte taken, where no character
+// of UTF-8 (RFC 3629) begins: a stray or missing continuation byte, an overlong form, a surrogate, too large a value.
+inline char32_t take_character(std::string_view& text) {
+  const auto lead = static_cast<unsigned char>(text[0]);
   const size_t length = lead < 0x80 ? 1 : lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
-  if (length == 0 || text.size() < length) return std::nullopt;
-  char32_t code = length == 1 ? lead : lead & (0x7Fu >> length);
-  for (size_t i = 1; i < length; ++i) {
-    if ((text[i] & 0xC0) != 0x80) return std::nullopt;
+  bool good = length != 0 && text.size() >= length;
+  char32_t code = length < 2 ? lead : lead & (0x7Fu >> length);
+  for (size_t i = 1; good && i < length; ++i) {
+    good = (text[i] & 0xC0) == 0x80;
     code = code << 6 | static_cast<char32_t>(text[i] & 0x3F);
   }
-  // An overlong form is a second spelling of the same character: a check for '/' or NUL would miss it.
+  // An overlong form is a second spelling of a character: whoever looks for '/' or NUL by its byte would miss it.
   const bool overlong = (length == 3 && code < 0x800) || (length == 4 && code < 0x10000);
-  if (overlong || (code >= 0xD800 && code < 0xE000) || code > 0x10FFFF) return std::nullopt;
-  text.remove_prefix(length);
-  return code;
+  good = good && !overlong && code <= 0x10FFFF && !(code >= 0xD800 && code < 0xE000);
+  text.remove_prefix(good ? length : 1);
+  return good ? code : kNotUtf8;
 }
 
-// Characters that act on a terminal or on the order of the text around them, instead of being read.
+// Characters that act on a terminal, or on the order of the text around them, instead of being read.
 inline bool is_control(char32_t c) {
-  return c < 0x20 || (c >= 0x7F && c < 0xA0) || (c >= 0x2028 && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069);
+  return c < 0x20 || (c >= 0x7F && c < 0xA0) || (c >= 0x2028 && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069) ||
+         c == kNotUtf8;
 }
 
 inline bool is_blank(char32_t c) {
-  return c == 0x20 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x202F || c == 0x205F ||
-         c == 0x3000;
+  return c == ' ' || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200B) || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 // UTF-8 without control characters; TAB is the one exception.
 inline bool is_text(std::string_view text) {
-  while (!text.empty()) {
-    const auto code = take_code_point(text);
-    if (!code || (is_control(*code) && *code != '\t')) return false;
-  }
+  while (!text.empty())
+    if (const char32_t c = take_character(text); is_control(c) && c != '\t') return false;
   return true;
 }
 
 // A user or group name: 1 to kMaxName characters, no blanks, no control characters.
 inline bool is_name(std::string_view text) {
   size_t length = 0;
-  while (!text.empty()) {
-    const auto code = take_code_point(text);
-    if (!code || is_control(*code) || is_blank(*code) || ++length > kMaxName) return false;
-  }
+  while (!text.empty())
+    if (const char32_t c = take_character(text); is_control(c) || is_blank(c) || ++length > kMaxName) return false;
   return length > 0;
 }
 
-// `text` as it may be shown: whatever could steer the terminal, or is not UTF-8, becomes \xHH.
+// `text` as it may be shown: what could steer the terminal, or is not UTF-8, becomes \xHH.
 // Everything that comes from outside passes through here on its way to the screen.
 inline std::string printable(std::string_view text) {
+  constexpr char kHex[] = "0123456789abcdef";
   std::string shown;
   while (!text.empty()) {
     const std::string_view before = text;
-    const auto code = take_code_point(text);
-    if (!code) text.remove_prefix(1);
+    const char32_t c = take_character(text);
     const std::string_view bytes = before.substr(0, before.size() - text.size());
-    constexpr char kHex[] = "0123456789abcdef";
-    if (code && (!is_control(*code) || *code == '\t')) shown += bytes;
-    else for (const char c : bytes) shown += {'\\', 'x', kHex[static_cast<unsigned char>(c) >> 4], kHex[c & 15]};
+    if (!is_control(c) || c == '\t') shown += bytes;
+    else for (const char byte : bytes) shown += {'\\', 'x', kHex[static_cast<unsigned char>(byte) >> 4], kHex[byte & 15]};
   }
   return shown;
 }
 
-// The whole of `text` as a decimal number of at most `most`; empty for anything else, "+1", "1 " and "" included.
+// The whole of `text` as a decimal number of at most `most`; nothing for anything else, "+1", "1 " and "" included.
 inline std::optional<uint64_t> parse_number(std::string_view text, uint64_t most = UINT64_MAX) {
   uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -132,17 +130,22 @@ inline std::optional<uint64_t> parse_number(std::string_view text, uint64_t most
   return value;
 }
 
-// ---- Addresses --------------------------------------------------------------
+// Takes the next word off `text`, and the blank behind it.
+inline std::string_view take_word(std::string_view& text) {
+  const std::string_view word = text.substr(0, text.find(' '));
+  text.remove_prefix(std::min(word.size() + 1, text.size()));
+  return word;
+}
 
-// An IPv4 address and a port, both in host byte order. Only the two sockaddr functions know of
-// network byte order: forget one htons() elsewhere and 25253 silently becomes port 42338.
+// ---- Addresses [3.3] ---------------------------------------------------------
+
+// IPv4, in host byte order. Only to_sockaddr() and from_sockaddr() know of network byte order: forget one htons()
+// elsewhere, and 25253 silently becomes port 42338.
 struct Address {
   uint32_t ip = 0;
   uint16_t port = 0;
 
   bool operator==(const Address& o) const { return ip == o.ip && port == o.port; }
-  bool operator!=(const Address& o) const { return !(*this == o); }
-  bool operator<(const Address& o) const { return std::pair(ip, port) < std::pair(o.ip, o.port); }
 
   sockaddr_in to_sockaddr() const {
     sockaddr_in raw{};
@@ -153,12 +156,12 @@ struct Address {
   }
   static Address from_sockaddr(const sockaddr_in& raw) { return {ntohl(raw.sin_addr.s_addr), ntohs(raw.sin_port)}; }
 
-  std::string ip_text() const {
+  std::string ip_text() const {  // "10.0.0.7"
     const in_addr raw{htonl(ip)};
     std::array<char, INET_ADDRSTRLEN> text{};
     return ::inet_ntop(AF_INET, &raw, text.data(), text.size());
   }
-  std::string text() const { return ip_text() + ":" + std::to_string(port); }
+  std::string text() const { return ip_text() + ":" + std::to_string(port); }  // "10.0.0.7:25253"
 };
 
 // "10.0.0.7": four decimal parts, nothing else.
@@ -170,44 +173,40 @@ inline std::optional<uint32_t> parse_ip(std::string_view text) {
 
 // "10.0.0.7:25253"
 inline std::optional<Address> parse_address(std::string_view text) {
-  const size_t colon = text.find(':');
-  if (colon == std::string_view::npos) return std::nullopt;
+  const size_t colon = std::min(text.find(':'), text.size());
   const auto ip = parse_ip(text.substr(0, colon));
-  const auto port = parse_number(text.substr(colon + 1), UINT16_MAX);
+  const auto port = parse_number(text.substr(std::min(colon + 1, text.size())), UINT16_MAX);
   if (!ip || !port || *port == 0) return std::nullopt;
   return Address{*ip, static_cast<uint16_t>(*port)};
 }
 
-// ---- Lines [3] --------------------------------------------------------------
+// ---- Lines [3.2] -------------------------------------------------------------
 
-// Every line is  VERB *( SP key "=" value ) [ SP ":" text ] . A reader picks the keys it knows and skips
-// the others: that is how version 1 can grow without breaking those who speak it.
+// Every line is  VERB *( SP key "=" value ) [ SP ":" text ] . A reader picks the keys it knows and skips the others:
+// that is how version 1 can grow without breaking those who speak it.
 struct Line {
   std::string_view verb;
   std::map<std::string_view, std::string_view> fields;
   std::optional<std::string_view> text;  // what follows " :", blanks and all
 
-  // Views into `line`, which must outlive the result. Empty for a field without "=", and for a key given twice.
+  // Views into `line`, which must outlive the result. Nothing for a word without "=", and for a key given twice.
   static std::optional<Line> parse(std::string_view line) {
     Line result;
-    result.verb = line.substr(0, line.find(' '));
-    line.remove_prefix(result.verb.size());
+    if (const size_t colon = line.find(" :"); colon != std::string_view::npos) {
+      result.text = line.substr(colon + 2);
+      line = line.substr(0, colon);
+    }
+    result.verb = take_word(line);
     while (!line.empty()) {
-      line.remove_prefix(1);  // the blank that ended the word before
-      if (!line.empty() && line.front() == ':') {
-        result.text = line.substr(1);
-        break;
-      }
-      const std::string_view word = line.substr(0, line.find(' '));
+      const std::string_view word = take_word(line);
       const size_t equals = word.find('=');
       if (equals == std::string_view::npos || equals == 0) return std::nullopt;
       if (!result.fields.emplace(word.substr(0, equals), word.substr(equals + 1)).second) return std::nullopt;
-      line.remove_prefix(word.size());
     }
     return result;
   }
 
-  std::string_view field(std::string_view key) const {
+  std::string_view field(std::string_view key) const {  // empty where it is missing
     const auto found = fields.find(key);
     return found == fields.end() ? std::string_view() : found->second;
   }
@@ -216,29 +215,39 @@ struct Line {
   }
 };
 
-// ---- Announcements [4]: who I am --------------------------------------------
+// ---- Announcements [4.1]: who I am --------------------------------------------
+
+// Who a peer is. The id, drawn at start, is the peer; the name is what it is called, and two may be called the same.
+struct Identity {
+  std::string id;    // 16 hexadecimal digits; empty: whoever is at the address
+  std::string name, group;
+  Address address;   // where it can be reached, over UDP and TCP
+  uint32_t said_ip;  // and the IP address that it believes it has, which may be another one
+
+  std::string label() const { return (name.empty() ? "" : name + "@") + address.text(); }  // never ambiguous
+  static bool is_id(std::string_view text) {
+    return text.size() == 16 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+  }
+};
 
 enum class Verb { hello, here, bye };
-inline constexpr const char* kVerbs[] = {"HELLO", "HERE", "BYE"};  // in the order of Verb
+inline constexpr std::string_view kVerbs[] = {"HELLO", "HERE", "BYE"};  // in the order of Verb
 
 // The one message of discovery, and the introduction on a TCP connection:
 //   ChatByP2P/1 HELLO id=5f0c61aa97d2b3e4 ip=10.0.0.7 port=25253 name=ann group=lab
 struct Announcement {
   Verb verb = Verb::hello;
-  std::string id;             // 16 hexadecimal digits, drawn at start: this, not the name, is the peer
-  uint32_t ip = 0;            // the address the sender believes it has
-  uint16_t port = 0;          // its own port, UDP and TCP
-  std::string name, group;
-  std::string to;             // HERE only: the id of the peer it answers, "I hear you"; else empty
-  bool ask_host = false;      // HELLO only: "answer for every instance of your host" [4.4]
+  Identity who;
+  std::string to = {};    // HERE only: the id of the peer it answers, "I hear you"; else empty
+  bool ask_host = false;  // HELLO only: "name the other instances of your host, too" [4.3]
 
   std::string format() const {
-    return std::string(kMagic) + " " + kVerbs[static_cast<int>(verb)] + " id=" + id +
-           " ip=" + Address{ip, port}.ip_text() + " port=" + std::to_string(port) + " name=" + name +
-           " group=" + group + (to.empty() ? "" : " to=" + to) + (ask_host ? " ask=host" : "");
+    return std::string(kMagic) + " " + std::string(kVerbs[static_cast<int>(verb)]) + " id=" + who.id +
+           " ip=" + Address{who.said_ip}.ip_text() + " port=" + std::to_string(who.address.port) + " name=" + who.name +
+           " group=" + who.group + (to.empty() ? "" : " to=" + to) + (ask_host ? " ask=host" : "");
   }
 
-  // Empty for another protocol, another version, another verb, or a field that is missing or wrong.
+  // Nothing for another protocol, another version, another verb, or a field that is missing or wrong.
   static std::optional<Announcement> parse(std::string_view text) {
     if (text.substr(0, kMagic.size() + 1) != std::string(kMagic) + " " || !is_text(text)) return std::nullopt;
     const auto line = Line::parse(text.substr(kMagic.size() + 1));
@@ -246,48 +255,35 @@ struct Announcement {
     const auto verb = std::find(std::begin(kVerbs), std::end(kVerbs), line->verb);
     const auto ip = parse_ip(line->field("ip"));
     const auto port = line->number("port", UINT16_MAX);
-    const std::string_view id = line->field("id"), name = line->field("name"), group = line->field("group");
-    const std::string_view to = line->field("to");
-    const bool is_whole = verb != std::end(kVerbs) && ip && port && *port != 0 && is_id(id);
-    if (!is_whole || !is_name(name) || !is_name(group) || !(to.empty() || is_id(to))) return std::nullopt;
-    return Announcement{static_cast<Verb>(verb - kVerbs), std::string(id), *ip, static_cast<uint16_t>(*port),
-                        std::string(name), std::string(group), std::string(to), line->field("ask") == "host"};
-  }
-
-  static bool is_id(std::string_view text) {
-    return text.size() == 16 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+    const std::string id(line->field("id")), name(line->field("name")), group(line->field("group")), to(line->field("to"));
+    if (verb == std::end(kVerbs) || !ip || port.value_or(0) == 0 || !Identity::is_id(id)) return std::nullopt;
+    if (!is_name(name) || !is_name(group) || !(to.empty() || Identity::is_id(to))) return std::nullopt;
+    const Identity who{id, name, group, {*ip, static_cast<uint16_t>(*port)}, *ip};
+    return Announcement{static_cast<Verb>(verb - kVerbs), who, to, line->field("ask") == "host"};
   }
 };
 
-// ---- Requests [5] -----------------------------------------------------------
-
-enum class Scope { to_one, to_group, to_all };
-inline constexpr std::string_view kScopes[] = {"private", "group", "all"};  // in the order of Scope
+// ---- Requests [5], [6] ---------------------------------------------------------
 
 // MSG number=7 scope=private :See you at nine.
 struct Message {
   uint64_t number = 0;  // grows with every message of this sender: the receiver drops what it has seen
-  Scope scope = Scope::to_one;
+  std::string scope;    // private, group or all
   std::string text;     // 1 to kMaxText bytes
 
-  std::string format() const {
-    const std::string word(kScopes[static_cast<int>(scope)]);
-    return "MSG number=" + std::to_string(number) + " scope=" + word + " :" + text;
-  }
+  std::string format() const { return "MSG number=" + std::to_string(number) + " scope=" + scope + " :" + text; }
   static std::optional<Message> parse(const Line& line) {
     const auto number = line.number("number");
-    const size_t size = line.text.value_or("").size();
-    if (line.verb != "MSG" || !number || size == 0 || size > kMaxText) return std::nullopt;
-    const std::string_view word = line.field("scope");
-    const Scope scope = word == kScopes[1] ? Scope::to_group : word == kScopes[2] ? Scope::to_all : Scope::to_one;
-    return Message{*number, scope, std::string(*line.text)};
+    const std::string text(line.text.value_or("")), scope(line.field("scope"));
+    if (line.verb != "MSG" || !number || text.empty() || text.size() > kMaxText) return std::nullopt;
+    return Message{*number, scope == "group" || scope == "all" ? scope : "private", text};
   }
 };
 
 // OFFER size=10485760 files=1 :report.pdf
 struct Offer {
   uint64_t size = 0;   // bytes; less than 2^63, as off_t is
-  uint64_t files = 1;
+  uint64_t files = 1;  // more than one is a folder, which is left to a later version [6.5]
   std::string name;    // as sent: safe_file_name() decides what becomes of it
 
   std::string format() const {
@@ -300,7 +296,7 @@ struct Offer {
   }
 };
 
-// DATA offset=0 size=262144, and then that many bytes as they are.
+// DATA offset=0 size=65536, and then that many bytes as they are.
 struct Data {
   uint64_t offset = 0, size = 0;
 
@@ -318,44 +314,45 @@ struct End {
 
   std::string format() const { return "END size=" + std::to_string(size) + " crc=" + std::to_string(crc); }
   static std::optional<End> parse(const Line& line) {
-    const auto size = line.number("size"), crc = line.number("crc", UINT32_MAX);
+    const auto size = line.number("size", INT64_MAX), crc = line.number("crc", UINT32_MAX);
     return line.verb == "END" && size && crc ? std::optional(End{*size, static_cast<uint32_t>(*crc)}) : std::nullopt;
   }
 };
 
-// ---- Replies [6]: OK …, or NO word sentence --------------------------------
+// ---- Replies [5.1]: "OK", "OK text", or "NO word sentence" ---------------------
 
 struct Reply {
   bool ok = false;
   std::string text;  // what follows "OK " or "NO "
 
+  std::string sentence() const { return text.substr(text.find(' ') + 1); }  // of a NO, for people
   std::string format() const { return (ok ? "OK" : "NO") + (text.empty() ? "" : " " + text); }
   static std::optional<Reply> parse(std::string_view line) {
-    const std::string_view word = line.substr(0, 2);
-    if ((word != "OK" && word != "NO") || (line.size() > 2 && line[2] != ' ')) return std::nullopt;
-    return Reply{word == "OK", std::string(line.size() > 3 ? line.substr(3) : "")};
+    const std::string_view word = take_word(line);
+    return word == "OK" || word == "NO" ? std::optional(Reply{word == "OK", std::string(line)}) : std::nullopt;
   }
 };
 
-// ---- Framing [3.1] ----------------------------------------------------------
+// ---- The buffer of a connection ------------------------------------------------
 
-// TCP delivers a stream of bytes: one recv() may bring half a line, or three lines and the start of a file.
-// Bytes go in as they come; lines, or counts of raw bytes, come out as they are asked for.
+// TCP is a stream of bytes: one recv() may bring half a line, or three lines and the beginning of a file. Bytes go in
+// as they come; lines, or counts of raw bytes, come out as they are asked for.
 class LineBuffer {
  public:
   enum class Status { line, incomplete, too_long };
 
   void append(std::string_view bytes) { bytes_ += bytes; }
+  bool empty() const { return bytes_.empty(); }
 
-  // The next line without its LF or CR LF. `too_long`: more than kMaxLine bytes and no end in sight.
+  // The next line without its LF or CR LF. too_long: more than kMaxLine bytes, whether or not an end is in sight.
   Status next_line(std::string& line) {
-    const size_t end = bytes_.find('\n');
-    if (std::min(end, bytes_.size()) > kMaxLine + 1) return Status::too_long;
-    if (end == std::string::npos) return Status::incomplete;
-    line = bytes_.substr(0, end);
+    const size_t end = std::min(bytes_.find('\n'), bytes_.size());
+    const size_t size = end > 0 && bytes_[end - 1] == '\r' ? end - 1 : end;
+    if (size > kMaxLine) return Status::too_long;
+    if (end == bytes_.size()) return Status::incomplete;
+    line = bytes_.substr(0, size);
     bytes_.erase(0, end + 1);
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    return line.size() > kMaxLine ? Status::too_long : Status::line;
+    return Status::line;
   }
 
   // Up to `most` raw bytes of what is here already; how many.
@@ -365,27 +362,29 @@ class LineBuffer {
     return taken;
   }
 
-  bool empty() const { return bytes_.empty(); }
-
  private:
   std::string bytes_;
 };
 
-// ---- Files [7] --------------------------------------------------------------
+// ---- Files [6] -------------------------------------------------------------------
 
-// The name under which a file offered as `path` may be stored: its last component. Empty where that is no
-// name at all, could lead out of the folder, or ends in ".part", which is kept for files still incomplete.
+// The name under which a file offered as `path` may be stored: its last component. Nothing where that is no name at
+// all, or could lead out of the folder.
 inline std::optional<std::string> safe_file_name(std::string_view path) {
   const std::string_view name = path.substr(path.rfind('/') + 1);  // npos + 1 is 0
-  const bool is_part = name.size() >= 5 && name.substr(name.size() - 5) == ".part";
-  if (name.empty() || name == "." || name == ".." || name.size() > kMaxFileName || is_part || !is_text(name) ||
+  if (name.empty() || name == "." || name == ".." || name.size() > kMaxFileName || !is_text(name) ||
       name.find('\t') != std::string_view::npos)
     return std::nullopt;
   return std::string(name);
 }
 
-// `stem` cut to as many whole characters as leave room for `ending` within kMaxFileName bytes, and `ending`.
-inline std::string name_with_ending(std::string stem, const std::string& ending) {
+// The `n`th name to try for a file called `name`: "report.pdf", "report (1).pdf", "report (2).pdf"; with `suffix`
+// behind it. Too long a name loses the last characters before its ending.
+inline std::string numbered_name(const std::string& name, unsigned n, const std::string& suffix = "") {
+  size_t dot = std::min(name.rfind('.'), name.size());
+  if (n == 0 || dot == 0 || name.size() - dot > 32) dot = name.size();
+  std::string stem = name.substr(0, dot);
+  const std::string ending = (n == 0 ? "" : " (" + std::to_string(n) + ")") + name.substr(dot) + suffix;
   while (stem.size() + ending.size() > kMaxFileName) {
     while ((stem.back() & 0xC0) == 0x80) stem.pop_back();  // the tail bytes of a UTF-8 character go with its head
     stem.pop_back();
@@ -393,17 +392,9 @@ inline std::string name_with_ending(std::string stem, const std::string& ending)
   return stem + ending;
 }
 
-// "report.pdf", "report (1).pdf", "report (2).pdf": the `n`th name to try when those before it are taken.
-inline std::string numbered_name(const std::string& name, unsigned n) {
-  if (n == 0) return name;
-  size_t dot = name.rfind('.');
-  if (dot == std::string::npos || dot == 0 || name.size() - dot > 32) dot = name.size();
-  return name_with_ending(name.substr(0, dot), " (" + std::to_string(n) + ")" + name.substr(dot));
-}
-
-// The checksum of POSIX cksum: CRC-32 with polynomial 0x04C11DB7, most significant bit first, the length fed in
-// after the data, inverted at the end. (POSIX.1-2017, utility cksum.) Eight bytes a step, by eight tables:
-// kTables[k][b] is what byte b does to the CRC when k more bytes follow it within the step.
+// The checksum of POSIX cksum: CRC-32 with polynomial 0x04C11DB7, most significant bit first, the length fed in after
+// the data, inverted at the end (POSIX.1-2017, utility cksum). Eight bytes a step, by eight tables: kTables[k][b] is
+// what byte b does to the CRC when k more bytes follow it within the step.
 class Cksum {
  public:
   void add(const char* data, size_t size) {
@@ -453,20 +444,20 @@ inline constexpr Cksum::Tables Cksum::kTables = Cksum::make_tables();
 // PART 2: THE PROGRAM
 // ============================================================================
 
-// Every timer of the program runs on the monotonic clock: somebody who sets the date must not empty the list.
+// Every timer runs on the monotonic clock: somebody who sets the date must not empty the list of users.
 using Clock = std::chrono::steady_clock;
 
 // ---- Tools around POSIX calls ------------------------------------------------
 
 // `result`, or, where it is -1, an exception that says what was tried and why it failed:
-// "bind port 25253: Address already in use".
+// "bind UDP port 25253: Address already in use".
 inline int check(ssize_t result, const std::string& what) {
   if (result == -1) throw std::system_error(errno, std::generic_category(), what);
   return static_cast<int>(result);
 }
 
-// EINTR, once for the whole program: a signal that arrives while a call waits makes the call fail although nothing
-// is wrong. Whoever takes that -1 for an error loses a connection whenever a window is resized.
+// EINTR, once for the whole program: a signal that arrives while a call waits makes the call fail although nothing is
+// wrong. Whoever takes that -1 for an error loses a connection whenever a window is resized.
 template <class Call>
 auto uninterrupted(Call call) {
   auto result = call();
@@ -477,7 +468,7 @@ auto uninterrupted(Call call) {
 // bind() and its kin take every kind of address as a sockaddr; the cast is how C says so.
 inline sockaddr* generic(sockaddr_in& raw) { return reinterpret_cast<sockaddr*>(&raw); }
 
-// The address at our end of a socket that is bound or connected.
+// Our end of a socket that is bound or connected.
 inline Address local_address(int fd) {
   sockaddr_in raw{};
   socklen_t length = sizeof raw;
@@ -485,31 +476,30 @@ inline Address local_address(int fd) {
   return Address::from_sockaddr(raw);
 }
 
-// Owns a file descriptor and closes it. Move-only: two owners would close it twice, and the second close()
-// may hit a descriptor that another thread was given in between.
+// Owns a file descriptor and closes it. Move-only: two owners would close it twice, and the second close() may hit a
+// descriptor that another thread was given in between.
 class Descriptor {
  public:
-  Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd) {}
+  explicit Descriptor(int fd = -1) : fd_(fd) {}
   Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   Descriptor& operator=(Descriptor&& other) noexcept { return std::swap(fd_, other.fd_), *this; }
   ~Descriptor() { if (fd_ != -1) ::close(fd_); }
   int get() const { return fd_; }
 
  private:
-  int fd_ = -1;
+  int fd_;
 };
 
-// ---- Events: what the main thread is told -------------------------------------
+// ---- Events: what the main thread is told ---------------------------------------
 
 struct Event {
   enum class Kind {
     // From Discovery.
-    joined, left, changed,   // who, address; text: why it left, or what it was before
-    unheard,                 // who, address: it may not hear our datagrams; let Transfer knock()
+    joined, left, changed,   // who; text: why it left, or what it was before
+    unheard,                 // who: it may not hear our datagrams; let Transfer knock()
     scanned,                 // size: how many addresses a /scan has asked
     note,                    // text: a sentence for the user
-    // From connections; who and address are those at the other end.
+    // From connections; who is at the other end.
     introduced,              // somebody said over TCP who it is
     message,                 // message
     delivered, undelivered,  // ticket; text: the reason
@@ -517,164 +507,117 @@ struct Event {
     stored, failed,          // ticket, size, crc, text: the final name; it is whole, at the receiver; text: the reason
   };
   Kind kind = Kind::note;
-  std::string text;
-  Announcement who = {};
-  Address address = {};
-  uint64_t ticket = 0, size = 0;  // the ticket of the message or file it is about
+  Identity who = {};
+  std::string text = {};
+  uint64_t ticket = 0, size = 0;  // the ticket of the message or file it is about; bytes
   uint32_t crc = 0;
   Message message = {};
 };
 
-// Any thread pushes; the main thread takes. Its descriptor becomes readable when something is there, so that
-// select() waits for events and for sockets alike: a condition variable could not be waited for beside a socket.
+// Any thread pushes; the main thread takes. A byte in a pipe tells that something is there, so that select() waits for
+// events and for sockets alike: a condition variable cannot be waited for beside a socket.
 class EventQueue {
  public:
-  EventQueue();
-  void push(Event event);
-  std::deque<Event> take_all();
-  void wake() const;               // makes descriptor() readable; async-signal-safe
-  int descriptor() const { return reader_.get(); }
+  EventQueue() {
+    int ends[2];
+    check(::pipe(ends), "pipe");
+    reader_ = Descriptor(ends[0]);
+    writer_ = Descriptor(ends[1]);
+    for (const int end : ends) check(::fcntl(end, F_SETFL, O_NONBLOCK), "fcntl O_NONBLOCK");
+  }
 
-  // Waits while more than kMaxEvents are queued. A connection's thread calls it before it reads on, so that a
-  // peer that floods us is slowed down by TCP instead of filling our memory. Returns at once after close().
-  void wait_for_room();
-  void close();
+  int descriptor() const { return reader_.get(); }  // readable when something is there
+
+  void push(Event event) {
+    const std::lock_guard lock(mutex_);
+    events_.push_back(std::move(event));
+    wake();
+  }
+
+  // Makes descriptor() readable; async-signal-safe. A full pipe refuses the byte, and is readable already. errno is put
+  // back, for a signal handler may run between a system call and the line that looks at its errno.
+  void wake() const {
+    const int saved = errno;
+    if (::write(writer_.get(), "", 1) == -1) errno = saved;
+  }
+
+  std::deque<Event> take_all() {
+    std::array<char, 256> bytes;
+    while (::read(reader_.get(), bytes.data(), bytes.size()) > 0) {}  // before the events: a later push wakes us again
+    const std::lock_guard lock(mutex_);
+    room_.notify_all();
+    return std::exchange(events_, {});
+  }
+
+  // A connection's thread calls it before it reads on, so that a peer that floods us is slowed down by TCP instead of
+  // filling our memory. False where there was no room for so long.
+  bool wait_for_room(std::chrono::milliseconds time) {
+    constexpr size_t kMaxEvents = 1000;
+    std::unique_lock lock(mutex_);
+    return room_.wait_for(lock, time, [this] { return events_.size() < kMaxEvents; });
+  }
 
  private:
-  static constexpr size_t kMaxEvents = 1000;
   std::mutex mutex_;
   std::condition_variable room_;
   std::deque<Event> events_;
-  bool closed_ = false;
-  Descriptor reader_, writer_;     // the pipe
+  Descriptor reader_, writer_;
 };
 
-// ---- Discovery (discovery.cpp): who is here -----------------------------------
+inline EventQueue events;
 
-struct User {
-  Announcement card;                // id, name, group, and the IP address it gave
-  Address address;                  // where its datagrams come from, and the port it announced
-  bool listed = true;               // shown to the user
-  bool left = false;                // said BYE: a HERE of its that was overtaken must not bring it back
-  bool unsure = true;               // we have no sign yet that it hears us
-  int asks = 0;                     // unanswered so far
-  Clock::time_point heard, heard_us, asked;
-};
+// Who we are. Written by the main thread alone; the thread of a connection is given a copy.
+inline Identity myself;
 
-class Discovery {
- public:
-  // Opens the shared port and our own, self.port. Throws std::system_error where the latter is taken.
-  // `only`: names of the interfaces to use; empty: all.
-  Discovery(const Announcement& self, std::vector<std::string> only, EventQueue& events);
+// ---- discovery.cpp: who is here, over UDP ------------------------------------------
 
-  void watch(fd_set& readable, int& highest) const;  // adds its sockets
-  void receive(const fd_set& readable);              // reads what came in
-  void tick();                                       // does what is due: heartbeats, questions, probes, expiry
-  Clock::time_point due() const { return due_; }     // when to call tick() at the latest
+namespace discovery {
 
-  void scan();                                       // burst and sweep, again
-  void scan(uint32_t network, int bits, uint16_t port);  // asks every address of network/bits; reports `scanned`
-  void introduce_as(const std::string& name, const std::string& group);
-  void leave();                                      // says BYE to all
-  void heard_over_tcp(const Announcement& who, Address address);
+// Opens the shared port and our own, myself.address.port; std::system_error where the latter is taken.
+// `interfaces`: the names of those to use; empty: all.
+void open(std::vector<std::string> interfaces);
+void watch(fd_set& readable, int& highest);            // adds its sockets
+void receive(const fd_set& readable);                  // reads what came in
+void tick();                                           // does what is due: heartbeats, questions, probes, expiry
+Clock::duration pause();                               // how long it may be until the next tick()
+void scan();                                           // broadcasts and sweeps again; reports `scanned`
+void scan(uint32_t network, int bits, uint16_t port);  // asks every address of network/bits; reports `scanned`
+void announce();                                       // tells all that our name or group has changed
+void leave();                                          // says BYE to all
+void heard_over_tcp(const Identity& who);
 
-  // The address of ours from which the kernel would send to `to`; empty where no route leads there, or where it
-  // leaves through an interface that was not chosen.
-  std::optional<uint32_t> source_for(Address to) const;
+std::vector<Identity> users();                         // who is listed, sorted by name and address
+uint32_t own_ip();                                     // as others on the first network see us
+// Our own address towards `ip`. Nothing where no route leads there, or only through an interface that is not ours.
+std::optional<uint32_t> source_for(uint32_t ip);
 
-  const std::map<std::string, User>& users() const { return users_; }  // by id; `listed` ones are online
-  size_t count() const;                              // of the users listed
-  Address self_address() const;                      // as others on the first network see us
+}  // namespace discovery
 
- private:
-  struct Interface {
-    std::string name;
-    uint32_t ip, netmask;
-    bool operator==(const Interface& o) const { return name == o.name && ip == o.ip && netmask == o.netmask; }
-  };
-
-  void read_interfaces();
-  void sweep(uint32_t network, int bits, uint16_t port);
-  void probe();
-  void broadcast(Verb verb);
-  void send_to_all(Verb verb);
-  bool send(Verb verb, Address to, const std::string& heard = "", bool ask_host = false);
-  bool send_text(const std::string& text, Address to);
-  void hear_datagram(std::string_view text, Address from);
-  void answer(const Announcement& hello, Address from);
-  User* hear(const Announcement& who, Address address);
-  void look_after(User& user);
-  void ask(User& user);
-  void confirm(User& user);
-  void unlist(User& user, const std::string& reason);
-  bool is_ours(uint32_t ip) const;
-
-  Announcement self_;
-  const std::vector<std::string> only_;
-  EventQueue& events_;
-  Descriptor shared_socket_, own_socket_;
-  std::vector<Interface> interfaces_;
-  std::map<std::string, User> users_;
-  std::deque<Address> probes_;          // still to be sent
-  std::optional<uint64_t> scanned_;     // addresses of the /scan under way, if there is one
-  int hellos_left_ = 0;                 // of the burst
-  Clock::time_point due_, next_hello_, next_heartbeat_, next_look_, next_probe_, scan_ends_;
-};
-
-// ---- Transfer (transfer.cpp): messages and files -------------------------------
+// ---- transfer.cpp: messages and files, over TCP ----------------------------------------
 
 enum class Accept { ask, always, never };
 
-struct Target {
-  std::string id;          // whom we expect there; empty: whoever it is
-  Address address = {};
-  std::string name = {};   // for events, until it introduces itself
-};
+namespace transfer {
 
-class Transfer {
- public:
-  // Listens on self.port. Throws std::system_error where it is taken. `may_talk_to` says whether an address is
-  // reached through the chosen interfaces.
-  Transfer(const Announcement& self, std::string folder, Accept accept, EventQueue& events,
-           std::function<bool(Address)> may_talk_to);
-  ~Transfer();                                       // ends every connection and joins every thread
+// Listens on myself.address.port; std::system_error where it is taken. `can_reach` says whether an IP address is
+// reached through the interfaces that we may use.
+void open(const std::string& download_folder, Accept accept, bool (*can_reach)(uint32_t ip));
+int listener();
+bool can_accept();
+void accept_connection();         // call it when listener() is readable
 
-  int listener() const { return listener_.get(); }
-  bool can_accept() const { return Clock::now() >= accept_after_; }
-  void accept_connection();                          // call it when listener() is readable
+void knock(const Identity& to);   // introduces us over TCP, where it can be reached
+void send_message(const Identity& to, const std::string& scope, const std::string& text, uint64_t ticket);
+Event send_file(const Identity& to, const std::string& path);  // as `offered`; throws where it cannot be read
+void answer(uint64_t ticket, Accept consent, const std::string& store_as);  // to an offer; `ask` is no answer
+void cancel(uint64_t ticket);     // a file transfer, in either direction
+void cancel_all();
 
-  void introduce_as(const std::string& name, const std::string& group);
-  void send_message(uint64_t ticket, const Target& to, Scope scope, const std::string& text);
-  void knock(const Target& to);                      // introduces us over TCP, where it can be reached
-  Event send_file(const Target& to, const std::string& path);  // as `offered`; throws where it cannot be read
-  void answer(uint64_t ticket, Accept consent, const std::string& store_as);   // to an offer; ask is no answer
-  void cancel(uint64_t ticket);                      // a file transfer, in either direction
+bool is_repeat(const Event& message);  // its number is one that this sender has used before
+bool is_sending();                // messages or files of ours are on their way
+bool is_open();                   // there are connections
+void reap();                      // joins the threads that have ended
 
-  bool is_repeat(const Event& message);              // a number that this sender has used before
-  bool sending() const;                              // messages or files of ours are on their way
-  void reap();                                       // joins the threads that are done; retries and reports
-  void stop();                                       // ends every connection, now
-
- private:
-  struct Order;                                      // what the main thread gives to a connection's
-  struct Session;                                    // a connection and its thread
-  std::unique_ptr<Session> opened(const Target& to) const;
-  uint64_t start(std::unique_ptr<Session> session);
-  Session* session(uint64_t ticket);
-  void give(const Target& to, Order order);
-  void finish_conversation(Session& ended);
-
-  Announcement self_;
-  std::string folder_;
-  Accept accept_;
-  EventQueue& events_;
-  std::function<bool(Address)> may_talk_to_;
-  Descriptor listener_;
-  Clock::time_point accept_after_;
-  std::vector<std::unique_ptr<Session>> sessions_;
-  uint64_t next_number_ = 1;                         // of a message
-  uint64_t next_session_ = 1;
-  std::map<std::pair<std::string, uint32_t>, uint64_t> last_number_;  // by sender's id and IP address
-};
+}  // namespace transfer
 
 #endif

@@ -6,18 +6,16 @@
 //   a file           we opened it, to send one file                             send_file()
 //   an accepted one  someone else opened it, and we answer what it asks         serve()
 //
-// The main thread calls the functions of Transfer, at the end of this file. A connection's thread runs one of the three
-// functions above and talks back by events only. A Session is what both know of the connection.
+// In order of reading: Connection, bytes and lines with a bound to every wait; PartFile, a file on its way in; Session,
+// what a connection's thread does; Transfer, what the main thread calls; and the event queue between the two.
 //
-// Every wait has a bound: it is a select() with a deadline, or a wait for an order with one; and shutdown() of the socket
-// by the main thread ends it at once. (close() would not: a recv() that waits goes on waiting, and meanwhile the number
-// of the descriptor may be given to another connection.)
+// A thread ends by itself: at the end of its dialogue, at an error, or soon after cancel() (it looks at the flag four
+// times a second). When the program ends, shutdown() of the socket wakes whoever still waits; close() would not: a
+// recv() goes on waiting, and meanwhile the number of the descriptor may be given to another connection.
 //
-// Left out on purpose, for now: folders and resuming. The protocol has room for both [7.4].
+// Left out on purpose, for now: folders and resuming. The protocol has room for both [6.5].
 
-#include <fcntl.h>
 #include <netinet/tcp.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -31,7 +29,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// ---- Timers and limits [2.2] --------------------------------------------------------
+// ---- Timers and limits [2.2], [2.3] ------------------------------------------------------
 
 constexpr auto kConnectTime = 4s;
 constexpr auto kSilence = 10s;         // in the middle of a line, a file, a reply
@@ -39,230 +37,360 @@ constexpr auto kIdle = 30s;            // a conversation unused for so long is c
 constexpr auto kForsaken = 60s;        // and, should the opener have vanished, by who accepted it
 constexpr auto kOfferTime = 120s;      // to accept or reject a file
 constexpr auto kStoreTime = 120s;      // to bring a large file to a slow disk
-constexpr auto kLinger = 1s;           // for the other side to read our last words
+constexpr auto kSlice = 250ms;         // between two looks at `cancelled`
 constexpr size_t kMaxAccepted = 512;
 constexpr size_t kMaxAcceptedFromOne = 128;
-constexpr size_t kChunk = 256 * 1024;  // bytes of a file between two looks for an early reply
+constexpr size_t kChunk = 256 * 1024;  // bytes of a file in one DATA
 
-enum class Role { serve, converse, send_file };
-
-// Thrown where a NO ends the connection, sent or received: a word for programs and a sentence for people.
+// Thrown where we end a connection and the other side is to be told why: a word for programs, a sentence for people.
 struct Refusal {
-  std::string text;
-  std::string sentence() const { return text.substr(text.find(' ') + 1); }
+  std::string word, sentence;
 };
+const Refusal kCancelled{"cancelled", "cancelled by the other user"};
 
-enum : int { kReadable = 1, kWritable = 2 };
+// ---- State: set before the first thread starts, or the main thread's own ------------------
 
-void set_nonblocking(int fd) { check(::fcntl(fd, F_SETFL, O_NONBLOCK), "fcntl O_NONBLOCK"); }
+std::string folder;  // for downloads
+Accept policy;       // for files that are offered
+bool (*can_reach)(uint32_t ip);
+Descriptor listening_socket;
+Clock::time_point accept_after;               // the listening socket is not looked at before
+uint64_t next_number = 1, next_ticket = 1;    // of a message; of a session
+std::map<std::pair<std::string, uint32_t>, uint64_t> last_number;  // by the sender's id and IP address
+
+// ============================================================================
+// A connection: bytes and lines, every wait with a bound
+// ============================================================================
+
+// A thread may block: that is what it is for. SO_RCVTIMEO and SO_SNDTIMEO see to it that no call blocks for longer than
+// kSlice, so that between two tries it can look at the clock and at `cancelled`.
+class Connection {
+ public:
+  Connection(Descriptor socket, const std::atomic<bool>& cancelled) : socket_(std::move(socket)), cancelled_(cancelled) {
+    // Nagle's algorithm holds a small segment back until the one before is acknowledged, and the other side delays
+    // that acknowledgement: 44 ms for a reply instead of 0.06.
+    const int on = 1;
+    check(::setsockopt(socket_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on), "setsockopt TCP_NODELAY");
+    limit(SO_RCVTIMEO, kSlice);
+    limit(SO_SNDTIMEO, kSlice);
+  }
+
+  void shut_down() const { ::shutdown(socket_.get(), SHUT_RDWR); }
+  uint32_t local_ip() const { return local_address(socket_.get()).ip; }
+
+  // Left to itself, the kernel tries for two minutes. On Linux SO_SNDTIMEO holds for connect() as well: socket(7).
+  void connect(Address to) const {
+    sockaddr_in raw = to.to_sockaddr();
+    limit(SO_SNDTIMEO, kConnectTime);
+    if (::connect(socket_.get(), generic(raw), sizeof raw) == -1) {
+      if (errno == EINPROGRESS) errno = ETIMEDOUT;
+      check(-1, "cannot connect to " + to.text());
+    }
+    limit(SO_SNDTIMEO, kSlice);
+  }
+
+  // All of it: send() may take only a part. A line is given to it in one call; in two, it would travel in two segments.
+  // SIGPIPE is ignored by main(), so a peer that is gone shows as EPIPE here instead of ending the program.
+  void send(std::string_view bytes) const {
+    for (auto deadline = Clock::now() + kSilence; !bytes.empty();) {
+      const ssize_t sent = uninterrupted([&] { return ::send(socket_.get(), bytes.data(), bytes.size(), 0); });
+      if (sent == -1 && errno != EAGAIN && errno != EWOULDBLOCK) check(-1, "connection lost");
+      if (sent == -1 && (cancelled_ || Clock::now() > deadline)) throw std::runtime_error("the other side stopped reading");
+      if (sent == -1) continue;
+      bytes.remove_prefix(static_cast<size_t>(sent));
+      deadline = Clock::now() + kSilence;
+    }
+  }
+
+  // The next line. False where the other side closed the connection between two lines, as it may. `patience` is for the
+  // line to begin; once begun it has kSilence to end, however slowly its bytes trickle in.
+  bool read_line(std::string& line, Clock::duration patience) {
+    auto deadline = Clock::now() + (lines_.empty() ? patience : kSilence);
+    for (;;) {
+      const auto status = lines_.next_line(line);
+      if (status == LineBuffer::Status::too_long) throw Refusal{"long", "a line has at most 4096 bytes"};
+      if (status == LineBuffer::Status::line && !is_text(line))
+        throw Refusal{"text", "a line is UTF-8 without control characters"};
+      if (status == LineBuffer::Status::line) return true;
+      std::array<char, kMaxLine> bytes;
+      const bool is_first = lines_.empty();
+      const size_t got = receive(bytes.data(), bytes.size(), deadline);
+      if (got == 0 && is_first) return false;
+      if (got == 0) throw std::runtime_error("the connection ended in the middle of a line");
+      if (is_first) deadline = Clock::now() + kSilence;
+      lines_.append({bytes.data(), got});
+    }
+  }
+
+  // Bytes as they are, at least one: those that came along with the last line, or else what the socket has.
+  size_t read(char* into, size_t most) {
+    const size_t early = lines_.take(into, most);
+    const size_t got = early > 0 ? early : receive(into, most, Clock::now() + kSilence);
+    if (got == 0) throw std::runtime_error("the connection ended in the middle of the file");
+    return got;
+  }
+
+  // Whether there is something to read at once; the end of the connection, and an error, are that, too.
+  bool has_input() const {
+    char byte;
+    const ssize_t got = ::recv(socket_.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return !lines_.empty() || got >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
+  }
+
+  // A socket that is closed with unread data in it sends a reset, which may overtake the last line that we sent. So: say
+  // that we have finished, and read on until the other side has, too.
+  void finish() const {
+    std::array<char, kMaxLine> bytes;
+    ::shutdown(socket_.get(), SHUT_WR);
+    for (const auto deadline = Clock::now() + kSilence; receive(bytes.data(), bytes.size(), deadline) > 0;) {}
+  }
+
+ private:
+  void limit(int option, std::chrono::milliseconds time) const {
+    const timeval limit{time.count() / 1000, time.count() % 1000 * 1000};
+    check(::setsockopt(socket_.get(), SOL_SOCKET, option, &limit, sizeof limit), "setsockopt SO_RCVTIMEO");
+  }
+
+  // What has arrived, at least one byte; 0 at the end of the connection.
+  size_t receive(char* into, size_t most, Clock::time_point deadline) const {
+    while (Clock::now() < deadline) {
+      const ssize_t got = uninterrupted([&] { return ::recv(socket_.get(), into, most, 0); });
+      if (got >= 0) return static_cast<size_t>(got);
+      if (errno != EAGAIN && errno != EWOULDBLOCK) check(-1, "connection lost");
+      if (cancelled_) throw kCancelled;
+    }
+    throw std::runtime_error("no answer in time");
+  }
+
+  Descriptor socket_;
+  const std::atomic<bool>& cancelled_;
+  LineBuffer lines_;
+};
 
 // ============================================================================
 // A file on its way in
 // ============================================================================
 
-// It has a name that ends in .part until it is whole. The lock keeps other transfers off it, of this process or of
-// another one that shares the folder; the size in the name, other files of the same name.
+// It has a name that ends in .part until it is whole. O_EXCL: a name that is taken is left alone, whatever has it, a
+// symbolic link included, that would lead our bytes out of the folder.
 class PartFile {
  public:
-  PartFile(const std::string& folder, const std::string& name, uint64_t size) : folder_(folder), name_(name) {
-    ::mkdir(folder_.c_str(), 0777);  // should it have gone missing; if that fails, open() says why
-    struct stat info{};
-    for (int n = 0; info.st_nlink == 0; ++n) {
-      const std::string ending = "." + std::to_string(size) + (n ? "." + std::to_string(n) : "") + ".part";
-      path_ = folder_ + "/" + name_with_ending(name_, ending);
-      // O_NOFOLLOW: a symbolic link that lies there under this name must not lead our bytes out of the folder.
-      fd_ = Descriptor(check(::open(path_.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0666), what()));
-      if (::flock(fd_.get(), LOCK_EX | LOCK_NB) == -1) continue;
-      // No links left means: between our open() and flock() its owner has finished it and taken it away.
-      check(::fstat(fd_.get(), &info), what());
-      if (!S_ISREG(info.st_mode)) throw std::runtime_error(path_ + " is in the way");
+  explicit PartFile(const std::string& name) : name_(name) {
+    ::mkdir(folder.c_str(), 0777);  // should it have gone missing; if that fails, open() says why
+    for (unsigned n = 0; fd_.get() == -1; ++n) {
+      path_ = folder + "/" + numbered_name(name_, n, ".part");
+      fd_ = Descriptor(::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0666));
+      if (fd_.get() == -1 && errno != EEXIST) check(-1, "cannot store " + name_);
     }
-    check(::ftruncate(fd_.get(), 0), what());
   }
   ~PartFile() { ::unlink(path_.c_str()); }
   PartFile(const PartFile&) = delete;
 
   void write(std::string_view bytes) {
     while (!bytes.empty())
-      bytes.remove_prefix(static_cast<size_t>(
-          check(uninterrupted([&] { return ::write(fd_.get(), bytes.data(), bytes.size()); }), what())));
+      bytes.remove_prefix(static_cast<size_t>(check(
+          uninterrupted([&] { return ::write(fd_.get(), bytes.data(), bytes.size()); }), "cannot store " + name_)));
   }
 
   // Onto the disk, and then under the first name that is free. Not by rename(): it would replace a file of that name.
   std::string publish() {
-    check(::fsync(fd_.get()), what());
+    check(::fsync(fd_.get()), "cannot store " + name_);
     for (unsigned n = 0;; ++n) {
       const std::string final_name = numbered_name(name_, n);
-      if (::link(path_.c_str(), (folder_ + "/" + final_name).c_str()) == 0) return final_name;
+      if (::link(path_.c_str(), (folder + "/" + final_name).c_str()) == 0) return final_name;
       if (errno != EEXIST) check(-1, "cannot store " + final_name);
     }
   }
 
  private:
-  std::string what() const { return "cannot write to " + path_; }
-  std::string folder_, name_, path_;
+  const std::string name_;
+  std::string path_;
   Descriptor fd_;
 };
 
-}  // namespace
-
 // ============================================================================
-// A connection and its thread
+// A session: a connection and its thread
 // ============================================================================
 
-struct Transfer::Order {
-  uint64_t ticket = 0;                 // to a conversation: which message, 0 for a mere introduction,
-  std::string line = {};               // the request to send,
-  int attempts = 0;                    // and how often it was tried
-  Accept consent = Accept::ask;        // to a receiver: what to do with the file,
-  std::string store_as = {};           // and under which name, if not its own
+enum class Role { serve, converse, send_file };
+
+// What the main thread gives to a conversation.
+struct Order {
+  uint64_t ticket = 0;   // of the message; 0 for a mere introduction
+  std::string to = {};   // the id of the peer it is for; empty: whoever is there
+  std::string line = {};
 };
 
-struct Transfer::Session {
+struct Session {
+  Session(Role its_role, const Identity& its_target) : role(its_role), target(its_target), peer(its_target) {}
+  ~Session() {
+    cancel();
+    shut_down();
+    if (thread.joinable()) thread.join();
+  }
+
   // ---- What both threads know ----------------------------------------------------------
 
   // Set before the thread starts, only read from then on.
-  Role role = Role::serve;
-  uint64_t ticket = 0;
-  Target target;                       // of serve: the address that the connection comes from
-  Announcement self;
-  Descriptor socket;                   // closed by the destructor, which runs after join()
-  EventQueue* events = nullptr;
+  const Role role;
+  const Identity target;               // of serve: the address that the connection comes from
+  const Identity self = myself;
+  const uint64_t ticket = next_ticket++;
   Descriptor file;                     // of send_file
   Offer offer;                         // of send_file
-  std::string folder;                  // of serve
-  Accept accept = Accept::ask;         // of serve
   std::thread thread;
 
+  std::atomic<bool> cancelled{false};  // set by the main thread
   std::atomic<bool> done{false};       // set by the thread as its last act: join() will not wait
-  std::atomic<bool> cancelled{false};  // set by the main thread, which then calls shutdown()
 
-  std::mutex mutex;                    // guards the next three
-  std::condition_variable ordered;
+  std::mutex mutex;                    // guards the next five, and `changed` tells of a change
+  std::condition_variable changed;
+  std::optional<Connection> link;      // used by the thread alone; replaced, or shut down from outside, under the lock
   std::deque<Order> orders;            // of converse: the front one is under way until it is acknowledged
   bool closing = false;                // the thread takes no more orders
+  Accept consent = Accept::ask;        // of serve: what to do with the file that is offered,
+  std::string store_as;                // and under which name, if not its own
 
-  // The thread's own. The main thread looks at the first two after join().
-  std::string failure;                 // why it ended, if it failed
-  Announcement peer;                   // who is at the other end, as it says itself
-  LineBuffer lines;
+  // The thread's own.
+  Identity peer;                       // who is at the other end, as it says itself
+  bool is_introduced = false;          // we to it, on the connection that `link` is
+  bool is_receiving = false;
 
-  void order(Order order) {
+  // ---- For the main thread ----------------------------------------------------------------
+
+  // The thread looks at the flag in time; under the lock, it cannot look just before and then begin to wait.
+  void cancel() {
     const std::lock_guard lock(mutex);
-    orders.push_back(std::move(order));
-    ordered.notify_one();
-  }
-
-  // With SHUT_RD the thread wakes up and still has a way to say why.
-  void cancel(int how) {
     cancelled = true;
-    ::shutdown(socket.get(), how);
+    changed.notify_one();
+  }
+
+  void shut_down() {
     const std::lock_guard lock(mutex);
-    ordered.notify_one();
+    if (link) link->shut_down();
   }
 
-  Address peer_address() const { return role == Role::serve ? Address{target.address.ip, peer.port} : target.address; }
-
-  void report(Event::Kind kind, uint64_t about, const std::string& text, uint64_t size = 0, uint32_t crc = 0) {
-    events->push({kind, text, peer, peer_address(), about, size, crc});
+  bool take(const Order& order) {
+    const std::lock_guard lock(mutex);
+    if (!closing) orders.push_back(order);
+    changed.notify_one();
+    return !closing;
   }
+
+  // ---- The thread --------------------------------------------------------------------------
 
   void run() {
+    std::string failure;
     try {
       if (role == Role::serve) serve();
       else if (role == Role::converse) converse();
       else send_file();
     } catch (const Refusal& refusal) {
-      failure = refusal.sentence();
+      failure = refusal.sentence;
     } catch (const std::exception& error) {
       failure = error.what();
     }
     if (cancelled) failure = "cancelled";
-    {
-      const std::lock_guard lock(mutex);
-      closing = true;
-    }
+    if (role == Role::send_file && !failure.empty()) report(Event::Kind::failed, ticket, failure);
+    const std::lock_guard lock(mutex);
+    closing = true;
+    for (; !orders.empty(); orders.pop_front())
+      if (orders.front().ticket != 0) report(Event::Kind::undelivered, orders.front().ticket, failure);
     done = true;
-    events->wake();
+    events.wake();
   }
 
-  // ---- Asking: we opened the connection ----------------------------------------------------
+  // ---- Asking: we open the connection ------------------------------------------------------
 
-  // The socket does not block: connect() returns at once, select() says when it has succeeded or failed, and which of
-  // the two only SO_ERROR tells.
-  void connect() {
-    sockaddr_in raw = target.address.to_sockaddr();
-    const std::string what = "cannot connect to " + target.address.text();
-    if (::connect(socket.get(), generic(raw), sizeof raw) == 0) return;
-    if (errno != EINPROGRESS) check(-1, what);
-    if (!wait(kWritable, Clock::now() + kConnectTime)) throw std::runtime_error(what + ": no answer");
-    int error = 0;
-    socklen_t length = sizeof error;
-    check(::getsockopt(socket.get(), SOL_SOCKET, SO_ERROR, &error, &length), "getsockopt SO_ERROR");
-    errno = error;
-    if (error != 0) check(-1, what);
+  void report(Event::Kind kind, uint64_t about, const std::string& text = "", uint64_t size = 0, uint32_t crc = 0) {
+    events.push({kind, peer, text, about, size, crc, {}});
   }
 
-  // One request, one reply: the text after OK. A NO is thrown.
-  std::string request(const std::string& line, Clock::duration patience) {
-    send_all(line + "\n");
+  // One request, one reply.
+  Reply request(const std::string& line, Clock::duration patience = kSilence) {
+    link->send(line + "\n");
     std::string answer;
-    if (!read_line(answer, patience)) throw std::runtime_error("the other side closed the connection");
+    if (!link->read_line(answer, patience)) throw std::runtime_error("the other side closed the connection");
     const auto reply = Reply::parse(answer);
     if (!reply) throw std::runtime_error("what came is not a reply: " + answer);
-    if (!reply->ok) throw Refusal{reply->text};
-    return reply->text;
+    return *reply;
   }
 
-  // Says who we are. The reply says who they are: the peer we look for, or another one that has its address by now.
+  // One request that nothing works without: the text after OK.
+  std::string demand(const std::string& line, Clock::duration patience = kSilence) {
+    const Reply reply = request(line, patience);
+    if (!reply.ok) throw std::runtime_error(reply.sentence());
+    return reply.text;
+  }
+
+  // A new connection; says who we are, and learns who they are.
+  void open() {
+    is_introduced = false;
+    {
+      const std::lock_guard lock(mutex);
+      link.emplace(Descriptor(check(::socket(AF_INET, SOCK_STREAM, 0), "socket")), cancelled);
+    }
+    link->connect(target.address);
+    introduce();
+  }
+
   void introduce() {
-    Announcement hello = self;
-    hello.ip = local_address(socket.get()).ip;
-    const auto here = Announcement::parse(request(hello.format(), kSilence));
+    Identity us = self;
+    us.said_ip = link->local_ip();
+    const auto here = Announcement::parse(demand(Announcement{Verb::hello, us}.format()));
     if (!here || here->verb != Verb::here) throw std::runtime_error("what answers there is not a peer");
-    if (!target.id.empty() && here->id != target.id)
-      throw std::runtime_error("another user is at " + target.address.text() + " now");
-    peer = *here;
-    report(Event::Kind::introduced, 0, "");
+    peer = here->who;
+    peer.address = target.address;
+    is_introduced = true;
+    report(Event::Kind::introduced, 0);
+  }
+
+  // The peer we look for, or another one that has its address by now.
+  void expect(const std::string& id) const {
+    if (!id.empty() && id != peer.id) throw std::runtime_error("another user is at " + target.address.text() + " now");
   }
 
   void converse() {
-    connect();
-    introduce();
     std::unique_lock lock(mutex);
     for (;;) {
-      ordered.wait_for(lock, kIdle, [this] { return !orders.empty() || cancelled; });
+      changed.wait_for(lock, kIdle, [this] { return !orders.empty() || cancelled; });
       // Decided under the lock: an order given from now on finds `closing` and opens a new conversation.
       closing = orders.empty() || cancelled;
       if (closing) return;
-      Order& next = orders.front();  // stays there until acknowledged; a deque moves no element when others join it
-      ++next.attempts;
-      lock.unlock();                 // a lock held across I/O would make the main thread wait for the network
-      if (next.ticket == 0) introduce();
-      else deliver(next);
+      const Order& next = orders.front();  // a deque moves no element when others join it
+      lock.unlock();                       // or the main thread would wait for the network, too
+      deliver(next);
       lock.lock();
       orders.pop_front();
     }
   }
 
+  // A kept connection may have gone stale unnoticed: then once more, on a new one. A new one that cannot be had is the
+  // truth; TCP itself has tried more than once. The receiver can tell by the number, should it get the message twice.
   void deliver(const Order& order) {
-    try {
-      request(order.line, kSilence);
-      report(Event::Kind::delivered, order.ticket, "");
-    } catch (const Refusal& refusal) {
-      report(Event::Kind::undelivered, order.ticket, refusal.sentence());
-    }
+    for (int attempt = 1;; ++attempt) try {
+        if (!is_introduced) open();
+        else if (order.ticket == 0) introduce();
+        if (order.ticket == 0) return;
+        expect(order.to);
+        const Reply reply = request(order.line);
+        return report(reply.ok ? Event::Kind::delivered : Event::Kind::undelivered, order.ticket, reply.sentence());
+      } catch (const std::runtime_error&) {
+        if (attempt == 2 || !is_introduced || cancelled) throw;
+        is_introduced = false;
+      }
   }
 
   void send_file() {
-    connect();
-    introduce();
+    open();
+    expect(target.id);
     try {
-      request(offer.format(), kOfferTime + kSilence);
+      demand(offer.format(), kOfferTime + kSilence);
       report(Event::Kind::started, ticket, offer.name, offer.size);
       send_bytes();
-    } catch (...) {
-      if (cancelled) abandon("the sender cancelled it");
+    } catch (const Refusal& refusal) {
+      link->send("STOP :" + refusal.sentence + "\n");
+      link->finish();
       throw;
     }
   }
@@ -270,355 +398,229 @@ struct Transfer::Session {
   void send_bytes() {
     Cksum sum;
     std::string chunk;
-    while (sum.size() < offer.size && !input_waits()) {  // an early reply is a refusal: request() will read it
+    while (sum.size() < offer.size && !link->has_input()) {  // an early reply is a NO, which demand() will read
+      if (cancelled) throw kCancelled;
       chunk.resize(static_cast<size_t>(std::min<uint64_t>(kChunk, offer.size - sum.size())));
       const ssize_t got = uninterrupted([&] { return ::read(file.get(), chunk.data(), chunk.size()); });
-      if (got == -1) return abandon("the file cannot be read: " + std::generic_category().message(errno));
-      if (got == 0) return abandon("the file became shorter while it was sent");
+      if (got == -1) throw Refusal{"read", "the file cannot be read: " + std::generic_category().message(errno)};
+      if (got == 0) throw Refusal{"shrunk", "the file became shorter while it was sent"};
       chunk.resize(static_cast<size_t>(got));
       const std::string header = Data{sum.size(), chunk.size()}.format() + "\n";
       sum.add(chunk.data(), chunk.size());
-      send_all(header + chunk);
+      link->send(header + chunk);
     }
     char more;
     if (sum.size() == offer.size && ::read(file.get(), &more, 1) == 1)
-      return abandon("the file grew while it was sent");
-    const std::string stored = request(End{sum.size(), sum.value()}.format(), kStoreTime);
+      throw Refusal{"grown", "the file grew while it was sent"};
+    const std::string stored = demand(End{sum.size(), sum.value()}.format(), kStoreTime);
     report(Event::Kind::stored, ticket, stored.empty() ? offer.name : stored.substr(1), sum.size(), sum.value());
-  }
-
-  // Tells the receiver why there will be no more, between two chunks, where it expects a line.
-  void abandon(const std::string& why) {
-    send_all("STOP :" + why + "\n");
-    linger();
-    throw std::runtime_error(why);
   }
 
   // ---- Answering: the connection was opened to us --------------------------------------------
 
   void serve() {
+    Reply last;
     try {
       std::string line;
-      while (read_line(line, peer.id.empty() ? kSilence : kForsaken)) {
-        events->wait_for_room();
-        send_all(answer(line).format() + "\n");
+      while (link->read_line(line, peer.id.empty() ? kSilence : kForsaken)) {
+        while (!events.wait_for_room(kSlice) && !cancelled) {}
+        link->send(answer(line).format() + "\n");
       }
+      return;
     } catch (const Refusal& refusal) {
-      send_all(Reply{false, refusal.text}.format() + "\n");
-      linger();
+      last = {false, refusal.word + " " + refusal.sentence};
+    } catch (const std::exception& error) {
+      last = {false, std::string("failed ") + error.what()};
     }
+    if (is_receiving) report(Event::Kind::failed, ticket, cancelled ? "cancelled" : last.sentence());
+    link->send(last.format() + "\n");
+    link->finish();
   }
 
   Reply answer(const std::string& line) {
-    if (const auto hello = Announcement::parse(line); hello && hello->verb == Verb::hello) return greet(*hello);
-    if (line.substr(0, 10) == kMagic.substr(0, 10)) return {false, "hello say HELLO of " + std::string(kMagic)};
-    if (peer.id.empty()) return {false, "stranger introduce yourself with HELLO first"};
+    if (const auto hello = Announcement::parse(line); hello && hello->verb == Verb::hello) return greet(hello->who);
+    if (peer.id.empty()) return {false, "stranger introduce yourself first, with a HELLO of " + std::string(kMagic)};
     const auto parsed = Line::parse(line);
     if (!parsed) return {false, "syntax a line is VERB key=value ... :text"};
     if (const auto offered = Offer::parse(*parsed)) return receive_file(*offered);
     if (const auto message = Message::parse(*parsed)) {
-      events->push({Event::Kind::message, "", peer, peer_address(), 0, 0, 0, *message});
+      events.push({Event::Kind::message, peer, "", 0, 0, 0, *message});
       return {true, ""};
     }
     const bool known = parsed->verb == "MSG" || parsed->verb == "OFFER";
     return {false, known ? "syntax a field is missing or wrong" : "unknown no such request"};
   }
 
-  Reply greet(const Announcement& hello) {
-    if (hello.id == self.id) return {false, "self you are talking to yourself"};
-    peer = hello;
-    report(Event::Kind::introduced, 0, "");
-    Announcement here = self;
-    here.verb = Verb::here;
-    here.ip = local_address(socket.get()).ip;
-    here.to = peer.id;
-    return {true, here.format()};
+  Reply greet(const Identity& caller) {
+    if (caller.id == self.id) return {false, "self you are talking to yourself"};
+    peer = caller;
+    peer.address.ip = target.address.ip;
+    report(Event::Kind::introduced, 0);
+    Identity us = self;
+    us.said_ip = link->local_ip();
+    return {true, Announcement{Verb::here, us, peer.id}.format()};
   }
 
-  // From the offer to the reply for its last byte. Whatever goes wrong is told to both users and ends the connection.
+  // From the offer to the reply for its last byte. What goes wrong is thrown; serve() tells both users.
   Reply receive_file(const Offer& offered) {
-    report(Event::Kind::offered, ticket, offered.name, offered.size);
-    try {
-      auto name = safe_file_name(offered.name);
-      if (!name) throw Refusal{"name a file cannot be stored under that name"};
-      if (offered.files != 1) throw Refusal{"files only one file at a time"};
-      struct statvfs disk{};
-      check(::statvfs(folder.c_str(), &disk), "cannot write to " + folder);
-      const uint64_t room = uint64_t{disk.f_bavail} * disk.f_frsize;
-      if (offered.size > room) throw Refusal{"space only " + std::to_string(room) + " bytes are free"};
-      await_consent(*name);
-      return receive_bytes(offered.size, *name);
-    } catch (const Refusal& refusal) {
-      report(Event::Kind::failed, ticket, refusal.sentence());
-      throw;
-    } catch (const std::exception& error) {
-      const std::string why = cancelled ? "the receiver cancelled it" : error.what();
-      report(Event::Kind::failed, ticket, why);
-      throw Refusal{"failed " + why};
+    is_receiving = true;
+    {
+      const std::lock_guard lock(mutex);
+      consent = policy;  // anew for each file, and before the user hears of it, lest the answer come first
     }
+    report(Event::Kind::offered, ticket, offered.name, offered.size);
+    const auto name = safe_file_name(offered.name);
+    if (!name) throw Refusal{"name", "a file cannot be stored under that name"};
+    if (offered.files != 1) throw Refusal{"files", "only one file at a time"};
+    struct statvfs disk{};
+    const bool is_known = ::statvfs(folder.c_str(), &disk) == 0;
+    const uint64_t room = uint64_t{disk.f_bavail} * disk.f_frsize;
+    if (is_known && offered.size > room) throw Refusal{"space", "only " + std::to_string(room) + " bytes are free"};
+    PartFile part(await_consent(*name));
+    link->send("OK\n");
+    report(Event::Kind::started, ticket, offered.name, offered.size);
+    const Cksum sum = receive_bytes(offered.size, part);
+    const std::string stored = part.publish();
+    report(Event::Kind::stored, ticket, folder + "/" + stored, sum.size(), sum.value());
+    is_receiving = false;
+    return {true, ":" + stored};
   }
 
-  void await_consent(std::string& name) {
-    if (accept == Accept::always) return;
-    if (accept == Accept::never) throw Refusal{"declined this user accepts no files"};
+  // The name under which the user wants it.
+  std::string await_consent(const std::string& name) {
+    if (policy == Accept::never) throw Refusal{"declined", "this user accepts no files"};
     const auto deadline = Clock::now() + kOfferTime;
     std::unique_lock lock(mutex);
-    while (orders.empty()) {
-      if (cancelled) throw std::runtime_error("cancelled");
-      if (Clock::now() > deadline) throw Refusal{"timeout nobody answered the offer within 120 s"};
-      // A thread can wait for a condition variable or for a socket, not for both: so it looks at the socket in turn.
-      ordered.wait_for(lock, 200ms);
-      if (orders.empty() && input_waits()) throw Refusal{"early wait for the answer; this came instead: " + read_part()};
+    // A thread can wait for a condition variable or for a socket, not for both: so it looks at the socket in turn.
+    while (!changed.wait_for(lock, kSlice, [this] { return consent != Accept::ask; })) {
+      if (cancelled) throw kCancelled;
+      if (Clock::now() > deadline) throw Refusal{"timeout", "nobody answered the offer within 120 s"};
+      if (link->has_input()) throw Refusal{"early", "an offer has to be answered first; instead came: " + read_part()};
     }
-    const Order order = std::move(orders.front());
-    orders.pop_front();
-    if (order.consent == Accept::never) throw Refusal{"declined the user does not want it"};
-    if (!order.store_as.empty()) name = order.store_as;
+    if (consent == Accept::never) throw Refusal{"declined", "the user does not want it"};
+    return store_as.empty() ? name : store_as;
   }
 
   // The next line of a sender, who may have no more to say than STOP.
   std::string read_part() {
     std::string line;
-    if (!read_line(line, kSilence)) throw std::runtime_error("the sender has gone");
-    if (const auto parsed = Line::parse(line); parsed && parsed->verb == "STOP")
-      throw std::runtime_error(std::string(parsed->text.value_or("the sender stopped")));
+    if (!link->read_line(line, kSilence)) throw std::runtime_error("the sender has gone");
+    const auto parsed = Line::parse(line);
+    if (parsed && parsed->verb == "STOP") throw Refusal{"stopped", std::string(parsed->text.value_or("the sender stopped"))};
     return line;
   }
 
-  Reply receive_bytes(uint64_t size, const std::string& name) {
-    PartFile part(folder, name, size);
-    send_all("OK\n");
-    report(Event::Kind::started, ticket, name, size);
+  Cksum receive_bytes(uint64_t size, PartFile& part) {
     Cksum sum;
     std::string bytes(kChunk, '\0');
     for (;;) {
       const std::string line = read_part();
       const auto parsed = Line::parse(line);
-      if (const auto end = parsed ? End::parse(*parsed) : std::nullopt) {
-        if (end->size != size || sum.size() != size || end->crc != sum.value())
-          throw Refusal{"checksum the file did not arrive as it was sent"};
-        const std::string stored = part.publish();
-        report(Event::Kind::stored, ticket, folder + "/" + stored, size, sum.value());
-        return {true, ":" + stored};
-      }
       const auto data = parsed ? Data::parse(*parsed) : std::nullopt;
+      const auto end = parsed ? End::parse(*parsed) : std::nullopt;
+      if (end && end->size == size && sum.size() == size && end->crc == sum.value()) return sum;
+      if (end) throw Refusal{"checksum", "the file did not arrive as it was sent"};
       if (!data || data->offset != sum.size() || data->size > size - sum.size())
-        throw Refusal{"syntax DATA or END was expected, with no more bytes than were offered"};
+        throw Refusal{"syntax", "DATA or END was expected, with no more bytes than were offered"};
       for (uint64_t left = data->size; left > 0;) {
-        // The first bytes often came along with the line: those wait in the buffer, before the ones in the socket.
-        const size_t most = static_cast<size_t>(std::min<uint64_t>(left, bytes.size()));
-        const size_t early = lines.take(bytes.data(), most);
-        const size_t got = early > 0 ? early : receive(bytes.data(), most, kSilence);
-        if (got == 0) throw std::runtime_error("the connection ended in the middle of the file");
+        if (cancelled) throw kCancelled;
+        const size_t got = link->read(bytes.data(), static_cast<size_t>(std::min<uint64_t>(left, bytes.size())));
         sum.add(bytes.data(), got);
         part.write({bytes.data(), got});
         left -= got;
       }
     }
   }
-
-  // ---- Bytes in and out, each wait with a bound ------------------------------------------------
-
-  // Until the socket is ready for one of `flags`, or has an error, which the next call will tell. False at the deadline.
-  bool wait(int flags, Clock::time_point deadline) const {
-    for (;;) {
-      const auto left = std::chrono::duration_cast<std::chrono::microseconds>(deadline - Clock::now()).count();
-      if (left <= 0) return false;
-      // select() overwrites its sets and, on Linux, its timeout: all are made anew each time.
-      fd_set readable, writable;
-      FD_ZERO(&readable);
-      FD_ZERO(&writable);
-      if (flags & kReadable) FD_SET(socket.get(), &readable);
-      if (flags & kWritable) FD_SET(socket.get(), &writable);
-      timeval timeout{left / 1000000, left % 1000000};
-      const int ready = ::select(socket.get() + 1, &readable, &writable, nullptr, &timeout);
-      if (ready > 0) return true;
-      if (ready == -1 && errno != EINTR) check(-1, "select");
-    }
-  }
-
-  // What has arrived, one byte at least; 0 at the end of the connection.
-  size_t receive(char* into, size_t size, Clock::duration patience) const {
-    const auto deadline = Clock::now() + patience;
-    for (;;) {
-      const ssize_t got = uninterrupted([&] { return ::recv(socket.get(), into, size, 0); });
-      if (got >= 0) return static_cast<size_t>(got);
-      if (errno != EAGAIN && errno != EWOULDBLOCK) check(-1, "connection lost");
-      if (!wait(kReadable, deadline)) throw std::runtime_error("no answer in time");
-    }
-  }
-
-  // The next line. False where the other side closed the connection between two lines, as it may. `patience` is for the
-  // line to begin; once begun it has kSilence to end, however slowly its bytes trickle in.
-  bool read_line(std::string& line, Clock::duration patience) {
-    auto deadline = Clock::now() + (lines.empty() ? patience : kSilence);
-    for (;;) {
-      const auto status = lines.next_line(line);
-      if (status == LineBuffer::Status::too_long) throw Refusal{"long a line has at most 4096 bytes"};
-      if (status == LineBuffer::Status::line && !is_text(line)) throw Refusal{"text a line is UTF-8, no control characters"};
-      if (status == LineBuffer::Status::line) return true;
-      std::array<char, kMaxLine> bytes;
-      const bool fresh = lines.empty();
-      const size_t got = receive(bytes.data(), bytes.size(), deadline - Clock::now());
-      if (got == 0 && fresh) return false;
-      if (got == 0) throw std::runtime_error("the connection ended in the middle of a line");
-      if (fresh) deadline = Clock::now() + kSilence;
-      lines.append({bytes.data(), got});
-    }
-  }
-
-  // All of it: send() may take only a part. A line is given to it in one call; in two, it would travel in two segments.
-  // SIGPIPE is ignored by main(), so a peer that is gone shows as EPIPE here instead of ending the program.
-  void send_all(std::string_view bytes) const {
-    // Who sends a file listens as well: the receiver may refuse the rest and stop reading. Waiting only to write,
-    // we would sit out the full time and miss its reason.
-    const bool listens = role == Role::send_file;
-    while (!bytes.empty()) {
-      const ssize_t sent = uninterrupted([&] { return ::send(socket.get(), bytes.data(), bytes.size(), 0); });
-      if (sent >= 0) {
-        bytes.remove_prefix(static_cast<size_t>(sent));
-        continue;
-      }
-      if (errno != EAGAIN && errno != EWOULDBLOCK) check(-1, "connection lost");
-      if (!wait(listens ? kReadable | kWritable : kWritable, Clock::now() + kSilence))
-        throw std::runtime_error("the other side stopped reading");
-      if (listens && input_waits()) return;
-    }
-  }
-
-  // Is there something that read_line() would take at once, the end of the connection included?
-  bool input_waits() const {
-    char byte;
-    const ssize_t got = uninterrupted([&] { return ::recv(socket.get(), &byte, 1, MSG_PEEK); });
-    return !lines.empty() || got >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
-  }
-
-  // A socket that is closed with unread data in it sends a reset, which may overtake the NO that we sent. So: say that
-  // we have finished, and read what still comes until the other side has too, for a bounded time.
-  void linger() const {
-    const auto deadline = Clock::now() + kLinger;
-    std::array<char, kMaxLine> bytes;
-    ::shutdown(socket.get(), SHUT_WR);
-    while (wait(kReadable, deadline) && ::recv(socket.get(), bytes.data(), bytes.size(), 0) > 0) {}
-  }
 };
+
+std::vector<std::unique_ptr<Session>> sessions;
+
+uint64_t start(std::unique_ptr<Session> session) {
+  Session& s = *session;
+  s.thread = std::thread([&s] { s.run(); });
+  sessions.push_back(std::move(session));
+  return s.ticket;
+}
+
+std::unique_ptr<Session> session_to(const Identity& to, Role role) {
+  if (!can_reach(to.address.ip)) throw std::runtime_error("no usable route leads to " + to.address.text());
+  return std::make_unique<Session>(role, to);
+}
+
+// To the conversation with that address, or to a new one. By the address alone: the messages to one peer must not
+// overtake each other on two connections, or the receiver would take the slower one's numbers for repeats.
+void give(const Identity& to, const Order& order) {
+  for (const auto& s : sessions)
+    if (s->role == Role::converse && s->target.address == to.address && s->take(order)) return;
+  auto session = session_to(to, Role::converse);
+  session->take(order);
+  start(std::move(session));
+}
+
+}  // namespace
 
 // ============================================================================
 // The main thread's side
 // ============================================================================
 
-
-
-Transfer::Transfer(const Announcement& self, std::string folder, Accept accept, EventQueue& events,
-                   std::function<bool(Address)> may_talk_to)
-    : self_(self), folder_(std::move(folder)), accept_(accept), events_(events), may_talk_to_(std::move(may_talk_to)),
-      listener_(check(::socket(AF_INET, SOCK_STREAM, 0), "socket")) {
+void transfer::open(const std::string& download_folder, Accept accept, bool (*is_reached)(uint32_t ip)) {
+  folder = download_folder;
+  policy = accept;
+  can_reach = is_reached;
   const int on = 1;
+  const std::string port = std::to_string(myself.address.port);
+  listening_socket = Descriptor(check(::socket(AF_INET, SOCK_STREAM, 0), "socket"));
+  const int fd = listening_socket.get();
   // Without SO_REUSEADDR the port of a peer that ended stays taken while its old connections are in TIME_WAIT.
-  check(::setsockopt(listener_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), "setsockopt SO_REUSEADDR");
-  sockaddr_in raw = Address{INADDR_ANY, self.port}.to_sockaddr();
-  check(::bind(listener_.get(), generic(raw), sizeof raw), "bind TCP port " + std::to_string(self.port));
+  check(::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), "setsockopt SO_REUSEADDR");
+  sockaddr_in raw = Address{INADDR_ANY, myself.address.port}.to_sockaddr();
+  check(::bind(fd, generic(raw), sizeof raw), "bind TCP port " + port);
   // With SO_REUSEADDR two may bind one port as long as neither listens: here at the latest the second one fails.
-  check(::listen(listener_.get(), SOMAXCONN), "listen on TCP port " + std::to_string(self.port));
+  check(::listen(fd, SOMAXCONN), "listen on TCP port " + port);
   // A client that gives up between select() and accept() would leave a blocking accept() waiting for the next one.
-  set_nonblocking(listener_.get());
+  check(::fcntl(fd, F_SETFL, O_NONBLOCK), "fcntl O_NONBLOCK");
 }
 
-Transfer::~Transfer() { stop(); }
+int transfer::listener() { return listening_socket.get(); }
+bool transfer::can_accept() { return Clock::now() >= accept_after; }
 
-void Transfer::accept_connection() {
+void transfer::accept_connection() try {
   sockaddr_in raw{};
   socklen_t length = sizeof raw;
-  Descriptor fd(uninterrupted([&] { return ::accept(listener_.get(), generic(raw), &length); }));
-  // Out of descriptors, the connection stays in the queue and the listener readable: select() would spin. So look away
-  // for a moment. Any other failure is that of one connection, gone before we got to it.
-  if (fd.get() == -1 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM))
-    accept_after_ = Clock::now() + 200ms;
-  const Address from = Address::from_sockaddr(raw);
-  if (fd.get() == -1 || !may_talk_to_(from)) return;
+  Descriptor fd(check(uninterrupted([&] { return ::accept(listening_socket.get(), generic(raw), &length); }), "accept"));
+  const Identity from{"", "", "", Address::from_sockaddr(raw), 0};
+  if (!can_reach(from.address.ip)) return;
   size_t accepted = 0, from_one = 0;
-  for (const auto& s : sessions_) {
+  for (const auto& s : sessions) {
     accepted += s->role == Role::serve;
-    from_one += s->role == Role::serve && s->target.address.ip == from.ip;
+    from_one += s->role == Role::serve && s->target.address.ip == from.address.ip;
   }
-  // A descriptor past FD_SETSIZE must never reach FD_SET(), which would write outside its array without a word.
-  if (accepted >= kMaxAccepted || from_one >= kMaxAcceptedFromOne || fd.get() >= FD_SETSIZE) {
+  if (accepted >= kMaxAccepted || from_one >= kMaxAcceptedFromOne) {
     constexpr std::string_view kBusy = "NO busy too many connections, try again later\n";
     ::send(fd.get(), kBusy.data(), kBusy.size(), MSG_DONTWAIT);
     return;
   }
-  auto session = std::make_unique<Session>();
-  session->socket = std::move(fd);
-  session->target.address = from;
-  session->folder = folder_;
-  session->accept = accept_;
-  try {
-    start(std::move(session));
-  } catch (const std::system_error&) {  // no more threads to be had
-    accept_after_ = Clock::now() + 200ms;
-  }
+  auto session = std::make_unique<Session>(Role::serve, from);
+  session->link.emplace(std::move(fd), session->cancelled);
+  start(std::move(session));
+} catch (const std::system_error&) {
+  // Out of descriptors, or of threads. The connection stays in the queue and the listener readable: select() would
+  // return at once, again and again. So look away for a moment.
+  accept_after = Clock::now() + kSlice;
 }
 
-// A session for a connection that start() will open.
-std::unique_ptr<Transfer::Session> Transfer::opened(const Target& to) const {
-  if (!may_talk_to_(to.address)) throw std::runtime_error("no usable route leads to " + to.address.text());
-  auto session = std::make_unique<Session>();
-  session->target = to;
-  session->peer.name = to.name;
-  session->socket = Descriptor(check(::socket(AF_INET, SOCK_STREAM, 0), "socket"));
-  if (session->socket.get() >= FD_SETSIZE) throw std::runtime_error("too many connections are open");
-  return session;
+void transfer::send_message(const Identity& to, const std::string& scope, const std::string& text, uint64_t ticket) {
+  give(to, {ticket, to.id, Message{next_number++, scope, text}.format()});
 }
 
-// Gives a session what all have in common, and its thread.
-uint64_t Transfer::start(std::unique_ptr<Session> session) {
-  Session& s = *session;
-  const int on = 1;
-  s.ticket = next_session_++;
-  s.self = self_;
-  s.events = &events_;
-  set_nonblocking(s.socket.get());  // all I/O is "try, and if there is nothing, wait": select() may promise too much
-  // Nagle's algorithm holds a small segment back until the one before is acknowledged, and the other side delays its
-  // acknowledgement: 44 ms for a reply instead of 0.06.
-  check(::setsockopt(s.socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on), "setsockopt TCP_NODELAY");
-  s.thread = std::thread([&s] { s.run(); });
-  sessions_.push_back(std::move(session));
-  return s.ticket;
-}
-
-void Transfer::introduce_as(const std::string& name, const std::string& group) {
-  self_.name = name;
-  self_.group = group;
-}
-
-void Transfer::send_message(uint64_t ticket, const Target& to, Scope scope, const std::string& text) {
-  give(to, {ticket, Message{next_number_++, scope, text}.format()});
-}
-
-void Transfer::knock(const Target& to) try {
+void transfer::knock(const Identity& to) try {
   give(to, {});
 } catch (const std::exception&) {
   // Not to be reached over TCP either. Discovery will see that nothing came of it.
 }
 
-// To the conversation with `to` that is open, or to a new one.
-void Transfer::give(const Target& to, Order order) {
-  for (const auto& s : sessions_) {
-    if (s->role != Role::converse || s->target.address != to.address || s->target.id != to.id) continue;
-    const std::lock_guard lock(s->mutex);
-    if (s->closing) continue;
-    s->orders.push_back(std::move(order));
-    return s->ordered.notify_one();
-  }
-  auto session = opened(to);
-  session->role = Role::converse;
-  if (order.ticket != 0) session->orders.push_back(std::move(order));  // its introduction comes by itself
-  start(std::move(session));
-}
-
-Event Transfer::send_file(const Target& to, const std::string& path) {
-  auto session = opened(to);
-  session->role = Role::send_file;
+Event transfer::send_file(const Identity& to, const std::string& path) {
+  auto session = session_to(to, Role::send_file);
   // O_NONBLOCK: to open a FIFO would wait until somebody writes to it.
   session->file = Descriptor(check(::open(path.c_str(), O_RDONLY | O_NONBLOCK), "cannot read " + path));
   struct stat info{};
@@ -628,121 +630,48 @@ Event Transfer::send_file(const Target& to, const std::string& path) {
   if (!name) throw std::runtime_error("the name of " + path + " cannot be sent; give the file a plain name");
   session->offer = {static_cast<uint64_t>(info.st_size), 1, *name};
   const Offer offer = session->offer;
-  return {Event::Kind::offered, offer.name, {}, to.address, start(std::move(session)), offer.size};
+  return {Event::Kind::offered, to, offer.name, start(std::move(session)), offer.size};
 }
 
-Transfer::Session* Transfer::session(uint64_t ticket) {
-  const auto found = std::find_if(sessions_.begin(), sessions_.end(), [&](auto& s) { return s->ticket == ticket; });
-  return found == sessions_.end() ? nullptr : found->get();
-}
-
-void Transfer::answer(uint64_t ticket, Accept consent, const std::string& store_as) {
-  if (Session* s = session(ticket)) s->order({0, "", 0, consent, store_as});
-}
-
-void Transfer::cancel(uint64_t ticket) {
-  if (Session* s = session(ticket)) s->cancel(SHUT_RD);
-}
-
-bool Transfer::sending() const {
-  return std::any_of(sessions_.begin(), sessions_.end(), [](const auto& s) {
+void transfer::answer(uint64_t ticket, Accept consent, const std::string& store_as) {
+  for (const auto& s : sessions) {
+    if (s->ticket != ticket) continue;
     const std::lock_guard lock(s->mutex);
-    return s->role == Role::send_file || (s->role == Role::converse && !s->orders.empty());
+    s->consent = consent;
+    s->store_as = store_as;
+    s->changed.notify_one();
+  }
+}
+
+void transfer::cancel(uint64_t ticket) {
+  for (const auto& s : sessions)
+    if (s->ticket == ticket) s->cancel();
+}
+
+void transfer::cancel_all() {
+  for (const auto& s : sessions) s->cancel();
+}
+
+bool transfer::is_sending() {
+  return std::any_of(sessions.begin(), sessions.end(), [](const auto& s) {
+    const std::lock_guard lock(s->mutex);
+    return s->role == Role::send_file || (!s->orders.empty() && s->orders.back().ticket != 0);
   });
 }
 
 // A message that is tried again on a new connection may have arrived over the old one. Numbers of one sender only grow;
 // its IP address is part of the key, lest somebody use up another's numbers by claiming its id.
-bool Transfer::is_repeat(const Event& event) {
+bool transfer::is_repeat(const Event& event) {
   constexpr size_t kMaxSenders = 4096;
-  const std::pair key(event.who.id, event.address.ip);
-  if (last_number_.size() >= kMaxSenders && last_number_.count(key) == 0) last_number_.erase(last_number_.begin());
-  uint64_t& last = last_number_[key];
+  const std::pair key(event.who.id, event.who.address.ip);
+  if (last_number.size() >= kMaxSenders && last_number.count(key) == 0) last_number.erase(last_number.begin());
+  uint64_t& last = last_number[key];
   return event.message.number <= std::exchange(last, std::max(last, event.message.number));
 }
 
-void Transfer::reap() {
-  for (size_t i = 0; i < sessions_.size();) {
-    if (!sessions_[i]->done) {
-      ++i;
-      continue;
-    }
-    const std::unique_ptr<Session> ended = std::move(sessions_[i]);
-    sessions_.erase(sessions_.begin() + static_cast<std::ptrdiff_t>(i));
-    ended->thread.join();
-    if (ended->role == Role::converse) finish_conversation(*ended);
-    if (ended->role == Role::send_file && !ended->failure.empty())
-      ended->report(Event::Kind::failed, ended->ticket, ended->failure);
-  }
-}
+bool transfer::is_open() { return !sessions.empty(); }
 
-// What was not acknowledged is tried once more on a new connection, if the old one had worked: it may have gone stale
-// unnoticed. A new one that fails is the truth; TCP itself has tried more than once. All that wait then share its fate.
-void Transfer::finish_conversation(Session& ended) {
-  bool again = !ended.peer.id.empty() && !ended.cancelled && !ended.orders.empty() && ended.orders.front().attempts < 2;
-  for (const Order& order : ended.orders) {
-    if (order.ticket == 0) continue;
-    try {
-      if (again) give(ended.target, order);
-    } catch (const std::exception& error) {
-      ended.failure = error.what();
-      again = false;
-    }
-    if (!again) ended.report(Event::Kind::undelivered, order.ticket, ended.failure);
-  }
-}
-
-void Transfer::stop() {
-  events_.close();
-  for (const auto& s : sessions_) s->cancel(SHUT_RDWR);
-  while (!sessions_.empty()) {
-    std::this_thread::sleep_for(1ms);
-    reap();
-  }
-}
-
-// ============================================================================
-// The event queue
-// ============================================================================
-
-EventQueue::EventQueue() {
-  int ends[2];
-  check(::pipe(ends), "pipe");
-  reader_ = Descriptor(ends[0]);
-  writer_ = Descriptor(ends[1]);
-  for (const int end : ends) set_nonblocking(end);
-}
-
-void EventQueue::push(Event event) {
-  {
-    const std::lock_guard lock(mutex_);
-    events_.push_back(std::move(event));
-  }
-  wake();
-}
-
-// A full pipe refuses the byte, and that is as good: it is readable already. errno is put back, for a signal handler
-// may run between a system call and the line that looks at its errno.
-void EventQueue::wake() const {
-  const int saved = errno;
-  if (::write(writer_.get(), "", 1) == -1) errno = saved;
-}
-
-std::deque<Event> EventQueue::take_all() {
-  std::array<char, 256> bytes;
-  while (::read(reader_.get(), bytes.data(), bytes.size()) > 0) {}  // before the events: a later push wakes us again
-  const std::lock_guard lock(mutex_);
-  room_.notify_all();
-  return std::exchange(events_, {});
-}
-
-void EventQueue::wait_for_room() {
-  std::unique_lock lock(mutex_);
-  room_.wait(lock, [this] { return events_.size() < kMaxEvents || closed_; });
-}
-
-void EventQueue::close() {
-  const std::lock_guard lock(mutex_);
-  closed_ = true;
-  room_.notify_all();
+void transfer::reap() {
+  const auto ended = [](const auto& s) { return s->done.load(); };
+  sessions.erase(std::remove_if(sessions.begin(), sessions.end(), ended), sessions.end());
 }
