@@ -18,7 +18,6 @@
 #include <net/if.h>
 
 #include <random>
-#include <tuple>
 
 #include "protocol.h"
 
@@ -63,19 +62,17 @@ struct Interface {
 };
 
 Descriptor shared_socket, own_socket;
-std::vector<std::string> chosen;         // the interfaces to use, by name; empty: all
-std::vector<Interface> interfaces;       // those of them that are up
+std::vector<Interface> interfaces;       // those to use that are up
 std::map<std::string, User> heard;       // by id
 std::deque<Address> probes;              // of the sweep, still to be sent
 std::optional<uint64_t> asked_to_scan;   // how many addresses the /scan under way asks, if there is one
 int hellos_left = 0;                     // of the burst
 Clock::time_point next_hello, next_heartbeat, next_look, next_probe, scan_ends;
 
-// Heartbeats of a class that starts together would stay together; a little chance spreads them.
-Clock::duration with_jitter(Clock::duration time) {
-  static std::mt19937 random{std::random_device{}()};
-  const auto jitter = std::chrono::nanoseconds(kJitter).count();
-  return time + std::chrono::nanoseconds(std::uniform_int_distribution<int64_t>(-jitter, jitter)(random));
+// The heartbeats of a class that started together would stay together; a little chance spreads them.
+Clock::time_point heartbeat_to_come() {
+  static std::random_device random;
+  return Clock::now() + kHeartbeat - kJitter + random() % (2 * kJitter / 1ms) * 1ms;
 }
 
 // Bound to every address of the host: a socket bound to one address does not hear its network's broadcasts.
@@ -92,7 +89,7 @@ Descriptor open_udp_socket(uint16_t port) {
   ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &kSocketBuffer, sizeof kSocketBuffer);
   ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &kSocketBuffer, sizeof kSocketBuffer);
   sockaddr_in raw = Address{INADDR_ANY, port}.to_sockaddr();
-  check(::bind(fd.get(), generic(raw), sizeof raw), "bind UDP port " + std::to_string(port));
+  check(::bind(fd.get(), generic(raw), sizeof raw), "bind UDP port " + to_string(port));
   return fd;
 }
 
@@ -197,7 +194,7 @@ void hear_datagram(std::string_view text, Address from) {
   while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.remove_suffix(1);  // typed into nc -u
   const auto said = Announcement::parse(text);
   // Our own broadcasts come back to us. And what came through an interface that is not ours, we have not heard.
-  if (!said || said->who.id == myself.id || (!chosen.empty() && !discovery::source_for(from.ip))) return;
+  if (!said || said->who.id == myself.id || (!chosen_interfaces.empty() && !discovery::source_for(from.ip))) return;
   Identity who = said->who;
   who.address.ip = from.ip;
   const auto known = heard.find(who.id);
@@ -231,8 +228,9 @@ void look_after(User& user) {
   if (user.state == User::State::left) return;
   if (now - user.last_heard > kSilence) return unlist(user, "silent for 15 s");
   // We hear it, but nothing that we sent has reached it: a list with it on would promise what cannot work.
-  if (user.asks >= kMaxAsks) unlist(user, "does not hear us");
-  const bool in_doubt = user.asks > 0 || user.state == User::State::heard || now - user.last_heard > kOverdue;
+  const bool is_overdue = now - user.last_heard > kOverdue;
+  if (user.asks >= kMaxAsks && !is_overdue) unlist(user, "does not hear us");
+  const bool in_doubt = user.asks > 0 || user.state == User::State::heard || is_overdue;
   if (in_doubt && now - user.last_asked > (user.asks < kMaxAsks ? kAskEvery : kHeartbeat)) ask(user);
 }
 
@@ -244,7 +242,8 @@ void read_interfaces() {
   const auto ip_of = [](const sockaddr* a) { return ntohl(reinterpret_cast<const sockaddr_in*>(a)->sin_addr.s_addr); };
   std::vector<Interface> now;
   for (const ifaddrs* i = list; i; i = i->ifa_next) {
-    const bool is_chosen = chosen.empty() || std::find(chosen.begin(), chosen.end(), i->ifa_name) != chosen.end();
+    const auto& names = chosen_interfaces;
+    const bool is_chosen = names.empty() || std::find(names.begin(), names.end(), i->ifa_name) != names.end();
     const bool is_up = (i->ifa_flags & IFF_UP) && (i->ifa_flags & IFF_RUNNING);
     if (is_chosen && is_up && i->ifa_addr && i->ifa_addr->sa_family == AF_INET && i->ifa_netmask)
       now.push_back({i->ifa_name, ip_of(i->ifa_addr), ip_of(i->ifa_netmask)});
@@ -259,8 +258,8 @@ void read_interfaces() {
 // Queues the addresses of a network for probe(), all but its own and its broadcast address.
 void sweep(uint32_t network, int bits, uint16_t port) {
   if (bits < kSweepBits)
-    events.push({Event::Kind::note, {}, "a scan asks at most 1,022 addresses: of " + Address{network}.ip_text() + "/" +
-                                             std::to_string(bits) + " only the /22 around it; /scan NETWORK/22 asks another"});
+    events.push({Event::Kind::told, {}, "note: a scan asks at most 1,022 addresses: of " + Address{network}.ip_text() + "/" +
+                                            to_string(bits) + " only the /22 around it; /scan NETWORK/22 asks another"});
   const uint32_t mask = bits == 32 ? 0 : ~uint32_t{0} >> std::max(bits, kSweepBits);  // of the host part
   for (uint32_t host = 0; host <= mask; ++host)
     if (mask < 2 || (host != 0 && host != mask)) probes.push_back({(network & ~mask) + host, port});
@@ -286,12 +285,11 @@ void probe() {
 // What peer.cpp calls
 // ============================================================================
 
-void discovery::open(std::vector<std::string> names) {
-  chosen = std::move(names);
+void discovery::open() {
   own_socket = open_udp_socket(myself.address.port);
   shared_socket = open_udp_socket(kDiscoveryPort);
   read_interfaces();
-  next_heartbeat = Clock::now() + with_jitter(kHeartbeat);
+  next_heartbeat = heartbeat_to_come();
 }
 
 void discovery::watch(fd_set& readable, int& highest) {
@@ -335,12 +333,13 @@ void discovery::tick() {
     broadcast(Verb::hello);
   }
   if (now >= next_heartbeat) {
-    next_heartbeat = now + with_jitter(kHeartbeat);
+    next_heartbeat = heartbeat_to_come();
     broadcast(Verb::here);
   }
   if (!probes.empty() && now >= next_probe) probe();
   if (!asked_to_scan || !probes.empty() || now < scan_ends) return;
-  events.push({Event::Kind::scanned, {}, "", 0, *asked_to_scan});
+  events.push({Event::Kind::told, {}, "scanned " + to_string(*asked_to_scan) + " addresses; " +
+                                          to_string(discovery::users().size()) + " users online"});
   asked_to_scan.reset();
 }
 
@@ -377,9 +376,7 @@ std::vector<Identity> discovery::users() {
   std::vector<Identity> listed;
   for (const auto& [id, user] : heard)
     if (user.state == User::State::listed) listed.push_back(user.who);
-  std::sort(listed.begin(), listed.end(), [](const Identity& a, const Identity& b) {
-    return std::tie(a.name, a.address.ip, a.address.port) < std::tie(b.name, b.address.ip, b.address.port);
-  });
+  std::sort(listed.begin(), listed.end(), [](auto& a, auto& b) { return a.label() < b.label(); });
   return listed;
 }
 
@@ -398,5 +395,5 @@ std::optional<uint32_t> discovery::source_for(uint32_t ip) {
   sockaddr_in raw = Address{ip, kDiscoveryPort}.to_sockaddr();
   if (::connect(fd.get(), generic(raw), sizeof raw) == -1) return std::nullopt;
   const uint32_t source = local_address(fd.get()).ip;
-  return chosen.empty() || is_ours(source) ? std::optional(source) : std::nullopt;
+  return chosen_interfaces.empty() || is_ours(source) ? std::optional(source) : std::nullopt;
 }

@@ -17,11 +17,11 @@
 #include <iostream>
 #include <random>
 #include <stdexcept>
+#include <thread>
 
 #include "protocol.h"
 
 using namespace std::chrono_literals;
-using std::to_string;
 
 namespace {
 
@@ -30,12 +30,6 @@ namespace {
 // ============================================================================
 
 using UsageError = std::invalid_argument;  // what is wrong with the command line, in one sentence: exit status 2
-
-std::vector<std::string> interfaces;
-std::string folder;
-Accept policy = Accept::ask;
-
-constexpr const char* kPolicies[] = {"ask", "always", "never"};  // in the order of Accept
 
 struct Option {
   const char *name, *value, *meaning;
@@ -47,20 +41,19 @@ const Option kOptions[] = {
      [](const std::string& value) { return is_name(myself.name = value); }},
     {"--group", "GROUP", "1 to 32 characters without blanks: the group you belong to (lab)",
      [](const std::string& value) { return is_name(myself.group = value); }},
-    {"--port", "N", "1024 to 65535, not 25252: this instance's own port (first free from 25253)",
+    {"--port", "N", "a number from 1024 to 65535, not 25252: this instance's own port (first free from 25253)",
      [](const std::string& value) {
        myself.address.port = static_cast<uint16_t>(parse_number(value, UINT16_MAX).value_or(0));
        return myself.address.port >= 1024 && myself.address.port != kDiscoveryPort;
      }},
     {"--interface", "NAME", "a network interface, as 'ip addr' lists them: use it alone; may be repeated (all)",
-     [](const std::string& value) { return interfaces.push_back(value), ::if_nametoindex(value.c_str()) != 0; }},
+     [](const std::string& value) { return chosen_interfaces.push_back(value), ::if_nametoindex(value.c_str()) != 0; }},
     {"--dir", "DIR", "a folder: where received files go (downloads)",
-     [](const std::string& value) { return !(folder = value).empty(); }},
+     [](const std::string& value) { return !(download_folder = value).empty(); }},
     {"--accept", "HOW", "ask, always or never: what to do with offered files (ask)",
      [](const std::string& value) {
-       const auto found = std::find(std::begin(kPolicies), std::end(kPolicies), value);
-       policy = static_cast<Accept>(found - kPolicies);
-       return found != std::end(kPolicies);
+       accept_policy = value == "always" ? Accept::always : value == "never" ? Accept::never : Accept::ask;
+       return value == "ask" || accept_policy != Accept::ask;
      }}};
 
 // `wanted` of a new user: asked for on a terminal, with `offered` for an empty answer.
@@ -180,7 +173,8 @@ Identity find(const std::string& who) {
 
 void list(std::string) {
   std::vector<Identity> all = discovery::users();
-  all.insert(std::find_if(all.begin(), all.end(), [](auto& user) { return user.name >= myself.name; }), own_entry());
+  const Identity own = own_entry();
+  all.insert(std::find_if(all.begin(), all.end(), [&](auto& user) { return user.label() > own.label(); }), own);
   numbered.clear();
   for (const Identity& user : all) {
     numbered.push_back(user.id);
@@ -261,18 +255,16 @@ void message(std::string rest) {
   send("private", rest, {to});
 }
 
-void message_all(std::string text) {
-  if (discovery::users().empty()) fail("nobody else is online");
-  send("all", text, discovery::users());
-}
-
-void message_group(std::string text) {
+void send_to_many(const std::string& scope, const std::string& text) {
   std::vector<Identity> to;
   for (const Identity& user : discovery::users())
-    if (user.group == myself.group) to.push_back(user);
-  if (to.empty()) fail("nobody else is in group " + myself.group);
-  send("group", text, to);
+    if (scope == "all" || user.group == myself.group) to.push_back(user);
+  if (to.empty()) fail("nobody else is " + (scope == "all" ? "online" : "in group " + myself.group));
+  send(scope, text, to);
 }
+
+void message_group(std::string text) { send_to_many("group", text); }
+void message_all(std::string text) { send_to_many("all", text); }
 
 // ---- Files --------------------------------------------------------------------
 
@@ -396,9 +388,7 @@ void handle(const Event& event) {
     case Kind::left: return print("left " + event.who.label() + ": " + event.text);
     case Kind::changed: return print("changed " + event.who.label() + " " + event.who.group + ": was " + event.text);
     case Kind::unheard: return transfer::knock(event.who);
-    case Kind::scanned:
-      return print("scanned " + to_string(event.size) + " addresses; " + to_string(discovery::users().size()) + " users online");
-    case Kind::note: return print("note: " + event.text);
+    case Kind::told: return print(event.text);
     case Kind::introduced: return discovery::heard_over_tcp(event.who);
     case Kind::message:
       if (transfer::is_repeat(event)) return;
@@ -441,12 +431,10 @@ void catch_signals() {
 
 // A folder that the user names must be good; without the default one, all but receiving files still works.
 void prepare_folder() {
-  const bool is_named = !folder.empty();
-  if (!is_named) folder = "downloads";
-  ::mkdir(folder.c_str(), 0777);
-  if (::access(folder.c_str(), W_OK | X_OK) == 0) return;
-  const std::string why = "files cannot be stored in " + folder + ": " + std::generic_category().message(errno);
-  if (is_named) throw UsageError(why);
+  ::mkdir(download_folder.c_str(), 0777);
+  if (::access(download_folder.c_str(), W_OK | X_OK) == 0) return;
+  const std::string why = "files cannot be stored in " + download_folder + ": " + std::generic_category().message(errno);
+  if (download_folder != "downloads") throw UsageError(why);
   print("note: " + why + "; choose another folder with --dir");
 }
 
@@ -458,8 +446,8 @@ void open_ports() {
   const bool is_named = port != 0;
   if (!is_named) port = kFirstPort;
   for (;; ++port) try {
-      transfer::open(folder, policy, [](uint32_t ip) { return discovery::source_for(ip).has_value(); });
-      discovery::open(interfaces);
+      transfer::open([](uint32_t ip) { return discovery::source_for(ip).has_value(); });
+      discovery::open();
       return;
     } catch (const std::system_error& error) {
       if (error.code() != std::errc::address_in_use) throw;
@@ -491,10 +479,10 @@ void read_keyboard() {
 fd_set wait() {
   fd_set readable;
   FD_ZERO(&readable);
-  int highest = std::max(events.descriptor(), transfer::listener());
+  int highest = events.descriptor();
   FD_SET(events.descriptor(), &readable);
   discovery::watch(readable, highest);
-  if (transfer::can_accept()) FD_SET(transfer::listener(), &readable);
+  transfer::watch(readable, highest);
   if (reads_commands()) FD_SET(STDIN_FILENO, &readable);
   timeval timeout{0, std::chrono::duration_cast<std::chrono::microseconds>(discovery::pause()).count()};
   if (::select(highest + 1, &readable, nullptr, nullptr, &timeout) != -1) return readable;
@@ -517,12 +505,13 @@ int main(int argc, char** argv) try {
     const fd_set readable = wait();
     if (FD_ISSET(STDIN_FILENO, &readable)) read_keyboard();
     discovery::receive(readable);
-    if (FD_ISSET(transfer::listener(), &readable)) transfer::accept_connection();
+    transfer::accept_connection(readable);
     discovery::tick();
     handle_events();
   }
   discovery::leave();
-  for (transfer::cancel_all(); transfer::is_open(); ::usleep(1000)) handle_events();  // some have last words to say
+  transfer::cancel();  // some connections have last words to say
+  for (; transfer::is_open(); std::this_thread::sleep_for(1ms)) handle_events();
   return undelivered && !::isatty(STDIN_FILENO) ? 1 : 0;
 } catch (const UsageError& error) {
   std::cerr << "peer: " << printable(error.what()) << '\n';

@@ -210,7 +210,7 @@ struct Line {
     const auto found = fields.find(key);
     return found == fields.end() ? std::string_view() : found->second;
   }
-  std::optional<uint64_t> number(std::string_view key, uint64_t most = UINT64_MAX) const {
+  std::optional<uint64_t> number(std::string_view key, uint64_t most = INT64_MAX) const {
     return parse_number(field(key), most);
   }
 };
@@ -290,7 +290,7 @@ struct Offer {
     return "OFFER size=" + std::to_string(size) + " files=" + std::to_string(files) + " :" + name;
   }
   static std::optional<Offer> parse(const Line& line) {
-    const auto size = line.number("size", INT64_MAX), files = line.number("files");
+    const auto size = line.number("size"), files = line.number("files");
     if (line.verb != "OFFER" || !size || !files || !line.text) return std::nullopt;
     return Offer{*size, *files, std::string(*line.text)};
   }
@@ -302,8 +302,9 @@ struct Data {
 
   std::string format() const { return "DATA offset=" + std::to_string(offset) + " size=" + std::to_string(size); }
   static std::optional<Data> parse(const Line& line) {
-    const auto offset = line.number("offset", INT64_MAX), size = line.number("size", INT64_MAX);
-    return line.verb == "DATA" && offset && size ? std::optional(Data{*offset, *size}) : std::nullopt;
+    const auto offset = line.number("offset"), size = line.number("size");
+    if (line.verb != "DATA" || !offset || !size) return std::nullopt;
+    return Data{*offset, *size};
   }
 };
 
@@ -314,8 +315,9 @@ struct End {
 
   std::string format() const { return "END size=" + std::to_string(size) + " crc=" + std::to_string(crc); }
   static std::optional<End> parse(const Line& line) {
-    const auto size = line.number("size", INT64_MAX), crc = line.number("crc", UINT32_MAX);
-    return line.verb == "END" && size && crc ? std::optional(End{*size, static_cast<uint32_t>(*crc)}) : std::nullopt;
+    const auto size = line.number("size"), crc = line.number("crc", UINT32_MAX);
+    if (line.verb != "END" || !size || !crc) return std::nullopt;
+    return End{*size, static_cast<uint32_t>(*crc)};
   }
 };
 
@@ -335,36 +337,20 @@ struct Reply {
 
 // ---- The buffer of a connection ------------------------------------------------
 
-// TCP is a stream of bytes: one recv() may bring half a line, or three lines and the beginning of a file. Bytes go in
-// as they come; lines, or counts of raw bytes, come out as they are asked for.
-class LineBuffer {
- public:
-  enum class Status { line, incomplete, too_long };
+enum class LineStatus { whole, incomplete, too_long };
 
-  void append(std::string_view bytes) { bytes_ += bytes; }
-  bool empty() const { return bytes_.empty(); }
-
-  // The next line without its LF or CR LF. too_long: more than kMaxLine bytes, whether or not an end is in sight.
-  Status next_line(std::string& line) {
-    const size_t end = std::min(bytes_.find('\n'), bytes_.size());
-    const size_t size = end > 0 && bytes_[end - 1] == '\r' ? end - 1 : end;
-    if (size > kMaxLine) return Status::too_long;
-    if (end == bytes_.size()) return Status::incomplete;
-    line = bytes_.substr(0, size);
-    bytes_.erase(0, end + 1);
-    return Status::line;
-  }
-
-  // Up to `most` raw bytes of what is here already; how many.
-  size_t take(char* into, size_t most) {
-    const size_t taken = bytes_.copy(into, most);
-    bytes_.erase(0, taken);
-    return taken;
-  }
-
- private:
-  std::string bytes_;
-};
+// TCP is a stream of bytes: one recv() may bring half a line, or three lines and the beginning of a file. So what comes
+// is kept in a buffer. This takes the next line off it, without its LF or CR LF. too_long: more than kMaxLine bytes,
+// whether or not an end is in sight.
+inline LineStatus take_line(std::string& buffer, std::string& line) {
+  const size_t end = std::min(buffer.find('\n'), buffer.size());
+  const size_t size = end > 0 && buffer[end - 1] == '\r' ? end - 1 : end;
+  if (size > kMaxLine) return LineStatus::too_long;
+  if (end == buffer.size()) return LineStatus::incomplete;
+  line = buffer.substr(0, size);
+  buffer.erase(0, end + 1);
+  return LineStatus::whole;
+}
 
 // ---- Files [6] -------------------------------------------------------------------
 
@@ -446,6 +432,7 @@ inline constexpr Cksum::Tables Cksum::kTables = Cksum::make_tables();
 
 // Every timer runs on the monotonic clock: somebody who sets the date must not empty the list of users.
 using Clock = std::chrono::steady_clock;
+using std::to_string;
 
 // ---- Tools around POSIX calls ------------------------------------------------
 
@@ -494,11 +481,10 @@ class Descriptor {
 
 struct Event {
   enum class Kind {
-    // From Discovery.
+    // From discovery.
     joined, left, changed,   // who; text: why it left, or what it was before
-    unheard,                 // who: it may not hear our datagrams; let Transfer knock()
-    scanned,                 // size: how many addresses a /scan has asked
-    note,                    // text: a sentence for the user
+    unheard,                 // who: it may not hear our datagrams; let transfer knock()
+    told,                    // text: a line for the user
     // From connections; who is at the other end.
     introduced,              // somebody said over TCP who it is
     message,                 // message
@@ -506,7 +492,7 @@ struct Event {
     offered, started,        // ticket, size, text: the name; a file is offered to us; its bytes begin
     stored, failed,          // ticket, size, crc, text: the final name; it is whole, at the receiver; text: the reason
   };
-  Kind kind = Kind::note;
+  Kind kind;
   Identity who = {};
   std::string text = {};
   uint64_t ticket = 0, size = 0;  // the ticket of the message or file it is about; bytes
@@ -520,10 +506,9 @@ class EventQueue {
  public:
   EventQueue() {
     int ends[2];
-    check(::pipe(ends), "pipe");
+    check(::pipe2(ends, O_NONBLOCK), "pipe2");
     reader_ = Descriptor(ends[0]);
     writer_ = Descriptor(ends[1]);
-    for (const int end : ends) check(::fcntl(end, F_SETFL, O_NONBLOCK), "fcntl O_NONBLOCK");
   }
 
   int descriptor() const { return reader_.get(); }  // readable when something is there
@@ -569,19 +554,24 @@ inline EventQueue events;
 // Who we are. Written by the main thread alone; the thread of a connection is given a copy.
 inline Identity myself;
 
+// What the user has chosen. Set before the first thread starts, only read from then on.
+enum class Accept { ask, always, never };
+inline Accept accept_policy = Accept::ask;              // for files that are offered
+inline std::string download_folder = "downloads";
+inline std::vector<std::string> chosen_interfaces;      // by name; empty: all
+
 // ---- discovery.cpp: who is here, over UDP ------------------------------------------
 
 namespace discovery {
 
 // Opens the shared port and our own, myself.address.port; std::system_error where the latter is taken.
-// `interfaces`: the names of those to use; empty: all.
-void open(std::vector<std::string> interfaces);
+void open();
 void watch(fd_set& readable, int& highest);            // adds its sockets
 void receive(const fd_set& readable);                  // reads what came in
 void tick();                                           // does what is due: heartbeats, questions, probes, expiry
 Clock::duration pause();                               // how long it may be until the next tick()
-void scan();                                           // broadcasts and sweeps again; reports `scanned`
-void scan(uint32_t network, int bits, uint16_t port);  // asks every address of network/bits; reports `scanned`
+void scan();                                           // broadcasts and sweeps again; tells when it has ended
+void scan(uint32_t network, int bits, uint16_t port);  // asks every address of network/bits; tells, too
 void announce();                                       // tells all that our name or group has changed
 void leave();                                          // says BYE to all
 void heard_over_tcp(const Identity& who);
@@ -595,23 +585,19 @@ std::optional<uint32_t> source_for(uint32_t ip);
 
 // ---- transfer.cpp: messages and files, over TCP ----------------------------------------
 
-enum class Accept { ask, always, never };
-
 namespace transfer {
 
 // Listens on myself.address.port; std::system_error where it is taken. `can_reach` says whether an IP address is
 // reached through the interfaces that we may use.
-void open(const std::string& download_folder, Accept accept, bool (*can_reach)(uint32_t ip));
-int listener();
-bool can_accept();
-void accept_connection();         // call it when listener() is readable
+void open(bool (*can_reach)(uint32_t ip));
+void watch(fd_set& readable, int& highest);  // adds its listening socket
+void accept_connection(const fd_set& readable);
 
 void knock(const Identity& to);   // introduces us over TCP, where it can be reached
 void send_message(const Identity& to, const std::string& scope, const std::string& text, uint64_t ticket);
 Event send_file(const Identity& to, const std::string& path);  // as `offered`; throws where it cannot be read
 void answer(uint64_t ticket, Accept consent, const std::string& store_as);  // to an offer; `ask` is no answer
-void cancel(uint64_t ticket);     // a file transfer, in either direction
-void cancel_all();
+void cancel(uint64_t ticket = 0);  // a file transfer, in either direction; 0: every connection
 
 bool is_repeat(const Event& message);  // its number is one that this sender has used before
 bool is_sending();                // messages or files of ours are on their way

@@ -35,23 +35,16 @@ constexpr auto kConnectTime = 4s;
 constexpr auto kSilence = 10s;         // in the middle of a line, a file, a reply
 constexpr auto kIdle = 30s;            // a conversation unused for so long is closed by its opener
 constexpr auto kForsaken = 60s;        // and, should the opener have vanished, by who accepted it
-constexpr auto kOfferTime = 120s;      // to accept or reject a file
-constexpr auto kStoreTime = 120s;      // to bring a large file to a slow disk
+constexpr auto kOfferTime = 120s;      // to accept or reject a file, and to bring it to a slow disk
 constexpr auto kSlice = 250ms;         // between two looks at `cancelled`
 constexpr size_t kMaxAccepted = 512;
 constexpr size_t kMaxAcceptedFromOne = 128;
 constexpr size_t kChunk = 256 * 1024;  // bytes of a file in one DATA
 
-// Thrown where we end a connection and the other side is to be told why: a word for programs, a sentence for people.
-struct Refusal {
-  std::string word, sentence;
-};
-const Refusal kCancelled{"cancelled", "cancelled by the other user"};
+const Reply kCancelled{false, "cancelled the other user has cancelled it"};
 
 // ---- State: set before the first thread starts, or the main thread's own ------------------
 
-std::string folder;  // for downloads
-Accept policy;       // for files that are offered
 bool (*can_reach)(uint32_t ip);
 Descriptor listening_socket;
 Clock::time_point accept_after;               // the listening socket is not looked at before
@@ -64,6 +57,9 @@ std::map<std::pair<std::string, uint32_t>, uint64_t> last_number;  // by the sen
 
 // A thread may block: that is what it is for. SO_RCVTIMEO and SO_SNDTIMEO see to it that no call blocks for longer than
 // kSlice, so that between two tries it can look at the clock and at `cancelled`.
+//
+// What fails is thrown: an exception where the connection is of no more use, a Reply (a NO) where the other side can and
+// should be told why we end it.
 class Connection {
  public:
   Connection(Descriptor socket, const std::atomic<bool>& cancelled) : socket_(std::move(socket)), cancelled_(cancelled) {
@@ -82,10 +78,9 @@ class Connection {
   void connect(Address to) const {
     sockaddr_in raw = to.to_sockaddr();
     limit(SO_SNDTIMEO, kConnectTime);
-    if (::connect(socket_.get(), generic(raw), sizeof raw) == -1) {
-      if (errno == EINPROGRESS) errno = ETIMEDOUT;
-      check(-1, "cannot connect to " + to.text());
-    }
+    const int result = ::connect(socket_.get(), generic(raw), sizeof raw);
+    if (result == -1 && errno == EINPROGRESS) errno = ETIMEDOUT;
+    check(result, "cannot connect to " + to.text());
     limit(SO_SNDTIMEO, kSlice);
   }
 
@@ -94,67 +89,72 @@ class Connection {
   void send(std::string_view bytes) const {
     for (auto deadline = Clock::now() + kSilence; !bytes.empty();) {
       const ssize_t sent = uninterrupted([&] { return ::send(socket_.get(), bytes.data(), bytes.size(), 0); });
-      if (sent == -1 && errno != EAGAIN && errno != EWOULDBLOCK) check(-1, "connection lost");
-      if (sent == -1 && (cancelled_ || Clock::now() > deadline)) throw std::runtime_error("the other side stopped reading");
-      if (sent == -1) continue;
-      bytes.remove_prefix(static_cast<size_t>(sent));
-      deadline = Clock::now() + kSilence;
+      if (sent >= 0) {
+        bytes.remove_prefix(static_cast<size_t>(sent));
+        deadline = Clock::now() + kSilence;
+        continue;
+      }
+      if (errno != EAGAIN && errno != EWOULDBLOCK) check(-1, "connection lost");
+      if (cancelled_ || Clock::now() > deadline) throw std::runtime_error("the other side stopped reading");
     }
   }
 
-  // The next line. False where the other side closed the connection between two lines, as it may. `patience` is for the
-  // line to begin; once begun it has kSilence to end, however slowly its bytes trickle in.
-  bool read_line(std::string& line, Clock::duration patience) {
-    auto deadline = Clock::now() + (lines_.empty() ? patience : kSilence);
-    for (;;) {
-      const auto status = lines_.next_line(line);
-      if (status == LineBuffer::Status::too_long) throw Refusal{"long", "a line has at most 4096 bytes"};
-      if (status == LineBuffer::Status::line && !is_text(line))
-        throw Refusal{"text", "a line is UTF-8 without control characters"};
-      if (status == LineBuffer::Status::line) return true;
-      std::array<char, kMaxLine> bytes;
-      const bool is_first = lines_.empty();
-      const size_t got = receive(bytes.data(), bytes.size(), deadline);
-      if (got == 0 && is_first) return false;
-      if (got == 0) throw std::runtime_error("the connection ended in the middle of a line");
-      if (is_first) deadline = Clock::now() + kSilence;
-      lines_.append({bytes.data(), got});
-    }
-  }
-
-  // Bytes as they are, at least one: those that came along with the last line, or else what the socket has.
-  size_t read(char* into, size_t most) {
-    const size_t early = lines_.take(into, most);
-    const size_t got = early > 0 ? early : receive(into, most, Clock::now() + kSilence);
-    if (got == 0) throw std::runtime_error("the connection ended in the middle of the file");
-    return got;
+  // Waits until something can be read. False where the other side has closed the connection.
+  bool await(Clock::duration patience) const {
+    char byte;
+    return !buffer_.empty() || receive(&byte, 1, MSG_PEEK, Clock::now() + patience) > 0;
   }
 
   // Whether there is something to read at once; the end of the connection, and an error, are that, too.
   bool has_input() const {
     char byte;
     const ssize_t got = ::recv(socket_.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return !lines_.empty() || got >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
+    return !buffer_.empty() || got >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
   }
 
-  // A socket that is closed with unread data in it sends a reset, which may overtake the last line that we sent. So: say
-  // that we have finished, and read on until the other side has, too.
-  void finish() const {
+  // The next line. It has kSilence to end, however slowly its bytes trickle in.
+  std::string read_line() {
+    std::string line;
     std::array<char, kMaxLine> bytes;
+    for (const auto deadline = Clock::now() + kSilence;;) {
+      const LineStatus status = take_line(buffer_, line);
+      if (status == LineStatus::too_long) throw Reply{false, "long a line has at most 4096 bytes"};
+      if (status == LineStatus::whole && !is_text(line)) throw Reply{false, "text a line is UTF-8 without control characters"};
+      if (status == LineStatus::whole) return line;
+      const size_t got = receive(bytes.data(), bytes.size(), 0, deadline);
+      if (got == 0) throw std::runtime_error("the connection ended in the middle of a line");
+      buffer_.append(bytes.data(), got);
+    }
+  }
+
+  // Bytes as they are, at least one: those that came along with the last line, or else what the socket has.
+  size_t read(char* into, size_t most) {
+    size_t got = buffer_.copy(into, most);
+    buffer_.erase(0, got);
+    if (got == 0) got = receive(into, most, 0, Clock::now() + kSilence);
+    if (got == 0) throw std::runtime_error("the connection ended in the middle of the file");
+    return got;
+  }
+
+  // Our last line. A socket that is closed with unread data in it sends a reset, which may overtake what we sent last.
+  // So: say that we have finished, and read on until the other side has, too.
+  void finish(const std::string& line) const {
+    send(line + "\n");
     ::shutdown(socket_.get(), SHUT_WR);
-    for (const auto deadline = Clock::now() + kSilence; receive(bytes.data(), bytes.size(), deadline) > 0;) {}
+    std::array<char, kMaxLine> bytes;
+    for (const auto deadline = Clock::now() + kSilence; receive(bytes.data(), bytes.size(), 0, deadline) > 0;) {}
   }
 
  private:
   void limit(int option, std::chrono::milliseconds time) const {
     const timeval limit{time.count() / 1000, time.count() % 1000 * 1000};
-    check(::setsockopt(socket_.get(), SOL_SOCKET, option, &limit, sizeof limit), "setsockopt SO_RCVTIMEO");
+    check(::setsockopt(socket_.get(), SOL_SOCKET, option, &limit, sizeof limit), "setsockopt of a time limit");
   }
 
   // What has arrived, at least one byte; 0 at the end of the connection.
-  size_t receive(char* into, size_t most, Clock::time_point deadline) const {
+  size_t receive(char* into, size_t most, int flags, Clock::time_point deadline) const {
     while (Clock::now() < deadline) {
-      const ssize_t got = uninterrupted([&] { return ::recv(socket_.get(), into, most, 0); });
+      const ssize_t got = uninterrupted([&] { return ::recv(socket_.get(), into, most, flags); });
       if (got >= 0) return static_cast<size_t>(got);
       if (errno != EAGAIN && errno != EWOULDBLOCK) check(-1, "connection lost");
       if (cancelled_) throw kCancelled;
@@ -164,7 +164,7 @@ class Connection {
 
   Descriptor socket_;
   const std::atomic<bool>& cancelled_;
-  LineBuffer lines_;
+  std::string buffer_;  // what was received, and not yet taken
 };
 
 // ============================================================================
@@ -176,9 +176,9 @@ class Connection {
 class PartFile {
  public:
   explicit PartFile(const std::string& name) : name_(name) {
-    ::mkdir(folder.c_str(), 0777);  // should it have gone missing; if that fails, open() says why
+    ::mkdir(download_folder.c_str(), 0777);  // should it have gone missing; if that fails, open() says why
     for (unsigned n = 0; fd_.get() == -1; ++n) {
-      path_ = folder + "/" + numbered_name(name_, n, ".part");
+      path_ = download_folder + "/" + numbered_name(name_, n, ".part");
       fd_ = Descriptor(::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0666));
       if (fd_.get() == -1 && errno != EEXIST) check(-1, "cannot store " + name_);
     }
@@ -197,7 +197,7 @@ class PartFile {
     check(::fsync(fd_.get()), "cannot store " + name_);
     for (unsigned n = 0;; ++n) {
       const std::string final_name = numbered_name(name_, n);
-      if (::link(path_.c_str(), (folder + "/" + final_name).c_str()) == 0) return final_name;
+      if (::link(path_.c_str(), (download_folder + "/" + final_name).c_str()) == 0) return final_name;
       if (errno != EEXIST) check(-1, "cannot store " + final_name);
     }
   }
@@ -212,13 +212,13 @@ class PartFile {
 // A session: a connection and its thread
 // ============================================================================
 
-enum class Role { serve, converse, send_file };
+enum class Role { serve, converse, send_file, knock };
 
 // What the main thread gives to a conversation.
 struct Order {
-  uint64_t ticket = 0;   // of the message; 0 for a mere introduction
-  std::string to = {};   // the id of the peer it is for; empty: whoever is there
-  std::string line = {};
+  uint64_t ticket;   // of the message
+  std::string to;    // the id of the peer it is for; empty: whoever is there
+  std::string line;  // the request
 };
 
 struct Session {
@@ -254,7 +254,6 @@ struct Session {
   // The thread's own.
   Identity peer;                       // who is at the other end, as it says itself
   bool is_introduced = false;          // we to it, on the connection that `link` is
-  bool is_receiving = false;
 
   // ---- For the main thread ----------------------------------------------------------------
 
@@ -284,9 +283,10 @@ struct Session {
     try {
       if (role == Role::serve) serve();
       else if (role == Role::converse) converse();
-      else send_file();
-    } catch (const Refusal& refusal) {
-      failure = refusal.sentence;
+      else if (role == Role::send_file) send_file();
+      else open();
+    } catch (const Reply& no) {
+      failure = no.sentence();
     } catch (const std::exception& error) {
       failure = error.what();
     }
@@ -294,8 +294,7 @@ struct Session {
     if (role == Role::send_file && !failure.empty()) report(Event::Kind::failed, ticket, failure);
     const std::lock_guard lock(mutex);
     closing = true;
-    for (; !orders.empty(); orders.pop_front())
-      if (orders.front().ticket != 0) report(Event::Kind::undelivered, orders.front().ticket, failure);
+    for (; !orders.empty(); orders.pop_front()) report(Event::Kind::undelivered, orders.front().ticket, failure);
     done = true;
     events.wake();
   }
@@ -309,8 +308,8 @@ struct Session {
   // One request, one reply.
   Reply request(const std::string& line, Clock::duration patience = kSilence) {
     link->send(line + "\n");
-    std::string answer;
-    if (!link->read_line(answer, patience)) throw std::runtime_error("the other side closed the connection");
+    if (!link->await(patience)) throw std::runtime_error("the other side closed the connection");
+    const std::string answer = link->read_line();
     const auto reply = Reply::parse(answer);
     if (!reply) throw std::runtime_error("what came is not a reply: " + answer);
     return *reply;
@@ -331,13 +330,7 @@ struct Session {
       link.emplace(Descriptor(check(::socket(AF_INET, SOCK_STREAM, 0), "socket")), cancelled);
     }
     link->connect(target.address);
-    introduce();
-  }
-
-  void introduce() {
-    Identity us = self;
-    us.said_ip = link->local_ip();
-    const auto here = Announcement::parse(demand(Announcement{Verb::hello, us}.format()));
+    const auto here = Announcement::parse(demand(introduction(Verb::hello)));
     if (!here || here->verb != Verb::here) throw std::runtime_error("what answers there is not a peer");
     peer = here->who;
     peer.address = target.address;
@@ -345,9 +338,15 @@ struct Session {
     report(Event::Kind::introduced, 0);
   }
 
+  std::string introduction(Verb verb, const std::string& to = "") const {
+    Identity us = self;
+    us.said_ip = link->local_ip();
+    return Announcement{verb, us, to}.format();
+  }
+
   // The peer we look for, or another one that has its address by now.
   void expect(const std::string& id) const {
-    if (!id.empty() && id != peer.id) throw std::runtime_error("another user is at " + target.address.text() + " now");
+    if (!id.empty() && id != peer.id) throw Reply{false, "other another user is at " + target.address.text() + " now"};
   }
 
   void converse() {
@@ -358,7 +357,7 @@ struct Session {
       closing = orders.empty() || cancelled;
       if (closing) return;
       const Order& next = orders.front();  // a deque moves no element when others join it
-      lock.unlock();                       // or the main thread would wait for the network, too
+      lock.unlock();                       // or the main thread would have to wait for the network, too
       deliver(next);
       lock.lock();
       orders.pop_front();
@@ -370,8 +369,6 @@ struct Session {
   void deliver(const Order& order) {
     for (int attempt = 1;; ++attempt) try {
         if (!is_introduced) open();
-        else if (order.ticket == 0) introduce();
-        if (order.ticket == 0) return;
         expect(order.to);
         const Reply reply = request(order.line);
         return report(reply.ok ? Event::Kind::delivered : Event::Kind::undelivered, order.ticket, reply.sentence());
@@ -388,9 +385,8 @@ struct Session {
       demand(offer.format(), kOfferTime + kSilence);
       report(Event::Kind::started, ticket, offer.name, offer.size);
       send_bytes();
-    } catch (const Refusal& refusal) {
-      link->send("STOP :" + refusal.sentence + "\n");
-      link->finish();
+    } catch (const Reply& ours) {
+      link->finish("STOP :" + ours.sentence());
       throw;
     }
   }
@@ -402,8 +398,8 @@ struct Session {
       if (cancelled) throw kCancelled;
       chunk.resize(static_cast<size_t>(std::min<uint64_t>(kChunk, offer.size - sum.size())));
       const ssize_t got = uninterrupted([&] { return ::read(file.get(), chunk.data(), chunk.size()); });
-      if (got == -1) throw Refusal{"read", "the file cannot be read: " + std::generic_category().message(errno)};
-      if (got == 0) throw Refusal{"shrunk", "the file became shorter while it was sent"};
+      if (got == -1) throw Reply{false, "read the file cannot be read: " + std::generic_category().message(errno)};
+      if (got == 0) throw Reply{false, "shrunk the file became shorter while it was sent"};
       chunk.resize(static_cast<size_t>(got));
       const std::string header = Data{sum.size(), chunk.size()}.format() + "\n";
       sum.add(chunk.data(), chunk.size());
@@ -411,8 +407,8 @@ struct Session {
     }
     char more;
     if (sum.size() == offer.size && ::read(file.get(), &more, 1) == 1)
-      throw Refusal{"grown", "the file grew while it was sent"};
-    const std::string stored = demand(End{sum.size(), sum.value()}.format(), kStoreTime);
+      throw Reply{false, "grown the file grew while it was sent"};
+    const std::string stored = demand(End{sum.size(), sum.value()}.format(), kOfferTime);
     report(Event::Kind::stored, ticket, stored.empty() ? offer.name : stored.substr(1), sum.size(), sum.value());
   }
 
@@ -421,20 +417,18 @@ struct Session {
   void serve() {
     Reply last;
     try {
-      std::string line;
-      while (link->read_line(line, peer.id.empty() ? kSilence : kForsaken)) {
+      while (link->await(peer.id.empty() ? kSilence : kForsaken)) {
         while (!events.wait_for_room(kSlice) && !cancelled) {}
-        link->send(answer(line).format() + "\n");
+        link->send(answer(link->read_line()).format() + "\n");
       }
       return;
-    } catch (const Refusal& refusal) {
-      last = {false, refusal.word + " " + refusal.sentence};
+    } catch (const Reply& no) {
+      last = no;
     } catch (const std::exception& error) {
-      last = {false, std::string("failed ") + error.what()};
+      last.text = std::string("failed ") + error.what();
     }
-    if (is_receiving) report(Event::Kind::failed, ticket, cancelled ? "cancelled" : last.sentence());
-    link->send(last.format() + "\n");
-    link->finish();
+    report(Event::Kind::failed, ticket, cancelled ? "cancelled" : last.sentence());  // if it was about a file
+    link->finish(last.format());
   }
 
   Reply answer(const std::string& line) {
@@ -456,57 +450,55 @@ struct Session {
     peer = caller;
     peer.address.ip = target.address.ip;
     report(Event::Kind::introduced, 0);
-    Identity us = self;
-    us.said_ip = link->local_ip();
-    return {true, Announcement{Verb::here, us, peer.id}.format()};
+    return {true, introduction(Verb::here, peer.id)};
   }
 
   // From the offer to the reply for its last byte. What goes wrong is thrown; serve() tells both users.
   Reply receive_file(const Offer& offered) {
-    is_receiving = true;
     {
       const std::lock_guard lock(mutex);
-      consent = policy;  // anew for each file, and before the user hears of it, lest the answer come first
+      consent = accept_policy;  // anew for each file, and before the user hears of it, lest the answer come first
     }
     report(Event::Kind::offered, ticket, offered.name, offered.size);
     const auto name = safe_file_name(offered.name);
-    if (!name) throw Refusal{"name", "a file cannot be stored under that name"};
-    if (offered.files != 1) throw Refusal{"files", "only one file at a time"};
+    if (!name) throw Reply{false, "name a file cannot be stored under that name"};
+    if (offered.files != 1) throw Reply{false, "files only one file at a time"};
     struct statvfs disk{};
-    const bool is_known = ::statvfs(folder.c_str(), &disk) == 0;
+    const bool is_known = ::statvfs(download_folder.c_str(), &disk) == 0;
     const uint64_t room = uint64_t{disk.f_bavail} * disk.f_frsize;
-    if (is_known && offered.size > room) throw Refusal{"space", "only " + std::to_string(room) + " bytes are free"};
+    if (is_known && offered.size > room) throw Reply{false, "space only " + to_string(room) + " bytes are free"};
     PartFile part(await_consent(*name));
     link->send("OK\n");
     report(Event::Kind::started, ticket, offered.name, offered.size);
     const Cksum sum = receive_bytes(offered.size, part);
     const std::string stored = part.publish();
-    report(Event::Kind::stored, ticket, folder + "/" + stored, sum.size(), sum.value());
-    is_receiving = false;
+    report(Event::Kind::stored, ticket, download_folder + "/" + stored, sum.size(), sum.value());
     return {true, ":" + stored};
   }
 
   // The name under which the user wants it.
   std::string await_consent(const std::string& name) {
-    if (policy == Accept::never) throw Refusal{"declined", "this user accepts no files"};
+    if (accept_policy == Accept::never) throw Reply{false, "declined this user accepts no files"};
     const auto deadline = Clock::now() + kOfferTime;
     std::unique_lock lock(mutex);
     // A thread can wait for a condition variable or for a socket, not for both: so it looks at the socket in turn.
     while (!changed.wait_for(lock, kSlice, [this] { return consent != Accept::ask; })) {
       if (cancelled) throw kCancelled;
-      if (Clock::now() > deadline) throw Refusal{"timeout", "nobody answered the offer within 120 s"};
-      if (link->has_input()) throw Refusal{"early", "an offer has to be answered first; instead came: " + read_part()};
+      if (Clock::now() > deadline) throw Reply{false, "timeout nobody answered the offer within 120 s"};
+      if (!link->has_input()) continue;
+      lock.unlock();  // a lock held while the network is waited for would make the main thread wait, too
+      throw Reply{false, "early an offer has to be answered first; instead came: " + read_part()};
     }
-    if (consent == Accept::never) throw Refusal{"declined", "the user does not want it"};
+    if (consent == Accept::never) throw Reply{false, "declined the user does not want it"};
     return store_as.empty() ? name : store_as;
   }
 
   // The next line of a sender, who may have no more to say than STOP.
   std::string read_part() {
-    std::string line;
-    if (!link->read_line(line, kSilence)) throw std::runtime_error("the sender has gone");
+    if (!link->await(kSilence)) throw std::runtime_error("the sender has gone");
+    const std::string line = link->read_line();
     const auto parsed = Line::parse(line);
-    if (parsed && parsed->verb == "STOP") throw Refusal{"stopped", std::string(parsed->text.value_or("the sender stopped"))};
+    if (parsed && parsed->verb == "STOP") throw Reply{false, "stopped " + std::string(parsed->text.value_or("by the sender"))};
     return line;
   }
 
@@ -519,9 +511,9 @@ struct Session {
       const auto data = parsed ? Data::parse(*parsed) : std::nullopt;
       const auto end = parsed ? End::parse(*parsed) : std::nullopt;
       if (end && end->size == size && sum.size() == size && end->crc == sum.value()) return sum;
-      if (end) throw Refusal{"checksum", "the file did not arrive as it was sent"};
+      if (end) throw Reply{false, "checksum the file did not arrive as it was sent"};
       if (!data || data->offset != sum.size() || data->size > size - sum.size())
-        throw Refusal{"syntax", "DATA or END was expected, with no more bytes than were offered"};
+        throw Reply{false, "syntax DATA or END was expected, with no more bytes than were offered"};
       for (uint64_t left = data->size; left > 0;) {
         if (cancelled) throw kCancelled;
         const size_t got = link->read(bytes.data(), static_cast<size_t>(std::min<uint64_t>(left, bytes.size())));
@@ -563,13 +555,12 @@ void give(const Identity& to, const Order& order) {
 // The main thread's side
 // ============================================================================
 
-void transfer::open(const std::string& download_folder, Accept accept, bool (*is_reached)(uint32_t ip)) {
-  folder = download_folder;
-  policy = accept;
+void transfer::open(bool (*is_reached)(uint32_t ip)) {
   can_reach = is_reached;
   const int on = 1;
-  const std::string port = std::to_string(myself.address.port);
-  listening_socket = Descriptor(check(::socket(AF_INET, SOCK_STREAM, 0), "socket"));
+  const std::string port = to_string(myself.address.port);
+  // A client that gives up between select() and accept() would leave a blocking accept() waiting for the next one.
+  listening_socket = Descriptor(check(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), "socket"));
   const int fd = listening_socket.get();
   // Without SO_REUSEADDR the port of a peer that ended stays taken while its old connections are in TIME_WAIT.
   check(::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), "setsockopt SO_REUSEADDR");
@@ -577,14 +568,16 @@ void transfer::open(const std::string& download_folder, Accept accept, bool (*is
   check(::bind(fd, generic(raw), sizeof raw), "bind TCP port " + port);
   // With SO_REUSEADDR two may bind one port as long as neither listens: here at the latest the second one fails.
   check(::listen(fd, SOMAXCONN), "listen on TCP port " + port);
-  // A client that gives up between select() and accept() would leave a blocking accept() waiting for the next one.
-  check(::fcntl(fd, F_SETFL, O_NONBLOCK), "fcntl O_NONBLOCK");
 }
 
-int transfer::listener() { return listening_socket.get(); }
-bool transfer::can_accept() { return Clock::now() >= accept_after; }
+void transfer::watch(fd_set& readable, int& highest) {
+  if (Clock::now() < accept_after) return;
+  FD_SET(listening_socket.get(), &readable);
+  highest = std::max(highest, listening_socket.get());
+}
 
-void transfer::accept_connection() try {
+void transfer::accept_connection(const fd_set& readable) try {
+  if (!FD_ISSET(listening_socket.get(), &readable)) return;
   sockaddr_in raw{};
   socklen_t length = sizeof raw;
   Descriptor fd(check(uninterrupted([&] { return ::accept(listening_socket.get(), generic(raw), &length); }), "accept"));
@@ -614,7 +607,7 @@ void transfer::send_message(const Identity& to, const std::string& scope, const 
 }
 
 void transfer::knock(const Identity& to) try {
-  give(to, {});
+  start(session_to(to, Role::knock));
 } catch (const std::exception&) {
   // Not to be reached over TCP either. Discovery will see that nothing came of it.
 }
@@ -645,17 +638,13 @@ void transfer::answer(uint64_t ticket, Accept consent, const std::string& store_
 
 void transfer::cancel(uint64_t ticket) {
   for (const auto& s : sessions)
-    if (s->ticket == ticket) s->cancel();
-}
-
-void transfer::cancel_all() {
-  for (const auto& s : sessions) s->cancel();
+    if (ticket == 0 || s->ticket == ticket) s->cancel();
 }
 
 bool transfer::is_sending() {
   return std::any_of(sessions.begin(), sessions.end(), [](const auto& s) {
     const std::lock_guard lock(s->mutex);
-    return s->role == Role::send_file || (!s->orders.empty() && s->orders.back().ticket != 0);
+    return s->role == Role::send_file || !s->orders.empty();
   });
 }
 

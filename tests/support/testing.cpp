@@ -362,6 +362,14 @@ void Socket::send_to(const std::string& ip, int port, const std::string& datagra
   ::sendto(fd_, datagram.data(), datagram.size(), 0, reinterpret_cast<const sockaddr*>(&raw), sizeof raw);
 }
 
+void Socket::meet(const std::string& ip, int port, const std::string& fields) const {
+  send_to(ip, port, "ChatByP2P/1 HELLO " + fields);
+  const std::string answer = datagram();
+  const size_t id = answer.find(" id=");
+  ASSERT_NE(id, std::string::npos) << answer;
+  send_to(ip, port, "ChatByP2P/1 HERE " + fields + " to=" + answer.substr(id + 4, 16));
+}
+
 std::string Socket::line() {
   const auto deadline = in(10);
   size_t end;

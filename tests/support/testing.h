@@ -109,6 +109,8 @@ class Socket {
   Socket accept() const;
   void send(const std::string& bytes) const;
   void send_to(const std::string& ip, int port, const std::string& datagram) const;
+  // Makes this socket a peer that the one at ip:port lists: HELLO, and the answer HERE that it is heard.
+  void meet(const std::string& ip, int port, const std::string& fields) const;
   std::string line();                                // without its LF; "" at the end of the connection
   std::string datagram(double seconds = 10) const;   // "" if none came
   bool is_closed();                                  // by the other side, with nothing more to read, within 15 s
