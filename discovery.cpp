@@ -265,11 +265,19 @@ void sweep(uint32_t network, int bits, uint16_t port) {
     if (mask < 2 || (host != 0 && host != mask)) probes.push_back({(network & ~mask) + host, port});
 }
 
+// Everyone twice: a datagram may be lost, and a peer that starts with us may have opened its port only after our first.
+void repeat_probes() {
+  asked_to_scan = probes.size();
+  const std::deque<Address> once = probes;
+  probes.insert(probes.end(), once.begin(), once.end());
+  scan_ends = Clock::now() + kScanGrace;
+}
+
 // One HELLO of the sweep. Paced, because a probe to an address where nobody is stays in the send buffer for the 3 s
 // that ARP tries: with the default buffer, the 257th in that time makes sendto() block, and the program with it.
 void probe() {
   const Address to = probes.front();
-  // Who was found by broadcast meanwhile need not be asked again, unless the user wants the scan.
+  // Who was found meanwhile need not be asked again, unless the user wants the scan.
   const bool known = !asked_to_scan && std::any_of(heard.begin(), heard.end(), [&](const auto& entry) {
     return entry.second.who.address.ip == to.ip && entry.second.state == User::State::listed;
   });
@@ -350,16 +358,13 @@ void discovery::scan() {
   probes.clear();
   for (const Interface& i : interfaces)
     if (i.ip >> 24 != IN_LOOPBACKNET) sweep(i.ip, __builtin_popcount(i.netmask), kDiscoveryPort);
-  asked_to_scan = probes.size();
-  scan_ends = Clock::now() + kScanGrace;
+  repeat_probes();
 }
 
 void discovery::scan(uint32_t network, int bits, uint16_t port) {
   probes.clear();
   sweep(network, bits, port);
-  asked_to_scan = probes.size();
-  if (bits == 32) probes.resize(kBurst, probes.front());
-  scan_ends = Clock::now() + kScanGrace;
+  repeat_probes();
 }
 
 void discovery::announce() { tell_everyone(Verb::here); }

@@ -70,7 +70,7 @@ TEST(Discovery, KeepsToTheInterfacesThatWereChosen) {
   NEEDS_NAMESPACES();
   Network network(2);
   Process& outside = network.peer(2, "outside");
-  Process& a = network.peer(1, "a", {"--interface", "lo"});
+  Process& a = network.peer(1, "a", {"--interface", "lo", "--port", "25301"});
   Process& b = network.peer(1, "b", {"--interface", "lo"});
   Process& c = network.peer(1, "c", {"--interface", "eth0"});
   a.wait_for("joined b@127.0.0.1:\\d+ lab");
@@ -79,7 +79,7 @@ TEST(Discovery, KeepsToTheInterfacesThatWereChosen) {
   outside.wait_for("joined c@10.77.0.1:\\d+ lab");
   a.say("/msg 10.77.0.2:25253 let me out");
   a.wait_for("failed 10.77.0.2:25253: no usable route.*not delivered: let me out");
-  Socket intruder = Socket::tcp(network, 2, "10.77.0.1", 25253);  // a or b, which listen on lo only
+  Socket intruder = Socket::tcp(network, 2, "10.77.0.1", 25301);  // a, which listens everywhere, but talks on lo only
   EXPECT_TRUE(intruder.is_closed());
   a.say("/scan 10.77.0.2");
   a.wait_for("error: no usable route leads to 10.77.0.2");
