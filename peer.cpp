@@ -335,24 +335,24 @@ const struct Command {
   void (*run)(std::string rest);
 } kCommands[] = {
     {"/list", "", "who is online", list},
-    {"/to", "WHO", "plain lines go to WHO: a name, a number of /list, NAME@IP:PORT or IP:PORT", choose},
-    {"/msg", "WHO TEXT", "one message", message},
-    {"/group", "TEXT", "a message to everyone in your group", message_group},
-    {"/all", "TEXT", "a message to everyone", message_all},
-    {"/send", "WHO PATH", "offer a file", send_file},
-    {"/accept", "N [AS]", "take the file of offer N, under the name AS", accept_file},
-    {"/reject", "N", "do not take it", reject_file},
-    {"/cancel", "N", "end transfer N", cancel_file},
+    {"/to", " WHO", "talk to WHO: a name, a number of /list, NAME@IP:PORT or IP:PORT", choose},
+    {"/msg", " WHO TEXT", "one message", message},
+    {"/group", " TEXT", "a message to everyone in your group", message_group},
+    {"/all", " TEXT", "a message to everyone", message_all},
+    {"/send", " WHO PATH", "offer a file", send_file},
+    {"/accept", " N [AS]", "take the file of offer N, under the name AS", accept_file},
+    {"/reject", " N", "do not take it", reject_file},
+    {"/cancel", " N", "end transfer N", cancel_file},
     {"/transfers", "", "offers and transfers under way", list_transfers},
-    {"/name", "NEW", "change your name", rename},
-    {"/join", "GROUP", "change your group", join},
-    {"/scan", "[TARGET]", "look again; TARGET is ADDRESS, ADDRESS:PORT or NETWORK/BITS", scan},
+    {"/name", " NEW", "change your name", rename},
+    {"/join", " GROUP", "change your group", join},
+    {"/scan", " [TARGET]", "look again; TARGET: ADDRESS, ADDRESS:PORT or NETWORK/BITS", scan},
     {"/help", "", "this list", help},
     {"/quit", "", "finish what is being sent, and leave; twice: leave now", quit},
 };
 
 void help(std::string) {
-  for (const Command& c : kCommands) print("help: " + std::string(c.name) + " " + c.arguments + ": " + c.meaning);
+  for (const Command& c : kCommands) print(std::string("help: ") + c.name + c.arguments + ": " + c.meaning);
   print("help: any other line is a message to whom /to chose; a first // sends one /");
 }
 
@@ -471,7 +471,7 @@ void read_keyboard() {
   else if (!typed.empty()) typed += '\n';  // the end of input ends its last line, too
   for (size_t end; (end = typed.find('\n')) != std::string::npos; typed.erase(0, end + 1)) obey(typed.substr(0, end));
   if (got <= 0) input_ended = leaving = true;
-  if (terminal) std::cout << "> " << std::flush;
+  if (terminal) std::cout << "\r\033[K> " << std::flush;
 }
 
 // Until there is something to do: which descriptors can be read. They were opened first of all, so they are small
