@@ -212,11 +212,12 @@ void hear_datagram(std::string_view text, Address from) {
     known->second.state = User::State::left;
     return;
   }
+  const bool is_new = known == heard.end();
   User* user = hear(who);
   if (!user) return;
   if (said->to == myself.id) confirm(*user);
   // A newcomer: does it hear us? And why does one ask that is listed? Perhaps because our datagrams do not arrive.
-  else if (user->asks == 0 && (known == heard.end() || said->verb == Verb::hello)) ask(*user);
+  else if ((is_new || said->verb == Verb::hello) && Clock::now() - user->last_asked > kHeartbeat) ask(*user);
 }
 
 // ============================================================================

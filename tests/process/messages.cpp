@@ -115,6 +115,7 @@ TEST_F(Messages, AreTriedOnceMoreWhenAKeptConnectionHasDied) {
     ann.wait_for("delivered bob@127.0.0.1:40001: one");
     ann.say("two");
     EXPECT_EQ(first.line(), "MSG number=2 scope=private :two");
+    ann.say("three");
   }  // closed without a reply: did it arrive?
   Socket second = listener.accept();
   second.line();
@@ -122,6 +123,7 @@ TEST_F(Messages, AreTriedOnceMoreWhenAKeptConnectionHasDied) {
   EXPECT_EQ(second.line(), "MSG number=2 scope=private :two");  // the same number: the receiver can tell
   second.send("OK\n");
   ann.wait_for("delivered bob@127.0.0.1:40001: two");
+  EXPECT_EQ(second.line(), "MSG number=3 scope=private :three");  // and nothing has overtaken it
 }
 
 TEST_F(Messages, AreNotShownTwiceWhenTheyArriveTwice) {
@@ -152,6 +154,24 @@ TEST_F(Messages, FailWithASentenceWhenSomebodyElseAnswersAtTheAddress) {
   impostor.send("OK ChatByP2P/1 HERE id=00000000000000ee ip=127.0.0.1 port=40001 name=bob group=lab\n");
   ann.wait_for("failed bob@127.0.0.1:40001: another user is at 127.0.0.1:40001 now; not delivered: secret");
   EXPECT_EQ(impostor.line(), "");
+}
+
+TEST_F(Messages, ToSomeoneWhoHasLeftAreRefusedWithTheReason) {
+  Process& bob = network->peer(0, "bob", {"--port", "25301"});
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("joined bob.*");
+  ann.say("/list");
+  ann.wait_for("users 2");
+  ann.say("/to bob");
+  ann.wait_for("to bob@127.0.0.1:25301");
+  bob.say("/quit");
+  ann.wait_for("left bob@127.0.0.1:25301: said bye");
+  ann.say("hello?");
+  ann.wait_for("error: bob@127.0.0.1:25301 has left; /to WHO chooses another");
+  ann.say("/msg 2 hello?");
+  ann.wait_for("error: nobody called 2 is online; /list shows who is");
+  ann.say("/msg bob@127.0.0.1:25301 hello?");
+  ann.wait_for("error: nobody called bob@127.0.0.1:25301 is online; .*");
 }
 
 TEST_F(Messages, OfAPersonWithOnlyANetcatAreAnswered) {
