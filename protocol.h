@@ -84,8 +84,8 @@ inline char32_t take_character(std::string_view& text) {
 
 // Characters that act on a terminal, or on the order of the text around them, instead of being read.
 inline bool is_control(char32_t c) {
-  return c < 0x20 || (c >= 0x7F && c < 0xA0) || (c >= 0x2028 && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069) ||
-         c == kNotUtf8;
+  return c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0x61C || c == 0x200E || c == 0x200F ||
+         (c >= 0x2028 && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069) || c == kNotUtf8;
 }
 
 inline bool is_blank(char32_t c) {
@@ -167,7 +167,7 @@ struct Address {
 // "10.0.0.7": four decimal parts, nothing else.
 inline std::optional<uint32_t> parse_ip(std::string_view text) {
   in_addr raw{};
-  if (::inet_pton(AF_INET, std::string(text).c_str(), &raw) != 1) return std::nullopt;
+  if (!is_text(text) || ::inet_pton(AF_INET, std::string(text).c_str(), &raw) != 1) return std::nullopt;
   return ntohl(raw.s_addr);
 }
 
