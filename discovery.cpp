@@ -41,6 +41,7 @@ constexpr auto kProbePause = 7ms;      // of the sweep: 143 a second, see probe(
 constexpr auto kScanGrace = 1s;        // left for the last answers
 constexpr int kSweepBits = 22;         // a sweep is at most a /22: 1,022 addresses
 constexpr size_t kMaxUsers = 1024;
+constexpr int kMaxFromOne = 128;  // of one IP address: it shall not crowd out the others
 constexpr int kDatagramsAtOnce = 256;
 constexpr int kSocketBuffer = 1 << 20;  // bytes
 
@@ -120,11 +121,8 @@ bool send(Announcement what, Address to) {
 // To the directed broadcast address of each network. 255.255.255.255 would leave by one interface only, and fail with
 // ENETUNREACH on a host without a default route.
 void broadcast(Verb verb) {
-  for (const Interface& i : interfaces) {
-    Announcement what{verb, myself};
-    what.who.said_ip = i.ip;
-    if (~i.netmask > 1) send_text(what.format(), {i.ip | ~i.netmask, kDiscoveryPort});  // a /31 and a /32 have none
-  }
+  for (const Interface& i : interfaces)
+    if (~i.netmask > 1) send({verb, myself}, {i.ip | ~i.netmask, kDiscoveryPort});  // a /31 and a /32 have none
 }
 
 // By broadcast, and to each besides, where broadcasts are dropped.
@@ -167,7 +165,8 @@ User* hear(const Identity& who) {
       unlist(former, "replaced");
       former.last_heard = {};  // tick() takes it away
     }
-    if (heard.size() >= kMaxUsers) return nullptr;
+    const auto same_ip = [&](const auto& entry) { return entry.second.who.address.ip == who.address.ip; };
+    if (heard.size() >= kMaxUsers || std::count_if(heard.begin(), heard.end(), same_ip) >= kMaxFromOne) return nullptr;
     return &(heard[who.id] = {who, User::State::heard, 0, Clock::now(), {}});
   }
   // A peer on two networks is heard from two addresses, and is one entry: the first address stays until it falls
@@ -259,8 +258,8 @@ void read_interfaces() {
 // Queues the addresses of a network for probe(), all but its own and its broadcast address.
 void sweep(uint32_t network, int bits, uint16_t port) {
   if (bits < kSweepBits)
-    events.push({Event::Kind::told, {}, "note: a scan asks at most 1,022 addresses: of " + Address{network}.ip_text() + "/" +
-                                            to_string(bits) + " only the /22 around it; /scan NETWORK/22 asks another"});
+    events.push({Event::Kind::told, {}, "note: a scan asks at most 1,022 addresses, of " + Address{network}.ip_text() +
+                                            "/" + to_string(bits) + " the /22 around it; /scan NETWORK/22 asks more"});
   const uint32_t mask = bits == 32 ? 0 : ~uint32_t{0} >> std::max(bits, kSweepBits);  // of the host part
   for (uint32_t host = 0; host <= mask; ++host)
     if (mask < 2 || (host != 0 && host != mask)) probes.push_back({(network & ~mask) + host, port});
@@ -269,8 +268,7 @@ void sweep(uint32_t network, int bits, uint16_t port) {
 // Everyone twice: a datagram may be lost, and a peer that starts with us may have opened its port only after our first.
 void repeat_probes() {
   asked_to_scan = probes.size();
-  const std::deque<Address> once = probes;
-  probes.insert(probes.end(), once.begin(), once.end());
+  for (size_t i = 0; i < *asked_to_scan; ++i) probes.push_back(Address(probes[i]));
   scan_ends = Clock::now() + kScanGrace;
 }
 
@@ -301,11 +299,8 @@ void discovery::open() {
   next_heartbeat = heartbeat_to_come();
 }
 
-void discovery::watch(fd_set& readable, int& highest) {
-  for (const int fd : {shared_socket.get(), own_socket.get()}) {
-    FD_SET(fd, &readable);
-    highest = std::max(highest, fd);
-  }
+void discovery::watch(fd_set& readable) {
+  for (const int fd : {shared_socket.get(), own_socket.get()}) FD_SET(fd, &readable);
 }
 
 void discovery::receive(const fd_set& readable) {
@@ -371,10 +366,14 @@ void discovery::scan(uint32_t network, int bits, uint16_t port) {
 void discovery::announce() { tell_everyone(Verb::here); }
 void discovery::leave() { tell_everyone(Verb::bye); }
 
-// A datagram shows by its source who owns the port; over TCP it is only said. So it cannot oust one who is alive.
+// A datagram shows by its source who owns the port; over TCP it is only said. So it changes nothing about one who is
+// alive, and cannot oust it.
 void discovery::heard_over_tcp(const Identity& who) {
-  for (const auto& [id, user] : heard)
-    if (id != who.id && user.who.address == who.address && Clock::now() - user.last_heard < kOverdue) return;
+  for (auto& [id, user] : heard) {
+    if (!(user.who.address == who.address) || Clock::now() - user.last_heard > kOverdue) continue;
+    if (id == who.id) confirm(user);
+    return;
+  }
   if (User* user = hear(who)) confirm(*user);
 }
 
@@ -397,7 +396,7 @@ uint32_t discovery::own_ip() {
 std::optional<uint32_t> discovery::source_for(uint32_t ip) {
   for (const Interface& i : interfaces)
     if ((i.ip & i.netmask) == (ip & i.netmask)) return i.ip;
-  const Descriptor fd(check(::socket(AF_INET, SOCK_DGRAM, 0), "socket"));
+  const Descriptor fd(::socket(AF_INET, SOCK_DGRAM, 0));  // without one, no route, and the program goes on
   sockaddr_in raw = Address{ip, kDiscoveryPort}.to_sockaddr();
   if (::connect(fd.get(), generic(raw), sizeof raw) == -1) return std::nullopt;
   const uint32_t source = local_address(fd.get()).ip;

@@ -6,8 +6,8 @@
 // Only the main thread runs here, and only it touches the list of users and the screen. What the threads of connections
 // have to say comes out of the event queue, one event at a time, in handle(). docs/interface.md has every line printed.
 //
-// Left out on purpose, for now: a line editor. A terminal that stands still (Ctrl-S) stops the program with it; a larger
-// program would give the screen a thread of its own.
+// Left out on purpose, for now: a line editor. A terminal that stands still (Ctrl-S) stops the program with it; a
+// larger program would give the screen a thread of its own.
 
 #include <net/if.h>
 #include <signal.h>
@@ -129,7 +129,11 @@ std::optional<Identity> listed(const std::string& id) {
 }
 
 // Somebody under the name that the list has: a conversation may have begun under an older one.
-std::string label(const Identity& who) { return listed(who.id).value_or(who).label(); }
+// Anyone can claim an id, though; its address he cannot.
+std::string label(const Identity& who) {
+  const auto user = listed(who.id);
+  return (user && user->address == who.address ? *user : who).label();
+}
 
 Identity own_entry() {
   Identity own = myself;
@@ -178,8 +182,9 @@ void list(std::string) {
   numbered.clear();
   for (const Identity& user : all) {
     numbered.push_back(user.id);
+    const std::string said = user.said_ip == user.address.ip ? "" : " says " + Address{user.said_ip}.ip_text();
     print("user " + to_string(numbered.size()) + (user.id == myself.id ? " * " : " - ") + user.name + " " + user.group +
-          " " + user.address.text() + (user.said_ip == user.address.ip ? "" : " says " + Address{user.said_ip}.ip_text()));
+          " " + user.address.text() + said);
   }
   print("users " + to_string(all.size()));
 }
@@ -190,15 +195,12 @@ void choose(std::string who) {
 }
 
 void introduce_as(const std::string& name, const std::string& group) {
-  if (!is_name(name) || !is_name(group)) fail("a name or group is 1 to 32 characters without blanks or control characters");
+  if (!is_name(name) || !is_name(group)) fail("a name or group is 1 to 32 characters without blanks");
   myself.name = name;
   myself.group = group;
   discovery::announce();
   print("you " + own_entry().label() + " " + group);
 }
-
-void rename(std::string name) { introduce_as(name, myself.group); }
-void join(std::string group) { introduce_as(myself.name, group); }
 
 void scan(std::string where) {
   if (where.empty()) return discovery::scan();
@@ -226,7 +228,8 @@ void settle(const Event& event) {
   if (missed) post.missed += (post.missed.empty() ? "; not reached: " : ", ") + who;
   undelivered |= missed;
   if (--post.open > 0) return;
-  if (post.scope != "private") print("delivered " + to_string(post.reached) + " of " + to_string(post.total) + post.missed);
+  const std::string reached = to_string(post.reached) + " of " + to_string(post.total);
+  if (post.scope != "private") print("delivered " + reached + post.missed);
   posts.erase(event.ticket);
 }
 
@@ -263,9 +266,6 @@ void send_to_many(const std::string& scope, const std::string& text) {
   send(scope, text, to);
 }
 
-void message_group(std::string text) { send_to_many("group", text); }
-void message_all(std::string text) { send_to_many("all", text); }
-
 // ---- Files --------------------------------------------------------------------
 
 void print_file(uint64_t number, const File& file, const std::string& detail = "") {
@@ -300,10 +300,6 @@ void answer(std::string rest, Accept consent) {
   transfer::answer(file.ticket, consent, rest);
 }
 
-void accept_file(std::string rest) { answer(rest, Accept::always); }
-void reject_file(std::string rest) { answer(next_word(rest), Accept::never); }
-void cancel_file(std::string rest) { transfer::cancel(take_file(rest).ticket); }
-
 void list_transfers(std::string) {
   for (const auto& [number, file] : files) print_file(number, file);
   print("transfers " + to_string(files.size()));
@@ -311,7 +307,7 @@ void list_transfers(std::string) {
 
 // A transfer has begun, or has ended, well or badly.
 void update_file(const Event& event) {
-  const auto found = std::find_if(files.begin(), files.end(), [&](auto& entry) { return entry.second.ticket == event.ticket; });
+  const auto found = std::find_if(files.begin(), files.end(), [&](auto& f) { return f.second.ticket == event.ticket; });
   if (found == files.end()) return;
   auto& [number, file] = *found;
   const bool sends = file.direction == "send", failed = event.kind == Event::Kind::failed;
@@ -337,15 +333,15 @@ const struct Command {
     {"/list", "", "who is online", list},
     {"/to", " WHO", "talk to WHO: a name, a number of /list, NAME@IP:PORT or IP:PORT", choose},
     {"/msg", " WHO TEXT", "one message", message},
-    {"/group", " TEXT", "a message to everyone in your group", message_group},
-    {"/all", " TEXT", "a message to everyone", message_all},
+    {"/group", " TEXT", "a message to everyone in your group", [](std::string text) { send_to_many("group", text); }},
+    {"/all", " TEXT", "a message to everyone", [](std::string text) { send_to_many("all", text); }},
     {"/send", " WHO PATH", "offer a file", send_file},
-    {"/accept", " N [AS]", "take the file of offer N, under the name AS", accept_file},
-    {"/reject", " N", "do not take it", reject_file},
-    {"/cancel", " N", "end transfer N", cancel_file},
+    {"/accept", " N [AS]", "take the file of offer N, as AS", [](std::string rest) { answer(rest, Accept::always); }},
+    {"/reject", " N", "do not take it", [](std::string rest) { answer(next_word(rest), Accept::never); }},
+    {"/cancel", " N", "end transfer N", [](std::string rest) { transfer::cancel(take_file(rest).ticket); }},
     {"/transfers", "", "offers and transfers under way", list_transfers},
-    {"/name", " NEW", "change your name", rename},
-    {"/join", " GROUP", "change your group", join},
+    {"/name", " NEW", "change your name", [](std::string name) { introduce_as(name, myself.group); }},
+    {"/join", " GROUP", "change your group", [](std::string group) { introduce_as(myself.name, group); }},
     {"/scan", " [TARGET]", "look again; TARGET: ADDRESS, ADDRESS:PORT or NETWORK/BITS", scan},
     {"/help", "", "this list", help},
     {"/quit", "", "finish what is being sent, and leave; twice: leave now", quit},
@@ -366,7 +362,8 @@ void obey(std::string line) {
   try {
     if (leaving && name != "/quit") fail("leaving; /quit again does not wait");
     if (is_text) return say(line.substr(line[0] == '/' ? 1 : 0));
-    const auto command = std::find_if(std::begin(kCommands), std::end(kCommands), [&](auto& c) { return c.name == name; });
+    const auto is_meant = [&](const Command& command) { return command.name == name; };
+    const auto command = std::find_if(std::begin(kCommands), std::end(kCommands), is_meant);
     if (command == std::end(kCommands)) fail("unknown command " + name + "; /help lists them");
     command->run(rest);
   } catch (const std::exception& error) {
@@ -433,7 +430,8 @@ void catch_signals() {
 void prepare_folder() {
   ::mkdir(download_folder.c_str(), 0777);
   if (::access(download_folder.c_str(), W_OK | X_OK) == 0) return;
-  const std::string why = "files cannot be stored in " + download_folder + ": " + std::generic_category().message(errno);
+  const std::string reason = std::generic_category().message(errno);
+  const std::string why = "files cannot be stored in " + download_folder + ": " + reason;
   if (download_folder != "downloads") throw UsageError(why);
   print("note: " + why + "; choose another folder with --dir");
 }
@@ -475,17 +473,17 @@ void read_keyboard() {
 }
 
 // Until there is something to do: which descriptors can be read. They were opened first of all, so they are small
-// numbers: one of FD_SETSIZE (1,024) or more would make FD_SET() write outside its array, without a word.
+// numbers: one of FD_SETSIZE (1,024) or more would make FD_SET() write outside its array, without a word. select()
+// overwrites its set and, on Linux, its timeout: both are made anew each time.
 fd_set wait() {
   fd_set readable;
   FD_ZERO(&readable);
-  int highest = events.descriptor();
   FD_SET(events.descriptor(), &readable);
-  discovery::watch(readable, highest);
-  transfer::watch(readable, highest);
+  discovery::watch(readable);
+  transfer::watch(readable);
   if (reads_commands()) FD_SET(STDIN_FILENO, &readable);
   timeval timeout{0, std::chrono::duration_cast<std::chrono::microseconds>(discovery::pause()).count()};
-  if (::select(highest + 1, &readable, nullptr, nullptr, &timeout) != -1) return readable;
+  if (::select(FD_SETSIZE, &readable, nullptr, nullptr, &timeout) != -1) return readable;
   if (errno != EINTR) check(-1, "select");
   FD_ZERO(&readable);  // after an error the set means nothing
   return readable;
@@ -511,7 +509,10 @@ int main(int argc, char** argv) try {
   }
   discovery::leave();
   transfer::cancel();  // some connections have last words to say
-  for (; transfer::is_open(); std::this_thread::sleep_for(1ms)) handle_events();
+  for (const auto end = Clock::now() + 1s; transfer::is_open() && Clock::now() < end; std::this_thread::sleep_for(1ms))
+    handle_events();
+  transfer::close();
+  handle_events();
   return undelivered && !::isatty(STDIN_FILENO) ? 1 : 0;
 } catch (const UsageError& error) {
   std::cerr << "peer: " << printable(error.what()) << '\n';

@@ -89,7 +89,8 @@ inline bool is_control(char32_t c) {
 }
 
 inline bool is_blank(char32_t c) {
-  return c == ' ' || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200B) || c == 0x202F || c == 0x205F || c == 0x3000;
+  return c == ' ' || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200B) || c == 0x202F || c == 0x205F ||
+         c == 0x3000 || c == 0xFEFF;
 }
 
 // UTF-8 without control characters; TAB is the one exception.
@@ -117,7 +118,7 @@ inline std::string printable(std::string_view text) {
     const char32_t c = take_character(text);
     const std::string_view bytes = before.substr(0, before.size() - text.size());
     if (!is_control(c) || c == '\t') shown += bytes;
-    else for (const char byte : bytes) shown += {'\\', 'x', kHex[static_cast<unsigned char>(byte) >> 4], kHex[byte & 15]};
+    else for (const char b : bytes) shown += {'\\', 'x', kHex[static_cast<unsigned char>(b) >> 4], kHex[b & 15]};
   }
   return shown;
 }
@@ -222,7 +223,7 @@ struct Identity {
   std::string id;    // 16 hexadecimal digits; empty: whoever is at the address
   std::string name, group;
   Address address;   // where it can be reached, over UDP and TCP
-  uint32_t said_ip;  // and the IP address that it believes it has, which may be another one
+  uint32_t said_ip = 0;  // and the IP address that it believes it has, which may be another one
 
   std::string label() const { return (name.empty() ? "" : name + "@") + address.text(); }  // never ambiguous
   static bool is_id(std::string_view text) {
@@ -255,7 +256,8 @@ struct Announcement {
     const auto verb = std::find(std::begin(kVerbs), std::end(kVerbs), line->verb);
     const auto ip = parse_ip(line->field("ip"));
     const auto port = line->number("port", UINT16_MAX);
-    const std::string id(line->field("id")), name(line->field("name")), group(line->field("group")), to(line->field("to"));
+    const std::string id(line->field("id")), to(line->field("to"));
+    const std::string name(line->field("name")), group(line->field("group"));
     if (verb == std::end(kVerbs) || !ip || port.value_or(0) == 0 || !Identity::is_id(id)) return std::nullopt;
     if (!is_name(name) || !is_name(group) || !(to.empty() || Identity::is_id(to))) return std::nullopt;
     const Identity who{id, name, group, {*ip, static_cast<uint16_t>(*port)}, *ip};
@@ -368,7 +370,7 @@ inline std::optional<std::string> safe_file_name(std::string_view path) {
 // behind it. Too long a name loses the last characters before its ending.
 inline std::string numbered_name(const std::string& name, unsigned n, const std::string& suffix = "") {
   size_t dot = std::min(name.rfind('.'), name.size());
-  if (n == 0 || dot == 0 || name.size() - dot > 32) dot = name.size();
+  if (dot == 0 || name.size() - dot > 32) dot = name.size();
   std::string stem = name.substr(0, dot);
   const std::string ending = (n == 0 ? "" : " (" + std::to_string(n) + ")") + name.substr(dot) + suffix;
   while (stem.size() + ending.size() > kMaxFileName) {
@@ -566,7 +568,7 @@ namespace discovery {
 
 // Opens the shared port and our own, myself.address.port; std::system_error where the latter is taken.
 void open();
-void watch(fd_set& readable, int& highest);            // adds its sockets
+void watch(fd_set& readable);                          // adds its sockets
 void receive(const fd_set& readable);                  // reads what came in
 void tick();                                           // does what is due: heartbeats, questions, probes, expiry
 Clock::duration pause();                               // how long it may be until the next tick()
@@ -590,7 +592,7 @@ namespace transfer {
 // Listens on myself.address.port; std::system_error where it is taken. `can_reach` says whether an IP address is
 // reached through the interfaces that we may use.
 void open(bool (*can_reach)(uint32_t ip));
-void watch(fd_set& readable, int& highest);  // adds its listening socket
+void watch(fd_set& readable);     // adds its listening socket
 void accept_connection(const fd_set& readable);
 
 void knock(const Identity& to);   // introduces us over TCP, where it can be reached
@@ -603,6 +605,7 @@ bool is_repeat(const Event& message);  // its number is one that this sender has
 bool is_sending();                // messages or files of ours are on their way
 bool is_open();                   // there are connections
 void reap();                      // joins the threads that have ended
+void close();                     // ends them all, now
 
 }  // namespace transfer
 

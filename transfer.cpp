@@ -39,6 +39,7 @@ constexpr auto kOfferTime = 120s;      // to accept or reject a file, and to bri
 constexpr auto kSlice = 250ms;         // between two looks at `cancelled`
 constexpr size_t kMaxAccepted = 512;
 constexpr size_t kMaxAcceptedFromOne = 128;
+constexpr int kMaxKnocks = 32;
 constexpr size_t kChunk = 256 * 1024;  // bytes of a file in one DATA
 
 const Reply kCancelled{false, "cancelled the other user has cancelled it"};
@@ -58,11 +59,11 @@ std::map<std::pair<std::string, uint32_t>, uint64_t> last_number;  // by the sen
 // A thread may block: that is what it is for. SO_RCVTIMEO and SO_SNDTIMEO see to it that no call blocks for longer than
 // kSlice, so that between two tries it can look at the clock and at `cancelled`.
 //
-// What fails is thrown: an exception where the connection is of no more use, a Reply (a NO) where the other side can and
-// should be told why we end it.
+// What fails is thrown: an exception where the connection is of no more use, a Reply (a NO) where the other side can
+// and should be told why we end it.
 class Connection {
  public:
-  Connection(Descriptor socket, const std::atomic<bool>& cancelled) : socket_(std::move(socket)), cancelled_(cancelled) {
+  Connection(Descriptor fd, const std::atomic<bool>& cancelled) : socket_(std::move(fd)), cancelled_(cancelled) {
     // Nagle's algorithm holds a small segment back until the one before is acknowledged, and the other side delays
     // that acknowledgement: 44 ms for a reply instead of 0.06.
     const int on = 1;
@@ -78,8 +79,8 @@ class Connection {
   void connect(Address to) const {
     sockaddr_in raw = to.to_sockaddr();
     limit(SO_SNDTIMEO, kConnectTime);
-    const int result = ::connect(socket_.get(), generic(raw), sizeof raw);
-    if (result == -1 && errno == EINPROGRESS) errno = ETIMEDOUT;
+    const int result = uninterrupted([&] { return ::connect(socket_.get(), generic(raw), sizeof raw); });
+    if (result == -1 && (errno == EINPROGRESS || errno == EALREADY)) errno = ETIMEDOUT;
     check(result, "cannot connect to " + to.text());
     limit(SO_SNDTIMEO, kSlice);
   }
@@ -119,8 +120,8 @@ class Connection {
     for (const auto deadline = Clock::now() + kSilence;;) {
       const LineStatus status = take_line(buffer_, line);
       if (status == LineStatus::too_long) throw Reply{false, "long a line has at most 4096 bytes"};
-      if (status == LineStatus::whole && !is_text(line)) throw Reply{false, "text a line is UTF-8 without control characters"};
-      if (status == LineStatus::whole) return line;
+      if (status == LineStatus::whole && is_text(line)) return line;
+      if (status == LineStatus::whole) throw Reply{false, "text a line is UTF-8 without control characters"};
       const size_t got = receive(bytes.data(), bytes.size(), 0, deadline);
       if (got == 0) throw std::runtime_error("the connection ended in the middle of a line");
       buffer_.append(bytes.data(), got);
@@ -368,7 +369,7 @@ struct Session {
   // truth; TCP itself has tried more than once. The receiver can tell by the number, should it get the message twice.
   void deliver(const Order& order) {
     for (int attempt = 1;; ++attempt) try {
-        if (!is_introduced) open();
+        if (!is_introduced || link->has_input()) open();  // input that nobody asked for is the end of the connection
         expect(order.to);
         const Reply reply = request(order.line);
         return report(reply.ok ? Event::Kind::delivered : Event::Kind::undelivered, order.ticket, reply.sentence());
@@ -415,20 +416,20 @@ struct Session {
   // ---- Answering: the connection was opened to us --------------------------------------------
 
   void serve() {
-    Reply last;
-    try {
-      while (link->await(peer.id.empty() ? kSilence : kForsaken)) {
+    while (link->await(peer.id.empty() ? kSilence : kForsaken)) try {
         while (!events.wait_for_room(kSlice) && !cancelled) {}
         link->send(answer(link->read_line()).format() + "\n");
+      } catch (const Reply& no) {
+        return refuse(no);
+      } catch (const std::exception& error) {
+        return refuse({false, std::string("failed ") + error.what()});
       }
-      return;
-    } catch (const Reply& no) {
-      last = no;
-    } catch (const std::exception& error) {
-      last.text = std::string("failed ") + error.what();
-    }
-    report(Event::Kind::failed, ticket, cancelled ? "cancelled" : last.sentence());  // if it was about a file
-    link->finish(last.format());
+  }
+
+  // The last reply of a connection. It ends a transfer, too, if there was one.
+  void refuse(const Reply& no) {
+    report(Event::Kind::failed, ticket, cancelled ? "cancelled" : no.sentence());
+    link->finish(no.format());
   }
 
   Reply answer(const std::string& line) {
@@ -447,6 +448,7 @@ struct Session {
 
   Reply greet(const Identity& caller) {
     if (caller.id == self.id) return {false, "self you are talking to yourself"};
+    if (!peer.id.empty() && caller.id != peer.id) throw Reply{false, "other a connection has one user"};
     peer = caller;
     peer.address.ip = target.address.ip;
     report(Event::Kind::introduced, 0);
@@ -487,7 +489,8 @@ struct Session {
       if (Clock::now() > deadline) throw Reply{false, "timeout nobody answered the offer within 120 s"};
       if (!link->has_input()) continue;
       lock.unlock();  // a lock held while the network is waited for would make the main thread wait, too
-      throw Reply{false, "early an offer has to be answered first; instead came: " + read_part()};
+      read_part();    // a STOP, perhaps
+      throw Reply{false, "early an offer has to be answered before anything else comes"};
     }
     if (consent == Accept::never) throw Reply{false, "declined the user does not want it"};
     return store_as.empty() ? name : store_as;
@@ -498,7 +501,7 @@ struct Session {
     if (!link->await(kSilence)) throw std::runtime_error("the sender has gone");
     const std::string line = link->read_line();
     const auto parsed = Line::parse(line);
-    if (parsed && parsed->verb == "STOP") throw Reply{false, "stopped " + std::string(parsed->text.value_or("by the sender"))};
+    if (parsed && parsed->verb == "STOP") throw Reply{false, "stopped " + std::string(parsed->text.value_or("it"))};
     return line;
   }
 
@@ -570,17 +573,16 @@ void transfer::open(bool (*is_reached)(uint32_t ip)) {
   check(::listen(fd, SOMAXCONN), "listen on TCP port " + port);
 }
 
-void transfer::watch(fd_set& readable, int& highest) {
-  if (Clock::now() < accept_after) return;
-  FD_SET(listening_socket.get(), &readable);
-  highest = std::max(highest, listening_socket.get());
+void transfer::watch(fd_set& readable) {
+  if (Clock::now() >= accept_after) FD_SET(listening_socket.get(), &readable);
 }
 
 void transfer::accept_connection(const fd_set& readable) try {
   if (!FD_ISSET(listening_socket.get(), &readable)) return;
   sockaddr_in raw{};
   socklen_t length = sizeof raw;
-  Descriptor fd(check(uninterrupted([&] { return ::accept(listening_socket.get(), generic(raw), &length); }), "accept"));
+  const int result = uninterrupted([&] { return ::accept(listening_socket.get(), generic(raw), &length); });
+  Descriptor fd(check(result, "accept"));
   const Identity from{"", "", "", Address::from_sockaddr(raw), 0};
   if (!can_reach(from.address.ip)) return;
   size_t accepted = 0, from_one = 0;
@@ -607,6 +609,9 @@ void transfer::send_message(const Identity& to, const std::string& scope, const 
 }
 
 void transfer::knock(const Identity& to) try {
+  // Whoever floods us with names of peers that do not answer shall not cost us a thread for each.
+  const auto knocks = std::count_if(sessions.begin(), sessions.end(), [](auto& s) { return s->role == Role::knock; });
+  if (knocks >= kMaxKnocks) return;
   start(session_to(to, Role::knock));
 } catch (const std::exception&) {
   // Not to be reached over TCP either. Discovery will see that nothing came of it.
@@ -659,6 +664,7 @@ bool transfer::is_repeat(const Event& event) {
 }
 
 bool transfer::is_open() { return !sessions.empty(); }
+void transfer::close() { sessions.clear(); }
 
 void transfer::reap() {
   const auto ended = [](const auto& s) { return s->done.load(); };

@@ -239,5 +239,5 @@ TEST(Discovery, ScansOneAddressOrANetworkAndTellsTheEnd) {
   ann.wait_for("joined cleo.*");
   ann.wait_for("scanned 6 addresses; 2 users online");
   ann.say("/scan 10.77.0.0/8");
-  ann.wait_for("note: a scan asks at most 1,022 addresses: .*");
+  ann.wait_for("note: a scan asks at most 1,022 addresses, of 10.77.0.0/8 the /22 around it; .*");
 }

@@ -79,7 +79,8 @@ TEST(Text, KnowsWhatSteersATerminalAndWhatIsBlank) {
     return std::any_of(ranges.begin(), ranges.end(), [c](auto range) { return range.first <= c && c <= range.second; });
   };
   for (char32_t c = 0; c <= 0x3100; ++c) {
-    const bool control = among(c, {{0, 0x1F}, {0x7F, 0x9F}, {0x61C, 0x61C}, {0x200E, 0x200F}, {0x2028, 0x202E}, {0x2066, 0x2069}});
+    const bool control = among(c, {{0, 0x1F}, {0x7F, 0x9F}, {0x61C, 0x61C}, {0x200E, 0x200F}, {0x2028, 0x202E},
+                                   {0x2066, 0x2069}});
     const bool blank = among(c, {{' ', ' '}, {0xA0, 0xA0}, {0x1680, 0x1680}, {0x2000, 0x200B}, {0x202F, 0x202F},
                                  {0x205F, 0x205F}, {0x3000, 0x3000}});
     EXPECT_TRUE(is_control(c) == control && is_blank(c) == blank) << static_cast<uint32_t>(c);
@@ -90,7 +91,7 @@ TEST(Text, KnowsWhatSteersATerminalAndWhatIsBlank) {
 TEST(Text, MayHaveBlanksTabsAndEveryScriptButNoControlCharacters) {
   for (const std::string& good : {""s, " "s, "a\tb"s, "你好，\u3000世界"s, kFamily, "שלום"s, "\\x1b"s})
     EXPECT_TRUE(is_text(good) && printable(good) == good) << good;
-  for (const std::string& bad : {"a\0b"s, "\x1B[2J"s, "a\nb"s, "a\r"s, "\x7F"s, "\u009B2J"s, "\u202Egpj.exe"s, "\u2066"s})
+  for (const std::string& bad : {"a\0b"s, "\x1B[2J"s, "\n"s, "\r"s, "\x7F"s, "\u009B2J"s, "\u202Egpj.exe"s, "\u2066"s})
     EXPECT_FALSE(is_text(bad)) << printable(bad);
   EXPECT_EQ(printable("a\0\n\r\x1B[2J\t\x7F"s), "a\\x00\\x0a\\x0d\\x1b[2J\t\\x7f");
   EXPECT_EQ(printable("\u009B\u202E\u2066\xFF\x80!"), "\\xc2\\x9b\\xe2\\x80\\xae\\xe2\\x81\\xa6\\xff\\x80!");
@@ -137,6 +138,7 @@ TEST(Addresses, AreFourDecimalPartsAndAPort) {
                                 "1.2.3.256", "010.0.0.1", "10.0.0.01", "1.2.3.4x", "1.2.3.4 ", " 1.2.3.4", "1.2.3.-4",
                                 "0xA.0.0.1", "167772167", "1.2.3.4/24", "1.2.3.4\n", "::1", "localhost"})
     EXPECT_FALSE(parse_ip(bad) || parse_address(bad + ":25253")) << bad;
+  EXPECT_FALSE(parse_ip("1.2.3.4\0"s) || parse_ip("1.2.3.4\0x"s) || parse_address("1.2.3.4\0x:25253"s));
   EXPECT_EQ(parse_address("10.0.0.7:1"), (Address{0x0A000007, 1}));
   EXPECT_EQ(parse_address("10.0.0.7:65535"), (Address{0x0A000007, 65535}));
   for (const std::string bad : {"", ":", ":0", ":65536", ":-1", ":+1", ": 1", ":1 ", ":1:2", "::1", ":x", " 1"})
@@ -267,7 +269,7 @@ TEST(Requests, OfAScopeThatIsNotKnownAreReadAsPrivate) {
 }
 
 TEST(Replies, AreOkOrNoAWordAndASentence) {
-  for (const std::string& line : {"OK"s, "OK two words"s, "OK " + kHello, "NO"s, "NO busy"s, "NO space is low"s}) {
+  for (const std::string& line : {"OK"s, "OK two words"s, "OK " + kHello, "NO busy"s, "NO space is low"s}) {
     const auto reply = Reply::parse(line);
     ASSERT_TRUE(reply) << line;
     EXPECT_EQ(reply->format(), line);
