@@ -30,7 +30,8 @@ namespace {
 constexpr auto kHeartbeat = 5s;        // give or take kJitter
 constexpr auto kJitter = 500ms;
 constexpr auto kOverdue = 6s;          // not heard for so long: ask
-constexpr auto kSilence = 15s;         // three heartbeats: gone
+constexpr auto kSilent = 10s;          // and asked since it was overdue: another may have its id, or its address
+constexpr auto kGone = 15s;            // not heard for three heartbeats
 constexpr auto kAskEvery = 500ms;
 constexpr int kMaxAsks = 24;           // unanswered: whatever we hear of it, it does not hear us
 constexpr int kKnockAt = 4;            // every fourth question goes over TCP
@@ -102,20 +103,17 @@ bool is_ours(uint32_t ip) {
   return std::any_of(interfaces.begin(), interfaces.end(), [&](const Interface& i) { return i.ip == ip; });
 }
 
-// False where it did not fit the buffer just now. Every other failure is a datagram lost, as any may be: an interface
-// that has just gone, a firewall that says EPERM.
-bool send_text(const std::string& text, Address to) {
+// A failure is a datagram lost, as any may be: the send buffer is full, an interface has gone, a firewall says EPERM.
+void send_text(const std::string& text, Address to) {
   sockaddr_in raw = to.to_sockaddr();
-  const ssize_t sent = uninterrupted(
-      [&] { return ::sendto(own_socket.get(), text.data(), text.size(), MSG_DONTWAIT, generic(raw), sizeof raw); });
-  return sent != -1 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS);
+  ::sendto(own_socket.get(), text.data(), text.size(), MSG_DONTWAIT, generic(raw), sizeof raw);
 }
 
-bool send(Announcement what, Address to) {
+void send(Announcement what, Address to) {
   const auto source = discovery::source_for(to.ip);
-  if (!source) return true;  // nowhere to send it to, now or later
+  if (!source) return;  // no usable route leads there
   what.who.said_ip = *source;
-  return send_text(what.format(), to);
+  send_text(what.format(), to);
 }
 
 // To the directed broadcast address of each network. 255.255.255.255 would leave by one interface only, and fail with
@@ -123,12 +121,6 @@ bool send(Announcement what, Address to) {
 void broadcast(Verb verb) {
   for (const Interface& i : interfaces)
     if (~i.netmask > 1) send({verb, myself}, {i.ip | ~i.netmask, kDiscoveryPort});  // a /31 and a /32 have none
-}
-
-// By broadcast, and to each besides, where broadcasts are dropped.
-void tell_everyone(Verb verb) {
-  broadcast(verb);
-  for (const auto& [id, user] : heard) send({verb, myself}, user.who.address);
 }
 
 // ============================================================================
@@ -139,7 +131,7 @@ void ask(User& user) {
   user.last_asked = Clock::now();
   // A firewall may let TCP pass where UDP is dropped, in either direction.
   if (++user.asks % kKnockAt == 0) events.push({Event::Kind::unheard, user.who});
-  else send({Verb::hello, myself}, user.who.address);
+  else send({Verb::hello, myself, "", !is_ours(user.who.address.ip)}, user.who.address);
 }
 
 // It hears us: this is what makes it one of the list.
@@ -172,7 +164,7 @@ User* hear(const Identity& who) {
   // A peer on two networks is heard from two addresses, and is one entry: the first address stays until it falls
   // silent. By the same rule nobody can take over the entry of a peer that is alive by claiming its id.
   User& user = found->second;
-  if (!(user.who.address == who.address) && Clock::now() - user.last_heard < kOverdue) return nullptr;
+  if (!(user.who.address == who.address) && Clock::now() - user.last_heard < kSilent) return nullptr;
   user.last_heard = Clock::now();
   const Identity before = std::exchange(user.who, who);
   if (user.state == User::State::listed && (before.label() != who.label() || before.group != who.group))
@@ -226,7 +218,7 @@ void hear_datagram(std::string_view text, Address from) {
 void look_after(User& user) {
   const auto now = Clock::now();
   if (user.state == User::State::left) return;
-  if (now - user.last_heard > kSilence) return unlist(user, "silent for 15 s");
+  if (now - user.last_heard > kGone) return unlist(user, "silent for 15 s");
   // We hear it, but nothing that we sent has reached it: a list with it on would promise what cannot work.
   const bool is_overdue = now - user.last_heard > kOverdue;
   if (user.asks >= kMaxAsks && !is_overdue) unlist(user, "does not hear us");
@@ -251,11 +243,12 @@ void read_interfaces() {
   ::freeifaddrs(list);
   if (now == interfaces) return;
   interfaces = std::move(now);
+  const auto asked = asked_to_scan;
   discovery::scan();
-  asked_to_scan.reset();  // nobody asked for this one, so nobody is told of its end
+  asked_to_scan = asked;  // nobody has asked for this one, so nobody is told of its end
 }
 
-// Queues the addresses of a network for probe(), all but its own and its broadcast address.
+// Queues the addresses of a network for probe(), all but the network's own (host part 0) and its broadcast address.
 void sweep(uint32_t network, int bits, uint16_t port) {
   if (bits < kSweepBits)
     events.push({Event::Kind::told, {}, "note: a scan asks at most 1,022 addresses, of " + Address{network}.ip_text() +
@@ -273,16 +266,17 @@ void repeat_probes() {
 }
 
 // One HELLO of the sweep. Paced, because a probe to an address where nobody is stays in the send buffer for the 3 s
-// that ARP tries: with the default buffer, the 257th in that time makes sendto() block, and the program with it.
+// that ARP tries: with the default buffer, the 257th in that time would make a sendto() without MSG_DONTWAIT block for
+// them all, and the program with it.
 void probe() {
   const Address to = probes.front();
-  // Who was found meanwhile need not be asked again, unless the user wants the scan.
+  // Who was found meanwhile has been asked for its whole host, unless the user wants to be sure.
   const bool known = !asked_to_scan && std::any_of(heard.begin(), heard.end(), [&](const auto& entry) {
     return entry.second.who.address.ip == to.ip && entry.second.state == User::State::listed;
   });
-  const bool sent = known || send({Verb::hello, myself, "", to.port == kDiscoveryPort}, to);
-  if (sent) probes.pop_front();
-  next_probe = Clock::now() + (sent ? 1 : 10) * kProbePause;  // the buffer is full: this one again, later
+  if (!known) send({Verb::hello, myself, "", to.port == kDiscoveryPort}, to);
+  probes.pop_front();
+  next_probe = Clock::now() + kProbePause;
   scan_ends = Clock::now() + kScanGrace;
 }
 
@@ -312,8 +306,7 @@ void discovery::receive(const fd_set& readable) {
       sockaddr_in raw{};
       socklen_t length = sizeof raw;
       // MSG_DONTWAIT: select() may report a datagram that the kernel then drops for a wrong checksum.
-      const ssize_t got = uninterrupted(
-          [&] { return ::recvfrom(fd, bytes.data(), bytes.size(), MSG_DONTWAIT, generic(raw), &length); });
+      const ssize_t got = ::recvfrom(fd, bytes.data(), bytes.size(), MSG_DONTWAIT, generic(raw), &length);
       if (got == -1) break;
       const std::string_view text(bytes.data(), static_cast<size_t>(got));
       if (text.size() <= kMaxDatagram) hear_datagram(text, Address::from_sockaddr(raw));
@@ -328,7 +321,7 @@ void discovery::tick() {
     read_interfaces();
     for (auto it = heard.begin(); it != heard.end();) {
       look_after(it->second);
-      it = now - it->second.last_heard > kSilence ? heard.erase(it) : std::next(it);
+      it = now - it->second.last_heard > kGone ? heard.erase(it) : std::next(it);
     }
   }
   if (hellos_left > 0 && now >= next_hello) {
@@ -363,15 +356,18 @@ void discovery::scan(uint32_t network, int bits, uint16_t port) {
   repeat_probes();
 }
 
-void discovery::announce() { tell_everyone(Verb::here); }
-void discovery::leave() { tell_everyone(Verb::bye); }
+// By broadcast, and to each besides, where broadcasts are dropped.
+void discovery::tell_everyone(Verb verb) {
+  broadcast(verb);
+  for (const auto& [id, user] : heard) send({verb, myself}, user.who.address);
+}
 
 // A datagram shows by its source who owns the port; over TCP it is only said. So it changes nothing about one who is
 // alive, and cannot oust it.
 void discovery::heard_over_tcp(const Identity& who) {
   for (auto& [id, user] : heard) {
-    if (!(user.who.address == who.address) || Clock::now() - user.last_heard > kOverdue) continue;
-    if (id == who.id) confirm(user);
+    if (!(user.who.address == who.address) || Clock::now() - user.last_heard > kSilent) continue;
+    if (id == who.id && user.state != User::State::left) confirm(user);
     return;
   }
   if (User* user = hear(who)) confirm(*user);

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <iostream>
 #include <random>
@@ -106,7 +107,7 @@ struct File {  // an offer or a transfer
 };
 
 const bool terminal = ::isatty(STDIN_FILENO) && ::isatty(STDOUT_FILENO);
-const Clock::time_point started = Clock::now();
+const Clock::time_point start_time = Clock::now();
 Clock::time_point last_joined;
 std::string typed;                   // and not yet a line
 bool input_ended, leaving, leave_now, undelivered;
@@ -160,17 +161,19 @@ Identity find(const std::string& who) {
   if (who.empty()) fail("to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
   const auto number = parse_number(who, numbered.size());
   const std::string id = number.value_or(0) > 0 ? numbered[*number - 1] : "";
-  const auto address = parse_address(who);
+  const auto address = parse_address(std::string_view(who).substr(who.rfind('@') + 1));  // npos + 1 is 0
   std::vector<Identity> fits;
   std::string candidates;
   for (const Identity& user : discovery::users()) {
-    if (who != user.name && who != user.label() && id != user.id && !(address == user.address)) continue;
+    const bool named = who == user.name || id == user.id;
+    const bool at_address = address == user.address && (who == user.label() || who == address->text());
+    if (!(address ? at_address : named)) continue;  // a name that looks like an address shall mislead nobody
     fits.push_back(user);
     candidates += (candidates.empty() ? "" : " or ") + user.label();
   }
   if (fits.size() == 1) return fits[0];
   if (fits.size() > 1) fail(who + " can mean more than one user; write " + candidates);
-  if (address) return {"", "", "", *address, 0};
+  if (address && who == address->text()) return {"", "", "", *address, 0};
   if (who == myself.name || id == myself.id) fail(who + " is you");
   fail("nobody called " + who + " is online; /list shows who is");
 }
@@ -198,7 +201,7 @@ void introduce_as(const std::string& name, const std::string& group) {
   if (!is_name(name) || !is_name(group)) fail("a name or group is 1 to 32 characters without blanks");
   myself.name = name;
   myself.group = group;
-  discovery::announce();
+  discovery::tell_everyone(Verb::here);
   print("you " + own_entry().label() + " " + group);
 }
 
@@ -213,7 +216,10 @@ void scan(std::string where) {
   discovery::scan(*ip, static_cast<int>(*bits), address ? address->port : kDiscoveryPort);
 }
 
-void quit(std::string) { (leaving ? leave_now : leaving) = true; }
+void quit(std::string) {
+  leave_now = leaving;
+  leaving = true;
+}
 
 // ---- Messages ---------------------------------------------------------------
 
@@ -408,7 +414,7 @@ void handle_events() {
 // Starting, the loop, and main()
 // ============================================================================
 
-volatile sig_atomic_t signal_caught = 0;
+std::atomic<int> signal_caught{0};  // a handler may run on any thread
 
 // All a handler may do: note it, and make select() return. A flag alone could be set just before select() begins to
 // wait, and be seen only when the next datagram comes.
@@ -419,7 +425,7 @@ extern "C" void on_signal(int number) {
 
 void catch_signals() {
   struct sigaction action{};
-  action.sa_handler = on_signal;  // without SA_RESTART: uninterrupted() does that, where it is wanted
+  action.sa_handler = on_signal;
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) check(::sigaction(number, &action, nullptr), "sigaction");
   // A write to a connection that the other side has closed raises SIGPIPE and ends the program: an error will do.
   action.sa_handler = SIG_IGN;
@@ -449,8 +455,7 @@ void open_ports() {
       return;
     } catch (const std::system_error& error) {
       if (error.code() != std::errc::address_in_use) throw;
-      if (is_named) throw UsageError("port " + to_string(port) + " is taken; choose another with --port");
-      if (port == kLastPort) throw UsageError("ports 25253 to 25508 are all taken; choose one with --port");
+      if (is_named || port == kLastPort) throw UsageError(std::string(error.what()) + "; choose another with --port");
     }
 }
 
@@ -458,8 +463,8 @@ void open_ports() {
 // moment, or 1 s has passed.
 bool reads_commands() {
   const auto now = Clock::now();
-  const bool found = last_joined > started && now - last_joined > 200ms;
-  return !input_ended && (terminal || found || now - started > 1s);
+  const bool found = last_joined > start_time && now - last_joined > 200ms;
+  return !input_ended && (terminal || found || now - start_time > 1s);
 }
 
 void read_keyboard() {
@@ -507,7 +512,7 @@ int main(int argc, char** argv) try {
     discovery::tick();
     handle_events();
   }
-  discovery::leave();
+  discovery::tell_everyone(Verb::bye);
   transfer::cancel();  // some connections have last words to say
   for (const auto end = Clock::now() + 1s; transfer::is_open() && Clock::now() < end; std::this_thread::sleep_for(1ms))
     handle_events();

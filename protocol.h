@@ -11,8 +11,8 @@
 // One process is one peer. So a part of the program is a file and not a class: its state stands at its top, and nobody
 // else sees it. A larger program would make objects of them.
 //
-// Threads: Part 1 may be called from any. The functions of discovery and transfer are for the main thread alone; all
-// that the thread of a connection shares with it is the queue `events`.
+// Threads: Part 1 may be called from any. The functions of discovery and transfer are for the main thread alone. The
+// thread of a connection talks back to it through the queue `events`; what it is told itself, its Session guards.
 //
 // Left out on purpose: IPv6 (it has no broadcast), encryption, and any library beyond C++17 and POSIX.
 
@@ -446,7 +446,7 @@ inline int check(ssize_t result, const std::string& what) {
 }
 
 // EINTR, once for the whole program: a signal that arrives while a call waits makes the call fail although nothing is
-// wrong. Whoever takes that -1 for an error loses a connection whenever a window is resized.
+// wrong. Whoever takes that -1 for an error loses a message when somebody types Ctrl-Z and fg: signal(7).
 template <class Call>
 auto uninterrupted(Call call) {
   auto result = call();
@@ -471,7 +471,10 @@ class Descriptor {
  public:
   explicit Descriptor(int fd = -1) : fd_(fd) {}
   Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept { return std::swap(fd_, other.fd_), *this; }
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);  // what we had is closed with `other`
+    return *this;
+  }
   ~Descriptor() { if (fd_ != -1) ::close(fd_); }
   int get() const { return fd_; }
 
@@ -502,8 +505,8 @@ struct Event {
   Message message = {};
 };
 
-// Any thread pushes; the main thread takes. A byte in a pipe tells that something is there, so that select() waits for
-// events and for sockets alike: a condition variable cannot be waited for beside a socket.
+// Any thread pushes; the main thread takes. A byte in a pipe tells that something is there (the "self-pipe trick"), so
+// that select() waits for events and for sockets alike: a condition variable cannot be waited for beside a socket.
 class EventQueue {
  public:
   EventQueue() {
@@ -536,8 +539,8 @@ class EventQueue {
     return std::exchange(events_, {});
   }
 
-  // A connection's thread calls it before it reads on, so that a peer that floods us is slowed down by TCP instead of
-  // filling our memory. False where there was no room for so long.
+  // A connection's thread calls it before it reads on, so that a peer that floods us is slowed down by TCP (this is
+  // called backpressure) instead of filling our memory. False where there was no room for so long.
   bool wait_for_room(std::chrono::milliseconds time) {
     constexpr size_t kMaxEvents = 1000;
     std::unique_lock lock(mutex_);
@@ -574,8 +577,7 @@ void tick();                                           // does what is due: hear
 Clock::duration pause();                               // how long it may be until the next tick()
 void scan();                                           // broadcasts and sweeps again; tells when it has ended
 void scan(uint32_t network, int bits, uint16_t port);  // asks every address of network/bits; tells, too
-void announce();                                       // tells all that our name or group has changed
-void leave();                                          // says BYE to all
+void tell_everyone(Verb verb);                         // HERE: our name or group has changed; BYE: we leave
 void heard_over_tcp(const Identity& who);
 
 std::vector<Identity> users();                         // who is listed, sorted by name and address

@@ -9,9 +9,9 @@
 // In order of reading: Connection, bytes and lines with a bound to every wait; PartFile, a file on its way in; Session,
 // what a connection's thread does; Transfer, what the main thread calls; and the event queue between the two.
 //
-// A thread ends by itself: at the end of its dialogue, at an error, or soon after cancel() (it looks at the flag four
-// times a second). When the program ends, shutdown() of the socket wakes whoever still waits; close() would not: a
-// recv() goes on waiting, and meanwhile the number of the descriptor may be given to another connection.
+// A thread ends by itself: at the end of its dialogue, at an error, or soon after cancel(), for while it waits it looks
+// at the flag every quarter of a second. At the end of the program, shutdown() of the socket wakes whoever still waits;
+// close() would not: a recv() goes on waiting, and meanwhile another connection may be given the descriptor's number.
 //
 // Left out on purpose, for now: folders and resuming. The protocol has room for both [6.5].
 
@@ -36,7 +36,7 @@ constexpr auto kSilence = 10s;         // in the middle of a line, a file, a rep
 constexpr auto kIdle = 30s;            // a conversation unused for so long is closed by its opener
 constexpr auto kForsaken = 60s;        // and, should the opener have vanished, by who accepted it
 constexpr auto kOfferTime = 120s;      // to accept or reject a file, and to bring it to a slow disk
-constexpr auto kSlice = 250ms;         // between two looks at `cancelled`
+constexpr auto kSlice = 250ms;         // the poll interval: between two looks at `cancelled`
 constexpr size_t kMaxAccepted = 512;
 constexpr size_t kMaxAcceptedFromOne = 128;
 constexpr int kMaxKnocks = 32;
@@ -50,14 +50,14 @@ bool (*can_reach)(uint32_t ip);
 Descriptor listening_socket;
 Clock::time_point accept_after;               // the listening socket is not looked at before
 uint64_t next_number = 1, next_ticket = 1;    // of a message; of a session
-std::map<std::pair<std::string, uint32_t>, uint64_t> last_number;  // by the sender's id and IP address
+std::map<std::pair<std::string, uint32_t>, std::deque<uint64_t>> numbers_seen;  // by the sender's id and IP address
 
 // ============================================================================
 // A connection: bytes and lines, every wait with a bound
 // ============================================================================
 
-// A thread may block: that is what it is for. SO_RCVTIMEO and SO_SNDTIMEO see to it that no call blocks for longer than
-// kSlice, so that between two tries it can look at the clock and at `cancelled`.
+// A thread may block: that is what it is for. SO_RCVTIMEO and SO_SNDTIMEO see to it that no send() or recv() blocks for
+// longer than kSlice, so that between two tries it can look at the clock and at `cancelled`.
 //
 // What fails is thrown: an exception where the connection is of no more use, a Reply (a NO) where the other side can
 // and should be told why we end it.
@@ -138,7 +138,7 @@ class Connection {
   }
 
   // Our last line. A socket that is closed with unread data in it sends a reset, which may overtake what we sent last.
-  // So: say that we have finished, and read on until the other side has, too.
+  // So: half-close it, that is, say that we have finished, and read on until the other side has, too.
   void finish(const std::string& line) const {
     send(line + "\n");
     ::shutdown(socket_.get(), SHUT_WR);
@@ -246,7 +246,7 @@ struct Session {
 
   std::mutex mutex;                    // guards the next five, and `changed` tells of a change
   std::condition_variable changed;
-  std::optional<Connection> link;      // used by the thread alone; replaced, or shut down from outside, under the lock
+  std::optional<Connection> connection;      // the thread uses it; replaced, and shut down from outside, under the lock
   std::deque<Order> orders;            // of converse: the front one is under way until it is acknowledged
   bool closing = false;                // the thread takes no more orders
   Accept consent = Accept::ask;        // of serve: what to do with the file that is offered,
@@ -254,11 +254,11 @@ struct Session {
 
   // The thread's own.
   Identity peer;                       // who is at the other end, as it says itself
-  bool is_introduced = false;          // we to it, on the connection that `link` is
+  bool is_introduced = false;          // we to it, on the connection that `connection` is
 
   // ---- For the main thread ----------------------------------------------------------------
 
-  // The thread looks at the flag in time; under the lock, it cannot look just before and then begin to wait.
+  // Under the lock, or the thread could look at the flag just before, and begin to wait just after: a lost wake-up.
   void cancel() {
     const std::lock_guard lock(mutex);
     cancelled = true;
@@ -267,7 +267,7 @@ struct Session {
 
   void shut_down() {
     const std::lock_guard lock(mutex);
-    if (link) link->shut_down();
+    if (connection) connection->shut_down();
   }
 
   bool take(const Order& order) {
@@ -308,9 +308,13 @@ struct Session {
 
   // One request, one reply.
   Reply request(const std::string& line, Clock::duration patience = kSilence) {
-    link->send(line + "\n");
-    if (!link->await(patience)) throw std::runtime_error("the other side closed the connection");
-    const std::string answer = link->read_line();
+    connection->send(line + "\n");
+    return read_reply(patience);
+  }
+
+  Reply read_reply(Clock::duration patience) {
+    if (!connection->await(patience)) throw std::runtime_error("the other side closed the connection");
+    const std::string answer = connection->read_line();
     const auto reply = Reply::parse(answer);
     if (!reply) throw std::runtime_error("what came is not a reply: " + answer);
     return *reply;
@@ -328,9 +332,9 @@ struct Session {
     is_introduced = false;
     {
       const std::lock_guard lock(mutex);
-      link.emplace(Descriptor(check(::socket(AF_INET, SOCK_STREAM, 0), "socket")), cancelled);
+      connection.emplace(Descriptor(check(::socket(AF_INET, SOCK_STREAM, 0), "socket")), cancelled);
     }
-    link->connect(target.address);
+    connection->connect(target.address);
     const auto here = Announcement::parse(demand(introduction(Verb::hello)));
     if (!here || here->verb != Verb::here) throw std::runtime_error("what answers there is not a peer");
     peer = here->who;
@@ -341,7 +345,7 @@ struct Session {
 
   std::string introduction(Verb verb, const std::string& to = "") const {
     Identity us = self;
-    us.said_ip = link->local_ip();
+    us.said_ip = connection->local_ip();
     return Announcement{verb, us, to}.format();
   }
 
@@ -369,7 +373,7 @@ struct Session {
   // truth; TCP itself has tried more than once. The receiver can tell by the number, should it get the message twice.
   void deliver(const Order& order) {
     for (int attempt = 1;; ++attempt) try {
-        if (!is_introduced || link->has_input()) open();  // input that nobody asked for is the end of the connection
+        if (!is_introduced || connection->has_input()) open();  // what nobody asked for is the end of it
         expect(order.to);
         const Reply reply = request(order.line);
         return report(reply.ok ? Event::Kind::delivered : Event::Kind::undelivered, order.ticket, reply.sentence());
@@ -387,7 +391,7 @@ struct Session {
       report(Event::Kind::started, ticket, offer.name, offer.size);
       send_bytes();
     } catch (const Reply& ours) {
-      link->finish("STOP :" + ours.sentence());
+      connection->finish("STOP :" + ours.sentence());
       throw;
     }
   }
@@ -395,8 +399,9 @@ struct Session {
   void send_bytes() {
     Cksum sum;
     std::string chunk;
-    while (sum.size() < offer.size && !link->has_input()) {  // an early reply is a NO, which demand() will read
+    while (sum.size() < offer.size) {
       if (cancelled) throw kCancelled;
+      if (connection->has_input()) throw std::runtime_error("refused: " + read_reply(kSilence).sentence());
       chunk.resize(static_cast<size_t>(std::min<uint64_t>(kChunk, offer.size - sum.size())));
       const ssize_t got = uninterrupted([&] { return ::read(file.get(), chunk.data(), chunk.size()); });
       if (got == -1) throw Reply{false, "read the file cannot be read: " + std::generic_category().message(errno)};
@@ -404,21 +409,21 @@ struct Session {
       chunk.resize(static_cast<size_t>(got));
       const std::string header = Data{sum.size(), chunk.size()}.format() + "\n";
       sum.add(chunk.data(), chunk.size());
-      link->send(header + chunk);
+      connection->send(header + chunk);
     }
     char more;
-    if (sum.size() == offer.size && ::read(file.get(), &more, 1) == 1)
-      throw Reply{false, "grown the file grew while it was sent"};
+    if (::read(file.get(), &more, 1) == 1) throw Reply{false, "grown the file grew while it was sent"};
     const std::string stored = demand(End{sum.size(), sum.value()}.format(), kOfferTime);
-    report(Event::Kind::stored, ticket, stored.empty() ? offer.name : stored.substr(1), sum.size(), sum.value());
+    const std::string name = stored.empty() ? offer.name : stored.substr(stored[0] == ':');
+    report(Event::Kind::stored, ticket, name, sum.size(), sum.value());
   }
 
   // ---- Answering: the connection was opened to us --------------------------------------------
 
   void serve() {
-    while (link->await(peer.id.empty() ? kSilence : kForsaken)) try {
+    while (connection->await(peer.id.empty() ? kSilence : kForsaken)) try {
         while (!events.wait_for_room(kSlice) && !cancelled) {}
-        link->send(answer(link->read_line()).format() + "\n");
+        connection->send(answer(connection->read_line()).format() + "\n");
       } catch (const Reply& no) {
         return refuse(no);
       } catch (const std::exception& error) {
@@ -429,7 +434,7 @@ struct Session {
   // The last reply of a connection. It ends a transfer, too, if there was one.
   void refuse(const Reply& no) {
     report(Event::Kind::failed, ticket, cancelled ? "cancelled" : no.sentence());
-    link->finish(no.format());
+    connection->finish(no.format());
   }
 
   Reply answer(const std::string& line) {
@@ -470,7 +475,7 @@ struct Session {
     const uint64_t room = uint64_t{disk.f_bavail} * disk.f_frsize;
     if (is_known && offered.size > room) throw Reply{false, "space only " + to_string(room) + " bytes are free"};
     PartFile part(await_consent(*name));
-    link->send("OK\n");
+    connection->send("OK\n");
     report(Event::Kind::started, ticket, offered.name, offered.size);
     const Cksum sum = receive_bytes(offered.size, part);
     const std::string stored = part.publish();
@@ -487,7 +492,7 @@ struct Session {
     while (!changed.wait_for(lock, kSlice, [this] { return consent != Accept::ask; })) {
       if (cancelled) throw kCancelled;
       if (Clock::now() > deadline) throw Reply{false, "timeout nobody answered the offer within 120 s"};
-      if (!link->has_input()) continue;
+      if (!connection->has_input()) continue;
       lock.unlock();  // a lock held while the network is waited for would make the main thread wait, too
       read_part();    // a STOP, perhaps
       throw Reply{false, "early an offer has to be answered before anything else comes"};
@@ -498,10 +503,11 @@ struct Session {
 
   // The next line of a sender, who may have no more to say than STOP.
   std::string read_part() {
-    if (!link->await(kSilence)) throw std::runtime_error("the sender has gone");
-    const std::string line = link->read_line();
+    if (!connection->await(kSilence)) throw std::runtime_error("the sender has gone");
+    const std::string line = connection->read_line();
     const auto parsed = Line::parse(line);
-    if (parsed && parsed->verb == "STOP") throw Reply{false, "stopped " + std::string(parsed->text.value_or("it"))};
+    if (parsed && parsed->verb == "STOP")
+      throw Reply{false, "stopped " + printable(parsed->text.value_or("by the sender").substr(0, 999))};
     return line;
   }
 
@@ -519,7 +525,7 @@ struct Session {
         throw Reply{false, "syntax DATA or END was expected, with no more bytes than were offered"};
       for (uint64_t left = data->size; left > 0;) {
         if (cancelled) throw kCancelled;
-        const size_t got = link->read(bytes.data(), static_cast<size_t>(std::min<uint64_t>(left, bytes.size())));
+        const size_t got = connection->read(bytes.data(), static_cast<size_t>(std::min<uint64_t>(left, bytes.size())));
         sum.add(bytes.data(), got);
         part.write({bytes.data(), got});
         left -= got;
@@ -596,11 +602,11 @@ void transfer::accept_connection(const fd_set& readable) try {
     return;
   }
   auto session = std::make_unique<Session>(Role::serve, from);
-  session->link.emplace(std::move(fd), session->cancelled);
+  session->connection.emplace(std::move(fd), session->cancelled);
   start(std::move(session));
 } catch (const std::system_error&) {
-  // Out of descriptors, or of threads. The connection stays in the queue and the listener readable: select() would
-  // return at once, again and again. So look away for a moment.
+  // Out of descriptors: the connection stays in the queue and the listener readable, and select() would return at once,
+  // again and again. So look away for a moment. Out of threads, the connection is closed.
   accept_after = Clock::now() + kSlice;
 }
 
@@ -653,14 +659,17 @@ bool transfer::is_sending() {
   });
 }
 
-// A message that is tried again on a new connection may have arrived over the old one. Numbers of one sender only grow;
-// its IP address is part of the key, lest somebody use up another's numbers by claiming its id.
+// A message that is tried again on a new connection may have arrived over the old one. The IP address is part of the
+// key, lest somebody elsewhere use up another's numbers by claiming its id.
 bool transfer::is_repeat(const Event& event) {
-  constexpr size_t kMaxSenders = 4096;
-  const std::pair key(event.who.id, event.who.address.ip);
-  if (last_number.size() >= kMaxSenders && last_number.count(key) == 0) last_number.erase(last_number.begin());
-  uint64_t& last = last_number[key];
-  return event.message.number <= std::exchange(last, std::max(last, event.message.number));
+  constexpr size_t kMaxSenders = 4096, kRemembered = 32;
+  const std::pair sender(event.who.id, event.who.address.ip);
+  if (numbers_seen.size() >= kMaxSenders && numbers_seen.count(sender) == 0) numbers_seen.erase(numbers_seen.begin());
+  std::deque<uint64_t>& seen = numbers_seen[sender];
+  if (std::find(seen.begin(), seen.end(), event.message.number) != seen.end()) return true;
+  seen.push_back(event.message.number);
+  if (seen.size() > kRemembered) seen.pop_front();
+  return false;
 }
 
 bool transfer::is_open() { return !sessions.empty(); }

@@ -66,6 +66,23 @@ TEST(Discovery, NeedsNoNetworkButLoopback) {
   expect_all_list_all(peers, 3);
 }
 
+TEST(Discovery, LeavesTheNetworkInPeaceWhenAllHaveBeenFound) {
+  NEEDS_NAMESPACES();
+  Network network(0);
+  std::vector<Process*> peers = {&network.peer(0, "a"), &network.peer(0, "b"), &network.peer(0, "c")};
+  expect_all_list_all(peers, 3);
+  const Folder scratch;
+  const auto datagrams = [&] {  // sent by this host so far
+    network.run(0, "awk '/^Udp:/ && $5 ~ /^[0-9]/ { print $5 }' /proc/self/net/snmp > " + scratch.path("sent"));
+    return std::stoi(read_file(scratch.path("sent")));
+  };
+  peers[0]->say("/scan 127.0.0.1");  // whoever is asked may ask back, but questions must not beget questions
+  peers[0]->wait_for("scanned 1 addresses; 2 users online");
+  const int before = datagrams();
+  EXPECT_FALSE(peers[0]->prints("left .*", 4));
+  EXPECT_LT(datagrams() - before, 100);
+}
+
 TEST(Discovery, KeepsToTheInterfacesThatWereChosen) {
   NEEDS_NAMESPACES();
   Network network(2);

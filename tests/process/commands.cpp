@@ -47,7 +47,7 @@ TEST_F(Commands, ATakenPortIsNamedWithTheRemedy) {
   network->peer(0, "first", {"--port", "25300"}).wait_for("ready .*");
   Process& second = network->peer(0, "second", {"--port", "25300"});
   EXPECT_EQ(second.exit_status(), 2);
-  second.wait_for("peer: port 25300 is taken; choose another with --port", 1);
+  second.wait_for("peer: .* port 25300: Address already in use; choose another with --port", 1);
 }
 
 TEST_F(Commands, WithoutAUsableDefaultFolderTheRestStillWorks) {

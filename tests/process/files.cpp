@@ -201,6 +201,23 @@ TEST_F(Files, LargerThanTheFreeSpaceAreRefusedWithTheSpaceThereIs) {
   bob->wait_for("receive 1 failed ann@\\S+ \\d+ bytes, only \\d+ bytes are free: huge");
 }
 
+TEST_F(Files, AreNotDeliveredByAnOkThatComesTooEarlyAndANoIsHeardMidway) {
+  Process& sender = network->peer(0, "ann");
+  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  network->folder("ann").write("big", random_bytes(50'000'000, 3));
+  for (const std::string reply : {"OK :big", "NO failed the disk is full"}) {
+    sender.say("/send 127.0.0.1:40001 big");
+    Socket receiver = listener.accept();
+    receiver.line();
+    receiver.send("OK ChatByP2P/1 HERE id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab\n");
+    receiver.line();
+    receiver.send("OK\n" + reply + "\n");
+    const std::string why = reply[0] == 'O' ? ":big" : "the disk is full";
+    sender.wait_for("send \\d failed \\S+ 50000000 bytes, refused: " + why + ": big");
+  }
+  EXPECT_EQ(sender.count("send . delivered .*"), 0u);
+}
+
 TEST_F(Files, WhoseReceiverIsKilledAreNotReportedAsDelivered) {
   Process& sender = network->peer(0, "ann");
   const Socket listener = Socket::tcp_listener(*network, 0, 40001);

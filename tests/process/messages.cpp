@@ -174,6 +174,18 @@ TEST_F(Messages, ToSomeoneWhoHasLeftAreRefusedWithTheReason) {
   ann.wait_for("error: nobody called bob@127.0.0.1:25301 is online; .*");
 }
 
+TEST_F(Messages, UnderAClaimedIdAreShownWithTheAddressTheyCameFrom) {
+  Process& bob = network->peer(0, "bob", {"--port", "25301"});
+  bob.wait_for("ready .*");
+  const Socket ann = Socket::udp(*network, 0, 40000);
+  ann.meet("127.0.0.1", 25301, "id=00000000000000aa ip=127.0.0.1 port=40000 name=ann group=lab");
+  bob.wait_for("joined ann@127.0.0.1:40000 lab");
+  Socket mallory = Socket::tcp(*network, 0, "127.0.0.1", 25301);
+  mallory.send("ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=666 name=ann group=lab\nMSG number=1 :forged\n");
+  bob.wait_for("message ann@127.0.0.1:666 private: forged");
+  EXPECT_EQ(bob.count("changed .*"), 0u);
+}
+
 TEST_F(Messages, OfAPersonWithOnlyANetcatAreAnswered) {
   Process& bob = network->peer(0, "bob", {"--port", "25301"});
   bob.wait_for("ready .*");
