@@ -7,7 +7,7 @@
 //   an accepted one  someone else opened it, and we answer what it asks         serve()
 //
 // In order of reading: Connection, bytes and lines with a bound to every wait; PartFile, a file on its way in; Session,
-// what a connection's thread does; Transfer, what the main thread calls; and the event queue between the two.
+// what a connection's thread does, asking or answering; and at the end, what the main thread calls.
 //
 // A thread ends by itself: at the end of its dialogue, at an error, or soon after cancel(), for while it waits it looks
 // at the flag every quarter of a second. At the end of the program, shutdown() of the socket wakes whoever still waits;
@@ -213,7 +213,7 @@ class PartFile {
 // A session: a connection and its thread
 // ============================================================================
 
-enum class Role { serve, converse, send_file, knock };
+enum class Role { serve, converse, send_file, knock };  // knock: open the connection, introduce us, close it
 
 // What the main thread gives to a conversation.
 struct Order {
@@ -246,7 +246,7 @@ struct Session {
 
   std::mutex mutex;                    // guards the next five, and `changed` tells of a change
   std::condition_variable changed;
-  std::optional<Connection> connection;      // the thread uses it; replaced, and shut down from outside, under the lock
+  std::optional<Connection> connection;  // the thread's; replaced, and shut down from outside, under the lock
   std::deque<Order> orders;            // of converse: the front one is under way until it is acknowledged
   bool closing = false;                // the thread takes no more orders
   Accept consent = Accept::ask;        // of serve: what to do with the file that is offered,
@@ -254,7 +254,7 @@ struct Session {
 
   // The thread's own.
   Identity peer;                       // who is at the other end, as it says itself
-  bool is_introduced = false;          // we to it, on the connection that `connection` is
+  bool is_introduced = false;          // we to it, on the present connection
 
   // ---- For the main thread ----------------------------------------------------------------
 
@@ -279,6 +279,10 @@ struct Session {
 
   // ---- The thread --------------------------------------------------------------------------
 
+  void report(Event::Kind kind, uint64_t about, const std::string& text = "", uint64_t size = 0, uint32_t crc = 0) {
+    events.push({kind, peer, text, about, size, crc, {}});
+  }
+
   void run() {
     std::string failure;
     try {
@@ -301,10 +305,6 @@ struct Session {
   }
 
   // ---- Asking: we open the connection ------------------------------------------------------
-
-  void report(Event::Kind kind, uint64_t about, const std::string& text = "", uint64_t size = 0, uint32_t crc = 0) {
-    events.push({kind, peer, text, about, size, crc, {}});
-  }
 
   // One request, one reply.
   Reply request(const std::string& line, Clock::duration patience = kSilence) {
