@@ -35,14 +35,13 @@ constexpr auto kGone = 15s;            // not heard for three heartbeats
 constexpr auto kAskEvery = 500ms;
 constexpr int kMaxAsks = 24;           // unanswered: whatever we hear of it, it does not hear us
 constexpr int kKnockAt = 4;            // every fourth question goes over TCP
-constexpr int kBurst = 3;              // HELLOs at start: one lost datagram costs nothing
-constexpr auto kBurstPause = 200ms;
+constexpr int kBurst = 3;              // HELLOs at start, one a look: one lost datagram costs nothing
 constexpr auto kLook = 250ms;          // how often users, and interfaces, are looked after
 constexpr auto kProbePause = 7ms;      // of the sweep: 143 a second, see probe()
 constexpr auto kScanGrace = 1s;        // left for the last answers
 constexpr int kSweepBits = 22;         // a sweep is at most a /22: 1,022 addresses
 constexpr size_t kMaxUsers = 1024;
-constexpr int kMaxFromOne = 128;  // of one IP address: it shall not crowd out the others
+constexpr int kMaxFromOne = 128;       // of one IP address: it shall not crowd out the others
 constexpr int kDatagramsAtOnce = 256;
 constexpr int kSocketBuffer = 1 << 20;  // bytes
 
@@ -69,7 +68,7 @@ std::map<std::string, User> heard;       // by id
 std::deque<Address> probes;              // of the sweep, still to be sent
 std::optional<uint64_t> asked_to_scan;   // how many addresses the /scan under way asks, if there is one
 int hellos_left = 0;                     // of the burst
-Clock::time_point next_hello, next_heartbeat, next_look, next_probe, scan_ends;
+Clock::time_point next_heartbeat, next_look, next_probe, scan_ends;
 
 // The heartbeats of a class that started together would stay together; a little chance spreads them.
 Clock::time_point heartbeat_to_come() {
@@ -319,15 +318,12 @@ void discovery::tick() {
   if (now >= next_look) {
     next_look = now + kLook;
     read_interfaces();
+    if (hellos_left > 0) broadcast(Verb::hello);
+    hellos_left = std::max(hellos_left - 1, 0);
     for (auto it = heard.begin(); it != heard.end();) {
       look_after(it->second);
       it = now - it->second.last_heard > kGone ? heard.erase(it) : std::next(it);
     }
-  }
-  if (hellos_left > 0 && now >= next_hello) {
-    --hellos_left;
-    next_hello = now + kBurstPause;
-    broadcast(Verb::hello);
   }
   if (now >= next_heartbeat) {
     next_heartbeat = heartbeat_to_come();
