@@ -27,7 +27,7 @@ demo: peer
 	tests/demo.sh
 
 test: peer $(BUILD)/run-tests
-	$(BUILD)/run-tests --gtest_brief=1 --gtest_filter='$(FILTER)'
+	$(BUILD)/run-tests --gtest_filter='$(FILTER)'
 
 $(BUILD)/run-tests: $(TESTS)
 	$(COMPILE) $^ -lgtest -o $@

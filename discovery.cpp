@@ -63,7 +63,7 @@ struct Interface {
 };
 
 Descriptor shared_socket, own_socket;
-std::vector<Interface> interfaces;       // those to use that are up
+std::vector<Interface> interfaces{{}};   // those to use that are up; before the first look, unlike any
 std::map<std::string, User> heard;       // by id
 std::deque<Address> probes;              // of the sweep, still to be sent
 std::optional<uint64_t> asked_to_scan;   // how many addresses the /scan under way asks, if there is one
@@ -339,6 +339,7 @@ void discovery::tick() {
 Clock::duration discovery::pause() { return probes.empty() ? 100ms : kProbePause; }
 
 void discovery::scan() {
+  if (interfaces.empty()) events.push({Event::Kind::told, {}, "note: no network interface is up; waiting for one"});
   hellos_left = kBurst;
   probes.clear();
   for (const Interface& i : interfaces)
@@ -352,9 +353,10 @@ void discovery::scan(uint32_t network, int bits, uint16_t port) {
   repeat_probes();
 }
 
-// By broadcast, and to each besides, where broadcasts are dropped.
+// To each, lest a broadcast be dropped, or be read from the shared port after something newer from the own one. But a
+// BYE is for those as well who hear us and whom we do not hear.
 void discovery::tell_everyone(Verb verb) {
-  broadcast(verb);
+  if (verb == Verb::bye) broadcast(verb);
   for (const auto& [id, user] : heard) send({verb, myself}, user.who.address);
 }
 

@@ -40,14 +40,14 @@ struct Option {
 const Option kOptions[] = {
     {"--name", "NAME", "1 to 32 characters without blanks: who you are",
      [](const std::string& value) { return is_name(myself.name = value); }},
-    {"--group", "GROUP", "1 to 32 characters without blanks: the group you belong to (lab)",
+    {"--group", "GROUP", "1 to 32 characters without blanks: your group (lab)",
      [](const std::string& value) { return is_name(myself.group = value); }},
-    {"--port", "N", "a number from 1024 to 65535, not 25252: this instance's own port (first free from 25253)",
+    {"--port", "N", "1024 to 65535, not 25252: our own port (first free from 25253)",
      [](const std::string& value) {
        myself.address.port = static_cast<uint16_t>(parse_number(value, UINT16_MAX).value_or(0));
        return myself.address.port >= 1024 && myself.address.port != kDiscoveryPort;
      }},
-    {"--interface", "NAME", "a network interface, as 'ip addr' lists them: use it alone; may be repeated (all)",
+    {"--interface", "NAME", "a network interface, to use it alone; may be repeated (all)",
      [](const std::string& value) { return chosen_interfaces.push_back(value), ::if_nametoindex(value.c_str()) != 0; }},
     {"--dir", "DIR", "a folder: where received files go (downloads)",
      [](const std::string& value) { return !(download_folder = value).empty(); }},
@@ -120,7 +120,7 @@ uint64_t next_post = 1, next_file = 1;
 // The one way to the screen: whatever strangers wrote into a line, it cannot steer the terminal.
 void print(const std::string& line) {
   std::cout << (terminal ? "\r\033[K" : "") << printable(line) << (terminal ? "\n> " : "\n");
-  if (!std::cout.flush()) leave_now = true;  // nobody reads us any more
+  if (!std::cout.flush()) leave_now = undelivered = true;  // nobody reads us any more
 }
 
 std::optional<Identity> listed(const std::string& id) {
@@ -292,7 +292,7 @@ void send_file(std::string rest) {
 }
 
 // The entry whose number `rest` begins with.
-const File& take_file(std::string& rest) {
+File& take_file(std::string& rest) {
   const std::string word = next_word(rest);
   const auto found = files.find(parse_number(word).value_or(0));
   if (found == files.end()) fail("there is no transfer '" + word + "'; /transfers lists them");
@@ -300,9 +300,10 @@ const File& take_file(std::string& rest) {
 }
 
 void answer(std::string rest, Accept consent) {
-  const File& file = take_file(rest);
+  File& file = take_file(rest);
   if (file.direction != "receive" || file.state != "offered") fail("that is not an offer that waits for an answer");
   if (!rest.empty() && safe_file_name(rest) != rest) fail("'" + rest + "' is not a file name; give one without a path");
+  file.state = "answered";
   transfer::answer(file.ticket, consent, rest);
 }
 
@@ -435,7 +436,7 @@ void catch_signals() {
 // A folder that the user names must be good; without the default one, all but receiving files still works.
 void prepare_folder() {
   ::mkdir(download_folder.c_str(), 0777);
-  if (::access(download_folder.c_str(), W_OK | X_OK) == 0) return;
+  if (::access((download_folder + "/.").c_str(), W_OK | X_OK) == 0) return;  // "/." of a file is ENOTDIR
   const std::string reason = std::generic_category().message(errno);
   const std::string why = "files cannot be stored in " + download_folder + ": " + reason;
   if (download_folder != "downloads") throw UsageError(why);
@@ -455,7 +456,7 @@ void open_ports() {
       return;
     } catch (const std::system_error& error) {
       if (error.code() != std::errc::address_in_use) throw;
-      if (is_named || port == kLastPort) throw UsageError(std::string(error.what()) + "; choose another with --port");
+      if (is_named || port == kLastPort) throw UsageError(std::string(error.what()) + "; --port chooses another");
     }
 }
 
@@ -504,6 +505,7 @@ int main(int argc, char** argv) try {
   prepare_folder();
   open_ports();
   print("ready " + own_entry().label() + " " + myself.group);
+  if (terminal) print("/help lists the commands");
   while (!is_over()) {
     const fd_set readable = wait();
     if (FD_ISSET(STDIN_FILENO, &readable)) read_keyboard();
@@ -518,6 +520,7 @@ int main(int argc, char** argv) try {
     handle_events();
   transfer::close();
   handle_events();
+  if (terminal) std::cout << std::endl;
   return undelivered && !::isatty(STDIN_FILENO) ? 1 : 0;
 } catch (const UsageError& error) {
   std::cerr << "peer: " << printable(error.what()) << '\n';

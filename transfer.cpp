@@ -377,8 +377,10 @@ struct Session {
         expect(order.to);
         const Reply reply = request(order.line);
         return report(reply.ok ? Event::Kind::delivered : Event::Kind::undelivered, order.ticket, reply.sentence());
-      } catch (const std::runtime_error&) {
-        if (attempt == 2 || !is_introduced || cancelled) throw;
+      } catch (const std::runtime_error& error) {
+        const bool was_sent = attempt == 2 || is_introduced;
+        if (!was_sent) throw;
+        if (attempt == 2 || cancelled) throw std::runtime_error(std::string(error.what()) + "; it may have arrived");
         is_introduced = false;
       }
   }

@@ -200,12 +200,14 @@ TEST(Discovery, APeerRestartedOnItsPortReplacesItsOldSelf) {
   Process& ann = network.peer(1, "ann");
   Process& bob = network.peer(2, "bob");
   ann.wait_for("joined bob.*");
+  ann.say("/msg bob before");
+  ann.wait_for("delivered bob@\\S+: before");
   bob.signal(SIGKILL);
   bob.exit_status();
   network.peer(2, "bob");
   ann.wait_for("left bob@\\S+: replaced");
   ann.wait_for("joined bob.*");
-  ann.say("/msg bob again");
+  ann.say("/msg bob again");  // not over the conversation with the old one
   ann.wait_for("delivered bob@\\S+: again");
 }
 

@@ -21,10 +21,10 @@ TEST_F(Commands, WrongOptionsAreOneSentenceAndExitTwo) {
       {{"--name", std::string(33, 'n')}, "peer: --name takes 1 to 32 characters .*"},
       {{"--group", "a\tb"}, "peer: --group takes 1 to 32 characters .*"},
       {{"--name", "\x1b[2J"}, "peer: --name takes .* not '\\\\x1b\\[2J'"},
-      {{"--port", "http"}, "peer: --port takes a number .*"},
-      {{"--port", "80"}, "peer: --port takes a number .*"},
-      {{"--port", "65536"}, "peer: --port takes a number .*"},
-      {{"--port", "25252"}, "peer: --port takes a number .*"},
+      {{"--port", "http"}, "peer: --port takes 1024 to 65535, .*"},
+      {{"--port", "80"}, "peer: --port takes 1024 to 65535, .*"},
+      {{"--port", "65536"}, "peer: --port takes 1024 to 65535, .*"},
+      {{"--port", "25252"}, "peer: --port takes 1024 to 65535, .*"},
       {{"--interface", "eth9"}, "peer: --interface takes a network interface, .*; not 'eth9'"},
       {{"--accept", "perhaps"}, "peer: --accept takes ask, always or never.*; not 'perhaps'"},
       {{"--dir", "/nowhere/at/all"}, "peer: files cannot be stored in /nowhere/at/all: No such file or directory"},
@@ -47,7 +47,7 @@ TEST_F(Commands, ATakenPortIsNamedWithTheRemedy) {
   network->peer(0, "first", {"--port", "25300"}).wait_for("ready .*");
   Process& second = network->peer(0, "second", {"--port", "25300"});
   EXPECT_EQ(second.exit_status(), 2);
-  second.wait_for("peer: .* port 25300: Address already in use; choose another with --port", 1);
+  second.wait_for("peer: .* port 25300: Address already in use; --port chooses another", 1);
 }
 
 TEST_F(Commands, WithoutAUsableDefaultFolderTheRestStillWorks) {
@@ -68,6 +68,7 @@ TEST_F(Commands, WithoutAnyInterfaceItWaitsForOne) {
   network->run(0, "ip link set lo down");
   Process& ann = network->peer(0, "ann");
   ann.wait_for("ready ann@.*");
+  ann.wait_for("note: no network interface is up; waiting for one");
   network->run(0, "ip link set lo up");
   network->peer(0, "bob");
   ann.wait_for("joined bob.*", 5);

@@ -174,6 +174,22 @@ TEST_F(Messages, ToSomeoneWhoHasLeftAreRefusedWithTheReason) {
   ann.wait_for("error: nobody called bob@127.0.0.1:25301 is online; .*");
 }
 
+TEST_F(Messages, ToAPeerThatStandsStillAreReportedAndShownOnceAtMost) {
+  Process& bob = network->peer(0, "bob");
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("joined bob.*");
+  ann.say("/msg bob one");
+  ann.wait_for("delivered bob@\\S+: one");
+  bob.signal(SIGSTOP);
+  ann.say("/msg bob two");
+  ann.wait_for("failed bob@\\S+: no answer in time; it may have arrived; not delivered: two", 25);
+  bob.signal(SIGCONT);
+  ann.wait_for("joined bob.*");
+  ann.say("/msg bob three");
+  bob.wait_for("message ann@\\S+ private: three");
+  EXPECT_LE(bob.count("message .*: two"), 1u);
+}
+
 TEST_F(Messages, UnderAClaimedIdAreShownWithTheAddressTheyCameFrom) {
   Process& bob = network->peer(0, "bob", {"--port", "25301"});
   bob.wait_for("ready .*");
@@ -189,11 +205,12 @@ TEST_F(Messages, UnderAClaimedIdAreShownWithTheAddressTheyCameFrom) {
 TEST_F(Messages, OfAPersonWithOnlyANetcatAreAnswered) {
   Process& bob = network->peer(0, "bob", {"--port", "25301"});
   bob.wait_for("ready .*");
+  const Folder scratch;
   network->run(0,
                "printf '%s\\r\\nMSG number=1 :hello from nc\\r\\n' "
                "'ChatByP2P/1 HELLO id=0123456789abcdef ip=127.0.0.1 port=9 name=nc group=lab' "
-               "| timeout 5 nc -N 127.0.0.1 25301 > /tmp/chatbyp2p.nc");
-  const std::string answer = read_file("/tmp/chatbyp2p.nc");
+               "| timeout 5 nc -N 127.0.0.1 25301 > " + scratch.path("answer"));
+  const std::string answer = read_file(scratch.path("answer"));
   EXPECT_TRUE(std::regex_match(answer, std::regex("OK ChatByP2P/1 HERE id=[0-9a-f]{16} ip=127.0.0.1 port=25301 name=bob "
                                                   "group=lab to=0123456789abcdef\nOK\n")))
       << answer;
