@@ -66,6 +66,27 @@ TEST(Discovery, NeedsNoNetworkButLoopback) {
   expect_all_list_all(peers, 3);
 }
 
+TEST(Discovery, ListsNobodyOnHearsayButAsksAtTheDoor) {
+  NEEDS_NAMESPACES();
+  Network network(0);
+  Process& bob = network.peer(0, "bob", {"--port", "25301"});
+  bob.wait_for("ready .*");
+  const Socket gossip = Socket::udp(network, 0, 40000), door = Socket::udp(network, 0, 40007);
+  gossip.send_to("127.0.0.1", 25301, "ChatByP2P/1 HERE id=00000000000000cc ip=127.0.0.1 port=40007 name=ghost group=lab");
+  EXPECT_EQ(door.datagram().substr(0, 17), "ChatByP2P/1 HELLO");
+  gossip.send_to("127.0.0.1", 25301, "ChatByP2P/1 BYE id=00000000000000cc ip=127.0.0.1 port=40007 name=ghost group=lab");
+  gossip.meet("127.0.0.1", 25301, "id=00000000000000dd ip=127.0.0.1 port=40000 name=gossip group=lab");
+  bob.wait_for("joined gossip@127.0.0.1:40000 lab");
+  EXPECT_EQ(bob.count("joined .*"), 1u);
+  door.meet("127.0.0.1", 25301, "id=00000000000000cc ip=10.9.9.9 port=40007 name=real group=lab");
+  bob.wait_for("joined real@127.0.0.1:40007 lab");
+  bob.say("/list");  // the address that it gave is shown where it is another one
+  bob.wait_for("user 3 - real lab 127.0.0.1:40007 says 10.9.9.9");
+  gossip.send_to("127.0.0.1", 25301, "ChatByP2P/1 BYE id=00000000000000cc ip=127.0.0.1 port=40007 name=real group=lab");
+  door.send_to("127.0.0.1", 25301, "ChatByP2P/1 BYE id=00000000000000cc ip=127.0.0.1 port=40007 name=real group=lab");
+  bob.wait_for("left real@127.0.0.1:40007: said bye");
+}
+
 TEST(Discovery, LeavesTheNetworkInPeaceWhenAllHaveBeenFound) {
   NEEDS_NAMESPACES();
   Network network(0);

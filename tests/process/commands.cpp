@@ -141,6 +141,11 @@ TEST_F(Commands, TheExitStatusSaysWhetherAllWasDelivered) {
   }
 }
 
+TEST_F(Commands, OutputThatNobodyCanReadIsAFailure) {
+  const Folder scratch;
+  network->run(0, "echo /list | " + peer_program() + " --name ann --dir " + scratch.path() + " > /dev/full; test $? -eq 1");
+}
+
 TEST_F(Commands, ASecondQuitDoesNotWait) {
   network->peer(0, "bob");
   Process& ann = network->peer(0, "ann");
