@@ -1,6 +1,6 @@
 # make          the program: ./peer
 # make demo     three peers on this host find each other, talk and send a file, over loopback
-# make test     all tests; needs GoogleTest and iproute2. One of them: make test FILTER='Files.*'
+# make test     all tests; README.md names what they need. Some of them: make test FILTER='Files.*'
 # make clean    removes all that was built
 #
 # CXX and CXXFLAGS are yours to set:  make CXX=clang++ CXXFLAGS='-O1 -g -fsanitize=address'
