@@ -245,6 +245,10 @@ TEST(Discovery, ANameOrGroupThatChangesIsSeenByTheOthers) {
   ann.wait_for("changed 小明@10.77.0.2:25253 chess: was 小明@10.77.0.2:25253 lab", 1);
   ann.say("/msg 小明 你好 👋");
   bob.wait_for("message ann@10.77.0.1:25253 private: 你好 👋");
+  bob.say("/name 🦊👩‍👩‍👧");
+  ann.wait_for("changed 🦊👩‍👩‍👧@10.77.0.2:25253 chess: was 小明@10.77.0.2:25253 chess", 1);
+  ann.say("/to 🦊👩‍👩‍👧");
+  ann.wait_for("to 🦊👩‍👩‍👧@10.77.0.2:25253");
   ann.say("/group nobody is here");
   ann.wait_for("error: nobody else is in group lab");
 }
