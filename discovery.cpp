@@ -379,6 +379,12 @@ std::vector<Identity> discovery::users() {
   return listed;
 }
 
+std::optional<Identity> discovery::user(const std::string& id) {
+  const auto found = heard.find(id);
+  if (found == heard.end() || found->second.state != User::State::listed) return std::nullopt;
+  return found->second.who;
+}
+
 uint32_t discovery::own_ip() {
   for (const Interface& i : interfaces)
     if (i.ip >> 24 != IN_LOOPBACKNET) return i.ip;

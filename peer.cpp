@@ -123,16 +123,10 @@ void print(const std::string& line) {
   if (!std::cout.flush()) leave_now = undelivered = true;  // nobody reads us any more
 }
 
-std::optional<Identity> listed(const std::string& id) {
-  for (const Identity& user : discovery::users())
-    if (user.id == id) return user;
-  return std::nullopt;
-}
-
 // Somebody under the name that the list has: a conversation may have begun under an older one.
 // Anyone can claim an id, though; its address he cannot.
 std::string label(const Identity& who) {
-  const auto user = listed(who.id);
+  const auto user = discovery::user(who.id);
   return (user && user->address == who.address ? *user : who).label();
 }
 
@@ -254,7 +248,7 @@ void send(const std::string& scope, const std::string& text, const std::vector<I
 
 void say(const std::string& text) {
   if (!chosen) fail("to whom? choose with /to WHO, or write /msg WHO TEXT");
-  const auto to = listed(chosen->id);
+  const auto to = discovery::user(chosen->id);
   if (!to && !chosen->id.empty()) fail(chosen->label() + " has left; /to WHO chooses another");
   send("private", text, {to.value_or(*chosen)});
 }

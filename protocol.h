@@ -581,6 +581,7 @@ void tell_everyone(Verb verb);                         // HERE: our name or grou
 void heard_over_tcp(const Identity& who);
 
 std::vector<Identity> users();                         // who is listed, sorted by name and address
+std::optional<Identity> user(const std::string& id);   // if it is listed
 uint32_t own_ip();                                     // as others on the first network see us
 // Our own address towards `ip`. Nothing where no route leads there, or only through an interface that is not ours.
 std::optional<uint32_t> source_for(uint32_t ip);
