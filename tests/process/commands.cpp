@@ -2,14 +2,7 @@
 
 #include "support/testing.h"
 
-class Commands : public testing::Test {
- protected:
-  void SetUp() override {
-    NEEDS_NAMESPACES();
-    network = std::make_unique<Network>(0);
-  }
-  std::unique_ptr<Network> network;
-};
+class Commands : public OneHost {};
 
 TEST_F(Commands, WrongOptionsAreOneSentenceAndExitTwo) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> wrong = {

@@ -28,14 +28,7 @@ std::string id_in(const std::string& line) {
 
 }  // namespace
 
-class Documents : public testing::Test {
- protected:
-  void SetUp() override {
-    NEEDS_NAMESPACES();
-    network = std::make_unique<Network>(0);
-  }
-  std::unique_ptr<Network> network;
-};
+class Documents : public OneHost {};
 
 TEST_F(Documents, TheSessionsOfTheProtocolArePlayedAgain) {
   const std::string text = read_file("docs/protocol.md");

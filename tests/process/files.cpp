@@ -12,12 +12,8 @@ namespace {
 const std::string kAnn = "ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=40000 name=ann group=lab\n";
 }
 
-class Files : public testing::Test {
+class Files : public OneHost {
  protected:
-  void SetUp() override {
-    NEEDS_NAMESPACES();
-    network = std::make_unique<Network>(0);
-  }
   // ann, who sends, and bob, who has found her; bob with these options.
   void meet(const std::vector<std::string>& options) {
     bob = &network->peer(0, "bob", options);
@@ -27,7 +23,6 @@ class Files : public testing::Test {
   }
   std::string downloaded(const std::string& name) const { return network->folder("bob").path("downloads/" + name); }
 
-  std::unique_ptr<Network> network;
   Process *ann = nullptr, *bob = nullptr;
 };
 

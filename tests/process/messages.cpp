@@ -10,14 +10,7 @@ namespace {
 const std::string kAnn = "ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=40000 name=ann group=lab";
 }
 
-class Messages : public testing::Test {
- protected:
-  void SetUp() override {
-    NEEDS_NAMESPACES();
-    network = std::make_unique<Network>(0);
-  }
-  std::unique_ptr<Network> network;
-};
+class Messages : public OneHost {};
 
 TEST_F(Messages, ArriveInOrderOnceAndAreAcknowledged) {
   Process& bob = network->peer(0, "bob");

@@ -97,6 +97,16 @@ class Network {
   std::vector<std::unique_ptr<Process>> processes_;
 };
 
+// A test on one host, which has loopback only.
+class OneHost : public testing::Test {
+ protected:
+  void SetUp() override {
+    NEEDS_NAMESPACES();
+    network = std::make_unique<Network>(0);
+  }
+  std::unique_ptr<Network> network;
+};
+
 // A raw socket in a host's namespace. Every receive gives up after 10 s, and then returns what it has.
 class Socket {
  public:
