@@ -200,7 +200,11 @@ void Process::end_input() {
   if (in_ != -1) ::close(std::exchange(in_, -1));
 }
 
-void Process::signal(int number) const { ::kill(pid_, number); }
+void Process::signal(int number) const {
+  ::kill(pid_, number);
+  // kill() returns before the process stands still: another of its threads may still answer a message.
+  if (number == SIGSTOP) ::waitpid(pid_, nullptr, WUNTRACED);
+}
 
 void Process::read_more(double seconds) {
   char bytes[65536];
