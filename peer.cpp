@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <iostream>
 #include <random>
@@ -93,34 +94,57 @@ void parse_options(const std::vector<std::string>& arguments) {
 // State, and the screen
 // ============================================================================
 
-struct Post {  // what the user said once, to one or to many
+struct Post {  // what the user said or sent once, to one or to many
   std::string text, scope;
   size_t total, open, reached = 0;
-  std::string missed = {};  // who did not get it
+  std::string got = {}, missed = {};  // who, and who not
 };
 
 struct File {  // an offer or a transfer
   uint64_t ticket;
   std::string direction, who;
-  uint64_t size;
-  std::string name, state = "offered";
+  Offer offer = {};
+  std::string state = "offered";
+  uint64_t post = 0;  // to many
+  Clock::time_point started = {};
+  uint64_t begin = 0;  // where it began
 };
 
 const bool terminal = ::isatty(STDIN_FILENO) && ::isatty(STDOUT_FILENO);
 const Clock::time_point start_time = Clock::now();
 Clock::time_point last_joined;
 std::string typed;                   // and not yet a line
-bool input_ended, leaving, leave_now, undelivered;
+bool input_ended, leaving, leave_now, undelivered, progress_is_shown;
+Clock::time_point progress_at;
 std::vector<std::string> numbered;   // ids in the order of the last /list: numbers must not shift meanwhile
 std::optional<Identity> chosen;      // by /to
 std::map<uint64_t, Post> posts;      // by ticket
 std::map<uint64_t, File> files;      // by the number that the user sees
 uint64_t next_post = 1, next_file = 1;
 
-// The one way to the screen: whatever strangers wrote into a line, it cannot steer the terminal.
+std::string progress();  // of the transfer that runs, if one does
+
+void show_prompt() {
+  if (!terminal) return;
+  const std::string now = progress();
+  progress_is_shown = !now.empty();
+  std::cout << "\r\033[K" << printable(now) << (now.empty() ? "> " : "\n> ");
+}
+
+// The one way to the screen: whatever strangers wrote into a line, it cannot steer the terminal. There, the line goes
+// above the prompt, and above the progress of a transfer.
 void print(const std::string& line) {
-  std::cout << (terminal ? "\r\033[K" : "") << printable(line) << (terminal ? "\n> " : "\n");
+  if (terminal) std::cout << (progress_is_shown ? "\r\033[K\033[A\033[K" : "\r\033[K");
+  std::cout << printable(line) << '\n';
+  show_prompt();
   if (!std::cout.flush()) leave_now = undelivered = true;  // nobody reads us any more
+}
+
+// Four times a second, without touching the line that is being typed: up, anew, and back (ESC 7, ESC 8).
+void show_progress() {
+  if (!progress_is_shown || Clock::now() < progress_at) return;
+  progress_at = Clock::now() + 250ms;
+  std::cout << "\0337\033[A\r\033[K" << printable(progress()) << "\0338" << std::flush;
 }
 
 // Somebody under the name that the list has: a conversation may have begun under an older one.
@@ -220,16 +244,19 @@ void quit(std::string) {
 // One copy of a post was delivered, or was not. The last one sums it up.
 void settle(const Event& event) {
   Post& post = posts[event.ticket];
-  const bool missed = event.kind == Event::Kind::undelivered;
+  const bool missed = event.kind == Event::Kind::undelivered, is_file = post.scope == "files";
   const std::string who = label(event.who);
-  if (missed) print("failed " + who + ": " + event.text + "; not delivered: " + post.text);
-  else if (post.scope == "private") print("delivered " + who + ": " + post.text);
-  else ++post.reached;
-  if (missed) post.missed += (post.missed.empty() ? "; not reached: " : ", ") + who;
   undelivered |= missed;
+  if (missed && !is_file) print("failed " + who + ": " + event.text + "; not delivered: " + post.text);
+  if (!missed && post.scope == "private") print("delivered " + who + ": " + post.text);
+  if (missed) post.missed += (post.missed.empty() ? "" : ", ") + who + (is_file ? " (" + event.text + ")" : "");
+  else post.got += (post.got.empty() ? "" : ", ") + who;
+  post.reached += !missed;
   if (--post.open > 0) return;
   const std::string reached = to_string(post.reached) + " of " + to_string(post.total);
-  if (post.scope != "private") print("delivered " + reached + post.missed);
+  const std::string not_to = post.missed.empty() ? "" : "; not reached: " + post.missed;
+  if (is_file) print("sent to " + reached + (post.got.empty() ? "" : ", " + post.got) + not_to + ": " + post.text);
+  else if (post.scope != "private") print("delivered " + reached + not_to);
   posts.erase(event.ticket);
 }
 
@@ -258,31 +285,51 @@ void message(std::string rest) {
   send("private", rest, {to});
 }
 
-void send_to_many(const std::string& scope, const std::string& text) {
-  std::vector<Identity> to;
+// Everyone else, or everyone else in our group.
+std::vector<Identity> audience(const std::string& scope) {
+  std::vector<Identity> all;
   for (const Identity& user : discovery::users())
-    if (scope == "all" || user.group == myself.group) to.push_back(user);
-  if (to.empty()) fail("nobody else is " + (scope == "all" ? "online" : "in group " + myself.group));
-  send(scope, text, to);
+    if (scope == "all" || user.group == myself.group) all.push_back(user);
+  if (all.empty()) fail("nobody else is " + (scope == "all" ? "online" : "in group " + myself.group));
+  return all;
 }
 
 // ---- Files --------------------------------------------------------------------
 
-void print_file(uint64_t number, const File& file, const std::string& detail = "") {
-  print(file.direction + " " + to_string(number) + " " + file.state + " " + file.who + " " + to_string(file.size) +
-        " bytes" + detail + ": " + file.name);
+void print_file(uint64_t number, const File& file, const std::string& remark = "") {
+  const Offer& offer = file.offer;
+  print(file.direction + " " + to_string(number) + " " + file.state + " " + file.who + " " + to_string(offer.size) +
+        " bytes" + (offer.is_folder() ? " in " + to_string(offer.files) + " files and folders" : "") + remark + ": " + offer.name);
 }
 
-void add_file(const File& file) {
-  files.emplace(next_file, file);
-  print_file(next_file++, file);
+void add_file(uint64_t ticket, const std::string& direction, const Identity& who, const std::string& name, uint64_t post) {
+  File& file = files[next_file++] = {ticket, direction, label(who)};
+  file.offer.name = name;
+  file.post = post;
+}
+
+// To each of them on a connection and a thread of its own: who is slow, or says no, holds up nobody.
+void send_files(const std::string& path, const std::vector<Identity>& to) {
+  const uint64_t post = to.size() > 1 ? next_post++ : 0;
+  if (post != 0) posts[post] = {path, "files", to.size(), to.size()};
+  for (const Identity& one : to) try {
+      add_file(transfer::send_file(one, path), "send", one, path, post);
+    } catch (const std::exception& error) {
+      if (post == 0) throw;
+      settle({Event::Kind::undelivered, one, error.what(), post});
+    }
 }
 
 void send_file(std::string rest) {
   const Identity to = find(next_word(rest));
   if (rest.empty()) fail("which file? /send WHO PATH");
-  const Event offered = transfer::send_file(to, rest);
-  add_file({offered.ticket, "send", to.label(), offered.size, offered.text});
+  send_files(rest, {to});
+}
+
+void send_file_to_many(const std::string& scope, const std::string& path) {
+  if (path.empty()) fail("which file? /send" + scope + " PATH");
+  if (::access(path.c_str(), R_OK) == -1) fail("cannot read " + path + ": " + std::generic_category().message(errno));
+  send_files(path, audience(scope));
 }
 
 // The entry whose number `rest` begins with.
@@ -301,26 +348,59 @@ void answer(std::string rest, Accept consent) {
   transfer::answer(file.ticket, consent, rest);
 }
 
+// Bytes a second since it started, not counting what an earlier try has left.
+double speed(const File& file, uint64_t done) {
+  const std::chrono::duration<double> time = Clock::now() - file.started + 1ms;
+  return static_cast<double>(done - std::min(done, file.begin)) / time.count();
+}
+
+std::string megabytes(double bytes) { return to_string(std::llround(bytes / 1e6)) + " MB"; }
+
 void list_transfers(std::string) {
-  for (const auto& [number, file] : files) print_file(number, file);
+  for (const auto& [number, file] : files) {
+    const uint64_t done = transfer::bytes_done(file.ticket);
+    const std::string progress = ", " + to_string(done) + " done, " + megabytes(speed(file, done)) + "/s";
+    print_file(number, file, file.state == "started" ? progress : "");
+  }
   print("transfers " + to_string(files.size()));
 }
 
-// A transfer has begun, or has ended, well or badly.
+// For the line above the prompt: how far the first transfer that runs has come.
+std::string progress() {
+  const auto is_running = [](const auto& f) { return f.second.state == "started"; };
+  const auto found = std::find_if(files.begin(), files.end(), is_running);
+  if (found == files.end()) return "";
+  const File& file = found->second;
+  const uint64_t done = transfer::bytes_done(file.ticket), size = std::max<uint64_t>(file.offer.size, 1);
+  const double rate = speed(file, done);
+  std::string bar(20, ' ');
+  std::fill_n(bar.begin(), std::min<uint64_t>(done * 20 / size, 20), '=');
+  const auto left = std::llround(static_cast<double>(size - std::min(size, done)) / std::max(rate, 1.0));
+  return "[" + bar + "] " + to_string(done * 100 / size) + " % " + file.direction + " " + to_string(found->first) + " " +
+         file.who + " " + megabytes(rate) + "/s, " + to_string(left) + " s left: " + file.offer.name;
+}
+
+// An offer, or a transfer that has begun, or has ended, well or badly.
 void update_file(const Event& event) {
-  const auto found = std::find_if(files.begin(), files.end(), [&](auto& f) { return f.second.ticket == event.ticket; });
+  using Kind = Event::Kind;
+  const auto is_meant = [&](const auto& f) { return f.second.ticket == event.ticket; };
+  if (event.kind == Kind::offered && std::none_of(files.begin(), files.end(), is_meant))
+    add_file(event.ticket, "receive", event.who, "", 0);
+  const auto found = std::find_if(files.begin(), files.end(), is_meant);
   if (found == files.end()) return;
   auto& [number, file] = *found;
-  const bool sends = file.direction == "send", failed = event.kind == Event::Kind::failed;
-  if (event.kind == Event::Kind::started) {
-    file.state = "started";
-    return print_file(number, file);
-  }
-  file.state = failed ? "failed" : sends ? "delivered" : "stored";
-  if (!failed) file.name = event.text;
-  print_file(number, file, failed ? ", " + event.text : ", cksum " + to_string(event.crc));
-  undelivered |= sends && failed;
+  const bool sends = file.direction == "send", failed = event.kind == Kind::failed;
+  const bool is_whole = !failed && (event.kind != Kind::stored || event.file.files == file.offer.files);
+  file.state = event.kind == Kind::offered ? "offered" : event.kind == Kind::started ? "started" : failed ? "failed" : sends ? "delivered" : "stored";
+  if (!failed) file.offer = event.file;
+  if (event.kind == Kind::started) file.started = Clock::now(), file.begin = transfer::bytes_done(file.ticket);
+  const std::string sum = event.kind == Kind::stored ? ", cksum " + to_string(event.crc) : "";
+  print_file(number, file, sum + (failed ? ", " : "") + event.text);
+  if (event.kind == Kind::offered || event.kind == Kind::started) return;
+  undelivered |= sends && !is_whole;
+  const Event end{failed ? Kind::undelivered : Kind::delivered, event.who, event.text, file.post};
   files.erase(found);
+  if (end.ticket != 0) settle(end);
 }
 
 // ---- The table -----------------------------------------------------------------
@@ -334,9 +414,11 @@ const struct Command {
     {"/list", "", "who is online", list},
     {"/to", " WHO", "talk to WHO: a name, a number of /list, NAME@IP:PORT or IP:PORT", choose},
     {"/msg", " WHO TEXT", "one message", message},
-    {"/group", " TEXT", "a message to everyone in your group", [](std::string text) { send_to_many("group", text); }},
-    {"/all", " TEXT", "a message to everyone", [](std::string text) { send_to_many("all", text); }},
-    {"/send", " WHO PATH", "offer a file", send_file},
+    {"/group", " TEXT", "a message to everyone in your group", [](std::string text) { send("group", text, audience("group")); }},
+    {"/all", " TEXT", "a message to everyone", [](std::string text) { send("all", text, audience("all")); }},
+    {"/send", " WHO PATH", "offer a file or a folder", send_file},
+    {"/sendgroup", " PATH", "to everyone in your group", [](std::string path) { send_file_to_many("group", path); }},
+    {"/sendall", " PATH", "to everyone", [](std::string path) { send_file_to_many("all", path); }},
     {"/accept", " N [AS]", "take the file of offer N, as AS", [](std::string rest) { answer(rest, Accept::always); }},
     {"/reject", " N", "do not take it", [](std::string rest) { answer(next_word(rest), Accept::never); }},
     {"/cancel", " N", "end transfer N", [](std::string rest) { transfer::cancel(take_file(rest).ticket); }},
@@ -369,7 +451,7 @@ void obey(std::string line) {
     command->run(rest);
   } catch (const std::exception& error) {
     print(std::string("error: ") + error.what());
-    for (const char* sends : {"", "/msg", "/group", "/all", "/send"}) undelivered |= name == sends;
+    for (const char* sends : {"", "/msg", "/group", "/all", "/send", "/sendgroup", "/sendall"}) undelivered |= name == sends;
   }
 }
 
@@ -393,7 +475,7 @@ void handle(const Event& event) {
       return print("message " + label(event.who) + " " + event.message.scope + ": " + event.message.text);
     case Kind::delivered:
     case Kind::undelivered: return settle(event);
-    case Kind::offered: return add_file({event.ticket, "receive", label(event.who), event.size, event.text});
+    case Kind::offered:
     case Kind::started:
     case Kind::stored:
     case Kind::failed: return update_file(event);
@@ -465,11 +547,13 @@ bool reads_commands() {
 void read_keyboard() {
   std::array<char, 4096> bytes;
   const ssize_t got = uninterrupted([&] { return ::read(STDIN_FILENO, bytes.data(), bytes.size()); });
+  if (std::exchange(progress_is_shown, false)) std::cout << "\033[2A\033[M\033[B";  // Enter has moved the prompt away
   if (got > 0) typed.append(bytes.data(), static_cast<size_t>(got));
   else if (!typed.empty()) typed += '\n';  // the end of input ends its last line, too
   for (size_t end; (end = typed.find('\n')) != std::string::npos; typed.erase(0, end + 1)) obey(typed.substr(0, end));
   if (got <= 0) input_ended = leaving = true;
-  if (terminal) std::cout << "\r\033[K> " << std::flush;
+  show_prompt();
+  std::cout.flush();
 }
 
 // Until there is something to do: which descriptors can be read. They were opened first of all, so they are small
@@ -507,6 +591,7 @@ int main(int argc, char** argv) try {
     transfer::accept_connection(readable);
     discovery::tick();
     handle_events();
+    show_progress();
   }
   discovery::tell_everyone(Verb::bye);
   transfer::cancel();  // some connections have last words to say

@@ -59,6 +59,7 @@ inline constexpr size_t kMaxLine = 4096;     // bytes, the LF not counted
 inline constexpr size_t kMaxText = 4000;     // bytes of a message: with the words around it, it fits a line
 inline constexpr size_t kMaxName = 32;       // characters (code points) of a user or group name
 inline constexpr size_t kMaxFileName = 255;  // bytes: NAME_MAX of the usual file systems
+inline constexpr size_t kMaxPath = 4000;     // bytes of an entry's path within a folder: it fits a line
 
 // ---- Text [3.1] --------------------------------------------------------------
 
@@ -282,12 +283,13 @@ struct Message {
   }
 };
 
-// OFFER size=10485760 files=1 :report.pdf
+// OFFER size=10485760 files=1 :report.pdf, or, of a folder,  OFFER size=10485760 files=213 :photos/
 struct Offer {
-  uint64_t size = 0;   // bytes; less than 2^63, as off_t is
-  uint64_t files = 1;  // more than one is a folder, which is left to a later version [6.5]
-  std::string name;    // as sent: safe_file_name() decides what becomes of it
+  uint64_t size = 0;   // bytes of all files; less than 2^63, as off_t is
+  uint64_t files = 1;  // entries of the folder, its subfolders included
+  std::string name;    // as sent: safe_file_name() decides what becomes of it. A folder's ends in a slash
 
+  bool is_folder() const { return !name.empty() && name.back() == '/'; }
   std::string format() const {
     return "OFFER size=" + std::to_string(size) + " files=" + std::to_string(files) + " :" + name;
   }
@@ -298,7 +300,39 @@ struct Offer {
   }
 };
 
-// DATA offset=0 size=65536, and then that many bytes as they are.
+// OK entries=1 offset=4096 crc=930766865: the reply to an offer of which the receiver has a beginning, from an earlier
+// try: so many entries (of a file: 1), so many bytes, and their checksum. A plain OK where it has none [6.6].
+struct Prefix {
+  uint64_t entries = 0, offset = 0;
+  uint32_t crc = 0;
+
+  bool operator==(const Prefix& o) const { return entries == o.entries && offset == o.offset && crc == o.crc; }
+  std::string format() const {
+    if (offset == 0) return "";
+    return "entries=" + std::to_string(entries) + " offset=" + std::to_string(offset) + " crc=" + std::to_string(crc);
+  }
+  static Prefix parse(std::string_view text) {  // what follows the OK; none at all for anything else
+    const std::string reply = "OK " + std::string(text);
+    const auto line = Line::parse(reply);
+    if (!line) return {};
+    const auto entries = line->number("entries"), offset = line->number("offset"), crc = line->number("crc", UINT32_MAX);
+    return entries && offset && crc ? Prefix{*entries, *offset, static_cast<uint32_t>(*crc)} : Prefix{};
+  }
+};
+
+// FILE mode=x :bin/run.sh  The bytes that follow are this entry's. A path that ends in a slash is a folder, and has none.
+struct Entry {
+  bool executable = false;
+  std::string path;  // within the folder that was offered; is_safe_path()
+
+  std::string format() const { return std::string("FILE") + (executable ? " mode=x" : "") + " :" + path; }
+  static std::optional<Entry> parse(const Line& line) {
+    if (line.verb != "FILE" || !line.text) return std::nullopt;
+    return Entry{line.field("mode") == "x", std::string(*line.text)};
+  }
+};
+
+// DATA offset=0 size=65536, and then that many bytes as they are. Of a folder, the offset goes through all its files.
 struct Data {
   uint64_t offset = 0, size = 0;
 
@@ -310,11 +344,12 @@ struct Data {
   }
 };
 
-// END size=10485760 crc=930766865: the whole file, as `cksum` prints it.
+// END size=10485760 crc=930766865: all that was sent; of a file, as `cksum` prints it [6.4].
 struct End {
   uint64_t size = 0;
   uint32_t crc = 0;
 
+  bool operator==(const End& o) const { return size == o.size && crc == o.crc; }
   std::string format() const { return "END size=" + std::to_string(size) + " crc=" + std::to_string(crc); }
   static std::optional<End> parse(const Line& line) {
     const auto size = line.number("size"), crc = line.number("crc", UINT32_MAX);
@@ -342,15 +377,15 @@ struct Reply {
 enum class LineStatus { whole, incomplete, too_long };
 
 // TCP is a stream of bytes: one recv() may bring half a line, or three lines and the beginning of a file. So what comes
-// is kept in a buffer. This takes the next line off it, without its LF or CR LF. too_long: more than kMaxLine bytes,
-// whether or not an end is in sight.
-inline LineStatus take_line(std::string& buffer, std::string& line) {
-  const size_t end = std::min(buffer.find('\n'), buffer.size());
-  const size_t size = end > 0 && buffer[end - 1] == '\r' ? end - 1 : end;
+// is kept in a buffer. This takes the next line off what is there, without its LF or CR LF. too_long: more than kMaxLine
+// bytes, whether or not an end is in sight.
+inline LineStatus take_line(std::string_view& bytes, std::string& line) {
+  const size_t end = std::min(bytes.substr(0, kMaxLine + 2).find('\n'), bytes.size());
+  const size_t size = end > 0 && bytes[end - 1] == '\r' ? end - 1 : end;
   if (size > kMaxLine) return LineStatus::too_long;
-  if (end == buffer.size()) return LineStatus::incomplete;
-  line = buffer.substr(0, size);
-  buffer.erase(0, end + 1);
+  if (end == bytes.size()) return LineStatus::incomplete;
+  line = bytes.substr(0, size);
+  bytes.remove_prefix(end + 1);
   return LineStatus::whole;
 }
 
@@ -364,6 +399,17 @@ inline std::optional<std::string> safe_file_name(std::string_view path) {
       name.find('\t') != std::string_view::npos)
     return std::nullopt;
   return std::string(name);
+}
+
+// Whether an entry of a folder may be stored under this path: each of its components has to be such a name.
+inline bool is_safe_path(std::string_view path) {
+  bool safe = !path.empty() && path.size() <= kMaxPath;
+  while (safe && !path.empty()) {
+    const std::string_view component = path.substr(0, path.find('/'));
+    safe = safe_file_name(component).has_value();
+    path.remove_prefix(std::min(component.size() + 1, path.size()));
+  }
+  return safe;
 }
 
 // The `n`th name to try for a file called `name`: "report.pdf", "report (1).pdf", "report (2).pdf"; with `suffix`
@@ -494,13 +540,14 @@ struct Event {
     introduced,              // somebody said over TCP who it is
     message,                 // message
     delivered, undelivered,  // ticket; text: the reason
-    offered, started,        // ticket, size, text: the name; a file is offered to us; its bytes begin
-    stored, failed,          // ticket, size, crc, text: the final name; it is whole, at the receiver; text: the reason
+    offered, started,        // ticket, file, text: a remark; to us or by us; its bytes begin
+    stored, failed,          // ticket, file, crc, text: a remark; it is whole, at the receiver; text: the reason
   };
   Kind kind;
   Identity who = {};
   std::string text = {};
-  uint64_t ticket = 0, size = 0;  // the ticket of the message or file it is about; bytes
+  uint64_t ticket = 0;  // of the message or file it is about
+  Offer file = {};
   uint32_t crc = 0;
   Message message = {};
 };
@@ -600,10 +647,12 @@ void accept_connection(const fd_set& readable);
 
 void knock(const Identity& to);   // introduces us over TCP, where it can be reached
 void send_message(const Identity& to, const std::string& scope, const std::string& text, uint64_t ticket);
-Event send_file(const Identity& to, const std::string& path);  // as `offered`; throws where it cannot be read
+// A file or a folder. Gives its ticket, under which events will follow; throws where it cannot be read.
+uint64_t send_file(const Identity& to, const std::string& path);
 void answer(uint64_t ticket, Accept consent, const std::string& store_as);  // to an offer; `ask` is no answer
 void cancel(uint64_t ticket = 0);  // a file transfer, in either direction; 0: every connection
 
+uint64_t bytes_done(uint64_t ticket);  // of a file transfer, so far; a resumed one begins with what was there
 bool is_repeat(const Event& message);  // its number is one that this sender has used before
 bool is_sending();                // messages or files of ours are on their way
 bool is_open();                   // there are connections

@@ -3,29 +3,35 @@
 // Read protocol.h first, then discovery.cpp; peer.cpp is next. There is one thread per connection:
 //
 //   a conversation   we opened it, to send messages; kept while it is used      converse()
-//   a file           we opened it, to send one file                             send_file()
+//   a file           we opened it, to send one file or folder                   send_file()
 //   an accepted one  someone else opened it, and we answer what it asks         serve()
 //
-// In order of reading: Connection, bytes and lines with a bound to every wait; PartFile, a file on its way in; Session,
-// what a connection's thread does, asking or answering; and at the end, what the main thread calls.
+// In order of reading: Connection, bytes and lines with a bound to every wait; Source, a file or folder on its way out;
+// Incoming, one on its way in; Session, what a connection's thread does, asking or answering; and at the end, what the
+// main thread calls.
 //
 // A thread ends by itself: at the end of its dialogue, at an error, or soon after cancel(), for while it waits it looks
 // at the flag every quarter of a second. At the end of the program, shutdown() of the socket wakes whoever still waits;
 // close() would not: a recv() goes on waiting, and meanwhile another connection may be given the descriptor's number.
 //
-// Left out on purpose, for now: folders and resuming. The protocol has room for both [6.5].
+// Left out on purpose: links, owners, times and permissions of files, but for "executable"; rsync sends those.
 
 #include <netinet/tcp.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include <atomic>
+#include <cstring>
+#include <filesystem>
 #include <stdexcept>
 #include <thread>
+#include <tuple>
 
 #include "protocol.h"
 
 using namespace std::chrono_literals;
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -36,6 +42,7 @@ constexpr auto kSilence = 10s;         // in the middle of a line, a file, a rep
 constexpr auto kIdle = 30s;            // a conversation unused for so long is closed by its opener
 constexpr auto kForsaken = 60s;        // and, should the opener have vanished, by who accepted it
 constexpr auto kOfferTime = 120s;      // to accept or reject a file, and to bring it to a slow disk
+constexpr auto kPrefixTime = 120s;     // to read again what an earlier try has left
 constexpr auto kSlice = 250ms;         // the poll interval: between two looks at `cancelled`
 constexpr size_t kMaxAccepted = 512;
 constexpr size_t kMaxAcceptedFromOne = 128;
@@ -103,38 +110,36 @@ class Connection {
   // Waits until something can be read. False where the other side has closed the connection.
   bool await(Clock::duration patience) const {
     char byte;
-    return !buffer_.empty() || receive(&byte, 1, MSG_PEEK, Clock::now() + patience) > 0;
+    return !unread_.empty() || receive(&byte, 1, MSG_PEEK, Clock::now() + patience) > 0;
   }
 
   // Whether there is something to read at once; the end of the connection, and an error, are that, too.
   bool has_input() const {
     char byte;
     const ssize_t got = ::recv(socket_.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return !buffer_.empty() || got >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
+    return !unread_.empty() || got >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
   }
 
   // The next line. It has kSilence to end, however slowly its bytes trickle in.
   std::string read_line() {
     std::string line;
-    std::array<char, kMaxLine> bytes;
     for (const auto deadline = Clock::now() + kSilence;;) {
-      const LineStatus status = take_line(buffer_, line);
+      const LineStatus status = take_line(unread_, line);
       if (status == LineStatus::too_long) throw Reply{false, "long a line has at most 4096 bytes"};
       if (status == LineStatus::whole && is_text(line)) return line;
       if (status == LineStatus::whole) throw Reply{false, "text a line is UTF-8 without control characters"};
-      const size_t got = receive(bytes.data(), bytes.size(), 0, deadline);
-      if (got == 0) throw std::runtime_error("the connection ended in the middle of a line");
-      buffer_.append(bytes.data(), got);
+      if (!read_more(kMaxLine, deadline)) throw std::runtime_error("the connection ended in the middle of a line");
     }
   }
 
-  // Bytes as they are, at least one: those that came along with the last line, or else what the socket has.
-  size_t read(char* into, size_t most) {
-    size_t got = buffer_.copy(into, most);
-    buffer_.erase(0, got);
-    if (got == 0) got = receive(into, most, 0, Clock::now() + kSilence);
-    if (got == 0) throw std::runtime_error("the connection ended in the middle of the file");
-    return got;
+  // Bytes as they are, at least one: those that came along with the last line, or else what the socket has. They are
+  // good until the next read.
+  std::string_view read(size_t most) {
+    if (unread_.empty() && !read_more(kChunk, Clock::now() + kSilence))
+      throw std::runtime_error("the connection ended in the middle of the file");
+    const std::string_view bytes = unread_.substr(0, most);
+    unread_.remove_prefix(bytes.size());
+    return bytes;
   }
 
   // Our last line. A socket that is closed with unread data in it sends a reset, which may overtake what we sent last.
@@ -152,6 +157,15 @@ class Connection {
     check(::setsockopt(socket_.get(), SOL_SOCKET, option, &limit, sizeof limit), "setsockopt of a time limit");
   }
 
+  // Up to `most` bytes more, behind those that are there already. False at the end of the connection.
+  bool read_more(size_t most, Clock::time_point deadline) {
+    const size_t kept = unread_.size();
+    if (kept > 0) std::memmove(storage_.data(), unread_.data(), kept);
+    if (storage_.size() < kept + most) storage_.resize(kept + most);
+    unread_ = {storage_.data(), kept + receive(storage_.data() + kept, most, 0, deadline)};
+    return unread_.size() > kept;
+  }
+
   // What has arrived, at least one byte; 0 at the end of the connection.
   size_t receive(char* into, size_t most, int flags, Clock::time_point deadline) const {
     while (Clock::now() < deadline) {
@@ -165,48 +179,267 @@ class Connection {
 
   Descriptor socket_;
   const std::atomic<bool>& cancelled_;
-  std::string buffer_;  // what was received, and not yet taken
+  std::vector<char> storage_;
+  std::string_view unread_;  // the part of it that was received, and not yet taken
 };
 
 // ============================================================================
-// A file on its way in
+// A file or folder on its way out
 // ============================================================================
 
-// It has a name that ends in .part until it is whole. O_EXCL: a name that is taken is left alone, whatever has it, a
-// symbolic link included, that would lead our bytes out of the folder.
-class PartFile {
+struct FileError { std::string why; };  // about one file: the others of its folder can still be sent
+
+// How far a transfer has come: so many entries have begun, so many bytes of their files have passed.
+struct Position {
+  uint64_t entries = 0, offset = 0;
+  Cksum sum;  // of the bytes; in a folder, of each entry's path and an LF before its bytes, too [6.4]
+
+  void enter(const std::string& path) {
+    ++entries;
+    if (!path.empty()) sum.add((path + "\n").data(), path.size() + 1);
+  }
+  void pass(std::string_view bytes) {
+    offset += bytes.size();
+    sum.add(bytes.data(), bytes.size());
+  }
+  Prefix prefix() const { return {entries, offset, sum.value()}; }
+};
+
+// A file, or the entries of a folder one after the other, as one stream of bytes. Sender and receiver both walk their own
+// disk with it, in the same order; so what the receiver has can be compared with where the sender began.
+class Source {
  public:
-  explicit PartFile(const std::string& name) : name_(name) {
-    ::mkdir(download_folder.c_str(), 0777);  // should it have gone missing; if that fails, open() says why
-    for (unsigned n = 0; fd_.get() == -1; ++n) {
-      path_ = download_folder + "/" + numbered_name(name_, n, ".part");
-      fd_ = Descriptor(::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0666));
-      if (fd_.get() == -1 && errno != EEXIST) check(-1, "cannot store " + name_);
+  // Lists what is there.
+  Source(const std::string& root, bool is_folder, const std::atomic<bool>& cancelled)
+      : root_(root), cancelled_(cancelled) {
+    if (is_folder) list("");
+    else add("", fs::file_size(root));
+    std::sort(entries_.begin(), entries_.end());  // by the bytes of their paths: "a/" comes before "a/b"
+    missed_in_list_ = missed.size();
+  }
+
+  uint64_t count = 0;  // entries that should be sent,
+  uint64_t total = 0;  // and the bytes of those that can be
+  std::string missed;  // "link (not a file), x (Permission denied)": what is not sent, or could not be
+  Position at;
+
+  // Goes on to the next entry, and opens it. False after the last one.
+  bool next() {
+    if (next_ == entries_.size()) return false;
+    std::tie(path_, left_) = entries_[next_++];  // `left_` as offered: who has changed since then is found out
+    at.enter(path_);
+    const std::string full = root_ + (path().empty() ? "" : "/" + path());
+    // O_NOFOLLOW: what was a file when it was listed may be a link by now. O_NONBLOCK: or a FIFO, which would block us.
+    const int flags = O_RDONLY | O_NONBLOCK | (path().empty() ? 0 : O_NOFOLLOW);
+    file_ = Descriptor(::open(full.c_str(), flags));
+    info_ = {};
+    trouble_.clear();
+    if (file_.get() == -1 || ::fstat(file_.get(), &info_) == -1) trouble_ = std::generic_category().message(errno);
+    else if (!S_ISREG(info_.st_mode) && !is_folder()) trouble_ = "not a file any more";
+    if (!trouble_.empty()) left_ = 0;
+    return true;
+  }
+
+  // Of the present entry.
+  const std::string& path() const { return path_; }  // empty if it is not in a folder
+  bool is_folder() const { return !path().empty() && path().back() == '/'; }
+  Entry entry() const { return {!is_folder() && (info_.st_mode & S_IXUSR) != 0, path()}; }
+  uint64_t left() const { return left_; }  // bytes still to be read
+
+  void read(char* into, size_t size) {
+    if (cancelled_) throw kCancelled;
+    for (size_t got = 0; got < size;) {
+      const ssize_t n = uninterrupted([&] { return ::read(file_.get(), into + got, size - got); });
+      if (n == -1) throw FileError{std::generic_category().message(errno)};
+      if (n == 0) throw FileError{"became shorter while it was sent"};
+      got += static_cast<size_t>(n);
+    }
+    left_ -= size;
+    at.pass({into, size});
+  }
+
+  void expect_end() const {
+    char more;
+    if (!trouble_.empty()) throw FileError{trouble_};
+    if (!is_folder() && ::read(file_.get(), &more, 1) == 1) throw FileError{"became longer while it was sent"};
+  }
+
+  void miss(const std::string& path, const std::string& why) {
+    missed += (missed.empty() ? ", not sent: " : ", ") + path + " (" + why + ")";
+  }
+
+  // Reads to where `entries` have begun, and `offset` bytes of all have passed, in the last of them; or to the end.
+  void skip_to(uint64_t entries, uint64_t offset) try {
+      std::vector<char> bytes(kChunk);
+      for (Position before = at; at.entries < entries && next(); before = at) {
+        const bool is_last = at.entries == entries;
+        while (left_ > 0 && !(is_last && at.offset >= offset)) {
+          const uint64_t wanted = is_last ? std::min(left_, offset - at.offset) : left_;
+          read(bytes.data(), static_cast<size_t>(std::min<uint64_t>(wanted, bytes.size())));
+        }
+        if (!trouble_.empty()) at = before, miss(path(), trouble_);  // as when it was sent, and was not
+      }
+  } catch (const FileError&) {
+    // Not what was sent: the caller will see that from `at`.
+  }
+
+  void rewind() {
+    next_ = 0;
+    at = {};
+    missed.resize(missed_in_list_);
+  }
+
+ private:
+  void list(const std::string& folder) {
+    std::error_code unreadable;  // which next() will tell
+    for (const auto& found : fs::directory_iterator(root_ + "/" + folder, unreadable)) {
+      if (cancelled_) throw kCancelled;
+      std::string path = folder + found.path().filename().string();
+      const fs::file_type type = found.symlink_status().type();
+      if (type != fs::file_type::regular && type != fs::file_type::directory) {
+        miss(path, "a link or a special file");
+      } else if (!is_safe_path(path)) {
+        miss(path, "its name cannot be sent");
+        ++count;
+      } else if (type == fs::file_type::directory) {
+        list(path += '/');
+        add(path, 0);
+      } else {
+        add(path, found.file_size());
+      }
     }
   }
-  ~PartFile() { ::unlink(path_.c_str()); }
-  PartFile(const PartFile&) = delete;
 
-  void write(std::string_view bytes) {
-    while (!bytes.empty())
-      bytes.remove_prefix(static_cast<size_t>(check(
-          uninterrupted([&] { return ::write(fd_.get(), bytes.data(), bytes.size()); }), "cannot store " + name_)));
+  void add(const std::string& path, uint64_t bytes) {
+    entries_.emplace_back(path, bytes);
+    ++count;
+    total += bytes;
   }
 
-  // Onto the disk, and then under the first name that is free. Not by rename(): it would replace a file of that name.
+  const std::string root_;
+  const std::atomic<bool>& cancelled_;
+  std::vector<std::pair<std::string, uint64_t>> entries_;  // path and size
+  size_t next_ = 0, missed_in_list_ = 0;
+  // The present entry.
+  std::string path_, trouble_;  // why it cannot be read
+  uint64_t left_ = 0;
+  Descriptor file_;
+  struct stat info_{};
+};
+
+// ============================================================================
+// A file or folder on its way in
+// ============================================================================
+
+// It has a name that ends in .part until it is whole. What an earlier try has left there is taken up again.
+class Incoming {
+ public:
+  Incoming(const std::string& name, bool is_folder) : name_(name), is_folder_(is_folder) {
+    ::mkdir(download_folder.c_str(), 0777);  // should it have gone missing; if that fails, open() says why
+    for (unsigned n = 0; !take(download_folder + "/" + numbered_name(name_, n, ".part")); ++n) {}
+  }
+  ~Incoming() {
+    struct stat info{};
+    if (is_folder_) ::rmdir(path_.c_str());  // if it is empty
+    else if (::fstat(root_.get(), &info) == 0 && info.st_size == 0) ::unlink(path_.c_str());
+  }
+  Incoming(const Incoming&) = delete;
+
+  const std::string& path() const { return path_; }
+  std::string missed;  // ", not sent: a (Permission denied)": what its sender could not read
+
+  void start_over() {
+    file_ = Descriptor();
+    if (!is_folder_) check(::ftruncate(root_.get(), 0), what());
+    else for (const auto& entry : fs::directory_iterator(path_)) fs::remove_all(entry);
+  }
+
+  // What is written from now on is this entry's. O_EXCL: on a disk that takes "A" and "a" for the same name, the second
+  // would replace the first.
+  void enter(const Entry& entry) {
+    inside_ = entry.path;
+    file_ = Descriptor();
+    const std::string full = path_ + "/" + inside_;
+    const int flags = O_WRONLY | O_CREAT | O_EXCL;
+    if (full.back() == '/') check(::mkdir(full.c_str(), 0777), what());
+    else file_ = Descriptor(check(::open(full.c_str(), flags, entry.executable ? 0777 : 0666), what()));
+  }
+
+  // The same of an entry that is there, of which more comes.
+  void go_on(const Entry& entry) {
+    inside_ = entry.path;
+    const std::string full = path_ + "/" + inside_;
+    if (is_folder_ && full.back() != '/') file_ = Descriptor(check(::open(full.c_str(), O_WRONLY | O_APPEND), what()));
+  }
+
+  bool takes_bytes() const { return !is_folder_ || file_.get() != -1; }
+
+  void write(std::string_view bytes) {
+    const int fd = is_folder_ ? file_.get() : root_.get();
+    while (!bytes.empty())
+      bytes.remove_prefix(static_cast<size_t>(
+          check(uninterrupted([&] { return ::write(fd, bytes.data(), bytes.size()); }), what())));
+  }
+
+  // The present entry did not come whole.
+  void drop(const std::string& why) {
+    constexpr size_t kMaxMissed = 65536;  // bytes; a hostile sender could go on for ever
+    if (missed.size() < kMaxMissed) missed += (missed.empty() ? ", not sent: " : ", ") + inside_ + " (" + why + ")";
+    file_ = Descriptor();
+    if (!inside_.empty()) fs::remove(path_ + "/" + inside_);
+    inside_.clear();
+  }
+
+  // Onto the disk, and then under the first name that is free. A file not by rename(): it would replace one of that
+  // name. A folder by rename(): it replaces nothing but an empty folder.
   std::string publish() {
-    check(::fsync(fd_.get()), "cannot store " + name_);
+    // One file is brought to the disk by fsync(). Ten thousand of them would be ten thousand waits for the disk; syncfs(),
+    // which Linux has, is one.
+    check(is_folder_ ? ::syncfs(root_.get()) : ::fsync(root_.get()), what());
     for (unsigned n = 0;; ++n) {
-      const std::string final_name = numbered_name(name_, n);
-      if (::link(path_.c_str(), (download_folder + "/" + final_name).c_str()) == 0) return final_name;
-      if (errno != EEXIST) check(-1, "cannot store " + final_name);
+      const std::string final_name = numbered_name(name_, n), final_path = download_folder + "/" + final_name;
+      const int result = is_folder_ ? ::rename(path_.c_str(), final_path.c_str()) : ::link(path_.c_str(), final_path.c_str());
+      if (result == 0) {
+        if (!is_folder_) ::unlink(path_.c_str());
+        // The name is in the folder, and has to get to the disk, too.
+        const Descriptor folder(::open(download_folder.c_str(), O_RDONLY | O_DIRECTORY));
+        ::fsync(folder.get());
+        return final_name;
+      }
+      if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOTDIR) check(-1, "cannot store " + final_name);
     }
   }
 
  private:
+  // Whether `path` is ours from now on. Not if something else has that name: a link, which O_NOFOLLOW does not go
+  // through, or another transfer, perhaps one of another peer with the same download folder.
+  bool take(const std::string& path) {
+    if (is_folder_ && ::mkdir(path.c_str(), 0777) == -1 && errno != EEXIST) check(-1, what());
+    const int flags = is_folder_ ? O_RDONLY | O_DIRECTORY : O_RDWR | O_CREAT | O_APPEND;
+    root_ = Descriptor(::open(path.c_str(), flags | O_NOFOLLOW | O_NONBLOCK, 0666));
+    if (root_.get() == -1 && (errno == ELOOP || errno == ENOTDIR || errno == EISDIR || errno == ENXIO)) return false;
+    struct stat ours{}, named{};
+    check(root_.get() == -1 ? -1 : ::fstat(root_.get(), &ours), what());
+    if (!is_folder_ && !S_ISREG(ours.st_mode)) return false;
+    // The lock goes with the descriptor, and so with its owner, even if that is killed. On a disk that knows no locks,
+    // the checksum would tell of two writers.
+    if (::flock(root_.get(), LOCK_EX | LOCK_NB) == -1 && errno == EWOULDBLOCK) return false;
+    path_ = path;
+    // Between our open() and flock() its owner may have finished: then what we hold is a finished file.
+    if (::lstat(path.c_str(), &named) == -1 || named.st_ino != ours.st_ino) return false;
+    if (is_folder_ || named.st_nlink == 1) return true;
+    // Who was killed in publish(), just after link(), has left a finished file with this as its second name. To write
+    // to it would be to change that file.
+    ::unlink(path.c_str());
+    return take(path);
+  }
+
+  std::string what() const { return "cannot store " + name_ + (inside_.empty() ? "" : "/" + inside_); }
+
   const std::string name_;
-  std::string path_;
-  Descriptor fd_;
+  const bool is_folder_;
+  std::string path_, inside_;  // the .part; the present entry's path within it
+  Descriptor root_, file_;     // the .part, locked; the present entry, if it is a file in a folder
 };
 
 // ============================================================================
@@ -237,11 +470,12 @@ struct Session {
   const Identity target;               // of serve: the address that the connection comes from
   const Identity self = myself;
   const uint64_t ticket = next_ticket++;
-  Descriptor file;                     // of send_file
-  Offer offer;                         // of send_file
+  std::string source_path;             // of send_file: what to send, and
+  std::string source_name;             // what it is called; a folder, with a slash behind it
   std::thread thread;
 
   std::atomic<bool> cancelled{false};  // set by the main thread
+  std::atomic<uint64_t> bytes_done{0};  // set by the thread, of a file
   std::atomic<bool> done{false};       // set by the thread as its last act: join() will not wait
 
   std::mutex mutex;                    // guards the next five, and `changed` tells of a change
@@ -279,8 +513,8 @@ struct Session {
 
   // ---- The thread --------------------------------------------------------------------------
 
-  void report(Event::Kind kind, uint64_t about, const std::string& text = "", uint64_t size = 0, uint32_t crc = 0) {
-    events.push({kind, peer, text, about, size, crc, {}});
+  void report(Event::Kind kind, uint64_t about, const std::string& text = "", const Offer& file = {}, uint32_t crc = 0) {
+    events.push({kind, peer, text, about, file, crc, {}});
   }
 
   void run() {
@@ -386,38 +620,66 @@ struct Session {
   }
 
   void send_file() {
+    Source source(source_path, source_name.back() == '/', cancelled);
+    Offer offer{source.total, source.count, source_name};
+    report(Event::Kind::offered, ticket, "", offer);
     open();
     expect(target.id);
     try {
-      demand(offer.format(), kOfferTime + kSilence);
-      report(Event::Kind::started, ticket, offer.name, offer.size);
-      send_bytes();
+      const Prefix theirs = Prefix::parse(demand(offer.format(), kOfferTime + kPrefixTime));
+      source.skip_to(theirs.entries, theirs.offset);
+      const bool resumed = theirs.offset > 0 && source.at.prefix() == theirs;
+      if (resumed) connection->send("RESUME\n");
+      else source.rewind();
+      report(Event::Kind::started, ticket, beginning(theirs.offset, resumed), offer);
+      send_bytes(source, resumed);
+      const Prefix sent = source.at.prefix();
+      const std::string stored = demand(End{sent.offset, sent.crc}.format(), kOfferTime);
+      if (!stored.empty()) offer.name = stored.substr(stored[0] == ':');
+      offer.size = sent.offset;
+      offer.files = sent.entries;
+      report(Event::Kind::stored, ticket, source.missed, offer, sent.crc);
     } catch (const Reply& ours) {
       connection->finish("STOP :" + ours.sentence());
       throw;
     }
   }
 
-  void send_bytes() {
-    Cksum sum;
-    std::string chunk;
-    while (sum.size() < offer.size) {
-      if (cancelled) throw kCancelled;
+  static std::string beginning(uint64_t offset, bool resumed) {
+    if (offset == 0) return "";
+    return resumed ? ", resumed at " + to_string(offset) : ", anew, for its beginning has changed";
+  }
+
+  // From where `source` stands to its end. Lines and bytes are gathered into large pieces, and no reply is waited for: a
+  // folder of many small files goes as fast as one large file.
+  void send_bytes(Source& source, bool within_entry) {
+    std::vector<char> piece(2 * kChunk);
+    size_t used = 0;
+    const auto send_piece = [&] {
+      bytes_done = source.at.offset;
       if (connection->has_input()) throw std::runtime_error("refused: " + read_reply(kSilence).sentence());
-      chunk.resize(static_cast<size_t>(std::min<uint64_t>(kChunk, offer.size - sum.size())));
-      const ssize_t got = uninterrupted([&] { return ::read(file.get(), chunk.data(), chunk.size()); });
-      if (got == -1) throw Reply{false, "read the file cannot be read: " + std::generic_category().message(errno)};
-      if (got == 0) throw Reply{false, "shrunk the file became shorter while it was sent"};
-      chunk.resize(static_cast<size_t>(got));
-      const std::string header = Data{sum.size(), chunk.size()}.format() + "\n";
-      sum.add(chunk.data(), chunk.size());
-      connection->send(header + chunk);
-    }
-    char more;
-    if (::read(file.get(), &more, 1) == 1) throw Reply{false, "grown the file grew while it was sent"};
-    const std::string stored = demand(End{sum.size(), sum.value()}.format(), kOfferTime);
-    const std::string name = stored.empty() ? offer.name : stored.substr(stored[0] == ':');
-    report(Event::Kind::stored, ticket, name, sum.size(), sum.value());
+      connection->send({piece.data(), std::exchange(used, 0)});
+    };
+    const auto put = [&](const std::string& line) {  // is sent once `used` is moved past it
+      if (used + kMaxLine + kChunk > piece.size()) send_piece();
+      return (line + "\n").copy(&piece[used], line.size() + 1);
+    };
+    for (; within_entry || source.next(); within_entry = false) try {
+        if (!within_entry && !source.path().empty()) used += put(source.entry().format());
+        while (source.left() > 0) {
+          const size_t size = static_cast<size_t>(std::min<uint64_t>(kChunk, source.left()));
+          const size_t header = put(Data{source.at.offset, size}.format());
+          source.read(&piece[used + header], size);
+          used += header + size;
+        }
+        source.expect_end();
+      } catch (const FileError& error) {
+        if (source.path().empty()) throw Reply{false, "changed the file " + error.why};
+        source.miss(source.path(), error.why);
+        --source.at.entries;
+        used += put("MISSING :" + error.why);
+      }
+    send_piece();
   }
 
   // ---- Answering: the connection was opened to us --------------------------------------------
@@ -435,7 +697,8 @@ struct Session {
 
   // The last reply of a connection. It ends a transfer, too, if there was one.
   void refuse(const Reply& no) {
-    report(Event::Kind::failed, ticket, cancelled ? "cancelled" : no.sentence());
+    const std::string kept = bytes_done == 0 ? "" : "; " + to_string(bytes_done) + " bytes are kept, for when it is sent again";
+    report(Event::Kind::failed, ticket, (cancelled ? "cancelled" : no.sentence()) + kept);
     connection->finish(no.format());
   }
 
@@ -446,7 +709,7 @@ struct Session {
     if (!parsed) return {false, "syntax a line is VERB key=value ... :text"};
     if (const auto offered = Offer::parse(*parsed)) return receive_file(*offered);
     if (const auto message = Message::parse(*parsed)) {
-      events.push({Event::Kind::message, peer, "", 0, 0, 0, *message});
+      events.push({Event::Kind::message, peer, "", 0, {}, 0, *message});
       return {true, ""};
     }
     const bool known = parsed->verb == "MSG" || parsed->verb == "OFFER";
@@ -468,21 +731,25 @@ struct Session {
       const std::lock_guard lock(mutex);
       consent = accept_policy;  // anew for each file, and before the user hears of it, lest the answer come first
     }
-    report(Event::Kind::offered, ticket, offered.name, offered.size);
-    const auto name = safe_file_name(offered.name);
+    bytes_done = 0;
+    report(Event::Kind::offered, ticket, "", offered);
+    const auto name = safe_file_name(offered.name.substr(0, offered.name.size() - offered.is_folder()));
     if (!name) throw Reply{false, "name a file cannot be stored under that name"};
-    if (offered.files != 1) throw Reply{false, "files only one file at a time"};
+    const std::string rest = download_folder + "/" + numbered_name(*name, 0, ".part");
+    if (::access(rest.c_str(), F_OK) == -1) expect_room(offered.size);  // else not all of it may be needed
+    Incoming incoming(await_consent(*name), offered.is_folder());
+    const Position end = receive_bytes(offered, incoming);
+    const std::string stored = incoming.publish() + (offered.is_folder() ? "/" : "");
+    const Offer file{end.offset, end.entries, download_folder + "/" + stored};
+    report(Event::Kind::stored, ticket, incoming.missed, file, end.sum.value());
+    return {true, ":" + stored};
+  }
+
+  void expect_room(uint64_t size) const {
     struct statvfs disk{};
     const bool is_known = ::statvfs(download_folder.c_str(), &disk) == 0;
     const uint64_t room = uint64_t{disk.f_bavail} * disk.f_frsize;
-    if (is_known && offered.size > room) throw Reply{false, "space only " + to_string(room) + " bytes are free"};
-    PartFile part(await_consent(*name));
-    connection->send("OK\n");
-    report(Event::Kind::started, ticket, offered.name, offered.size);
-    const Cksum sum = receive_bytes(offered.size, part);
-    const std::string stored = part.publish();
-    report(Event::Kind::stored, ticket, download_folder + "/" + stored, sum.size(), sum.value());
-    return {true, ":" + stored};
+    if (is_known && size > room) throw Reply{false, "space only " + to_string(room) + " bytes are free"};
   }
 
   // The name under which the user wants it.
@@ -504,8 +771,8 @@ struct Session {
   }
 
   // The next line of a sender, who may have no more to say than STOP.
-  std::string read_part() {
-    if (!connection->await(kSilence)) throw std::runtime_error("the sender has gone");
+  std::string read_part(Clock::duration patience = kSilence) {
+    if (!connection->await(patience)) throw std::runtime_error("the sender has gone");
     const std::string line = connection->read_line();
     const auto parsed = Line::parse(line);
     if (parsed && parsed->verb == "STOP")
@@ -513,26 +780,62 @@ struct Session {
     return line;
   }
 
-  Cksum receive_bytes(uint64_t size, PartFile& part) {
-    Cksum sum;
-    std::string bytes(kChunk, '\0');
-    for (;;) {
-      const std::string line = read_part();
+  // What an earlier try has left is offered to the sender, who compares it with the beginning of what it has now.
+  Position receive_bytes(const Offer& offered, Incoming& incoming) {
+    Source had(incoming.path(), offered.is_folder(), cancelled);
+    had.skip_to(UINT64_MAX, UINT64_MAX);
+    expect_room(offered.size - std::min(offered.size, had.at.offset));
+    const std::string prefix = had.missed.empty() ? had.at.prefix().format() : "";
+    connection->send("OK" + (prefix.empty() ? "" : " " + prefix) + "\n");
+    std::string line = read_part(kPrefixTime);
+    const bool resumed = !prefix.empty() && line == "RESUME";
+    report(Event::Kind::started, ticket, beginning(had.at.offset, resumed), offered);
+    if (resumed) {
+      incoming.go_on(had.entry());
+      return receive_parts(offered, incoming, had.at, read_part());
+    }
+    incoming.start_over();
+    Position at;
+    if (!offered.is_folder()) at.enter("");
+    return receive_parts(offered, incoming, at, line);
+  }
+
+  // From the line that comes first to END.
+  Position receive_parts(const Offer& offered, Incoming& incoming, Position at, std::string line) {
+    for (;; line = read_part()) {
+      bytes_done = at.offset;
       const auto parsed = Line::parse(line);
       const auto data = parsed ? Data::parse(*parsed) : std::nullopt;
+      const auto entry = parsed ? Entry::parse(*parsed) : std::nullopt;
       const auto end = parsed ? End::parse(*parsed) : std::nullopt;
-      if (end && end->size == size && sum.size() == size && end->crc == sum.value()) return sum;
-      if (end) throw Reply{false, "checksum the file did not arrive as it was sent"};
-      if (!data || data->offset != sum.size() || data->size > size - sum.size())
-        throw Reply{false, "syntax DATA or END was expected, with no more bytes than were offered"};
-      for (uint64_t left = data->size; left > 0;) {
-        if (cancelled) throw kCancelled;
-        const size_t got = connection->read(bytes.data(), static_cast<size_t>(std::min<uint64_t>(left, bytes.size())));
-        sum.add(bytes.data(), got);
-        part.write({bytes.data(), got});
-        left -= got;
+      if (end && (end->size == offered.size || offered.is_folder()) && *end == End{at.offset, at.sum.value()}) return at;
+      if (end) {
+        incoming.start_over();
+        bytes_done = 0;
+        throw Reply{false, "checksum the file did not arrive as it was sent"};
+      }
+      if (data && incoming.takes_bytes() && data->offset == at.offset && data->size <= offered.size - at.offset) {
+        receive_data(data->size, incoming, at);
+      } else if (entry && offered.is_folder() && at.entries < offered.files && is_safe_path(entry->path)) {
+        incoming.enter(*entry);
+        at.enter(entry->path);
+      } else if (parsed && parsed->verb == "MISSING" && offered.is_folder() && at.entries > 0) {
+        incoming.drop(std::string(parsed->text.value_or("")));
+        --at.entries;
+      } else {
+        throw Reply{false, "syntax FILE, DATA or END was expected, and no more than was offered"};
       }
     }
+  }
+
+  void receive_data(uint64_t size, Incoming& incoming, Position& at) {
+    for (; size > 0 && !cancelled; bytes_done = at.offset) {
+      const std::string_view bytes = connection->read(size);
+      incoming.write(bytes);
+      at.pass(bytes);
+      size -= bytes.size();
+    }
+    if (cancelled) throw kCancelled;
   }
 };
 
@@ -625,18 +928,18 @@ void transfer::knock(const Identity& to) try {
   // Not to be reached over TCP either. Discovery will see that nothing came of it.
 }
 
-Event transfer::send_file(const Identity& to, const std::string& path) {
+uint64_t transfer::send_file(const Identity& to, const std::string& path) {
   auto session = session_to(to, Role::send_file);
+  session->source_path = path.substr(0, path.find_last_not_of('/') + 1);  // a folder is often written with a slash behind it
   // O_NONBLOCK: to open a FIFO would wait until somebody writes to it.
-  session->file = Descriptor(check(::open(path.c_str(), O_RDONLY | O_NONBLOCK), "cannot read " + path));
+  const Descriptor file(check(::open(path.c_str(), O_RDONLY | O_NONBLOCK), "cannot read " + path));
   struct stat info{};
-  check(::fstat(session->file.get(), &info), "cannot read " + path);
-  if (!S_ISREG(info.st_mode)) throw std::runtime_error(path + " is not a file; only files can be sent");
-  const auto name = safe_file_name(path);
-  if (!name) throw std::runtime_error("the name of " + path + " cannot be sent; give the file a plain name");
-  session->offer = {static_cast<uint64_t>(info.st_size), 1, *name};
-  const Offer offer = session->offer;
-  return {Event::Kind::offered, to, offer.name, start(std::move(session)), offer.size};
+  check(::fstat(file.get(), &info), "cannot read " + path);
+  if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) throw std::runtime_error(path + " is not a file or a folder");
+  const auto name = safe_file_name(session->source_path);
+  if (!name) throw std::runtime_error("the name of " + path + " cannot be sent; give it a plain name");
+  session->source_name = *name + (S_ISDIR(info.st_mode) ? "/" : "");
+  return start(std::move(session));
 }
 
 void transfer::answer(uint64_t ticket, Accept consent, const std::string& store_as) {
@@ -652,6 +955,12 @@ void transfer::answer(uint64_t ticket, Accept consent, const std::string& store_
 void transfer::cancel(uint64_t ticket) {
   for (const auto& s : sessions)
     if (ticket == 0 || s->ticket == ticket) s->cancel();
+}
+
+uint64_t transfer::bytes_done(uint64_t ticket) {
+  const auto is_meant = [&](const auto& s) { return s->ticket == ticket; };
+  const auto found = std::find_if(sessions.begin(), sessions.end(), is_meant);
+  return found == sessions.end() ? 0 : (*found)->bytes_done.load();
 }
 
 bool transfer::is_sending() {
