@@ -4,12 +4,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
+#include <random>
 #include <regex>
 
 #include "support/testing.h"
 
 namespace {
 const std::string kAnn = "ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=40000 name=ann group=lab\n";
+const std::string kBob = "OK ChatByP2P/1 HERE id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab\n";
 }
 
 class Files : public OneHost {
@@ -22,6 +26,31 @@ class Files : public OneHost {
     bob->wait_for("joined ann.*");
   }
   std::string downloaded(const std::string& name) const { return network->folder("bob").path("downloads/" + name); }
+
+  // A sender written by hand: offers, and when it was accepted, sends `rest`.
+  Socket offer(const std::string& what, const std::string& rest) const {
+    Socket sender = Socket::tcp(*network, 0, "127.0.0.1", 25301);
+    sender.send(kAnn + "OFFER " + what + "\n");
+    sender.line();
+    EXPECT_EQ(sender.line().substr(0, 2), "OK");
+    sender.send(rest);
+    return sender;
+  }
+  // The CRC of those bytes, by the system's own command.
+  std::string checksum(const std::string& bytes) const {
+    const Folder scratch;
+    const std::string printed = cksum(scratch.write("bytes", bytes));
+    return printed.substr(0, printed.find(' '));
+  }
+  // A receiver written by hand, to whom something is offered: takes it, and says `answer`.
+  Socket take(const Socket& listener, const std::string& answer) const {
+    Socket receiver = listener.accept();
+    receiver.line();
+    receiver.send(kBob);
+    receiver.line();
+    receiver.send(answer);
+    return receiver;
+  }
 
   Process *ann = nullptr, *bob = nullptr;
 };
@@ -114,8 +143,8 @@ TEST_F(Files, ThatCannotBeReadAreNamedAtOnce) {
   ::mkfifo(network->folder("ann").path("fifo").c_str(), 0600);
   for (const auto& [what, why] : std::vector<std::pair<std::string, std::string>>{
            {"nowhere.txt", "cannot read nowhere.txt: No such file or directory"},
-           {"downloads", "downloads is not a file; only files can be sent"},
-           {"fifo", "fifo is not a file; only files can be sent"},
+           {"fifo", "fifo is not a file or a folder"},
+           {"..", "the name of .. cannot be sent; give it a plain name"},
            {"", "which file\\? /send WHO PATH"}}) {
     ann->say("/send bob " + what);
     ann->wait_for("error: " + why);
@@ -137,28 +166,25 @@ TEST_F(Files, AreCancelledFromEitherSideAndTheOtherIsTold) {
   bob->wait_for("receive 2 failed ann@\\S+ \\d+ bytes, .*: a");
 }
 
-TEST_F(Files, ThatTheirSenderCouldNotFinishLeaveNothingBehind) {
+TEST_F(Files, ThatTheirSenderCouldNotFinishAreNotStored) {
   meet({"--accept", "always", "--port", "25301"});
   const std::vector<std::pair<std::string, std::string>> ends = {
-      {"DATA offset=0 size=6\nhel", "the connection ended in the middle of the file"},
-      {"DATA offset=0 size=6\nhello\n", "the sender has gone"},
       {"DATA offset=0 size=6\nhello\nEND size=6 crc=1\n", "the file did not arrive as it was sent"},
       {"END size=0 crc=4294967295\n", "the file did not arrive as it was sent"},
-      {"DATA offset=0 size=7\nhello!\n", "DATA or END was expected, .*"},
-      {"DATA offset=3 size=3\nlo\n", "DATA or END was expected, .*"},
-      {"DATA offset=0 size=-1\n", "DATA or END was expected, .*"},
-      {"STOP :the dog ate it\n", "the dog ate it"}};
+      {"DATA offset=0 size=7\nhello!\n", "FILE, DATA or END was expected, .*"},
+      {"DATA offset=3 size=3\nlo\n", "FILE, DATA or END was expected, .*"},
+      {"DATA offset=0 size=-1\n", "FILE, DATA or END was expected, .*"},
+      {"FILE :x\n", "FILE, DATA or END was expected, .*"},
+      {"MISSING :x\n", "FILE, DATA or END was expected, .*"},
+      {"RESUME\n", "FILE, DATA or END was expected, .*"},
+      {"STOP :the dog ate it\n", "the dog ate it"},
+      {"DATA offset=0 size=6\nhel", "the connection ended in the middle of the file; 3 bytes are kept, .*"}};
   int number = 0;
   for (const auto& [rest, why] : ends) {
-    Socket sender = Socket::tcp(*network, 0, "127.0.0.1", 25301);
-    sender.send(kAnn + "OFFER size=6 files=1 :x\n");
-    sender.line();
-    EXPECT_EQ(sender.line(), "OK");
-    sender.send(rest);
-    { const Socket closed = std::move(sender); }
+    offer("size=6 files=1 :x", rest);
     bob->wait_for("receive " + std::to_string(++number) + " failed ann@\\S+ \\d+ bytes, " + why + ": x");
   }
-  EXPECT_TRUE(network->folder("bob").names("downloads").empty());
+  EXPECT_EQ(network->folder("bob").names("downloads"), std::vector<std::string>{"x.part"});
 }
 
 TEST_F(Files, WithHostileNamesStayInTheFolderOrAreRefused) {
@@ -179,7 +205,7 @@ TEST_F(Files, WithHostileNamesStayInTheFolderOrAreRefused) {
   EXPECT_EQ(offer("link"), "OK :link (1)");
   EXPECT_EQ(offer("next"), "OK :next");
   EXPECT_EQ(offer(std::string(255, 'n')), "OK :" + std::string(255, 'n'));
-  for (const std::string& name : std::vector<std::string>{"", ".", "..", "a/..", "a/", "tab\there"})
+  for (const std::string& name : std::vector<std::string>{"", ".", "..", "a/..", "a/../", "/", "a//", "tab\there"})
     EXPECT_EQ(offer(name).substr(0, 7), "NO name") << name;
   EXPECT_EQ(offer(std::string(256, 'n')).substr(0, 7), "NO name");
   EXPECT_EQ(offer("a\x1b[2Jb").substr(0, 7), "NO text");
@@ -202,11 +228,7 @@ TEST_F(Files, AreNotDeliveredByAnOkThatComesTooEarlyAndANoIsHeardMidway) {
   network->folder("ann").write("big", random_bytes(50'000'000, 3));
   for (const std::string reply : {"OK :big", "NO failed the disk is full"}) {
     sender.say("/send 127.0.0.1:40001 big");
-    Socket receiver = listener.accept();
-    receiver.line();
-    receiver.send("OK ChatByP2P/1 HERE id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab\n");
-    receiver.line();
-    receiver.send("OK\n" + reply + "\n");
+    const Socket receiver = take(listener, "OK\n" + reply + "\n");
     const std::string why = reply[0] == 'O' ? ":big" : "the disk is full";
     sender.wait_for("send \\d failed \\S+ 50000000 bytes, refused: " + why + ": big");
   }
@@ -221,11 +243,339 @@ TEST_F(Files, WhoseReceiverIsKilledAreNotReportedAsDelivered) {
   {
     Socket receiver = listener.accept();
     receiver.line();
-    receiver.send("OK ChatByP2P/1 HERE id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab\n");
+    receiver.send(kBob);
     EXPECT_EQ(receiver.line(), "OFFER size=50000000 files=1 :big");
     receiver.send("OK\n");
     EXPECT_EQ(receiver.line(), "DATA offset=0 size=262144");
   }
   sender.wait_for("send 1 failed \\S+ 50000000 bytes, .*: big");
   EXPECT_EQ(sender.count("send 1 delivered .*"), 0u);
+}
+
+// ---- Going on where an earlier try ended --------------------------------------------------------
+
+TEST_F(Files, AreResumedAfterABreakIfTheirBeginningIsTheSame) {
+  meet({"--accept", "always", "--port", "25301"});
+  network->folder("ann").write("x", "hello\n");
+  offer("size=6 files=1 :x", "DATA offset=0 size=6\nhel");
+  bob->wait_for("receive 1 failed .* 6 bytes, .*; 3 bytes are kept, for when it is sent again: x");
+  ann->say("/send bob x");
+  ann->wait_for("send 1 started bob@\\S+ 6 bytes, resumed at 3: x");
+  ann->wait_for("send 1 delivered bob@\\S+ 6 bytes, cksum 3015617425: x");
+  bob->wait_for("receive 2 started ann@\\S+ 6 bytes, resumed at 3: x");
+  EXPECT_EQ(read_file(downloaded("x")), "hello\n");
+
+  offer("size=6 files=1 :x", "DATA offset=0 size=6\nhal");
+  bob->wait_for("receive 3 failed .*");
+  ann->say("/send bob x");
+  ann->wait_for("send 2 started bob@\\S+ 6 bytes, anew, for its beginning has changed: x");
+  ann->wait_for("send 2 delivered bob@\\S+ 6 bytes, cksum 3015617425: x \\(1\\)");
+  bob->wait_for("receive 4 started ann@\\S+ 6 bytes, anew, for its beginning has changed: x");
+  EXPECT_EQ(read_file(downloaded("x (1)")), "hello\n");
+  EXPECT_EQ(network->folder("bob").names("downloads"), (std::vector<std::string>{"x", "x (1)"}));
+}
+
+TEST_F(Files, OfWhichAllOrMoreIsThereAreResumedToo) {
+  meet({"--accept", "always", "--port", "25301"});
+  network->folder("ann").write("x", "hello\n");
+  int number = 0;
+  for (const auto& [part, how] : std::vector<std::pair<std::string, std::string>>{
+           {"hello\n", ", resumed at 6"}, {"hello\n\n", ", anew, .*"}, {"jello\n", ", anew, .*"}, {"", ""}}) {
+    network->folder("bob").write("downloads/x.part", part);
+    ann->say("/send bob x");
+    ann->wait_for("send " + std::to_string(++number) + " started bob@\\S+ 6 bytes" + how + ": x");
+    ann->wait_for("send . delivered .*");
+  }
+  for (const char* name : {"x", "x (1)", "x (2)", "x (3)"}) EXPECT_EQ(read_file(downloaded(name)), "hello\n");
+  EXPECT_EQ(network->folder("bob").names("downloads").size(), 4u);
+}
+
+TEST_F(Files, DoNotTakeForTheirBeginningWhatIsAnothersOrALink) {
+  meet({"--accept", "always", "--port", "25301"});
+  network->folder("ann").write("x", "hello\n");
+  // Left by a peer that was killed when the file had its final name, and had not lost the other one yet.
+  network->folder("bob").write("downloads/x", "precious");
+  EXPECT_EQ(::link(downloaded("x").c_str(), downloaded("x.part").c_str()), 0);
+  ann->say("/send bob x");
+  ann->wait_for("send 1 delivered .*: x \\(1\\)");
+  EXPECT_EQ(read_file(downloaded("x")), "precious");
+  // A transfer that is under way.
+  Socket slow = offer("size=6 files=1 :x", "DATA offset=0 size=6\nhel");
+  EXPECT_TRUE(eventually(5, [&] { return read_file(downloaded("x.part")) == "hel"; }));
+  ann->say("/send bob x");
+  ann->wait_for("send 2 delivered .*: x \\(2\\)");
+  slow.send("lo\nEND size=6 crc=3015617425\n");
+  EXPECT_EQ(slow.line(), "OK :x (3)");
+  // A link, that would lead our bytes to where it points.
+  network->folder("bob").write("target", "mine");
+  ::symlink("../target", downloaded("x.part").c_str());
+  ann->say("/send bob x");
+  ann->wait_for("send 3 delivered .*: x \\(4\\)");
+  EXPECT_EQ(read_file(network->folder("bob").path("target")), "mine");
+}
+
+// ROUNDS=50 for more of it.
+TEST_F(Files, KilledAtAnyMomentArriveWholeWhenTheyAreSentAgain) {
+  const std::string content = random_bytes(60'000'000, 11);
+  const auto start_bob = [&] { (bob = &network->peer(0, "bob", {"--accept", "always", "--port", "25301"}))->wait_for("ready .*"); };
+  const auto start_ann = [&] { (ann = &network->peer(0, "ann", {"--port", "25302"}))->wait_for("ready .*"); };
+  const auto part_size = [&] {
+    struct stat info{};
+    return ::stat(downloaded("big.part").c_str(), &info) == 0 ? static_cast<size_t>(info.st_size) : 0;
+  };
+  // At no moment does a file stand under its final name that is not whole.
+  const auto expect_only_whole_files = [&] {
+    for (const std::string& name : network->folder("bob").names("downloads"))
+      EXPECT_TRUE(name == "big.part" || read_file(downloaded(name)) == content) << name;
+  };
+  start_bob();
+  start_ann();
+  ann->wait_for("joined bob.*");
+  network->folder("ann").write("big", content);
+  std::mt19937 random(5);
+  const char* const rounds = std::getenv("ROUNDS");
+  int interrupted = 0;
+  for (int round = 0; round < (rounds ? std::atoi(rounds) : 8); ++round) {
+    ann->say("/send bob big");
+    const size_t moment = random() % content.size();
+    EXPECT_TRUE(eventually(10, [&] { return part_size() >= moment || ann->prints("send \\d+ delivered .*", 0); }));
+    const bool sender_dies = round % 2 == 0;
+    (sender_dies ? ann : bob)->signal(SIGKILL);
+    EXPECT_EQ((sender_dies ? ann : bob)->exit_status(), 128 + SIGKILL);
+    if (sender_dies) bob->wait_for("receive \\d+ (failed|stored) .*");
+    else ann->wait_for("send \\d+ (failed|delivered) .*");
+    expect_only_whole_files();
+    const size_t prefix = part_size();
+    interrupted += prefix > 0;
+    if (sender_dies) start_ann();
+    else start_bob();
+    ann->wait_for("joined bob.*");
+    ann->say("/send bob big");
+    const std::string how = prefix > 0 ? ", resumed at " + std::to_string(prefix) : "";
+    ann->wait_for("send \\d+ started bob@\\S+ 60000000 bytes" + how + ": big");
+    ann->wait_for("send \\d+ delivered .*", 30);
+    bob->wait_for("receive \\d+ stored .*");
+    expect_only_whole_files();
+    EXPECT_EQ(part_size(), 0u);
+    network->run(0, "rm -r " + network->folder("bob").path("downloads"));
+  }
+  EXPECT_GT(interrupted, 0);
+}
+
+// ---- Folders ---------------------------------------------------------------------------------------
+
+TEST_F(Files, OfAFolderKeepTheirPlacesAndWhetherTheyCanBeRun) {
+  meet({"--accept", "always"});
+  const std::string from = network->folder("ann").path("photos"), to = downloaded("photos");
+  network->run(0, "cd " + network->folder("ann").path() +
+                      " && mkdir -p photos/a/b/c photos/empty 'photos/a b' && echo 1 > photos/1 && : > photos/a/zero && "
+                      "head -c 3000000 /dev/urandom > photos/a/b/big && echo 文 > 'photos/a b/文件 📎' && "
+                      "printf '#!/bin/sh\\n' > photos/a/run && chmod 750 photos/a/run && echo x > photos/a.txt");
+  ann->say("/send bob photos/");
+  ann->wait_for("send 1 offered bob@\\S+ \\d+ bytes in 11 files and folders: photos/");
+  ann->wait_for("send 1 delivered bob@\\S+ \\d+ bytes in 11 files and folders, cksum \\d+: photos/");
+  bob->wait_for("receive 1 stored ann@\\S+ \\d+ bytes in 11 files and folders, cksum \\d+: downloads/photos/");
+  network->run(0, "diff -r " + from + " " + to + " && test -x " + to + "/a/run && ! test -x " + to + "/1");
+  // Once more: the first one is left as it is.
+  ann->say("/send bob photos");
+  ann->wait_for("send 2 delivered .*: photos \\(1\\)/");
+  network->run(0, "diff -r " + from + " '" + to + " (1)'");
+  EXPECT_EQ(network->folder("bob").names("downloads").size(), 2u);
+}
+
+TEST_F(Files, OfAFolderThatCannotBeSentAreNamedAndTheOthersArrive) {
+  meet({"--accept", "always"});
+  network->run(0, "cd " + network->folder("ann").path() + " && mkdir photos && echo 1 > photos/1 && mkfifo photos/fifo && "
+                      "ln -s /etc/passwd photos/link && ln -s / photos/root && echo 2 > \"photos/$(printf 'a\\tb')\"");
+  ann->say("/send bob photos");
+  const std::string line = ann->wait_for("send 1 delivered bob@\\S+ 2 bytes in 1 files and folders, cksum \\d+, not sent: .*: photos/");
+  for (const char* what : {"fifo (a link or a special file)", "link (a link or a special file)", "root (a link or a special file)",
+                           "a\tb (its name cannot be sent)"})
+    EXPECT_NE(line.find(what), std::string::npos) << what;
+  EXPECT_EQ(network->folder("bob").names("downloads/photos"), std::vector<std::string>{"1"});
+  ann->end_input();
+  EXPECT_EQ(ann->exit_status(), 1);
+}
+
+TEST_F(Files, OfAFolderThatChangeMeanwhileAreNamedOnBothSides) {
+  Process& sender = network->peer(0, "ann");
+  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  const Folder& folder = network->folder("ann");
+  network->run(0, "mkdir " + folder.path("photos"));
+  folder.write("photos/1", random_bytes(20'000'000, 1));
+  for (const char* name : {"photos/2", "photos/3", "photos/4"}) folder.write(name, "hello\n");
+  sender.say("/send 127.0.0.1:40001 photos");
+  Socket receiver = take(listener, "");
+  // It has listed them; and we do not answer yet.
+  ::unlink(folder.path("photos/2").c_str());
+  folder.write("photos/3", "hell");
+  folder.write("photos/4", "hello\nagain");
+  receiver.send("OK\n");
+  std::string all;
+  for (std::string line; (line = receiver.line()).substr(0, 3) != "END"; ) all += line.substr(0, 100) + "\n";
+  receiver.send("OK :photos/\n");
+  for (const char* lines : {"FILE :2\nMISSING :No such file or directory\nFILE :3\n", "FILE :3\nMISSING :became shorter while it was sent\n",
+                            "hello\nMISSING :became longer while it was sent\n"})
+    EXPECT_NE(all.find(lines), std::string::npos) << lines;
+  sender.wait_for("send 1 delivered \\S+ \\d+ bytes in 1 files and folders, cksum \\d+, not sent: 2 \\(No such file or directory\\), "
+                  "3 \\(became shorter while it was sent\\), 4 \\(became longer while it was sent\\): photos/");
+}
+
+TEST_F(Files, OfAFolderThatTheirSenderMissesAreNotStored) {
+  meet({"--accept", "always", "--port", "25301"});
+  Socket sender = offer("size=6 files=3 :photos/", "FILE :1\nDATA offset=0 size=3\nhelMISSING :became shorter\nFILE :2\nFILE :3/\nMISSING :gone\n"
+                        "END size=3 crc=" + checksum("1\nhel2\n3/\n") + "\n");
+  EXPECT_EQ(sender.line(), "OK :photos/");
+  bob->wait_for("receive 1 stored ann@\\S+ 3 bytes in 1 files and folders, cksum \\d+, not sent: 1 \\(became shorter\\), 3/ \\(gone\\): downloads/photos/");
+  EXPECT_EQ(network->folder("bob").names("downloads/photos"), std::vector<std::string>{"2"});
+}
+
+TEST_F(Files, OfAFolderWithHostilePathsAreRefused) {
+  meet({"--accept", "always", "--port", "25301"});
+  int number = 0;
+  for (const std::string entry : {"FILE :../x", "FILE :/etc/x", "FILE :a/../../x", "FILE :", "FILE :..", "FILE :a//b", "FILE :tab\there",
+                                  "FILE :a\nFILE :a", "FILE :a\nFILE :b\nFILE :c", "DATA offset=0 size=1\nx",
+                                  "FILE :a/\nDATA offset=0 size=1\nx", "FILE :missing/a", "FILE :a\nDATA offset=0 size=7\nhello!!",
+                                  "OFFER size=1 files=1 :x", "MISSING :x"}) {
+    Socket sender = offer("size=6 files=2 :photos/", entry + "\n");
+    EXPECT_EQ(sender.line().substr(0, 3), "NO ") << entry;
+    bob->wait_for("receive " + std::to_string(++number) + " failed .*");
+  }
+  EXPECT_EQ(network->folder("bob").names(), std::vector<std::string>{"downloads"});
+  EXPECT_TRUE(network->folder("bob").names("downloads").empty());
+}
+
+TEST_F(Files, OfAFolderAreResumedWithinTheFileThatWasInterrupted) {
+  meet({"--accept", "always", "--port", "25301"});
+  network->run(0, "cd " + network->folder("ann").path() + " && mkdir -p photos/a && echo hello > photos/a/1 && : > photos/a/2 && "
+                      "echo hello > photos/a/3 && echo hello > photos/b");
+  const std::string whole = "FILE :a/\nFILE :a/1\nDATA offset=0 size=6\nhello\nFILE :a/2\nFILE :a/3\nDATA offset=6 size=6\nhello\nFILE :b\nDATA offset=12 size=6\nhello\n";
+  int number = 0;
+  for (size_t cut = 1; cut < whole.size(); cut += 7) {
+    offer("size=18 files=5 :photos/", whole.substr(0, cut));
+    bob->wait_for("receive \\d+ failed .*");
+    ann->say("/send bob photos");
+    const std::string line = ann->wait_for("send " + std::to_string(++number) + " started .*");
+    EXPECT_EQ(line.find("resumed at") != std::string::npos, cut > whole.find("hello")) << cut << line;
+    ann->wait_for("send \\d+ delivered bob@\\S+ 18 bytes in 5 files and folders, .*");
+    network->run(0, "diff -r " + network->folder("ann").path("photos") + " " + downloaded("photos") + " && rm -r " + downloaded("photos"));
+  }
+  // Another file has come before those that are there.
+  offer("size=18 files=5 :photos/", whole.substr(0, 100));
+  bob->wait_for("receive \\d+ failed .*");
+  network->folder("ann").write("photos/0", "new");
+  ann->say("/send bob photos");
+  ann->wait_for("send \\d+ started .*, anew, for its beginning has changed: photos/");
+  ann->wait_for("send \\d+ delivered .*");
+  network->run(0, "diff -r " + network->folder("ann").path("photos") + " " + downloaded("photos"));
+}
+
+// ---- To many ------------------------------------------------------------------------------------------
+
+TEST_F(Files, SentToAllReachEachAsIfAloneAndTheSumSaysWhoGotThem) {
+  meet({"--accept", "always"});
+  network->peer(0, "carl", {"--accept", "never"});
+  Process& dora = network->peer(0, "dora", {"--group", "physics"});
+  for (const char* name : {"carl", "dora"}) EXPECT_TRUE(ann->prints("joined " + std::string(name) + ".*", 10));
+  network->folder("ann").write("x", "hello\n");
+  ann->say("/sendall x");
+  ann->wait_for("send \\d delivered bob@.*");  // though dora has not answered
+  dora.wait_for("receive 1 offered .*");
+  dora.say("/accept 1");
+  ann->wait_for("sent to 2 of 3, bob@\\S+, dora@\\S+; not reached: carl@\\S+ \\(this user accepts no files\\): x");
+  ann->say("/sendgroup x");
+  ann->wait_for("sent to 1 of 2, bob@\\S+; not reached: carl@\\S+ \\(this user accepts no files\\): x");
+  ann->say("/sendall nowhere");
+  ann->wait_for("error: cannot read nowhere: No such file or directory");
+  ann->say("/sendall");
+  ann->wait_for("error: which file\\? /sendall PATH");
+}
+
+TEST_F(Files, OfPeersThatShareADownloadFolderDoNotMix) {
+  const Folder shared;
+  std::vector<Process*> receivers;
+  for (const char* name : {"b1", "b2", "b3"}) receivers.push_back(&network->peer(0, name, {"--accept", "always", "--dir", shared.path()}));
+  ann = &network->peer(0, "ann");
+  for (const char* name : {"b1", "b2", "b3"}) EXPECT_TRUE(ann->prints(std::string("joined ") + name + ".*", 10));
+  const std::string content = random_bytes(20'000'000, 4);
+  network->folder("ann").write("x", content);
+  ann->say("/sendall x");
+  ann->wait_for("sent to 3 of 3, .*: x", 30);
+  for (const char* name : {"x", "x (1)", "x (2)"}) EXPECT_TRUE(read_file(shared.path(name)) == content) << name;
+  EXPECT_EQ(shared.names().size(), 3u);
+}
+
+// ---- Trouble, said on both sides -------------------------------------------------------------------------
+
+TEST_F(Files, ThatChangeWhileTheyAreSentFailOnBothSides) {
+  Process& sender = network->peer(0, "ann");
+  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  for (const auto& [now, why] : std::vector<std::pair<std::string, std::string>>{
+           {"hell", "the file became shorter while it was sent"}, {"hello\nagain", "the file became longer while it was sent"}}) {
+    network->folder("ann").write("x", "hello\n");
+    sender.say("/send 127.0.0.1:40001 x");
+    {
+      Socket receiver = take(listener, "");
+      network->folder("ann").write("x", now);
+      receiver.send("OK\n");
+      std::string last;
+      for (std::string line; !(line = receiver.line()).empty();) last = line;
+      EXPECT_EQ(last.substr(last.find("STOP")), "STOP :" + why);
+    }
+    sender.wait_for("send \\d failed \\S+ 6 bytes, " + why + ": x");
+  }
+}
+
+TEST_F(Files, ThatFillTheDiskMidwayFailOnBothSides) {
+  const std::string command = "mount -t tmpfs -o size=1m none downloads && exec \"$0\" --name bob --port 25301 --accept always";
+  const Folder folder;
+  network->run(0, "mkdir " + folder.path("downloads"));
+  Process full(network->descriptor(0), {"/usr/bin/unshare", "-m", "sh", "-c", command, peer_program()}, folder.path());
+  full.wait_for("ready .*");
+  ann = &network->peer(0, "ann");
+  ann->wait_for("joined bob.*");
+  network->folder("ann").write("x", random_bytes(600'000, 1));
+  Socket first = offer("size=600000 files=1 :a", "DATA offset=0 size=1\nx");  // both fit by themselves
+  Socket second = offer("size=600000 files=1 :b", "DATA offset=0 size=600000\n" + std::string(600'000, 'b'));
+  full.wait_for("receive 2 started .*");
+  first.send("DATA offset=1 size=599999\n" + std::string(599'999, 'a'));
+  EXPECT_EQ(first.line(), "NO failed cannot store a: No space left on device");
+  full.wait_for("receive 1 failed ann@\\S+ 600000 bytes, cannot store a: No space left on device; \\d+ bytes are kept, for when it is sent again: a");
+  ann->say("/send bob x");
+  ann->wait_for("send 1 failed bob@\\S+ 600000 bytes, only \\d+ bytes are free: x");
+  ann->say("/msg bob still here?");
+  full.wait_for("message ann@\\S+ private: still here\\?");
+}
+
+TEST_F(Files, ThatAreCutShortByLeavingAreToldToTheOtherSide) {
+  meet({"--accept", "always"});
+  network->folder("ann").write("big", random_bytes(100, 1));
+  network->run(0, "truncate -s 20G " + network->folder("ann").path("big"));
+  for (const int how : {SIGINT, SIGTERM, 0}) {
+    ann->say("/send bob big");
+    ann->wait_for("send 1 started .*");
+    EXPECT_TRUE(eventually(5, [&] { struct stat info{}; return ::stat(downloaded("big.part").c_str(), &info) == 0 && info.st_size > 0; }));
+    if (how != 0) ann->signal(how);
+    else for (int i = 0; i < 2; ++i) ann->say("/quit");
+    ann->wait_for("send 1 failed bob@\\S+ \\d+ bytes, cancelled: big");
+    EXPECT_EQ(ann->exit_status(), 1);
+    bob->wait_for("receive \\d failed ann@\\S+ \\d+ bytes, the other user has cancelled it; \\d+ bytes are kept, for when it is sent again: big");
+    network->run(0, "rm -f " + downloaded("big.part"));
+    if (how == 0) break;
+    ann = &network->peer(0, "ann");
+    ann->wait_for("joined bob.*");
+  }
+}
+
+TEST_F(Files, UnderWayAreListedWithWhatIsDone) {
+  meet({"--accept", "always", "--port", "25301"});
+  Socket sender = offer("size=6 files=1 :x", "DATA offset=0 size=6\nhel");
+  bob->wait_for("receive 1 started .*");
+  EXPECT_TRUE(eventually(5, [&] { return read_file(downloaded("x.part")) == "hel"; }));
+  bob->say("/transfers");
+  bob->wait_for("receive 1 started ann@\\S+ 6 bytes, 3 done, 0 MB/s: x");
+  bob->wait_for("transfers 1");
+  bob->say("/cancel 1");
+  bob->wait_for("receive 1 failed ann@\\S+ 6 bytes, cancelled; 3 bytes are kept, for when it is sent again: x");
+  EXPECT_EQ(sender.line(), "NO cancelled the other user has cancelled it");
 }

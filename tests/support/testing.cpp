@@ -308,8 +308,9 @@ void Network::run(int host, const std::string& command) const { shell(descriptor
 Process& Network::peer(int host, const std::string& name, std::vector<std::string> options) {
   std::vector<std::string> command = {program, "--name", name, "--group", "lab"};
   command.insert(command.end(), options.begin(), options.end());
-  folders_.emplace_back(name, std::make_unique<Folder>());
-  processes_.push_back(std::make_unique<Process>(descriptor(host), command, folders_.back().second->path()));
+  const auto is_its = [&](const auto& entry) { return entry.first == name; };
+  if (std::none_of(folders_.begin(), folders_.end(), is_its)) folders_.emplace_back(name, std::make_unique<Folder>());
+  processes_.push_back(std::make_unique<Process>(descriptor(host), command, folder(name).path()));
   return *processes_.back();
 }
 

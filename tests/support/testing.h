@@ -87,7 +87,8 @@ class Network {
   void run(int host, const std::string& command) const;  // in a shell; the test fails if it does
   int descriptor(int host) const;                    // of its namespace
 
-  // ./peer on that host, in a folder of its own (folder(host, name)), with --name and --group lab unless given.
+  // ./peer on that host, in a folder of its own, folder(name), which it finds again when it is started again; with --name
+  // and --group lab unless given.
   Process& peer(int host, const std::string& name, std::vector<std::string> options = {});
   const Folder& folder(const std::string& name) const;
 

@@ -33,6 +33,7 @@ std::string again(const std::string& text) {
   if (!line) return "refused";
   if (const auto message = Message::parse(*line)) return message->format();
   if (const auto offer = Offer::parse(*line)) return offer->format();
+  if (const auto entry = Entry::parse(*line)) return entry->format();
   if (const auto data = Data::parse(*line)) return data->format();
   if (const auto end = End::parse(*line)) return end->format();
   return "refused";
@@ -230,6 +231,9 @@ TEST(Announcements, OfTheLongestNamesFitADatagram) {
 TEST(Requests, AreWrittenAsTheSpecificationSays) {
   EXPECT_EQ((Message{7, "private", "See you at nine."}.format()), "MSG number=7 scope=private :See you at nine.");
   EXPECT_EQ((Offer{10485760, 1, "report.pdf"}.format()), "OFFER size=10485760 files=1 :report.pdf");
+  EXPECT_EQ((Entry{false, "a b.txt"}.format()), "FILE :a b.txt");
+  EXPECT_EQ((Entry{true, "bin/run.sh"}.format()), "FILE mode=x :bin/run.sh");
+  EXPECT_EQ((Prefix{1, 4096, 930766865}.format()), "entries=1 offset=4096 crc=930766865");
   EXPECT_EQ((Data{0, 65536}.format()), "DATA offset=0 size=65536");
   EXPECT_EQ((End{10485760, 930766865}.format()), "END size=10485760 crc=930766865");
 }
@@ -262,6 +266,28 @@ TEST(Requests, CarryAnyTextUpToItsLimit) {
   EXPECT_EQ(again("OFFER size=1 files=1"), "refused");
 }
 
+TEST(Requests, OfAFolderEndInASlash) {
+  for (const auto& [name, is_folder] : std::vector<std::pair<std::string, bool>>{{"a/", true}, {"a", false}, {"", false}}) {
+    const std::string text = "OFFER size=1 files=1 :" + name;
+    EXPECT_EQ(Offer::parse(*Line::parse(text))->is_folder(), is_folder) << name;
+  }
+}
+
+TEST(Requests, NameAnEntryOfAFolderAndWhetherItCanBeRun) {
+  for (const std::string line : {"FILE :a", "FILE mode=x :b c/d: e", "FILE :sub/"}) EXPECT_EQ(again(line), line);
+  EXPECT_EQ(again("FILE mode=rw :a"), "FILE :a");
+  for (const std::string line : {"FILE", "FILE mode=x", "file :a"}) EXPECT_EQ(again(line), "refused") << line;
+}
+
+TEST(Replies, ToAnOfferMayNameABeginningThatIsThere) {
+  const Prefix prefix{3, 4096, 4294967295};
+  EXPECT_EQ(Prefix::parse(prefix.format()), prefix);
+  EXPECT_EQ(Prefix::parse("new=1 " + prefix.format()), prefix);
+  for (const std::string none : {"", "entries=3 offset=4096", "entries=3 offset=-1 crc=1", "offset=1 crc=1 entries=",
+                                 "entries=3 offset=1 crc=4294967296", "entries=3 offset=1 offset=1 crc=1", "thank you"})
+    EXPECT_EQ(Prefix::parse(none), Prefix{}) << none;
+}
+
 TEST(Requests, OfAScopeThatIsNotKnownAreReadAsPrivate) {
   EXPECT_EQ(again("MSG number=1 scope=group :x"), "MSG number=1 scope=group :x");
   for (const std::string scope : {" scope=private", " scope=", "", " scope=GROUP", " scope=everybody", " scope=al"})
@@ -282,6 +308,13 @@ TEST(Replies, AreOkOrNoAWordAndASentence) {
     EXPECT_FALSE(Reply::parse(bad)) << bad;
 }
 
+static LineStatus take(std::string& buffer, std::string& line) {
+  std::string_view left = buffer;
+  const LineStatus status = take_line(left, line);
+  buffer = std::string(left);
+  return status;
+}
+
 TEST(Buffer, GivesTheSameLinesHoweverTheStreamIsCut) {
   const std::string stream = "MSG number=1 :你好\n\na\rb\r\n\r\n\r\r\nDATA offset=0 size=8\n\0\r\n\xFF\nOK"s;
   const std::vector<std::string> right = {"MSG number=1 :你好", "", "a\rb", "", "\r", "DATA offset=0 size=8",
@@ -292,7 +325,7 @@ TEST(Buffer, GivesTheSameLinesHoweverTheStreamIsCut) {
     for (size_t at = 1; at <= stream.size(); ++at) {
       buffer += stream[at - 1];
       if (cut != 0 && at != cut && at != stream.size()) continue;
-      while (taken.size() < right.size() - 1 && take_line(buffer, line) == LineStatus::whole) taken.push_back(line);
+      while (taken.size() < right.size() - 1 && take(buffer, line) == LineStatus::whole) taken.push_back(line);
     }
     taken.push_back(buffer);
     EXPECT_EQ(taken, right) << cut;
@@ -306,7 +339,7 @@ TEST(Buffer, TakesLinesOfAtMost4096Bytes) {
       std::string buffer = content + end, line = "as before";
       const bool ends = end.find('\n') != std::string::npos;
       const LineStatus right = size > 4096 ? LineStatus::too_long : ends ? LineStatus::whole : LineStatus::incomplete;
-      EXPECT_EQ(take_line(buffer, line), right) << size << printable(end);
+      EXPECT_EQ(take(buffer, line), right) << size << printable(end);
       EXPECT_EQ(line, right == LineStatus::whole ? content : "as before") << size << printable(end);
       EXPECT_TRUE(right != LineStatus::incomplete || buffer == content + end) << size << printable(end);
     }
@@ -323,6 +356,14 @@ TEST(FileNames, FromTheNetworkNeverLeadOutOfTheFolder) {
                                  "a\nb"s, "a\tb"s, "\x1B[2J"s, "a\u202Egpj.exe"s, "a\x7F"s, "a\u0085"s, "a\xFF"s,
                                  "\xC0\xAF"s, longest + "a", repeat("é", 128), "x/" + longest + "a"})
     EXPECT_FALSE(safe_file_name(bad)) << printable(bad);
+}
+
+TEST(FileNames, InAFolderAreSafeInEachComponent) {
+  for (const std::string& path : {"a"s, "a/"s, "a/b/c.txt"s, "文件/第一章"s, ".a/..b/-c"s, repeat("ab/", 1333)})
+    EXPECT_TRUE(is_safe_path(path)) << path;
+  for (const std::string& path : {""s, "/"s, "/a"s, "a//b"s, "a//"s, "."s, ".."s, "../a"s, "a/../b"s, "a/./b"s, "a/.."s,
+                                  "a\0b"s, "a/b\tc"s, "a/\x1B"s, "a/\xFF"s, repeat("a", 256) + "/b", repeat("ab/", 1334)})
+    EXPECT_FALSE(is_safe_path(path)) << printable(path);
 }
 
 TEST(FileNames, AreNumberedBeforeTheirEnding) {
