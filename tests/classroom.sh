@@ -134,7 +134,7 @@ else
   mux new-window -d -t class: -n switch "$self" switch \; select-pane -t class:switch -T switch
   mux set -g mouse on \; set -g pane-border-status top \; set -g pane-border-format ' #{pane_title} ' \; \
     set -g status-left '' \; set -g status-right-length 90 \; \
-    set -g status-right 'click: choose a machine, or a name here | Ctrl-b z: zoom | Ctrl-b d: end the class '
+    set -g status-right 'click to choose | Ctrl-b z: zoom | Ctrl-b d: end '
   if [ -t 0 ]; then
     mux attach <&3 &
   else
