@@ -44,8 +44,8 @@ esac
 
 hosts=${HOSTS:-4}
 if [ "${1-}" != inside ]; then
-  case $hosts in *[!0-9]* | 0* | ????*) hosts=101 ;; esac
-  [ "$hosts" -le 100 ] || fail "HOSTS is the number of machines, 1 to 100, and not '$HOSTS'" 2
+  case $hosts in *[!0-9]* | 0* | ???*) hosts=31 ;; esac
+  [ "$hosts" -le 30 ] || fail "HOSTS is the number of machines, 1 to 30, and not '$HOSTS'" 2
   [ -x "$peer" ] || fail "there is no $peer yet; make it with: make"
   command -v ip >/dev/null || fail "the command ip is missing; install it with: sudo apt-get install iproute2"
 
@@ -92,6 +92,9 @@ name_of() { # N: ann, bob … zoe, ann2, bob2 …
   [ $round = 1 ] && echo "$1" || echo "$1$round"
 }
 
+# Linux has one table for the neighbours (IP address, MAC address) that all its namespaces know, with room for 1,024.
+# N machines fill N * (N - 1) of it, and each address that a sweep asks for in vain one more. So the network is a /27:
+# it has 30 addresses, and no class is larger.
 ip link set lo up
 ip link add br0 type bridge forward_delay 0 mcast_snooping 0  # or it would let nothing through for the first 30 s
 ip link set br0 up
@@ -102,7 +105,7 @@ for host in $(seq "$hosts"); do
   ip link set "v$host" master br0 up
   ip -n "$name" link set lo up
   ip -n "$name" link set eth0 up
-  ip -n "$name" addr add "10.77.0.$host/24" brd + dev eth0
+  ip -n "$name" addr add "10.77.0.$host/27" brd + dev eth0
   mkdir -p "$room/$name"
   echo "Greetings from $name" >"$room/$name/$name.txt"  # something to send
 done
