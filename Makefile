@@ -1,7 +1,8 @@
-# make          the program: ./peer
-# make demo     three peers on this host find each other, talk and send a file, over loopback
-# make test     all tests; README.md names what they need. Some of them: make test FILTER='Files.*'
-# make clean    removes all that was built
+# make            the program: ./peer
+# make demo       three peers on this host find each other, talk and send a file, over loopback
+# make classroom  HOSTS=4 machines on a network inside this one, with a peer in a terminal for each: docs/lab.md
+# make test       all tests; README.md names what they need. Some of them: make test FILTER='Files.*'
+# make clean      removes all that was built
 #
 # CXX and CXXFLAGS are yours to set:  make CXX=clang++ CXXFLAGS='-O1 -g -fsanitize=address'
 
@@ -12,8 +13,9 @@ COMPILE   = $(CXX) -std=c++17 -pthread $(WARNINGS) $(CXXFLAGS)
 BUILD    := .build
 TESTS    := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/*/*.cpp))
 FILTER   ?= *
+HOSTS    ?= 4
 
-.PHONY: demo test clean
+.PHONY: demo classroom test clean
 
 peer: $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -25,6 +27,9 @@ $(BUILD)/%.o: %.cpp Makefile
 
 demo: peer
 	tests/demo.sh
+
+classroom: peer
+	HOSTS='$(HOSTS)' tests/classroom.sh
 
 test: peer $(BUILD)/run-tests
 	$(BUILD)/run-tests --gtest_filter='$(FILTER)'
