@@ -2,6 +2,7 @@
 # make demo       three peers on this host find each other, talk and send a file, over loopback
 # make classroom  HOSTS=4 machines on a network inside this one, with a peer in a terminal for each: docs/lab.md
 # make test       all tests; README.md names what they need. Some of them: make test FILTER='Files.*'
+# make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
 # make clean      removes all that was built
 #
 # CXX and CXXFLAGS are yours to set:  make CXX=clang++ CXXFLAGS='-O1 -g -fsanitize=address'
@@ -11,11 +12,13 @@ WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion
 COMPILE   = $(CXX) -std=c++17 -pthread $(WARNINGS) $(CXXFLAGS)
 
 BUILD    := .build
-TESTS    := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/*/*.cpp))
+objects   = $(patsubst %.cpp,$(BUILD)/%.o,$(1))
+TESTS    := $(call objects,$(filter-out tests/bench/% tests/fuzz/% tests/grade/%,$(wildcard tests/*/*.cpp)))
+BENCH    := $(call objects,tests/support/testing.cpp $(wildcard tests/bench/*.cpp))
 FILTER   ?= *
 HOSTS    ?= 4
 
-.PHONY: demo classroom test clean
+.PHONY: demo classroom test bench clean
 
 peer: $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -35,6 +38,12 @@ test: peer $(BUILD)/run-tests
 	$(BUILD)/run-tests --gtest_filter='$(FILTER)'
 
 $(BUILD)/run-tests: $(TESTS)
+	$(COMPILE) $^ -lgtest -o $@
+
+bench: peer $(BUILD)/bench
+	CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' $(BUILD)/bench '$(FILTER:*=)'
+
+$(BUILD)/bench: $(BENCH)
 	$(COMPILE) $^ -lgtest -o $@
 
 clean:

@@ -31,10 +31,10 @@ bool namespaces_work();
 // True as soon as `condition` is; false if it is not within `seconds`.
 bool eventually(double seconds, const std::function<bool()>& condition);
 
-// A folder under /tmp that goes away with the object.
+// A folder, in `where`, that goes away with the object.
 class Folder {
  public:
-  Folder();
+  explicit Folder(const std::string& where = "/tmp");
   ~Folder();
   Folder(const Folder&) = delete;
   std::string path(const std::string& name = "") const { return path_ + (name.empty() ? "" : "/" + name); }
@@ -59,6 +59,7 @@ class Process {
   void say(const std::string& line) const;           // a line of its standard input
   void end_input();
   void signal(int number) const;
+  pid_t pid() const { return pid_; }
   // The first line, of those printed and not passed by an earlier wait_for(), that `pattern` (ECMAScript) matches whole.
   // Lines before it are kept for count(), not for the next wait_for(). Fails the test after `seconds`.
   std::string wait_for(const std::string& pattern, double seconds = 10);

@@ -1,0 +1,597 @@
+// make bench: how fast files go, side by side with what a user would take instead, and with the ceiling, which iperf3
+// shows.
+//
+//   make bench                                 all of it: some minutes
+//   make bench FILTER=scp                      the rows whose title, or own name, contains that
+//   make bench BENCH_PAIRS=1 BENCH_SCALE=64    one pair a row, sizes divided by 64: to try the benchmark itself
+//   make bench BENCH_DIR=/mnt BENCH_DISK=/mnt  where files lie: by default in memory, so that no disk is measured, and
+//                                              /var/tmp for the rows named disk
+//
+// How to read a row: ours and theirs did the same job in turn, who goes first alternating. "ratio" is the median of the
+// pairwise ratios, ours to theirs, and "min..max" is their spread: a difference smaller than the spread is none. The
+// middle columns are the medians of each side alone, in MB/s (10^6 bytes).
+//
+// What is timed: ours, from typing /send to the line `delivered`, with both sides' checksums, fsync and the
+// acknowledgement in it; theirs, from the start of the client until the program that writes the copy has ended. The
+// receiver listens before the clock starts. All write new files, into a folder emptied outside of the time. Each copy's
+// size is looked at, and the first of each row is compared byte for byte.
+//
+// Every program runs in a network namespace made for its row. In order of reading: the table; files and folders; the
+// rivals; ours; the sections of the table; main.
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <optional>
+#include <regex>
+#include <sstream>
+#include <thread>
+
+#include "support/testing.h"
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+constexpr size_t kMiB = 1 << 20;
+constexpr size_t kSmallFile = 4096;
+constexpr double kPatience = 300;  // seconds for one copy; far more than any should need
+constexpr size_t kMessages = 50;   // at least so many make one median
+
+std::string text_setting(const char* name, const std::string& otherwise) {
+  const char* given = std::getenv(name);
+  return given ? given : otherwise;
+}
+
+size_t setting(const char* name, size_t otherwise) {
+  return std::max(1ul, std::stoul(text_setting(name, std::to_string(otherwise))));
+}
+
+const size_t kPairs = setting("BENCH_PAIRS", 5);
+const size_t kScale = setting("BENCH_SCALE", 1);
+const size_t kBig = 1024 * kMiB / kScale;
+const size_t kMany = 10'000 / kScale;
+
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
+}
+
+std::string output_of(const std::string& command) {
+  FILE* pipe = ::popen(command.c_str(), "r");
+  char line[300] = "";
+  if (!pipe || !std::fgets(line, sizeof line, pipe)) line[0] = '\0';
+  if (pipe) ::pclose(pipe);
+  return std::string(line, std::strcspn(line, "\n"));
+}
+
+// The end of it says most, where it has the whole output of a program.
+std::string on_one_line(std::string text) {
+  constexpr size_t kMost = 300;
+  if (text.size() > kMost) text = "..." + text.substr(text.size() - kMost);
+  std::replace(text.begin(), text.end(), '\n', '|');
+  return text;
+}
+
+void shell(const std::string& command) {
+  if (std::system(command.c_str()) != 0) throw std::runtime_error("this failed: " + command);
+}
+
+// ---- The table ----------------------------------------------------------------------------
+
+const char* filter = "";
+std::string section, columns, printed_section;
+
+void begin_section(const std::string& title, const std::string& its_columns) {
+  section = title;
+  columns = its_columns;
+}
+
+// What `measure` prints completes the line. A row that fails says so, and the next one is measured all the same.
+void row(const std::string& name, const std::string& programs, const std::function<void()>& measure) {
+  if ((section + " " + name).find(filter) == std::string::npos) return;
+  if (printed_section != section) std::printf("\n%-40s%s\n", section.c_str(), columns.c_str());
+  printed_section = section;
+  std::istringstream words(programs);
+  for (std::string program; words >> program;)
+    if (std::system(("command -v " + program + " >/dev/null").c_str()) != 0) {
+      std::printf("  %s: not installed, row left out\n", program.c_str());
+      return;
+    }
+  std::printf("  %-38s", name.c_str());
+  try {
+    measure();
+  } catch (const std::exception& error) {
+    std::printf("failed: %s\n", on_one_line(error.what()).c_str());
+  }
+}
+
+// One job, done once: its throughput in MB/s, or whatever the section compares. `round` counts from 0.
+using Job = std::function<double(size_t round)>;
+
+// Whichever goes first finds other caches, and another CPU clock, than the one that goes second: so each does in turn.
+void compare(size_t pairs, const Job& ours, const Job& theirs) {
+  std::vector<double> our, their, ratio;
+  for (size_t round = 0; round < pairs; ++round) {
+    if (round % 2 == 0) our.push_back(ours(round));
+    their.push_back(theirs(round));
+    if (round % 2 == 1) our.push_back(ours(round));
+    ratio.push_back(our.back() / their.back());
+  }
+  const auto [least, most] = std::minmax_element(ratio.begin(), ratio.end());
+  std::printf("%10.4g %10.4g %10.2f   %.2f..%.2f\n", median(our), median(their), median(ratio), *least, *most);
+}
+
+const char* const kCompared = "      ours     theirs      ratio   min..max";
+
+// ---- Files and folders ----------------------------------------------------------------------
+
+// Where the rows of a section work: sources, copies, and all that the rivals need.
+char work_path[300] = "";
+
+class Work {
+ public:
+  explicit Work(const std::string& where) : folder_(where) {
+    std::strncpy(work_path, path().c_str(), sizeof work_path - 1);
+    fs::create_directory(copies());
+  }
+  std::string path(const std::string& name = "") const { return folder_.path(name); }
+  std::string copies() const { return path("copies"); }
+
+ private:
+  Folder folder_;
+};
+
+// On Ctrl-C this process becomes one that removes its files: they are gigabytes, perhaps of memory.
+void give_up(int) { ::execlp("rm", "rm", "-rf", "--", work_path, nullptr); }
+
+// Old copies go, and all that is not on the disk yet goes there, so that nobody pays for what another has written.
+void empty(const std::string& folder) {
+  for (const auto& entry : fs::directory_iterator(folder)) fs::remove_all(entry.path());
+  shell("sync -f " + folder);
+}
+
+void need_space(const Work& work, size_t bytes) {
+  if (fs::space(work.path()).available < bytes)
+    throw std::runtime_error("it needs " + std::to_string(bytes / kMiB) + " MiB in " + work.path());
+}
+
+// The source, which the last row may have left; and room for `copies` of it. Not zeros, and no two blocks alike: a copy
+// with blocks exchanged would be found out.
+std::string make_file(const Work& work, size_t bytes, size_t copies = 1) {
+  const std::string path = work.path("big");
+  empty(work.copies());
+  if (fs::exists(path) && fs::file_size(path) != bytes) fs::remove(path);
+  need_space(work, bytes * (copies + !fs::exists(path)));
+  if (fs::exists(path)) return path;
+  std::string block = random_bytes(kMiB, 1);
+  std::ofstream out(path, std::ios::binary);
+  for (size_t at = 0; at < bytes; at += block.size()) {
+    std::memcpy(block.data(), &at, sizeof at);
+    out.write(block.data(), static_cast<std::streamsize>(std::min(block.size(), bytes - at)));
+  }
+  if (!out.flush()) throw std::runtime_error("cannot write " + path);
+  return path;
+}
+
+// A hundred files a folder, as a user's photographs or sources might lie.
+std::string make_tree(const Work& work, size_t files) {
+  const std::string path = work.path("tree" + std::to_string(files));
+  empty(work.copies());
+  need_space(work, 4 * files * kSmallFile);  // the tree, the copy, and what they take beside their bytes
+  std::string content = random_bytes(kSmallFile, 2);
+  for (size_t i = 0; i < files; ++i) {
+    const std::string folder = path + "/" + std::to_string(i / 100);
+    if (i % 100 == 0) fs::create_directories(folder);
+    std::memcpy(content.data(), &i, sizeof i);
+    std::ofstream(folder + "/" + std::to_string(i), std::ios::binary) << content;
+  }
+  return path;
+}
+
+size_t total_size(const std::string& path) {
+  if (!fs::is_directory(path)) return fs::file_size(path);
+  size_t total = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(path))
+    if (entry.is_regular_file()) total += entry.file_size();
+  return total;
+}
+
+// The folder holds one entry, which is the copy of `source`, and nothing else: no .part either.
+void check_copy(const std::string& source, const std::string& folder, size_t round) {
+  const auto entries = std::distance(fs::directory_iterator(folder), fs::directory_iterator());
+  if (entries != 1) throw std::runtime_error(std::to_string(entries) + " entries where one copy was expected");
+  const std::string copy = fs::directory_iterator(folder)->path();
+  if (total_size(copy) != total_size(source)) throw std::runtime_error("the copy is not complete");
+  if (round == 0) shell((fs::is_directory(source) ? "diff -rq " : "cmp ") + source + " " + copy);
+}
+
+// ---- The rivals ----------------------------------------------------------------------------
+
+// Who sends, and who receives. With 0 hosts, both on one host; else from host 1 to the others, over veth and a bridge.
+struct Place {
+  explicit Place(int hosts) : network(hosts), from(std::min(hosts, 1)), to(std::min(hosts, 2)) {}
+  std::string address() const { return to == 0 ? "127.0.0.1" : Network::address(to); }
+  Network network;
+  int from, to;
+};
+
+// The commands are the shell's: $SRC is to be copied into the empty folder $DST; $HOST and $PORT are the receiver's.
+struct Rival {
+  enum class End { client, server, reported };
+  std::string name, programs;
+  std::string server;  // on the receiving host; none: the client does it all
+  std::string client;
+  End end;             // whose exit says that the copy is complete; or the client reports its throughput itself
+};
+
+const Rival kNc = {"nc", "nc", "exec nc -4 -l $PORT </dev/null >$DST/copy", "exec nc -N $HOST $PORT <$SRC",
+                   Rival::End::server};
+const Rival kSocat = {"socat", "socat", "exec socat -u TCP4-LISTEN:$PORT CREATE:$DST/copy",
+                      "exec socat -u FILE:$SRC TCP4:$HOST:$PORT", Rival::End::server};
+const Rival kRsync = {"rsync (daemon)", "rsync",
+                      "printf 'use chroot=no\\nreverse lookup=no\\nuid=0\\ngid=0\\n[to]\\npath=%s\\nread only=no\\n' "
+                      "$DST >$WORK/rsync; "
+                      "exec rsync --daemon --no-detach --config=$WORK/rsync --address=0.0.0.0 --port=$PORT",
+                      "exec rsync $SRC rsync://$HOST:$PORT/to/copy", Rival::End::client};
+// sshd wants an empty folder /run/sshd: it gets one that nobody else sees. One key serves as the host's and the user's.
+const Rival kScp = {"scp", "scp sshd unshare",
+                    "[ -e $WORK/key ] || ssh-keygen -q -t ed25519 -N '' -f $WORK/key; exec unshare -m sh -c '"
+                    "mount -t tmpfs none /run && mkdir /run/sshd && exec $(command -v sshd) -D -e -f /dev/null "
+                    "-h $0 -p $1 -o ListenAddress=0.0.0.0 -o AuthorizedKeysFile=$0.pub -o StrictModes=no "
+                    "-o UsePAM=no -o PidFile=none -o PermitRootLogin=yes "
+                    "-o Subsystem=\"sftp internal-sftp\"' $WORK/key $PORT",
+                    "exec scp -q -F none -i $WORK/key -o IdentitiesOnly=yes -o StrictHostKeyChecking=no "
+                    "-o UserKnownHostsFile=/dev/null -o BatchMode=yes -P $PORT $SRC $(id -un)@$HOST:$DST/copy",
+                    Rival::End::client};
+const Rival kCp = {"cp", "cp", "", "exec cp -r $SRC $DST/copy", Rival::End::client};
+// `timeout`: unlike a program that was exec'ed, a part of a pipeline is not killed with the shell.
+const Rival kTar = {"tar | nc", "nc tar", "timeout 300 nc -4 -l $PORT </dev/null | tar x -C $DST",
+                    "tar c -C ${SRC%/*} ${SRC##*/} | timeout 300 nc -N $HOST $PORT", Rival::End::server};
+const Rival kTarSync = {"tar | nc, and sync of the copy", "nc tar", kTar.server + " && sync -f $DST", kTar.client,
+                        Rival::End::server};
+const Rival kIperf = {"iperf3 (the ceiling)", "iperf3", "exec iperf3 -s -4 -1 -p $PORT",
+                      "exec iperf3 -J -c $HOST -p $PORT -n $SIZE", Rival::End::reported};
+
+// Read from /proc: a connection made to find out would be the one that nc waits for.
+bool listens(const Process& server, int port) {
+  char entry[40];
+  std::snprintf(entry, sizeof entry, ":%04X 00000000:0000 0A", static_cast<unsigned>(port));
+  return read_file("/proc/" + std::to_string(server.pid()) + "/net/tcp").find(entry) != std::string::npos;
+}
+
+// Returns in the moment the process ends; Process::exit_status() looks every few milliseconds only.
+void await_success(Process& process) {
+  const int fd = static_cast<int>(::syscall(SYS_pidfd_open, process.pid(), 0));
+  pollfd end{fd, POLLIN, 0};
+  const int ended = ::poll(&end, 1, static_cast<int>(kPatience * 1000));
+  ::close(fd);
+  if (ended != 1) throw std::runtime_error("not finished after " + std::to_string(kPatience) + " s");
+}
+
+void demand_success(Process& process) {
+  if (process.exit_status() != 0) throw std::runtime_error("exit status not 0; it said: " + process.output());
+}
+
+// iperf3's own figure leaves out its preparations, as a ceiling should.
+double iperf_throughput(const std::string& output) {
+  static const std::regex received("\"sum_received\":\\s*\\{[^}]*\"bits_per_second\":\\s*([0-9.e+]+)");
+  std::smatch found;
+  if (!std::regex_search(output, found, received)) throw std::runtime_error("iperf3 said: " + output);
+  return std::stod(found[1]) / 8e6;
+}
+
+double run(const Rival& rival, const Place& place, const Work& work, const std::string& source, size_t round) {
+  static int port = 7000;  // a new one each time: the last one may still be in TIME_WAIT
+  empty(work.copies());
+  const size_t size = total_size(source);
+  const std::string values = "SRC=" + source + " DST=" + work.copies() + " HOST=" + place.address() + " PORT=" +
+                             std::to_string(++port) + " SIZE=" + std::to_string(size) + " WORK=" + work.path() + "; ";
+  std::optional<Process> server;
+  if (!rival.server.empty()) {
+    server.emplace(place.network.descriptor(place.to), std::vector<std::string>{"/bin/sh", "-c", values + rival.server},
+                   work.path());
+    if (!eventually(5, [&] { return listens(*server, port); }))
+      throw std::runtime_error(rival.name + " does not listen; it said: " + server->output());
+  }
+  const auto start = Clock::now();
+  Process client(place.network.descriptor(place.from), {"/bin/sh", "-c", values + rival.client}, work.path());
+  await_success(rival.end == Rival::End::server ? *server : client);
+  const double seconds = since(start);
+  demand_success(client);
+  if (rival.end == Rival::End::server) demand_success(*server);
+  if (rival.end == Rival::End::reported) return iperf_throughput(client.output());
+  check_copy(source, work.copies(), round);
+  return static_cast<double>(size) / 1e6 / seconds;
+}
+
+// ---- Ours -----------------------------------------------------------------------------------
+
+const char* const kSendEnds = "send \\d+ (delivered|failed) .*|error: .*";
+const char* const kMessageEnds = "(delivered|failed) bob@.*";
+
+void demand_delivered(const std::string& line) {
+  static const std::regex delivered("send \\d+ delivered .*");
+  if (!std::regex_match(line, delivered)) throw std::runtime_error(line);
+}
+
+// ann, and bob, who takes every file into work.copies(). They have met, and wait for commands.
+struct Ours {
+  Ours(const Place& place, const Work& work, std::vector<std::string> under = {})
+      : copies(work.copies()),
+        bob(place.network.descriptor(place.to), receiver(std::move(under), "bob", copies), work.path()),
+        ann(place.network.descriptor(place.from), {peer_program(), "--name", "ann"}, work.path()) {
+    bob.wait_for("joined ann.*");
+    ann.wait_for("joined bob.*");
+    ann.say("/list");  // a peer takes its first command when its first scan has ended
+    ann.wait_for("users 2");
+  }
+
+  static std::vector<std::string> receiver(std::vector<std::string> command, const std::string& name,
+                                           const std::string& folder) {
+    for (const std::string& word : {peer_program(), std::string("--name"), name, std::string("--accept"),
+                                    std::string("always"), std::string("--dir"), folder})
+      command.push_back(word);
+    return command;
+  }
+
+  // The seconds it took.
+  double send(const std::string& source, size_t round) {
+    empty(copies);
+    const auto start = Clock::now();
+    ann.say("/send bob " + source);
+    const std::string end = ann.wait_for(kSendEnds, kPatience);
+    const double seconds = since(start);
+    demand_delivered(end);
+    check_copy(source, copies, round);
+    return seconds;
+  }
+
+  const std::string copies;
+  Process bob, ann;
+};
+
+// One row: ours against one rival, both with the same source.
+void against(const Rival& rival, const Place& place, const Work& work, const std::string& source, size_t pairs,
+             const std::vector<std::string>& under = {}) {
+  Ours ours(place, work, under);
+  const double megabytes = static_cast<double>(total_size(source)) / 1e6;
+  compare(
+      pairs, [&](size_t round) { return megabytes / ours.send(source, round); },
+      [&](size_t round) { return run(rival, place, work, source, round); });
+}
+
+// ---- The sections of the table ----------------------------------------------------------------
+
+const std::string kMemory = text_setting("BENCH_DIR", "/dev/shm");
+const std::string kDisk = text_setting("BENCH_DISK", "/var/tmp");
+
+std::string size_name(size_t bytes) {
+  const size_t mib = bytes / kMiB;
+  return mib >= 1024 ? std::to_string(mib / 1024) + " GiB" : std::to_string(mib) + " MiB";
+}
+
+void big_file() {
+  const Work work(kMemory);
+  const auto rows = [&](int hosts, const std::vector<const Rival*>& rivals) {
+    for (const Rival* rival : rivals)
+      row(rival->name, rival->programs,
+          [&] { against(*rival, Place(hosts), work, make_file(work, kBig), kPairs); });
+  };
+  begin_section("big file, " + size_name(kBig) + ", loopback", kCompared);
+  rows(0, {&kNc, &kSocat, &kRsync, &kScp, &kCp, &kIperf});
+  begin_section("big file, " + size_name(kBig) + ", namespaces", kCompared);
+  rows(2, {&kNc, &kSocat, &kRsync, &kScp, &kIperf});
+}
+
+void big_file_at_1_gbit() {
+  const size_t pairs = std::min<size_t>(kPairs, 3);  // each takes 18 s
+  const Work work(kMemory);
+  begin_section("big file, " + size_name(kBig) + ", 1 Gbit/s, " + std::to_string(pairs) + " pairs", kCompared);
+  for (const Rival* rival : {&kIperf, &kNc})
+    row(rival->name, rival->programs, [&] {
+      const Place place(2);
+      // The burst has room for two of the 64 KiB packets that TCP hands down; less, and tbf has to cut them up.
+      for (const int host : {1, 2})
+        place.network.run(host, "tc qdisc add dev eth0 root tbf rate 1gbit burst 128kb latency 20ms");
+      against(*rival, place, work, make_file(work, kBig), pairs);
+    });
+}
+
+void many_files() {
+  const auto rows = [&](int hosts, const std::string& where, const std::vector<const Rival*>& rivals,
+                        const std::string& under = "") {
+    const Work work(where);
+    for (const Rival* rival : rivals)
+      row(rival->name + (under.empty() ? "" : ", " + under), rival->programs + " " + under, [&] {
+        std::vector<std::string> wrapper;
+        if (!under.empty()) wrapper = {"/usr/bin/env", under};
+        against(*rival, Place(hosts), work, make_tree(work, kMany), kPairs, wrapper);
+      });
+  };
+  const std::string title = "many files, " + std::to_string(kMany) + " of 4 KiB, ";
+  begin_section(title + "loopback", kCompared);
+  rows(0, kMemory, {&kTar, &kCp});
+  begin_section(title + "namespaces", kCompared);
+  rows(2, kMemory, {&kTar});
+  // On a disk our fsync costs. tar has none: it is shown beside ours with it and, under eatmydata, without.
+  begin_section(title + "disk", kCompared);
+  rows(2, kDisk, {&kTar, &kTarSync});
+  rows(2, kDisk, {&kTar}, "eatmydata");
+}
+
+// All that arrives, in MB/s: at ten receivers at once, and at one of them alone.
+void ten_receivers() {
+  constexpr int kReceivers = 10;
+  const size_t size = 256 * kMiB / kScale;
+  begin_section("ten receivers, " + size_name(size) + " each, in total", "    to ten     to one      ratio   min..max");
+  row("/sendall, ten namespaces", "", [&] {
+    const Work work(kMemory);
+    const Place place(1 + kReceivers);
+    const std::string source = make_file(work, size, kReceivers);
+    const double megabytes = static_cast<double>(size) / 1e6;
+    Process ann(place.network.descriptor(1), {peer_program(), "--name", "ann"}, work.path());
+    std::vector<std::string> folders;
+    std::vector<std::unique_ptr<Process>> receivers;
+    for (int i = 1; i <= kReceivers; ++i) {
+      const std::string name = "r" + std::to_string(i);
+      folders.push_back(work.copies() + "/" + name);
+      fs::create_directory(folders.back());
+      receivers.push_back(std::make_unique<Process>(place.network.descriptor(1 + i),
+                                                    Ours::receiver({}, name, folders.back()), work.path()));
+    }
+    for (int i = 1; i <= kReceivers; ++i) ann.wait_for("joined .*");
+    const auto timed = [&](const std::string& command, const std::string& ends) {
+      for (const std::string& folder : folders) empty(folder);
+      const auto start = Clock::now();
+      ann.say(command + " " + source);
+      const std::string end = ann.wait_for(ends, kPatience);
+      const double seconds = since(start);
+      if (command != "/sendall") demand_delivered(end);
+      else if (end.find(" to 10 of 10") == std::string::npos) throw std::runtime_error(end);
+      return seconds;
+    };
+    compare(
+        kPairs,
+        [&](size_t round) {
+          const double seconds = timed("/sendall", "sent .*|error: .*");
+          for (const std::string& folder : folders) check_copy(source, folder, round);
+          return kReceivers * megabytes / seconds;
+        },
+        [&](size_t) { return megabytes / timed("/send r1", kSendEnds); });
+  });
+}
+
+double peak_mib(const Process& process) {
+  const std::string status = read_file("/proc/" + std::to_string(process.pid()) + "/status");
+  const size_t at = status.find("VmHWM:");
+  return at == std::string::npos ? 0 : std::stod(status.substr(at + 6)) / 1024;
+}
+
+// The medians of three; and the most memory that either peer has had. cp is the measure of the machine: where it slows
+// down as well, memory is what does not keep up.
+void grow(const Work& work, const std::string& source, double units) {
+  const Place place(2);
+  Ours ours(place, work);
+  const double megabytes = static_cast<double>(total_size(source)) / 1e6;
+  std::vector<double> seconds, cp;
+  for (size_t round = 0; round < 3; ++round) {
+    seconds.push_back(ours.send(source, round));
+    cp.push_back(megabytes / run(kCp, place, work, source, round + 1));  // not round 0: ours was compared
+  }
+  std::printf("%10.4f %10.0f %10.0f %7.1f %7.1f\n", median(seconds), units / median(seconds), units / median(cp),
+              peak_mib(ours.ann), peak_mib(ours.bob));
+}
+
+void growth() {
+  const Work work(kMemory);
+  begin_section("growth, one file, namespaces", "   seconds       MB/s   MB/s, cp  MiB resident, ann bob");
+  for (const size_t mib : {1u, 16u, 256u, 1024u, 4096u})
+    row(std::to_string(mib) + " MiB" + (kScale == 1 ? "" : " / " + std::to_string(kScale)), "", [&] {
+      const size_t size = mib * kMiB / kScale;
+      grow(work, make_file(work, size), static_cast<double>(size) / 1e6);
+    });
+  begin_section("growth, files of 4 KiB, namespaces", "   seconds    files/s        cp   MiB resident, ann bob");
+  for (const size_t files : {100u, 1000u, 10'000u, 20'000u})
+    row(std::to_string(files) + " files" + (kScale == 1 ? "" : " / " + std::to_string(kScale)), "", [&] {
+      const size_t count = std::max<size_t>(1, files / kScale);
+      grow(work, make_tree(work, count), static_cast<double>(count));
+    });
+}
+
+// Milliseconds from typing a message to its acknowledgement; none if the end of a file came before that.
+std::optional<double> message(Ours& ours) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(10));  // spread over the whole file, not all at its start
+  const auto start = Clock::now();
+  ours.ann.say("/msg bob x");
+  const std::string line = ours.ann.wait_for(std::string(kMessageEnds) + "|" + kSendEnds, kPatience);
+  const double milliseconds = since(start) * 1000;
+  ours.bob.wait_for("message ann@.* private: x");
+  if (line.rfind("delivered", 0) == 0) return milliseconds;
+  demand_delivered(line);
+  ours.ann.wait_for(kMessageEnds);
+  return std::nullopt;
+}
+
+void message_latency() {
+  begin_section("message, in ms, namespaces", "while busy       idle      ratio   min..max");
+  row("while " + size_name(kBig) + " goes to the same peer", "", [] {
+    const Work work(kMemory);
+    const Place place(2);
+    const std::string source = make_file(work, kBig);
+    Ours ours(place, work);
+    message(ours);  // opens the connection
+    const auto busy = [&](size_t) {
+      std::vector<double> times;
+      while (times.size() < kMessages) {
+        empty(work.copies());
+        ours.ann.say("/send bob " + source);
+        ours.ann.wait_for("send \\d+ started .*");
+        while (const auto time = message(ours)) times.push_back(*time);
+      }
+      return median(times);
+    };
+    const auto idle = [&](size_t) {
+      std::vector<double> times;
+      while (times.size() < kMessages) times.push_back(message(ours).value());
+      return median(times);
+    };
+    compare(kPairs, busy, idle);
+  });
+}
+
+// ---- main -----------------------------------------------------------------------------------
+
+std::string file_system(const std::string& folder) {
+  return folder + " (" + output_of("df --output=fstype " + folder + " | tail -1") + ")";
+}
+
+void say_what_it_is_measured_on() {
+  const std::string compiler = text_setting("CXX", "g++");
+  std::cout << output_of("date '+%F %H:%M'") << ", " << output_of("sed -n 's/^model name.*: //p' /proc/cpuinfo") << ", "
+            << std::thread::hardware_concurrency() << " cores, " << output_of("uname -sr") << ", load "
+            << output_of("cut -d' ' -f1 /proc/loadavg") << "\n"
+            << output_of(compiler + " --version") << ", " << text_setting("CXXFLAGS", "flags unknown") << "\n"
+            << "Files in " << file_system(kMemory) << "; rows named disk: " << file_system(kDisk) << "\n"
+            << "Pairs a row: " << kPairs << "; medians in MB/s (10^6 bytes); ratio: median of the pairs'.\n"
+            << "namespaces: joined by veth and a bridge, MTU 1500, segmentation offload on." << std::endl;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc > 1) filter = argv[1];
+  // What is an assertion to a test is an exception here, which ends the row.
+  testing::GTEST_FLAG(throw_on_failure) = true;
+  testing::InitGoogleTest(&argc, argv);
+  auto& listeners = testing::UnitTest::GetInstance()->listeners();
+  delete listeners.Release(listeners.default_result_printer());
+  ::setenv("PATH", (text_setting("PATH", "") + ":/usr/sbin:/sbin").c_str(), 1);  // sshd, tc
+  ::setvbuf(stdout, nullptr, _IONBF, 0);
+  ::signal(SIGPIPE, SIG_IGN);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::signal(number, give_up);
+  if (!enter_private_network()) {
+    std::cerr << "network namespaces are not allowed here; run as root" << std::endl;
+    return 1;
+  }
+  say_what_it_is_measured_on();
+  big_file();
+  big_file_at_1_gbit();
+  many_files();
+  ten_receivers();
+  growth();
+  message_latency();
+}
