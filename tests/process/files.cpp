@@ -246,7 +246,7 @@ TEST_F(Files, WhoseReceiverIsKilledAreNotReportedAsDelivered) {
     receiver.send(kBob);
     EXPECT_EQ(receiver.line(), "OFFER size=50000000 files=1 :big");
     receiver.send("OK\n");
-    EXPECT_EQ(receiver.line(), "DATA offset=0 size=262144");
+    EXPECT_EQ(receiver.line(), "DATA offset=0 size=1048576");
   }
   sender.wait_for("send 1 failed \\S+ 50000000 bytes, .*: big");
   EXPECT_EQ(sender.count("send 1 delivered .*"), 0u);
