@@ -131,15 +131,19 @@ class Connection {
       if (status == LineStatus::too_long) throw Reply{false, "long a line has at most 4096 bytes"};
       if (status == LineStatus::whole && is_text(line)) return line;
       if (status == LineStatus::whole) throw Reply{false, "text a line is UTF-8 without control characters"};
-      if (!read_more(std::max(kMaxLine, storage_.size() - unread_.size()), 0, deadline)) throw std::runtime_error("the connection ended in the middle of a line");
+      if (!read_more(std::max(kMaxLine, storage_.size() - unread_.size()), 0, deadline))
+        throw std::runtime_error("the connection ended in the middle of a line");
     }
   }
 
   // Bytes as they are, at least one: those that came along with the last line, or else all that are asked for, unless they
   // are long in coming (MSG_WAITALL: to be woken for every few of them is what costs most). Good until the next read.
   std::string_view read(size_t most) {
-    if (unread_.empty() && !read_more(std::min(most, kChunk), MSG_WAITALL, Clock::now() + kSilence))
-      throw std::runtime_error("the connection ended in the middle of the file");
+    if (unread_.empty()) {
+      storage_.resize(kChunk);  // which read_line() fills from now on: with hundreds of small files at once
+      if (!read_more(std::min(most, kChunk), MSG_WAITALL, Clock::now() + kSilence))
+        throw std::runtime_error("the connection ended in the middle of the file");
+    }
     const std::string_view bytes = unread_.substr(0, most);
     unread_.remove_prefix(bytes.size());
     return bytes;
