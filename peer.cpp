@@ -104,10 +104,10 @@ struct File {  // an offer or a transfer
   uint64_t ticket;
   std::string direction, who;
   Offer offer = {};
+  uint64_t post = 0;  // that it is part of
   std::string state = "offered";
-  uint64_t post = 0;  // to many
   Clock::time_point started = {};
-  uint64_t begin = 0;  // where it began
+  uint64_t resumed_at = 0;
 };
 
 const bool terminal = ::isatty(STDIN_FILENO) && ::isatty(STDOUT_FILENO);
@@ -273,6 +273,17 @@ void send(const std::string& scope, const std::string& text, const std::vector<I
     }
 }
 
+// Everyone else, or everyone else in our group.
+std::vector<Identity> audience(const std::string& scope) {
+  std::vector<Identity> all;
+  for (const Identity& user : discovery::users())
+    if (scope == "all" || user.group == myself.group) all.push_back(user);
+  if (all.empty()) fail("nobody else is " + (scope == "all" ? "online" : "in group " + myself.group));
+  return all;
+}
+
+void send_to_many(const std::string& scope, const std::string& text) { send(scope, text, audience(scope)); }
+
 void say(const std::string& text) {
   if (!chosen) fail("to whom? choose with /to WHO, or write /msg WHO TEXT");
   const auto to = discovery::user(chosen->id);
@@ -285,27 +296,13 @@ void message(std::string rest) {
   send("private", rest, {to});
 }
 
-// Everyone else, or everyone else in our group.
-std::vector<Identity> audience(const std::string& scope) {
-  std::vector<Identity> all;
-  for (const Identity& user : discovery::users())
-    if (scope == "all" || user.group == myself.group) all.push_back(user);
-  if (all.empty()) fail("nobody else is " + (scope == "all" ? "online" : "in group " + myself.group));
-  return all;
-}
-
 // ---- Files --------------------------------------------------------------------
 
 void print_file(uint64_t number, const File& file, const std::string& remark = "") {
   const Offer& offer = file.offer;
+  const std::string entries = offer.is_folder() ? " in " + to_string(offer.files) + " files and folders" : "";
   print(file.direction + " " + to_string(number) + " " + file.state + " " + file.who + " " + to_string(offer.size) +
-        " bytes" + (offer.is_folder() ? " in " + to_string(offer.files) + " files and folders" : "") + remark + ": " + offer.name);
-}
-
-void add_file(uint64_t ticket, const std::string& direction, const Identity& who, const std::string& name, uint64_t post) {
-  File& file = files[next_file++] = {ticket, direction, label(who)};
-  file.offer.name = name;
-  file.post = post;
+        " bytes" + entries + remark + ": " + offer.name);
 }
 
 // To each of them on a connection and a thread of its own: who is slow, or says no, holds up nobody.
@@ -313,7 +310,7 @@ void send_files(const std::string& path, const std::vector<Identity>& to) {
   const uint64_t post = to.size() > 1 ? next_post++ : 0;
   if (post != 0) posts[post] = {path, "files", to.size(), to.size()};
   for (const Identity& one : to) try {
-      add_file(transfer::send_file(one, path), "send", one, path, post);
+      files[next_file++] = {transfer::send_file(one, path), "send", label(one), {0, 1, path}, post};
     } catch (const std::exception& error) {
       if (post == 0) throw;
       settle({Event::Kind::undelivered, one, error.what(), post});
@@ -351,7 +348,7 @@ void answer(std::string rest, Accept consent) {
 // Bytes a second since it started, not counting what an earlier try has left.
 double speed(const File& file, uint64_t done) {
   const std::chrono::duration<double> time = Clock::now() - file.started + 1ms;
-  return static_cast<double>(done - std::min(done, file.begin)) / time.count();
+  return static_cast<double>(done - std::min(done, file.resumed_at)) / time.count();
 }
 
 std::string megabytes(double bytes) { return to_string(std::llround(bytes / 1e6)) + " MB"; }
@@ -376,8 +373,9 @@ std::string progress() {
   std::string bar(20, ' ');
   std::fill_n(bar.begin(), std::min<uint64_t>(done * 20 / size, 20), '=');
   const auto left = std::llround(static_cast<double>(size - std::min(size, done)) / std::max(rate, 1.0));
-  return "[" + bar + "] " + to_string(done * 100 / size) + " % " + file.direction + " " + to_string(found->first) + " " +
-         file.who + " " + megabytes(rate) + "/s, " + to_string(left) + " s left: " + file.offer.name;
+  const std::string what = file.direction + " " + to_string(found->first) + " " + file.who;
+  return "[" + bar + "] " + to_string(done * 100 / size) + " % " + what + " " + megabytes(rate) + "/s, " +
+         to_string(left) + " s left: " + file.offer.name;
 }
 
 // An offer, or a transfer that has begun, or has ended, well or badly.
@@ -385,19 +383,21 @@ void update_file(const Event& event) {
   using Kind = Event::Kind;
   const auto is_meant = [&](const auto& f) { return f.second.ticket == event.ticket; };
   if (event.kind == Kind::offered && std::none_of(files.begin(), files.end(), is_meant))
-    add_file(event.ticket, "receive", event.who, "", 0);
+    files[next_file++] = {event.ticket, "receive", label(event.who)};
   const auto found = std::find_if(files.begin(), files.end(), is_meant);
   if (found == files.end()) return;
   auto& [number, file] = *found;
-  const bool sends = file.direction == "send", failed = event.kind == Kind::failed;
-  const bool is_whole = !failed && (event.kind != Kind::stored || event.file.files == file.offer.files);
-  file.state = event.kind == Kind::offered ? "offered" : event.kind == Kind::started ? "started" : failed ? "failed" : sends ? "delivered" : "stored";
+  const bool sends = file.direction == "send", failed = event.kind == Kind::failed, stored = event.kind == Kind::stored;
+  undelivered |= sends && (failed || (stored && event.file.files < file.offer.files));
+  if (event.kind == Kind::started) {
+    file.state = "started";
+    file.started = Clock::now();
+    file.resumed_at = transfer::bytes_done(file.ticket);
+  }
+  if (failed || stored) file.state = failed ? "failed" : sends ? "delivered" : "stored";
   if (!failed) file.offer = event.file;
-  if (event.kind == Kind::started) file.started = Clock::now(), file.begin = transfer::bytes_done(file.ticket);
-  const std::string sum = event.kind == Kind::stored ? ", cksum " + to_string(event.crc) : "";
-  print_file(number, file, sum + (failed ? ", " : "") + event.text);
-  if (event.kind == Kind::offered || event.kind == Kind::started) return;
-  undelivered |= sends && !is_whole;
+  print_file(number, file, (stored ? ", cksum " + to_string(event.crc) : failed ? ", " : "") + event.text);
+  if (!failed && !stored) return;
   const Event end{failed ? Kind::undelivered : Kind::delivered, event.who, event.text, file.post};
   files.erase(found);
   if (end.ticket != 0) settle(end);
@@ -414,8 +414,8 @@ const struct Command {
     {"/list", "", "who is online", list},
     {"/to", " WHO", "talk to WHO: a name, a number of /list, NAME@IP:PORT or IP:PORT", choose},
     {"/msg", " WHO TEXT", "one message", message},
-    {"/group", " TEXT", "a message to everyone in your group", [](std::string text) { send("group", text, audience("group")); }},
-    {"/all", " TEXT", "a message to everyone", [](std::string text) { send("all", text, audience("all")); }},
+    {"/group", " TEXT", "a message to everyone in your group", [](std::string text) { send_to_many("group", text); }},
+    {"/all", " TEXT", "a message to everyone", [](std::string text) { send_to_many("all", text); }},
     {"/send", " WHO PATH", "offer a file or a folder", send_file},
     {"/sendgroup", " PATH", "to everyone in your group", [](std::string path) { send_file_to_many("group", path); }},
     {"/sendall", " PATH", "to everyone", [](std::string path) { send_file_to_many("all", path); }},
@@ -451,7 +451,8 @@ void obey(std::string line) {
     command->run(rest);
   } catch (const std::exception& error) {
     print(std::string("error: ") + error.what());
-    for (const char* sends : {"", "/msg", "/group", "/all", "/send", "/sendgroup", "/sendall"}) undelivered |= name == sends;
+    for (const char* sends : {"", "/msg", "/group", "/all", "/send", "/sendgroup", "/sendall"})
+      undelivered |= name == sends;
   }
 }
 

@@ -315,12 +315,14 @@ struct Prefix {
     const std::string reply = "OK " + std::string(text);
     const auto line = Line::parse(reply);
     if (!line) return {};
-    const auto entries = line->number("entries"), offset = line->number("offset"), crc = line->number("crc", UINT32_MAX);
+    const auto entries = line->number("entries"), offset = line->number("offset");
+    const auto crc = line->number("crc", UINT32_MAX);
     return entries && offset && crc ? Prefix{*entries, *offset, static_cast<uint32_t>(*crc)} : Prefix{};
   }
 };
 
-// FILE mode=x :bin/run.sh  The bytes that follow are this entry's. A path that ends in a slash is a folder, and has none.
+// FILE mode=x :bin/run.sh
+// The bytes that follow are this entry's. A path that ends in a slash is a folder, and has none.
 struct Entry {
   bool executable = false;
   std::string path;  // within the folder that was offered; is_safe_path()
@@ -377,8 +379,8 @@ struct Reply {
 enum class LineStatus { whole, incomplete, too_long };
 
 // TCP is a stream of bytes: one recv() may bring half a line, or three lines and the beginning of a file. So what comes
-// is kept in a buffer. This takes the next line off what is there, without its LF or CR LF. too_long: more than kMaxLine
-// bytes, whether or not an end is in sight.
+// is kept in a buffer. This takes the next line off what is there, without its LF or CR LF. too_long: more than
+// kMaxLine bytes, whether or not an end is in sight.
 inline LineStatus take_line(std::string_view& bytes, std::string& line) {
   const size_t end = std::min(bytes.substr(0, kMaxLine + 2).find('\n'), bytes.size());
   const size_t size = end > 0 && bytes[end - 1] == '\r' ? end - 1 : end;
@@ -427,9 +429,9 @@ inline std::string numbered_name(const std::string& name, unsigned n, const std:
 }
 
 // The checksum of POSIX cksum: CRC-32 with polynomial 0x04C11DB7, most significant bit first, the length fed in after
-// the data, inverted at the end (POSIX.1-2017, utility cksum). Sixteen bytes a step, by as many tables: kTables[k][b] is
-// what byte b does to the CRC when k more bytes follow it within the step. On our machine 4.8 GB/s; with eight bytes a step
-// 2.1, byte by byte 0.4. What matters is how little waits for the step before: four look-ups, which come last.
+// the data, inverted at the end (POSIX.1-2017, utility cksum). Sixteen bytes a step, by as many tables: kTables[k][b]
+// is what byte b does to the CRC when k more bytes follow it within the step. On our machine 4.8 GB/s; with eight bytes
+// a step 2.1, byte by byte 0.4. What matters is how little waits for the step before: four look-ups, which come last.
 class Cksum {
  public:
   void add(const char* data, size_t size) {

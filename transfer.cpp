@@ -42,14 +42,14 @@ constexpr auto kSilence = 10s;         // in the middle of a line, a file, a rep
 constexpr auto kIdle = 30s;            // a conversation unused for so long is closed by its opener
 constexpr auto kForsaken = 60s;        // and, should the opener have vanished, by who accepted it
 constexpr auto kOfferTime = 120s;      // to accept or reject a file, and to bring it to a slow disk
-constexpr auto kPrefixTime = 120s;     // to read again what an earlier try has left
+constexpr auto kPrefixTime = 120s;     // to read again what an earlier try has left; the other side waits longer
 constexpr auto kSlice = 250ms;         // the poll interval: between two looks at `cancelled`
 constexpr size_t kMaxAccepted = 512;
 constexpr size_t kMaxAcceptedFromOne = 128;
 constexpr int kMaxKnocks = 32;
-// Bytes of a file in one DATA, and in one read(), send(), recv() and write(). By measurement, between two namespaces: 64 KiB
-// 950 MB/s, 256 KiB 1,050, 512 KiB 1,250, 1 MiB 1,400, 4 MiB 1,150. Each wait that ends costs a switch to the other
-// thread; and what does not fit the processor's cache has to be fetched again for the checksum.
+// Bytes of a file in one DATA, and in one read(), send(), recv() and write(). By measurement, between two namespaces:
+// 64 KiB 950 MB/s, 256 KiB 1,050, 512 KiB 1,250, 1 MiB 1,400, 4 MiB 1,150. Each wait that ends costs a switch to the
+// other thread; and what does not fit the processor's cache has to be fetched again for the checksum.
 constexpr size_t kChunk = 1024 * 1024;
 
 const Reply kCancelled{false, "cancelled the other user has cancelled it"};
@@ -136,8 +136,8 @@ class Connection {
     }
   }
 
-  // Bytes as they are, at least one: those that came along with the last line, or else all that are asked for, unless they
-  // are long in coming (MSG_WAITALL: to be woken for every few of them is what costs most). Good until the next read.
+  // Bytes as they are, at least one: those that came along with the last line, or else all that are asked for, unless
+  // they are long in coming (MSG_WAITALL: to be woken for every few of them costs most). Good until the next read.
   std::string_view read(size_t most) {
     if (unread_.empty()) {
       storage_.resize(kChunk);  // which read_line() fills from now on: with hundreds of small files at once
@@ -212,8 +212,8 @@ struct Position {
   Prefix prefix() const { return {entries, offset, sum.value()}; }
 };
 
-// A file, or the entries of a folder one after the other, as one stream of bytes. Sender and receiver both walk their own
-// disk with it, in the same order; so what the receiver has can be compared with where the sender began.
+// A file, or the entries of a folder one after the other, as one stream of bytes. Sender and receiver both walk their
+// own disk with it, in the same order; so what the receiver has can be compared with where the sender began.
 class Source {
  public:
   // Lists what is there.
@@ -275,19 +275,22 @@ class Source {
     missed += (missed.empty() ? ", not sent: " : ", ") + path + " (" + why + ")";
   }
 
-  // Reads to where `entries` have begun, and `offset` bytes of all have passed, in the last of them; or to the end.
+  // Reads to where `entries` have begun, and `offset` bytes of all have passed, in the last of them; or to the end. If
+  // it cannot be had in time, `at` is what it was for nothing.
   void skip_to(uint64_t entries, uint64_t offset) try {
       std::vector<char> bytes(kChunk);
+      const auto deadline = Clock::now() + kPrefixTime;
       for (Position before = at; at.entries < entries && next(); before = at) {
         const bool is_last = at.entries == entries;
         while (left_ > 0 && !(is_last && at.offset >= offset)) {
           const uint64_t wanted = is_last ? std::min(left_, offset - at.offset) : left_;
           read(bytes.data(), static_cast<size_t>(std::min<uint64_t>(wanted, bytes.size())));
+          if (Clock::now() > deadline) throw FileError{"too slow"};
         }
         if (!trouble_.empty()) at = before, miss(path(), trouble_);  // as when it was sent, and was not
       }
   } catch (const FileError&) {
-    // Not what was sent: the caller will see that from `at`.
+    at = {};
   }
 
   void rewind() {
@@ -400,13 +403,13 @@ class Incoming {
   // Onto the disk, and then under the first name that is free. A file not by rename(): it would replace one of that
   // name. A folder by rename(): it replaces nothing but an empty folder.
   std::string publish() {
-    // One file is brought to the disk by fsync(). Ten thousand of them would be ten thousand waits for the disk; syncfs(),
-    // which Linux has, is one.
+    // One file is brought to the disk by fsync(). Ten thousand of them would be ten thousand waits for the disk;
+    // syncfs(), which Linux has, is one.
     check(is_folder_ ? ::syncfs(root_.get()) : ::fsync(root_.get()), what());
     for (unsigned n = 0;; ++n) {
       const std::string final_name = numbered_name(name_, n), final_path = download_folder + "/" + final_name;
-      const int result = is_folder_ ? ::rename(path_.c_str(), final_path.c_str()) : ::link(path_.c_str(), final_path.c_str());
-      if (result == 0) {
+      const auto give_name = is_folder_ ? ::rename : ::link;
+      if (give_name(path_.c_str(), final_path.c_str()) == 0) {
         if (!is_folder_) ::unlink(path_.c_str());
         // The name is in the folder, and has to get to the disk, too.
         const Descriptor folder(::open(download_folder.c_str(), O_RDONLY | O_DIRECTORY));
@@ -424,15 +427,18 @@ class Incoming {
     if (is_folder_ && ::mkdir(path.c_str(), 0777) == -1 && errno != EEXIST) check(-1, what());
     const int flags = is_folder_ ? O_RDONLY | O_DIRECTORY : O_RDWR | O_CREAT | O_APPEND;
     root_ = Descriptor(::open(path.c_str(), flags | O_NOFOLLOW | O_NONBLOCK, 0666));
-    if (root_.get() == -1 && (errno == ELOOP || errno == ENOTDIR || errno == EISDIR || errno == ENXIO)) return false;
-    struct stat ours{}, named{};
-    check(root_.get() == -1 ? -1 : ::fstat(root_.get(), &ours), what());
-    if (!is_folder_ && !S_ISREG(ours.st_mode)) return false;
+    const int error = errno;
+    struct stat named{}, ours{};
+    const bool is_there = ::lstat(path.c_str(), &named) == 0;
+    if (is_there && (named.st_mode & S_IFMT) != (is_folder_ ? S_IFDIR : S_IFREG)) return false;
+    errno = error;
+    check(root_.get(), what());
     // The lock goes with the descriptor, and so with its owner, even if that is killed. On a disk that knows no locks,
     // the checksum would tell of two writers.
     if (::flock(root_.get(), LOCK_EX | LOCK_NB) == -1 && errno == EWOULDBLOCK) return false;
     path_ = path;
     // Between our open() and flock() its owner may have finished: then what we hold is a finished file.
+    check(::fstat(root_.get(), &ours), what());
     if (::lstat(path.c_str(), &named) == -1 || named.st_ino != ours.st_ino) return false;
     if (is_folder_ || named.st_nlink == 1) return true;
     // Who was killed in publish(), just after link(), has left a finished file with this as its second name. To write
@@ -520,7 +526,8 @@ struct Session {
 
   // ---- The thread --------------------------------------------------------------------------
 
-  void report(Event::Kind kind, uint64_t about, const std::string& text = "", const Offer& file = {}, uint32_t crc = 0) {
+  void report(Event::Kind kind, uint64_t about, const std::string& text = "", const Offer& file = {},
+              uint32_t crc = 0) {
     events.push({kind, peer, text, about, file, crc, {}});
   }
 
@@ -633,7 +640,7 @@ struct Session {
     open();
     expect(target.id);
     try {
-      const Prefix theirs = Prefix::parse(demand(offer.format(), kOfferTime + kPrefixTime));
+      const Prefix theirs = Prefix::parse(demand(offer.format(), kOfferTime + kPrefixTime + kSilence));
       source.skip_to(theirs.entries, theirs.offset);
       const bool resumed = theirs.offset > 0 && source.at.prefix() == theirs;
       if (resumed) connection->send("RESUME\n");
@@ -657,8 +664,8 @@ struct Session {
     return resumed ? ", resumed at " + to_string(offset) : ", anew, for its beginning has changed";
   }
 
-  // From where `source` stands to its end. Lines and bytes are gathered into large pieces, and no reply is waited for: a
-  // folder of many small files goes as fast as one large file.
+  // From where `source` stands to its end. Lines and bytes are gathered into large pieces, and no reply is waited for:
+  // a folder of many small files costs no round trip for each.
   void send_bytes(Source& source, bool within_entry) {
     std::vector<char> piece(kChunk + 2 * kMaxLine);
     size_t used = 0;
@@ -704,8 +711,9 @@ struct Session {
 
   // The last reply of a connection. It ends a transfer, too, if there was one.
   void refuse(const Reply& no) {
-    const std::string kept = bytes_done == 0 ? "" : "; " + to_string(bytes_done) + " bytes are kept, for when it is sent again";
-    report(Event::Kind::failed, ticket, (cancelled ? "cancelled" : no.sentence()) + kept);
+    const std::string kept = "; " + to_string(bytes_done) + " bytes are kept, for when it is sent again";
+    const std::string why = cancelled ? "cancelled" : no.sentence();
+    report(Event::Kind::failed, ticket, why + (bytes_done > 0 ? kept : ""));
     connection->finish(no.format());
   }
 
@@ -794,7 +802,7 @@ struct Session {
     expect_room(offered.size - std::min(offered.size, had.at.offset));
     const std::string prefix = had.missed.empty() ? had.at.prefix().format() : "";
     connection->send("OK" + (prefix.empty() ? "" : " " + prefix) + "\n");
-    std::string line = read_part(kPrefixTime);
+    std::string line = read_part(kPrefixTime + kSilence);
     const bool resumed = !prefix.empty() && line == "RESUME";
     report(Event::Kind::started, ticket, beginning(had.at.offset, resumed), offered);
     if (resumed) {
@@ -807,30 +815,32 @@ struct Session {
     return receive_parts(offered, incoming, at, line);
   }
 
-  // From the line that comes first to END.
+  // From `line`, the first one, to END.
   Position receive_parts(const Offer& offered, Incoming& incoming, Position at, std::string line) {
+    const Reply wrong{false, "syntax FILE, DATA or END was expected, and no more than was offered"};
     for (;; line = read_part()) {
       bytes_done = at.offset;
       const auto parsed = Line::parse(line);
-      const auto data = parsed ? Data::parse(*parsed) : std::nullopt;
-      const auto entry = parsed ? Entry::parse(*parsed) : std::nullopt;
-      const auto end = parsed ? End::parse(*parsed) : std::nullopt;
-      if (end && (end->size == offered.size || offered.is_folder()) && *end == End{at.offset, at.sum.value()}) return at;
-      if (end) {
+      if (!parsed) throw wrong;
+      if (const auto end = End::parse(*parsed)) {
+        const bool may_end = offered.is_folder() || at.offset == offered.size;
+        if (may_end && *end == End{at.offset, at.sum.value()}) return at;
         incoming.start_over();
         bytes_done = 0;
         throw Reply{false, "checksum the file did not arrive as it was sent"};
       }
-      if (data && incoming.takes_bytes() && data->offset == at.offset && data->size <= offered.size - at.offset) {
+      if (const auto data = Data::parse(*parsed)) {
+        const bool fits = data->offset == at.offset && data->size <= offered.size - at.offset;
+        if (!fits || !incoming.takes_bytes()) throw wrong;
         receive_data(data->size, incoming, at);
-      } else if (entry && offered.is_folder() && at.entries < offered.files && is_safe_path(entry->path)) {
+      } else if (const auto entry = Entry::parse(*parsed)) {
+        if (!offered.is_folder() || at.entries == offered.files || !is_safe_path(entry->path)) throw wrong;
         incoming.enter(*entry);
         at.enter(entry->path);
-      } else if (parsed && parsed->verb == "MISSING" && offered.is_folder() && at.entries > 0) {
+      } else {
+        if (parsed->verb != "MISSING" || !offered.is_folder() || at.entries == 0) throw wrong;
         incoming.drop(std::string(parsed->text.value_or("")));
         --at.entries;
-      } else {
-        throw Reply{false, "syntax FILE, DATA or END was expected, and no more than was offered"};
       }
     }
   }
@@ -937,7 +947,7 @@ void transfer::knock(const Identity& to) try {
 
 uint64_t transfer::send_file(const Identity& to, const std::string& path) {
   auto session = session_to(to, Role::send_file);
-  session->source_path = path.substr(0, path.find_last_not_of('/') + 1);  // a folder is often written with a slash behind it
+  session->source_path = path.substr(0, path.find_last_not_of('/') + 1);  // people write "photos/"
   // O_NONBLOCK: to open a FIFO would wait until somebody writes to it.
   const Descriptor file(check(::open(path.c_str(), O_RDONLY | O_NONBLOCK), "cannot read " + path));
   struct stat info{};
