@@ -481,34 +481,34 @@ double peak_mib(const Process& process) {
   return at == std::string::npos ? 0 : std::stod(status.substr(at + 6)) / 1024;
 }
 
-// The medians of three; and the most memory that either peer has had. cp is the measure of the machine: where it slows
-// down as well, memory is what does not keep up.
-void grow(const Work& work, const std::string& source, double units) {
+// The medians of three; and the most memory that either peer has had. The rival is the measure of the machine: where it
+// slows down as well, it is memory that does not keep up.
+void grow(const Rival& rival, const Work& work, const std::string& source, double units) {
   const Place place(2);
   Ours ours(place, work);
   const double megabytes = static_cast<double>(total_size(source)) / 1e6;
-  std::vector<double> seconds, cp;
+  std::vector<double> seconds, theirs;
   for (size_t round = 0; round < 3; ++round) {
     seconds.push_back(ours.send(source, round));
-    cp.push_back(megabytes / run(kCp, place, work, source, round + 1));  // not round 0: ours was compared
+    theirs.push_back(megabytes / run(rival, place, work, source, round + 1));  // not round 0: ours was compared
   }
-  std::printf("%10.4f %10.0f %10.0f %7.1f %7.1f\n", median(seconds), units / median(seconds), units / median(cp),
+  std::printf("%10.4f %10.0f %10.0f %7.1f %7.1f\n", median(seconds), units / median(seconds), units / median(theirs),
               peak_mib(ours.ann), peak_mib(ours.bob));
 }
 
 void growth() {
   const Work work(kMemory);
-  begin_section("growth, one file, namespaces", "   seconds       MB/s   MB/s, cp  MiB resident, ann bob");
+  begin_section("growth, one file, namespaces", "   seconds       MB/s   MB/s, nc  MiB resident, ann bob");
   for (const size_t mib : {1u, 16u, 256u, 1024u, 4096u})
     row(std::to_string(mib) + " MiB" + (kScale == 1 ? "" : " / " + std::to_string(kScale)), "", [&] {
       const size_t size = mib * kMiB / kScale;
-      grow(work, make_file(work, size), static_cast<double>(size) / 1e6);
+      grow(kNc, work, make_file(work, size), static_cast<double>(size) / 1e6);
     });
-  begin_section("growth, files of 4 KiB, namespaces", "   seconds    files/s        cp   MiB resident, ann bob");
+  begin_section("growth, files of 4 KiB, namespaces", "   seconds    files/s  tar | nc   MiB resident, ann bob");
   for (const size_t files : {100u, 1000u, 10'000u, 20'000u})
     row(std::to_string(files) + " files" + (kScale == 1 ? "" : " / " + std::to_string(kScale)), "", [&] {
       const size_t count = std::max<size_t>(1, files / kScale);
-      grow(work, make_tree(work, count), static_cast<double>(count));
+      grow(kTar, work, make_tree(work, count), static_cast<double>(count));
     });
 }
 
