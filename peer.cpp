@@ -11,6 +11,7 @@
 
 #include <net/if.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include <atomic>
@@ -124,11 +125,26 @@ uint64_t next_post = 1, next_file = 1;
 
 std::string progress();  // of the transfer that runs, if one does
 
+// As much of `text` as fits one row: what wrapped around would be left there when the row is written anew.
+std::string one_row(const std::string& text) {
+  winsize screen{};
+  ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &screen);
+  std::string_view rest = text;
+  for (size_t left = screen.ws_col > 1 ? screen.ws_col - 1 : 79; !rest.empty();) {
+    std::string_view next = rest;
+    const size_t columns = take_character(next) < 0x1100 ? 1 : 2;  // Chinese, and emoji; for some it is too much
+    if (columns > left) break;
+    left -= columns;
+    rest = next;
+  }
+  return text.substr(0, text.size() - rest.size());
+}
+
 void show_prompt() {
   if (!terminal) return;
-  const std::string now = progress();
+  const std::string now = one_row(printable(progress()));
   progress_is_shown = !now.empty();
-  std::cout << "\r\033[K" << printable(now) << (now.empty() ? "> " : "\n> ");
+  std::cout << "\r\033[K" << now << (now.empty() ? "> " : "\n> ");
 }
 
 // The one way to the screen: whatever strangers wrote into a line, it cannot steer the terminal. There, the line goes
@@ -144,7 +160,7 @@ void print(const std::string& line) {
 void show_progress() {
   if (!progress_is_shown || Clock::now() < progress_at) return;
   progress_at = Clock::now() + 250ms;
-  std::cout << "\0337\033[A\r\033[K" << printable(progress()) << "\0338" << std::flush;
+  std::cout << "\0337\033[A\r\033[K" << one_row(printable(progress())) << "\0338" << std::flush;
 }
 
 // Somebody under the name that the list has: a conversation may have begun under an older one.
@@ -362,7 +378,8 @@ void list_transfers(std::string) {
   print("transfers " + to_string(files.size()));
 }
 
-// For the line above the prompt: how far the first transfer that runs has come.
+// For the line above the prompt: how far the first transfer that runs has come. What matters most comes first, for the
+// line is cut where the screen ends.
 std::string progress() {
   const auto is_running = [](const auto& f) { return f.second.state == "started"; };
   const auto found = std::find_if(files.begin(), files.end(), is_running);
@@ -370,12 +387,12 @@ std::string progress() {
   const File& file = found->second;
   const uint64_t done = transfer::bytes_done(file.ticket), size = std::max<uint64_t>(file.offer.size, 1);
   const double rate = speed(file, done);
-  std::string bar(20, ' ');
-  std::fill_n(bar.begin(), std::min<uint64_t>(done * 20 / size, 20), '=');
+  std::string bar(10, ' ');
+  std::fill_n(bar.begin(), std::min<uint64_t>(done * 10 / size, 10), '=');
   const auto left = std::llround(static_cast<double>(size - std::min(size, done)) / std::max(rate, 1.0));
-  const std::string what = file.direction + " " + to_string(found->first) + " " + file.who;
-  return "[" + bar + "] " + to_string(done * 100 / size) + " % " + what + " " + megabytes(rate) + "/s, " +
-         to_string(left) + " s left: " + file.offer.name;
+  return "[" + bar + "] " + to_string(done * 100 / size) + " %, " + megabytes(rate) + "/s, " +
+         (rate > 0 ? to_string(left) + " s left, " : "") + (file.direction == "send" ? "to " : "from ") + file.who +
+         ": " + file.offer.name;
 }
 
 // An offer, or a transfer that has begun, or has ended, well or badly.
@@ -553,7 +570,7 @@ void read_keyboard() {
   else if (!typed.empty()) typed += '\n';  // the end of input ends its last line, too
   for (size_t end; (end = typed.find('\n')) != std::string::npos; typed.erase(0, end + 1)) obey(typed.substr(0, end));
   if (got <= 0) input_ended = leaving = true;
-  show_prompt();
+  if (!progress_is_shown) show_prompt();  // or print() has done so
   std::cout.flush();
 }
 

@@ -645,6 +645,7 @@ struct Session {
       const bool resumed = theirs.offset > 0 && source.at.prefix() == theirs;
       if (resumed) connection->send("RESUME\n");
       else source.rewind();
+      bytes_done = source.at.offset;
       report(Event::Kind::started, ticket, beginning(theirs.offset, resumed), offer);
       send_bytes(source, resumed);
       const Prefix sent = source.at.prefix();
@@ -671,7 +672,10 @@ struct Session {
     size_t used = 0;
     const auto send_piece = [&] {
       bytes_done = source.at.offset;
-      if (connection->has_input()) throw std::runtime_error("refused: " + read_reply(kSilence).sentence());
+      if (connection->has_input()) {
+        const Reply early = read_reply(kSilence);
+        throw std::runtime_error(early.ok ? "it was acknowledged before its end" : early.sentence());
+      }
       connection->send({piece.data(), std::exchange(used, 0)});
     };
     const auto put = [&](const std::string& line, size_t more = 0) {  // is sent once `used` is moved past it
@@ -804,6 +808,7 @@ struct Session {
     connection->send("OK" + (prefix.empty() ? "" : " " + prefix) + "\n");
     std::string line = read_part(kPrefixTime + kSilence);
     const bool resumed = !prefix.empty() && line == "RESUME";
+    bytes_done = resumed ? had.at.offset : 0;
     report(Event::Kind::started, ticket, beginning(had.at.offset, resumed), offered);
     if (resumed) {
       incoming.go_on(had.entry());

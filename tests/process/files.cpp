@@ -229,8 +229,8 @@ TEST_F(Files, AreNotDeliveredByAnOkThatComesTooEarlyAndANoIsHeardMidway) {
   for (const std::string reply : {"OK :big", "NO failed the disk is full"}) {
     sender.say("/send 127.0.0.1:40001 big");
     const Socket receiver = take(listener, "OK\n" + reply + "\n");
-    const std::string why = reply[0] == 'O' ? ":big" : "the disk is full";
-    sender.wait_for("send \\d failed \\S+ 50000000 bytes, refused: " + why + ": big");
+    const std::string why = reply[0] == 'O' ? "it was acknowledged before its end" : "the disk is full";
+    sender.wait_for("send \\d failed \\S+ 50000000 bytes, " + why + ": big");
   }
   EXPECT_EQ(sender.count("send . delivered .*"), 0u);
 }
