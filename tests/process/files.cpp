@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <random>
 #include <regex>
 
@@ -578,4 +579,38 @@ TEST_F(Files, UnderWayAreListedWithWhatIsDone) {
   bob->say("/cancel 1");
   bob->wait_for("receive 1 failed ann@\\S+ 6 bytes, cancelled; 3 bytes are kept, for when it is sent again: x");
   EXPECT_EQ(sender.line(), "NO cancelled the other user has cancelled it");
+}
+
+TEST_F(Files, LeaveNoThreadAndNoDescriptorBehindHoweverTheyEnd) {
+  meet({"--accept", "always", "--port", "25301"});
+  const auto count = [](const Process& process, const std::string& what) {
+    const std::filesystem::directory_iterator all("/proc/" + std::to_string(process.pid()) + "/" + what);
+    return std::distance(begin(all), end(all));
+  };
+  std::vector<std::ptrdiff_t> before;
+  for (const Process* process : {ann, bob})
+    for (const char* what : {"fd", "task"}) {
+      EXPECT_TRUE(eventually(5, [&] { return count(*process, "task") == 1; }));
+      before.push_back(count(*process, what));
+    }
+  const Folder& folder = network->folder("ann");
+  network->run(0, "cd " + folder.path() + " && mkdir photos && echo 1 > photos/1 && echo 2 > photos/2 && truncate -s 20G big");
+  folder.write("x", "hello\n");
+  for (int i = 0; i < 5; ++i) {
+    for (const char* what : {"x", "photos", "big"}) ann->say(std::string("/send bob ") + what);
+    offer("size=6 files=1 :y", "DATA offset=0 size=6\nhel");
+    offer("size=6 files=2 :z/", "FILE :1\nFILE :../1\n");
+    ann->wait_for("send (\\d+) started .*: big");
+    ann->say("/transfers");
+    const std::string line = ann->wait_for("send \\d+ started .* done, .*: big");
+    ann->say("/cancel " + line.substr(5, line.find(' ', 5) - 5));
+    ann->wait_for("send \\d+ failed .*, cancelled: big");
+  }
+  EXPECT_TRUE(eventually(10, [&] { return ann->count("send \\d+ delivered .*") == 10 && bob->count("receive \\d+ failed .*") == 15; }));
+  size_t i = 0;
+  for (const Process* process : {ann, bob})
+    for (const char* what : {"fd", "task"}) {
+      EXPECT_TRUE(eventually(5, [&] { return count(*process, what) == before[i]; })) << what << " " << count(*process, what);
+      ++i;
+    }
 }
