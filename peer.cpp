@@ -348,6 +348,7 @@ void send_file_to_many(const std::string& scope, const std::string& path) {
 // The entry whose number `rest` begins with.
 File& take_file(std::string& rest) {
   const std::string word = next_word(rest);
+  if (word.empty()) fail("which transfer? give its number; /transfers lists them");
   const auto found = files.find(parse_number(word).value_or(0));
   if (found == files.end()) fail("there is no transfer '" + word + "'; /transfers lists them");
   return found->second;
@@ -391,8 +392,8 @@ std::string progress() {
   std::fill_n(bar.begin(), std::min<uint64_t>(done * 10 / size, 10), '=');
   const auto left = std::llround(static_cast<double>(size - std::min(size, done)) / std::max(rate, 1.0));
   return "[" + bar + "] " + to_string(done * 100 / size) + " %, " + megabytes(rate) + "/s, " +
-         (rate > 0 ? to_string(left) + " s left, " : "") + (file.direction == "send" ? "to " : "from ") + file.who +
-         ": " + file.offer.name;
+         (rate > 0 ? to_string(left) + " s left, " : "") + file.direction + " " + to_string(found->first) + " " +
+         file.who + ": " + file.offer.name;
 }
 
 // An offer, or a transfer that has begun, or has ended, well or badly.
@@ -414,6 +415,8 @@ void update_file(const Event& event) {
   if (failed || stored) file.state = failed ? "failed" : sends ? "delivered" : "stored";
   if (!failed) file.offer = event.file;
   print_file(number, file, (stored ? ", cksum " + to_string(event.crc) : failed ? ", " : "") + event.text);
+  if (terminal && !sends && event.kind == Kind::offered && accept_policy == Accept::ask)
+    print("note: /accept " + to_string(number) + " takes it, /reject " + to_string(number) + " does not");
   if (!failed && !stored) return;
   const Event end{failed ? Kind::undelivered : Kind::delivered, event.who, event.text, file.post};
   files.erase(found);
@@ -529,9 +532,9 @@ void catch_signals() {
 
 // A folder that the user names must be good; without the default one, all but receiving files still works.
 void prepare_folder() {
-  ::mkdir(download_folder.c_str(), 0777);
+  const int error = ::mkdir(download_folder.c_str(), 0777) == -1 && errno != EEXIST ? errno : 0;
   if (::access((download_folder + "/.").c_str(), W_OK | X_OK) == 0) return;  // "/." of a file is ENOTDIR
-  const std::string reason = std::generic_category().message(errno);
+  const std::string reason = std::generic_category().message(error != 0 ? error : errno);
   const std::string why = "files cannot be stored in " + download_folder + ": " + reason;
   if (download_folder != "downloads") throw UsageError(why);
   print("note: " + why + "; choose another folder with --dir");

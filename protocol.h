@@ -366,7 +366,8 @@ struct Reply {
   bool ok = false;
   std::string text;  // what follows "OK " or "NO "
 
-  std::string sentence() const { return text.substr(text.find(' ') + 1); }  // of a NO, for people
+  // Of a NO, for people.
+  std::string sentence() const { return text.empty() ? "no reason was given" : text.substr(text.find(' ') + 1); }
   std::string format() const { return (ok ? "OK" : "NO") + (text.empty() ? "" : " " + text); }
   static std::optional<Reply> parse(std::string_view line) {
     const std::string_view word = take_word(line);

@@ -199,10 +199,12 @@ struct FileError { std::string why; };  // about one file: the others of its fol
 // How far a transfer has come: so many entries have begun, so many bytes of their files have passed.
 struct Position {
   uint64_t entries = 0, offset = 0;
-  Cksum sum;  // of the bytes; in a folder, of each entry's path and an LF before its bytes, too [6.4]
+  std::string path;  // of the last entry; empty if that is a file by itself
+  Cksum sum;         // of the bytes; in a folder, of each entry's path and an LF before its bytes, too [6.5]
 
-  void enter(const std::string& path) {
+  void enter(const std::string& next) {
     ++entries;
+    path = next;
     if (!path.empty()) sum.add((path + "\n").data(), path.size() + 1);
   }
   void pass(std::string_view bytes) {
@@ -275,19 +277,19 @@ class Source {
     missed += (missed.empty() ? ", not sent: " : ", ") + path + " (" + why + ")";
   }
 
-  // Reads to where `entries` have begun, and `offset` bytes of all have passed, in the last of them; or to the end. If
-  // it cannot be had in time, `at` is what it was for nothing.
+  // Reads to where `entries` have begun, and `offset` bytes of all have passed, in the last of them; or to the end. Stays
+  // at the beginning where that takes too long, or cannot be read: then it is better sent anew, and all that is missing told.
   void skip_to(uint64_t entries, uint64_t offset) try {
       std::vector<char> bytes(kChunk);
       const auto deadline = Clock::now() + kPrefixTime;
-      for (Position before = at; at.entries < entries && next(); before = at) {
+      while (at.entries < entries && next()) {
         const bool is_last = at.entries == entries;
+        if (!trouble_.empty()) throw FileError{trouble_};
         while (left_ > 0 && !(is_last && at.offset >= offset)) {
           const uint64_t wanted = is_last ? std::min(left_, offset - at.offset) : left_;
           read(bytes.data(), static_cast<size_t>(std::min<uint64_t>(wanted, bytes.size())));
           if (Clock::now() > deadline) throw FileError{"too slow"};
         }
-        if (!trouble_.empty()) at = before, miss(path(), trouble_);  // as when it was sent, and was not
       }
   } catch (const FileError&) {
     at = {};
@@ -382,6 +384,7 @@ class Incoming {
     if (is_folder_ && full.back() != '/') file_ = Descriptor(check(::open(full.c_str(), O_WRONLY | O_APPEND), what()));
   }
 
+  bool is_within() const { return !inside_.empty(); }  // an entry of the folder, and it is not dropped
   bool takes_bytes() const { return !is_folder_ || file_.get() != -1; }
 
   void write(std::string_view bytes) {
@@ -396,7 +399,7 @@ class Incoming {
     constexpr size_t kMaxMissed = 65536;  // bytes; a hostile sender could go on for ever
     if (missed.size() < kMaxMissed) missed += (missed.empty() ? ", not sent: " : ", ") + inside_ + " (" + why + ")";
     file_ = Descriptor();
-    if (!inside_.empty()) fs::remove(path_ + "/" + inside_);
+    fs::remove(path_ + "/" + inside_);
     inside_.clear();
   }
 
@@ -715,9 +718,8 @@ struct Session {
 
   // The last reply of a connection. It ends a transfer, too, if there was one.
   void refuse(const Reply& no) {
-    const std::string kept = "; " + to_string(bytes_done) + " bytes are kept, for when it is sent again";
-    const std::string why = cancelled ? "cancelled" : no.sentence();
-    report(Event::Kind::failed, ticket, why + (bytes_done > 0 ? kept : ""));
+    const std::string kept = bytes_done > 0 ? "; what has come is kept, for when it is sent again" : "";
+    report(Event::Kind::failed, ticket, (cancelled ? "cancelled" : no.sentence()) + kept);
     connection->finish(no.format());
   }
 
@@ -804,12 +806,14 @@ struct Session {
     Source had(incoming.path(), offered.is_folder(), cancelled);
     had.skip_to(UINT64_MAX, UINT64_MAX);
     expect_room(offered.size - std::min(offered.size, had.at.offset));
-    const std::string prefix = had.missed.empty() ? had.at.prefix().format() : "";
+    const bool is_good = had.missed.empty() && had.at.offset <= offered.size;
+    const std::string prefix = is_good ? had.at.prefix().format() : "";
     connection->send("OK" + (prefix.empty() ? "" : " " + prefix) + "\n");
-    std::string line = read_part(kPrefixTime + kSilence);
-    const bool resumed = !prefix.empty() && line == "RESUME";
+    const std::string line = read_part(kPrefixTime + kSilence);
+    const auto first = Line::parse(line);
+    const bool resumed = !prefix.empty() && first && first->verb == "RESUME";
     bytes_done = resumed ? had.at.offset : 0;
-    report(Event::Kind::started, ticket, beginning(had.at.offset, resumed), offered);
+    report(Event::Kind::started, ticket, beginning(prefix.empty() ? 0 : had.at.offset, resumed), offered);
     if (resumed) {
       incoming.go_on(had.entry());
       return receive_parts(offered, incoming, had.at, read_part());
@@ -822,11 +826,10 @@ struct Session {
 
   // From `line`, the first one, to END.
   Position receive_parts(const Offer& offered, Incoming& incoming, Position at, std::string line) {
-    const Reply wrong{false, "syntax FILE, DATA or END was expected, and no more than was offered"};
     for (;; line = read_part()) {
       bytes_done = at.offset;
       const auto parsed = Line::parse(line);
-      if (!parsed) throw wrong;
+      if (!parsed) throw Reply{false, "syntax a line is VERB key=value ... :text"};
       if (const auto end = End::parse(*parsed)) {
         const bool may_end = offered.is_folder() || at.offset == offered.size;
         if (may_end && *end == End{at.offset, at.sum.value()}) return at;
@@ -835,17 +838,22 @@ struct Session {
         throw Reply{false, "checksum the file did not arrive as it was sent"};
       }
       if (const auto data = Data::parse(*parsed)) {
-        const bool fits = data->offset == at.offset && data->size <= offered.size - at.offset;
-        if (!fits || !incoming.takes_bytes()) throw wrong;
+        if (data->offset != at.offset || data->size > offered.size - at.offset)
+          throw Reply{false, "syntax expected was offset=" + to_string(at.offset) + ", and no more than was offered"};
+        if (!incoming.takes_bytes()) throw Reply{false, "syntax DATA follows the FILE that it belongs to"};
         receive_data(data->size, incoming, at);
       } else if (const auto entry = Entry::parse(*parsed)) {
-        if (!offered.is_folder() || at.entries == offered.files || !is_safe_path(entry->path)) throw wrong;
+        if (!offered.is_folder() || at.entries == offered.files)
+          throw Reply{false, "syntax no more entries were offered"};
+        if (!is_safe_path(entry->path) || entry->path <= at.path)
+          throw Reply{false, "syntax this path is not allowed, or not in its order"};
         incoming.enter(*entry);
         at.enter(entry->path);
-      } else {
-        if (parsed->verb != "MISSING" || !offered.is_folder() || at.entries == 0) throw wrong;
-        incoming.drop(std::string(parsed->text.value_or("")));
+      } else if (parsed->verb == "MISSING" && incoming.is_within()) {
+        incoming.drop(std::string(parsed->text.value_or("no reason was given")));
         --at.entries;
+      } else {
+        throw Reply{false, "syntax FILE, DATA, MISSING or END was expected, each in its place"};
       }
     }
   }
@@ -959,7 +967,7 @@ uint64_t transfer::send_file(const Identity& to, const std::string& path) {
   check(::fstat(file.get(), &info), "cannot read " + path);
   if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) throw std::runtime_error(path + " is not a file or a folder");
   const auto name = safe_file_name(session->source_path);
-  if (!name) throw std::runtime_error("the name of " + path + " cannot be sent; give it a plain name");
+  if (!name) throw std::runtime_error("the name of " + path + " cannot be sent; write its full path, or give it a plain name");
   session->source_name = *name + (S_ISDIR(info.st_mode) ? "/" : "");
   return start(std::move(session));
 }

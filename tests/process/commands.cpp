@@ -88,7 +88,7 @@ TEST_F(Commands, EachWrongCommandIsOneSentenceAndTheProgramGoesOn) {
       {"/all", "there is no text to send"},
       {"/send", "to whom\\? .*"},
       {"/send bob", "which file\\? /send WHO PATH"},
-      {"/accept", "there is no transfer ''; /transfers lists them"},
+      {"/accept", "which transfer\\? give its number; /transfers lists them"},
       {"/accept one", "there is no transfer 'one'; .*"},
       {"/reject 7", "there is no transfer '7'; .*"},
       {"/cancel 7", "there is no transfer '7'; .*"},
