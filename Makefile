@@ -9,7 +9,7 @@
 
 CXXFLAGS ?= -O2 -g
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion
-COMPILE   = $(CXX) -std=c++17 -pthread $(WARNINGS) $(CXXFLAGS)
+COMPILE   = $(CXX) -std=c++17 -pthread -D_FILE_OFFSET_BITS=64 $(WARNINGS) $(CXXFLAGS)
 
 BUILD    := .build
 objects   = $(patsubst %.cpp,$(BUILD)/%.o,$(1))

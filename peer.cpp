@@ -11,7 +11,6 @@
 
 #include <net/if.h>
 #include <signal.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include <atomic>
@@ -125,26 +124,14 @@ uint64_t next_post = 1, next_file = 1;
 
 std::string progress();  // of the transfer that runs, if one does
 
-// As much of `text` as fits one row: what wrapped around would be left there when the row is written anew.
-std::string one_row(const std::string& text) {
-  winsize screen{};
-  ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &screen);
-  std::string_view rest = text;
-  for (size_t left = screen.ws_col > 1 ? screen.ws_col - 1 : 79; !rest.empty();) {
-    std::string_view next = rest;
-    const size_t columns = take_character(next) < 0x1100 ? 1 : 2;  // Chinese, and emoji; for some it is too much
-    if (columns > left) break;
-    left -= columns;
-    rest = next;
-  }
-  return text.substr(0, text.size() - rest.size());
-}
+// Without wrapping around where the row ends (ESC [?7l): what is in the next row would be left there.
+std::string one_row(const std::string& text) { return "\033[?7l" + printable(text) + "\033[?7h"; }
 
 void show_prompt() {
   if (!terminal) return;
-  const std::string now = one_row(printable(progress()));
+  const std::string now = progress();
   progress_is_shown = !now.empty();
-  std::cout << "\r\033[K" << now << (now.empty() ? "> " : "\n> ");
+  std::cout << "\r\033[K" << (now.empty() ? "" : one_row(now) + "\n") << "> ";
 }
 
 // The one way to the screen: whatever strangers wrote into a line, it cannot steer the terminal. There, the line goes
@@ -160,7 +147,7 @@ void print(const std::string& line) {
 void show_progress() {
   if (!progress_is_shown || Clock::now() < progress_at) return;
   progress_at = Clock::now() + 250ms;
-  std::cout << "\0337\033[A\r\033[K" << one_row(printable(progress())) << "\0338" << std::flush;
+  std::cout << "\0337\033[A\r\033[K" << one_row(progress()) << "\0338" << std::flush;
 }
 
 // Somebody under the name that the list has: a conversation may have begun under an older one.

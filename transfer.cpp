@@ -41,7 +41,8 @@ constexpr auto kConnectTime = 4s;
 constexpr auto kSilence = 10s;         // in the middle of a line, a file, a reply
 constexpr auto kIdle = 30s;            // a conversation unused for so long is closed by its opener
 constexpr auto kForsaken = 60s;        // and, should the opener have vanished, by who accepted it
-constexpr auto kOfferTime = 120s;      // to accept or reject a file, and to bring it to a slow disk
+constexpr auto kOfferTime = 120s;      // to accept or reject a file
+constexpr auto kStoreTime = 300s;      // to bring it to a slow disk
 constexpr auto kPrefixTime = 120s;     // to read again what an earlier try has left; the other side waits longer
 constexpr auto kSlice = 250ms;         // the poll interval: between two looks at `cancelled`
 constexpr size_t kMaxAccepted = 512;
@@ -51,6 +52,9 @@ constexpr int kMaxKnocks = 32;
 // 64 KiB 950 MB/s, 256 KiB 1,050, 512 KiB 1,250, 1 MiB 1,400, 4 MiB 1,150. Each wait that ends costs a switch to the
 // other thread; and what does not fit the processor's cache has to be fetched again for the checksum.
 constexpr size_t kChunk = 1024 * 1024;
+// Small files are taken in by so many bytes at once: some sixty of 4 KiB. With one recv() for each, ten thousand take
+// 0.40 s instead of 0.22; with much more, a slow disk would keep us from reading for longer than the sender waits.
+constexpr size_t kBatch = 256 * 1024;
 
 const Reply kCancelled{false, "cancelled the other user has cancelled it"};
 
@@ -131,7 +135,7 @@ class Connection {
       if (status == LineStatus::too_long) throw Reply{false, "long a line has at most 4096 bytes"};
       if (status == LineStatus::whole && is_text(line)) return line;
       if (status == LineStatus::whole) throw Reply{false, "text a line is UTF-8 without control characters"};
-      if (!read_more(std::max(kMaxLine, storage_.size() - unread_.size()), 0, deadline))
+      if (!read_more(storage_.empty() ? kMaxLine : kBatch, 0, deadline))
         throw std::runtime_error("the connection ended in the middle of a line");
     }
   }
@@ -140,7 +144,6 @@ class Connection {
   // they are long in coming (MSG_WAITALL: to be woken for every few of them costs most). Good until the next read.
   std::string_view read(size_t most) {
     if (unread_.empty()) {
-      storage_.resize(kChunk);  // which read_line() fills from now on: with hundreds of small files at once
       if (!read_more(std::min(most, kChunk), MSG_WAITALL, Clock::now() + kSilence))
         throw std::runtime_error("the connection ended in the middle of the file");
     }
@@ -221,8 +224,10 @@ class Source {
   // Lists what is there.
   Source(const std::string& root, bool is_folder, const std::atomic<bool>& cancelled)
       : root_(root), cancelled_(cancelled) {
-    if (is_folder) list("");
-    else add("", fs::file_size(root));
+    std::error_code unreadable;  // next() will tell
+    const uint64_t size = is_folder ? 0 : fs::file_size(root, unreadable);
+    if (is_folder) list();
+    else add("", unreadable ? 0 : size);
     std::sort(entries_.begin(), entries_.end());  // by the bytes of their paths: "a/" comes before "a/b"
     missed_in_list_ = missed.size();
   }
@@ -234,6 +239,7 @@ class Source {
 
   // Goes on to the next entry, and opens it. False after the last one.
   bool next() {
+    if (cancelled_) throw kCancelled;
     if (next_ == entries_.size()) return false;
     std::tie(path_, left_) = entries_[next_++];  // `left_` as offered: who has changed since then is found out
     at.enter(path_);
@@ -269,18 +275,24 @@ class Source {
 
   void expect_end() const {
     char more;
+    struct stat now{};
     if (!trouble_.empty()) throw FileError{trouble_};
-    if (!is_folder() && ::read(file_.get(), &more, 1) == 1) throw FileError{"became longer while it was sent"};
+    if (is_folder()) return;
+    if (::read(file_.get(), &more, 1) == 1) throw FileError{"became longer while it was sent"};
+    const timespec &then = info_.st_mtim, &last = now.st_mtim;  // half of one version, half of the next, of one length
+    if (::fstat(file_.get(), &now) == -1 || std::tie(then.tv_sec, then.tv_nsec) != std::tie(last.tv_sec, last.tv_nsec))
+      throw FileError{"was changed while it was sent"};
   }
 
   void miss(const std::string& path, const std::string& why) {
     missed += (missed.empty() ? ", not sent: " : ", ") + path + " (" + why + ")";
   }
 
-  // Reads to where `entries` have begun, and `offset` bytes of all have passed, in the last of them; or to the end. Stays
-  // at the beginning where that takes too long, or cannot be read: then it is better sent anew, and all that is missing told.
+  // Reads to where `entries` have begun, and `offset` bytes of all have passed, in the last of them; or to the end.
+  // `at` is what it was at the beginning where that takes too long or something cannot be read: better sent anew, and
+  // all told that is missing.
   void skip_to(uint64_t entries, uint64_t offset) try {
-      std::vector<char> bytes(kChunk);
+      std::vector<char> bytes(entries > 0 ? kChunk : 0);
       const auto deadline = Clock::now() + kPrefixTime;
       while (at.entries < entries && next()) {
         const bool is_last = at.entries == entries;
@@ -302,24 +314,30 @@ class Source {
   }
 
  private:
-  void list(const std::string& folder) {
-    std::error_code unreadable;  // which next() will tell
-    for (const auto& found : fs::directory_iterator(root_ + "/" + folder, unreadable)) {
-      if (cancelled_) throw kCancelled;
-      std::string path = folder + found.path().filename().string();
-      const fs::file_type type = found.symlink_status().type();
-      if (type != fs::file_type::regular && type != fs::file_type::directory) {
-        miss(path, "a link or a special file");
-      } else if (!is_safe_path(path)) {
-        miss(path, "its name cannot be sent");
-        ++count;
-      } else if (type == fs::file_type::directory) {
-        list(path += '/');
-        add(path, 0);
-      } else {
-        add(path, found.file_size());
-      }
+  // One folder open at a time: to hold one for each level would run out of descriptors in a deep tree.
+  void list() {
+    std::vector<std::string> folders{""};
+    while (!folders.empty()) {
+      const std::string folder = std::exchange(folders.back(), "");
+      folders.pop_back();
+      std::error_code error;
+      fs::directory_iterator found(root_ + "/" + folder, error);
+      for (; !error && found != fs::directory_iterator(); found.increment(error))
+        list_entry(folder + found->path().filename().string(), *found, folders);
+      if (error) miss(folder, error.message()), ++count;
     }
+  }
+
+  void list_entry(std::string path, const fs::directory_entry& found, std::vector<std::string>& folders) {
+    if (cancelled_) throw kCancelled;
+    std::error_code error;
+    const fs::file_type type = found.symlink_status(error).type();
+    const bool is_file = type == fs::file_type::regular, is_folder = type == fs::file_type::directory;
+    const uint64_t size = !error && is_file ? found.file_size(error) : 0;
+    if (error || !is_safe_path(path)) miss(path, error ? error.message() : "its name cannot be sent"), ++count;
+    else if (is_folder) add(path += '/', 0), folders.push_back(path);
+    else if (is_file) add(path, size);
+    else miss(path, "a link or a special file");
   }
 
   void add(const std::string& path, uint64_t bytes) {
@@ -343,19 +361,27 @@ class Source {
 // A file or folder on its way in
 // ============================================================================
 
-// It has a name that ends in .part until it is whole. What an earlier try has left there is taken up again.
+// Until it is whole it has a name of its own, "report.pdf.10.0.0.7.part": the sender's address is in it, so that nobody
+// else's report.pdf, let alone a file of the user's, is taken for the beginning of this one. What an earlier try has
+// left there is taken up again: Session::receive_bytes().
 class Incoming {
  public:
-  Incoming(const std::string& name, bool is_folder) : name_(name), is_folder_(is_folder) {
+  Incoming(const std::string& name, bool is_folder, uint32_t from) : name_(name), is_folder_(is_folder) {
     ::mkdir(download_folder.c_str(), 0777);  // should it have gone missing; if that fails, open() says why
-    for (unsigned n = 0; !take(download_folder + "/" + numbered_name(name_, n, ".part")); ++n) {}
+    for (unsigned n = 0; !take(part_path(name, n, from)); ++n) {}
   }
   ~Incoming() {
     struct stat info{};
+    if (!is_ours(path_)) return;  // published: by now the name may be another transfer's
     if (is_folder_) ::rmdir(path_.c_str());  // if it is empty
     else if (::fstat(root_.get(), &info) == 0 && info.st_size == 0) ::unlink(path_.c_str());
   }
   Incoming(const Incoming&) = delete;
+
+  // The `n`th path to try.
+  static std::string part_path(const std::string& name, unsigned n, uint32_t from) {
+    return download_folder + "/" + numbered_name(name, n, "." + Address{from}.ip_text() + ".part");
+  }
 
   const std::string& path() const { return path_; }
   std::string missed;  // ", not sent: a (Permission denied)": what its sender could not read
@@ -363,7 +389,8 @@ class Incoming {
   void start_over() {
     file_ = Descriptor();
     if (!is_folder_) check(::ftruncate(root_.get(), 0), what());
-    else for (const auto& entry : fs::directory_iterator(path_)) fs::remove_all(entry);
+    std::error_code error;  // what cannot be removed will be in the way, and told then
+    if (is_folder_) for (const auto& entry : fs::directory_iterator(path_, error)) fs::remove_all(entry, error);
   }
 
   // What is written from now on is this entry's. O_EXCL: on a disk that takes "A" and "a" for the same name, the second
@@ -399,7 +426,8 @@ class Incoming {
     constexpr size_t kMaxMissed = 65536;  // bytes; a hostile sender could go on for ever
     if (missed.size() < kMaxMissed) missed += (missed.empty() ? ", not sent: " : ", ") + inside_ + " (" + why + ")";
     file_ = Descriptor();
-    fs::remove(path_ + "/" + inside_);
+    std::error_code error;
+    fs::remove(path_ + "/" + inside_, error);
     inside_.clear();
   }
 
@@ -409,17 +437,16 @@ class Incoming {
     // One file is brought to the disk by fsync(). Ten thousand of them would be ten thousand waits for the disk;
     // syncfs(), which Linux has, is one.
     check(is_folder_ ? ::syncfs(root_.get()) : ::fsync(root_.get()), what());
+    if (!is_ours(path_)) throw std::runtime_error(what() + ": its .part was taken away");
     for (unsigned n = 0;; ++n) {
       const std::string final_name = numbered_name(name_, n), final_path = download_folder + "/" + final_name;
-      const auto give_name = is_folder_ ? ::rename : ::link;
-      if (give_name(path_.c_str(), final_path.c_str()) == 0) {
-        if (!is_folder_) ::unlink(path_.c_str());
+      if (give_name(final_path)) {
         // The name is in the folder, and has to get to the disk, too.
-        const Descriptor folder(::open(download_folder.c_str(), O_RDONLY | O_DIRECTORY));
-        ::fsync(folder.get());
+        const Descriptor folder(check(::open(download_folder.c_str(), O_RDONLY | O_DIRECTORY), what()));
+        check(::fsync(folder.get()), what());
         return final_name;
       }
-      if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOTDIR) check(-1, "cannot store " + final_name);
+      if (errno != EEXIST) check(-1, "cannot store " + final_name);
     }
   }
 
@@ -431,7 +458,7 @@ class Incoming {
     const int flags = is_folder_ ? O_RDONLY | O_DIRECTORY : O_RDWR | O_CREAT | O_APPEND;
     root_ = Descriptor(::open(path.c_str(), flags | O_NOFOLLOW | O_NONBLOCK, 0666));
     const int error = errno;
-    struct stat named{}, ours{};
+    struct stat named{};
     const bool is_there = ::lstat(path.c_str(), &named) == 0;
     if (is_there && (named.st_mode & S_IFMT) != (is_folder_ ? S_IFDIR : S_IFREG)) return false;
     errno = error;
@@ -441,13 +468,29 @@ class Incoming {
     if (::flock(root_.get(), LOCK_EX | LOCK_NB) == -1 && errno == EWOULDBLOCK) return false;
     path_ = path;
     // Between our open() and flock() its owner may have finished: then what we hold is a finished file.
-    check(::fstat(root_.get(), &ours), what());
-    if (::lstat(path.c_str(), &named) == -1 || named.st_ino != ours.st_ino) return false;
+    if (!is_ours(path)) return false;
     if (is_folder_ || named.st_nlink == 1) return true;
     // Who was killed in publish(), just after link(), has left a finished file with this as its second name. To write
     // to it would be to change that file.
     ::unlink(path.c_str());
     return take(path);
+  }
+
+  // False with EEXIST where something has that name; nothing is replaced but a placeholder made here, exclusively.
+  bool give_name(const std::string& final_path) const {
+    if (!is_folder_ && ::link(path_.c_str(), final_path.c_str()) == 0) return ::unlink(path_.c_str()), true;
+    if (!is_folder_ && errno != EPERM && errno != EOPNOTSUPP) return false;  // FAT, exFAT, some shares: no links
+    if (is_folder_ && ::mkdir(final_path.c_str(), 0777) == -1) return false;
+    const int flags = O_WRONLY | O_CREAT | O_EXCL;
+    if (!is_folder_ && Descriptor(::open(final_path.c_str(), flags, 0666)).get() == -1) return false;
+    return ::rename(path_.c_str(), final_path.c_str()) == 0;
+  }
+
+  // Whether `path` still names what we hold: a name can be taken away and given to another.
+  bool is_ours(const std::string& path) const {
+    struct stat named{}, held{};
+    return ::lstat(path.c_str(), &named) == 0 && ::fstat(root_.get(), &held) == 0 && named.st_dev == held.st_dev &&
+           named.st_ino == held.st_ino;
   }
 
   std::string what() const { return "cannot store " + name_ + (inside_.empty() ? "" : "/" + inside_); }
@@ -652,7 +695,7 @@ struct Session {
       report(Event::Kind::started, ticket, beginning(theirs.offset, resumed), offer);
       send_bytes(source, resumed);
       const Prefix sent = source.at.prefix();
-      const std::string stored = demand(End{sent.offset, sent.crc}.format(), kOfferTime);
+      const std::string stored = demand(End{sent.offset, sent.crc}.format(), kStoreTime);
       if (!stored.empty()) offer.name = stored.substr(stored[0] == ':');
       offer.size = sent.offset;
       offer.files = sent.entries;
@@ -673,6 +716,7 @@ struct Session {
   void send_bytes(Source& source, bool within_entry) {
     std::vector<char> piece(kChunk + 2 * kMaxLine);
     size_t used = 0;
+    auto sent = Clock::now();
     const auto send_piece = [&] {
       bytes_done = source.at.offset;
       if (connection->has_input()) {
@@ -680,9 +724,10 @@ struct Session {
         throw std::runtime_error(early.ok ? "it was acknowledged before its end" : early.sentence());
       }
       connection->send({piece.data(), std::exchange(used, 0)});
+      sent = Clock::now();
     };
     const auto put = [&](const std::string& line, size_t more = 0) {  // is sent once `used` is moved past it
-      if (used + line.size() + 1 + more > piece.size()) send_piece();
+      if (used + line.size() + 1 + more > piece.size() || Clock::now() - sent > 1s) send_piece();
       return (line + "\n").copy(&piece[used], line.size() + 1);
     };
     for (; within_entry || source.next(); within_entry = false) try {
@@ -756,9 +801,10 @@ struct Session {
     report(Event::Kind::offered, ticket, "", offered);
     const auto name = safe_file_name(offered.name.substr(0, offered.name.size() - offered.is_folder()));
     if (!name) throw Reply{false, "name a file cannot be stored under that name"};
-    const std::string rest = download_folder + "/" + numbered_name(*name, 0, ".part");
-    if (::access(rest.c_str(), F_OK) == -1) expect_room(offered.size);  // else not all of it may be needed
-    Incoming incoming(await_consent(*name), offered.is_folder());
+    const uint32_t from = target.address.ip;
+    const bool has_beginning = ::access(Incoming::part_path(*name, 0, from).c_str(), F_OK) == 0;
+    if (!has_beginning) expect_room(offered.size);  // else not all of it may be needed
+    Incoming incoming(await_consent(*name), offered.is_folder(), from);
     const Position end = receive_bytes(offered, incoming);
     const std::string stored = incoming.publish() + (offered.is_folder() ? "/" : "");
     const Offer file{end.offset, end.entries, download_folder + "/" + stored};
@@ -806,8 +852,8 @@ struct Session {
     Source had(incoming.path(), offered.is_folder(), cancelled);
     had.skip_to(UINT64_MAX, UINT64_MAX);
     expect_room(offered.size - std::min(offered.size, had.at.offset));
-    const bool is_good = had.missed.empty() && had.at.offset <= offered.size;
-    const std::string prefix = is_good ? had.at.prefix().format() : "";
+    const bool fits = had.at.offset <= offered.size && had.at.entries <= offered.files;
+    const std::string prefix = fits && had.missed.empty() ? had.at.prefix().format() : "";
     connection->send("OK" + (prefix.empty() ? "" : " " + prefix) + "\n");
     const std::string line = read_part(kPrefixTime + kSilence);
     const auto first = Line::parse(line);
@@ -967,7 +1013,7 @@ uint64_t transfer::send_file(const Identity& to, const std::string& path) {
   check(::fstat(file.get(), &info), "cannot read " + path);
   if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) throw std::runtime_error(path + " is not a file or a folder");
   const auto name = safe_file_name(session->source_path);
-  if (!name) throw std::runtime_error("the name of " + path + " cannot be sent; write its full path, or give it a plain name");
+  if (!name) throw std::runtime_error("the name of " + path + " cannot be sent; write its full path, or rename it");
   session->source_name = *name + (S_ISDIR(info.st_mode) ? "/" : "");
   return start(std::move(session));
 }

@@ -41,7 +41,7 @@ TEST_F(Documents, TheSessionsOfTheProtocolArePlayedAgain) {
       socket.reset();
       network = std::make_unique<Network>(0);
       network->peer(0, "ann", {"--accept", "always"}).wait_for("ready ann@127.0.0.1:25253 lab");
-      network->folder("ann").write("downloads/broken.txt.part", "hel");
+      network->folder("ann").write("downloads/broken.txt.127.0.0.1.part", "hel");
       over_udp = line.find("UDP") != std::string::npos;
       socket = std::make_unique<Socket>(over_udp ? Socket::udp(*network, 0, 40000) : Socket::tcp(*network, 0, "127.0.0.1", 25253));
       ++sessions;

@@ -145,7 +145,7 @@ TEST_F(Files, ThatCannotBeReadAreNamedAtOnce) {
   for (const auto& [what, why] : std::vector<std::pair<std::string, std::string>>{
            {"nowhere.txt", "cannot read nowhere.txt: No such file or directory"},
            {"fifo", "fifo is not a file or a folder"},
-           {"..", "the name of .. cannot be sent; write its full path, or give it a plain name"},
+           {"..", "the name of .. cannot be sent; write its full path, or rename it"},
            {"", "which file\\? /send WHO PATH"}}) {
     ann->say("/send bob " + what);
     ann->wait_for("error: " + why);
@@ -185,13 +185,13 @@ TEST_F(Files, ThatTheirSenderCouldNotFinishAreNotStored) {
     offer("size=6 files=1 :x", rest);
     bob->wait_for("receive " + std::to_string(++number) + " failed ann@\\S+ \\d+ bytes, " + why + ": x");
   }
-  EXPECT_EQ(network->folder("bob").names("downloads"), std::vector<std::string>{"x.part"});
+  EXPECT_EQ(network->folder("bob").names("downloads"), std::vector<std::string>{"x.127.0.0.1.part"});
 }
 
 TEST_F(Files, WithHostileNamesStayInTheFolderOrAreRefused) {
   meet({"--accept", "always", "--port", "25301"});
   ::symlink("/etc/passwd", downloaded("link").c_str());
-  ::symlink("/etc/passwd", downloaded("next.part").c_str());
+  ::symlink("/etc/passwd", downloaded("next.127.0.0.1.part").c_str());
   const auto offer = [&](const std::string& name) {
     Socket sender = Socket::tcp(*network, 0, "127.0.0.1", 25301);
     sender.send(kAnn + "OFFER size=6 files=1 :" + name + "\n");
@@ -291,7 +291,7 @@ TEST_F(Files, OfWhichAllOrMoreIsThereAreResumedToo) {
   int number = 0;
   for (const auto& [part, how] : std::vector<std::pair<std::string, std::string>>{
            {"hello\n", ", resumed at 6"}, {"hello\n\n", ""}, {"jello\n", ", anew, .*"}, {"", ""}}) {
-    network->folder("bob").write("downloads/x.part", part);
+    network->folder("bob").write("downloads/x.127.0.0.1.part", part);
     ann->say("/send bob x");
     ann->wait_for("send " + std::to_string(++number) + " started bob@\\S+ 6 bytes" + how + ": x");
     ann->wait_for("send . delivered .*");
@@ -305,20 +305,20 @@ TEST_F(Files, DoNotTakeForTheirBeginningWhatIsAnothersOrALink) {
   network->folder("ann").write("x", "hello\n");
   // Left by a peer that was killed when the file had its final name, and had not lost the other one yet.
   network->folder("bob").write("downloads/x", "precious");
-  EXPECT_EQ(::link(downloaded("x").c_str(), downloaded("x.part").c_str()), 0);
+  EXPECT_EQ(::link(downloaded("x").c_str(), downloaded("x.127.0.0.1.part").c_str()), 0);
   ann->say("/send bob x");
   ann->wait_for("send 1 delivered .*: x \\(1\\)");
   EXPECT_EQ(read_file(downloaded("x")), "precious");
   // A transfer that is under way.
   Socket slow = offer("size=6 files=1 :x", "DATA offset=0 size=6\nhel");
-  EXPECT_TRUE(eventually(5, [&] { return read_file(downloaded("x.part")) == "hel"; }));
+  EXPECT_TRUE(eventually(5, [&] { return read_file(downloaded("x.127.0.0.1.part")) == "hel"; }));
   ann->say("/send bob x");
   ann->wait_for("send 2 delivered .*: x \\(2\\)");
   slow.send("lo\nEND size=6 crc=3015617425\n");
   EXPECT_EQ(slow.line(), "OK :x (3)");
   // A link, that would lead our bytes to where it points.
   network->folder("bob").write("target", "mine");
-  ::symlink("../target", downloaded("x.part").c_str());
+  ::symlink("../target", downloaded("x.127.0.0.1.part").c_str());
   ann->say("/send bob x");
   ann->wait_for("send 3 delivered .*: x \\(4\\)");
   EXPECT_EQ(read_file(network->folder("bob").path("target")), "mine");
@@ -331,12 +331,12 @@ TEST_F(Files, KilledAtAnyMomentArriveWholeWhenTheyAreSentAgain) {
   const auto start_ann = [&] { (ann = &network->peer(0, "ann", {"--port", "25302"}))->wait_for("ready .*"); };
   const auto part_size = [&] {
     struct stat info{};
-    return ::stat(downloaded("big.part").c_str(), &info) == 0 ? static_cast<size_t>(info.st_size) : 0;
+    return ::stat(downloaded("big.127.0.0.1.part").c_str(), &info) == 0 ? static_cast<size_t>(info.st_size) : 0;
   };
   // At no moment does a file stand under its final name that is not whole.
   const auto expect_only_whole_files = [&] {
     for (const std::string& name : network->folder("bob").names("downloads"))
-      EXPECT_TRUE(name == "big.part" || read_file(downloaded(name)) == content) << name;
+      EXPECT_TRUE(name == "big.127.0.0.1.part" || read_file(downloaded(name)) == content) << name;
   };
   start_bob();
   start_ann();
@@ -446,7 +446,7 @@ TEST_F(Files, OfAFolderWithHostilePathsAreRefused) {
   for (const std::string entry : {"FILE :../x", "FILE :/etc/x", "FILE :a/../../x", "FILE :", "FILE :..", "FILE :a//b", "FILE :tab\there",
                                   "FILE :a\nFILE :a", "FILE :b\nFILE :a", "FILE :a\nFILE :b\nFILE :c", "DATA offset=0 size=1\nx",
                                   "FILE :a/\nDATA offset=0 size=1\nx", "FILE :missing/a", "FILE :a\nDATA offset=0 size=7\nhello!!",
-                                  "OFFER size=1 files=1 :x", "MISSING :x"}) {
+                                  "OFFER size=1 files=1 :x", "FILE :a\nMISSING :x\nMISSING :x", "MISSING :x"}) {
     Socket sender = offer("size=6 files=2 :photos/", entry + "\n");
     EXPECT_EQ(sender.line().substr(0, 3), "NO ") << entry;
     bob->wait_for("receive " + std::to_string(++number) + " failed .*");
@@ -536,6 +536,20 @@ TEST_F(Files, ThatChangeWhileTheyAreSentFailOnBothSides) {
   }
 }
 
+TEST_F(Files, OfWhichOneHalfIsOldAndOneHalfNewAreNotDelivered) {
+  Process& sender = network->peer(0, "ann");
+  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  const std::string path = network->folder("ann").write("x", std::string(50'000'000, 'a'));
+  sender.say("/send 127.0.0.1:40001 x");
+  {
+    Socket receiver = take(listener, "OK\n");
+    EXPECT_EQ(receiver.line(), "DATA offset=0 size=1048576");
+    network->run(0, "printf b | dd of=" + path + " bs=1 seek=49999999 conv=notrunc 2>/dev/null");
+    while (!receiver.line().empty()) {}
+  }
+  sender.wait_for("send 1 failed \\S+ 50000000 bytes, the file was changed while it was sent: x");
+}
+
 TEST_F(Files, ThatFillTheDiskMidwayFailOnBothSides) {
   const std::string command = "mount -t tmpfs -o size=1m none downloads && exec \"$0\" --name bob --port 25301 --accept always";
   const Folder folder;
@@ -565,13 +579,13 @@ TEST_F(Files, ThatAreCutShortByLeavingAreToldToTheOtherSide) {
   for (const int how : {SIGINT, SIGTERM, 0}) {
     ann->say("/send bob big");
     ann->wait_for("send 1 started .*");
-    EXPECT_TRUE(eventually(5, [&] { struct stat info{}; return ::stat(downloaded("big.part").c_str(), &info) == 0 && info.st_size > 0; }));
+    EXPECT_TRUE(eventually(5, [&] { struct stat info{}; return ::stat(downloaded("big.127.0.0.1.part").c_str(), &info) == 0 && info.st_size > 0; }));
     if (how != 0) ann->signal(how);
     else for (int i = 0; i < 2; ++i) ann->say("/quit");
     ann->wait_for("send 1 failed bob@\\S+ \\d+ bytes, cancelled: big");
     EXPECT_EQ(ann->exit_status(), 1);
     bob->wait_for("receive \\d failed ann@\\S+ \\d+ bytes, the other user has cancelled it; what has come is kept, for when it is sent again: big");
-    network->run(0, "rm -f " + downloaded("big.part"));
+    network->run(0, "rm -f " + downloaded("big.127.0.0.1.part"));
     if (how == 0) break;
     ann = &network->peer(0, "ann");
     ann->wait_for("joined bob.*");
@@ -582,7 +596,7 @@ TEST_F(Files, UnderWayAreListedWithWhatIsDone) {
   meet({"--accept", "always", "--port", "25301"});
   Socket sender = offer("size=6 files=1 :x", "DATA offset=0 size=6\nhel");
   bob->wait_for("receive 1 started .*");
-  EXPECT_TRUE(eventually(5, [&] { return read_file(downloaded("x.part")) == "hel"; }));
+  EXPECT_TRUE(eventually(5, [&] { return read_file(downloaded("x.127.0.0.1.part")) == "hel"; }));
   bob->say("/transfers");
   bob->wait_for("receive 1 started ann@\\S+ 6 bytes, 3 done, 0 MB/s: x");
   bob->wait_for("transfers 1");
