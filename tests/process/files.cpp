@@ -326,7 +326,7 @@ TEST_F(Files, DoNotTakeForTheirBeginningWhatIsAnothersOrALink) {
 
 // ROUNDS=50 for more of it.
 TEST_F(Files, KilledAtAnyMomentArriveWholeWhenTheyAreSentAgain) {
-  const std::string content = random_bytes(60'000'000, 11);
+  const std::string content = random_bytes(40'000'000, 11);
   const auto start_bob = [&] { (bob = &network->peer(0, "bob", {"--accept", "always", "--port", "25301"}))->wait_for("ready .*"); };
   const auto start_ann = [&] { (ann = &network->peer(0, "ann", {"--port", "25302"}))->wait_for("ready .*"); };
   const auto part_size = [&] {
@@ -362,7 +362,7 @@ TEST_F(Files, KilledAtAnyMomentArriveWholeWhenTheyAreSentAgain) {
     ann->wait_for("joined bob.*");
     ann->say("/send bob big");
     const std::string how = prefix > 0 ? ", resumed at " + std::to_string(prefix) : "";
-    ann->wait_for("send \\d+ started bob@\\S+ 60000000 bytes" + how + ": big");
+    ann->wait_for("send \\d+ started bob@\\S+ 40000000 bytes" + how + ": big", 30);
     ann->wait_for("send \\d+ delivered .*", 30);
     bob->wait_for("receive \\d+ stored .*");
     expect_only_whole_files();
@@ -611,15 +611,16 @@ TEST_F(Files, LeaveNoThreadAndNoDescriptorBehindHoweverTheyEnd) {
     const std::filesystem::directory_iterator all("/proc/" + std::to_string(process.pid()) + "/" + what);
     return std::distance(begin(all), end(all));
   };
-  std::vector<std::ptrdiff_t> before;
-  for (const Process* process : {ann, bob})
-    for (const char* what : {"fd", "task"}) {
-      EXPECT_TRUE(eventually(5, [&] { return count(*process, "task") == 1; }));
-      before.push_back(count(*process, what));
-    }
   const Folder& folder = network->folder("ann");
   network->run(0, "cd " + folder.path() + " && mkdir photos && echo 1 > photos/1 && echo 2 > photos/2 && truncate -s 20G big");
   folder.write("x", "hello\n");
+  const std::ptrdiff_t descriptors = count(*ann, "fd");
+  ann->say("/send bob x");  // the first thread of all may bring others, which stay: ThreadSanitizer's
+  ann->wait_for("send 1 delivered .*");
+  EXPECT_TRUE(eventually(5, [&] { return count(*ann, "fd") == descriptors && count(*bob, "fd") == descriptors; }));
+  std::vector<std::ptrdiff_t> before;
+  for (const Process* process : {ann, bob})
+    for (const char* what : {"fd", "task"}) before.push_back(count(*process, what));
   for (int i = 0; i < 5; ++i) {
     for (const char* what : {"x", "photos", "big"}) ann->say(std::string("/send bob ") + what);
     offer("size=6 files=1 :y", "DATA offset=0 size=6\nhel");
@@ -630,11 +631,11 @@ TEST_F(Files, LeaveNoThreadAndNoDescriptorBehindHoweverTheyEnd) {
     ann->say("/cancel " + line.substr(5, line.find(' ', 5) - 5));
     ann->wait_for("send \\d+ failed .*, cancelled: big");
   }
-  EXPECT_TRUE(eventually(10, [&] { return ann->count("send \\d+ delivered .*") == 10 && bob->count("receive \\d+ failed .*") == 15; }));
+  EXPECT_TRUE(eventually(10, [&] { return ann->count("send \\d+ delivered .*") == 11 && bob->count("receive \\d+ failed .*") == 15; }));
   size_t i = 0;
   for (const Process* process : {ann, bob})
     for (const char* what : {"fd", "task"}) {
-      EXPECT_TRUE(eventually(5, [&] { return count(*process, what) == before[i]; })) << what << " " << count(*process, what);
+      EXPECT_TRUE(eventually(5, [&] { return count(*process, what) <= before[i]; })) << what << " " << count(*process, what);
       ++i;
     }
 }
