@@ -57,6 +57,7 @@ constexpr size_t kChunk = 1024 * 1024;
 constexpr size_t kBatch = 256 * 1024;
 
 const Reply kCancelled{false, "cancelled the other user has cancelled it"};
+const Reply kNotALine{false, "syntax a line is VERB key=value ... :text"};
 
 // ---- State: set before the first thread starts, or the main thread's own ------------------
 
@@ -135,7 +136,7 @@ class Connection {
       if (status == LineStatus::too_long) throw Reply{false, "long a line has at most 4096 bytes"};
       if (status == LineStatus::whole && is_text(line)) return line;
       if (status == LineStatus::whole) throw Reply{false, "text a line is UTF-8 without control characters"};
-      if (!read_more(storage_.empty() ? kMaxLine : kBatch, 0, deadline))
+      if (!read_more(batch_, 0, deadline))
         throw std::runtime_error("the connection ended in the middle of a line");
     }
   }
@@ -143,10 +144,9 @@ class Connection {
   // Bytes as they are, at least one: those that came along with the last line, or else all that are asked for, unless
   // they are long in coming (MSG_WAITALL: to be woken for every few of them costs most). Good until the next read.
   std::string_view read(size_t most) {
-    if (unread_.empty()) {
-      if (!read_more(std::min(most, kChunk), MSG_WAITALL, Clock::now() + kSilence))
-        throw std::runtime_error("the connection ended in the middle of the file");
-    }
+    batch_ = kBatch;
+    if (unread_.empty() && !read_more(std::min(most, kChunk), MSG_WAITALL, Clock::now() + kSilence))
+      throw std::runtime_error("the connection ended in the middle of the file");
     const std::string_view bytes = unread_.substr(0, most);
     unread_.remove_prefix(bytes.size());
     return bytes;
@@ -191,6 +191,7 @@ class Connection {
   const std::atomic<bool>& cancelled_;
   std::vector<char> storage_;
   std::string_view unread_;  // the part of it that was received, and not yet taken
+  size_t batch_ = kMaxLine;  // what read_line() asks for: little, until the bytes of a file have come
 };
 
 // ============================================================================
@@ -198,6 +199,11 @@ class Connection {
 // ============================================================================
 
 struct FileError { std::string why; };  // about one file: the others of its folder can still be sent
+
+// Adds to ", not sent: link (a link or a special file), x (Permission denied)".
+void add_missed(std::string& missed, const std::string& path, const std::string& why) {
+  missed += (missed.empty() ? ", not sent: " : ", ") + path + " (" + why + ")";
+}
 
 // How far a transfer has come: so many entries have begun, so many bytes of their files have passed.
 struct Position {
@@ -234,15 +240,15 @@ class Source {
 
   uint64_t count = 0;  // entries that should be sent,
   uint64_t total = 0;  // and the bytes of those that can be
-  std::string missed;  // "link (not a file), x (Permission denied)": what is not sent, or could not be
+  std::string missed;  // what is not sent, or could not be: add_missed()
   Position at;
 
   // Goes on to the next entry, and opens it. False after the last one.
   bool next() {
     if (cancelled_) throw kCancelled;
     if (next_ == entries_.size()) return false;
-    std::tie(path_, left_) = entries_[next_++];  // `left_` as offered: who has changed since then is found out
-    at.enter(path_);
+    at.enter(entries_[next_].first);
+    left_ = entries_[next_++].second;  // as offered: who has changed since then is found out
     const std::string full = root_ + (path().empty() ? "" : "/" + path());
     // O_NOFOLLOW: what was a file when it was listed may be a link by now. O_NONBLOCK: or a FIFO, which would block us.
     const int flags = O_RDONLY | O_NONBLOCK | (path().empty() ? 0 : O_NOFOLLOW);
@@ -256,7 +262,7 @@ class Source {
   }
 
   // Of the present entry.
-  const std::string& path() const { return path_; }  // empty if it is not in a folder
+  const std::string& path() const { return at.path; }  // empty if it is not in a folder
   bool is_folder() const { return !path().empty() && path().back() == '/'; }
   Entry entry() const { return {!is_folder() && (info_.st_mode & S_IXUSR) != 0, path()}; }
   uint64_t left() const { return left_; }  // bytes still to be read
@@ -282,10 +288,6 @@ class Source {
     const timespec &then = info_.st_mtim, &last = now.st_mtim;  // half of one version, half of the next, of one length
     if (::fstat(file_.get(), &now) == -1 || std::tie(then.tv_sec, then.tv_nsec) != std::tie(last.tv_sec, last.tv_nsec))
       throw FileError{"was changed while it was sent"};
-  }
-
-  void miss(const std::string& path, const std::string& why) {
-    missed += (missed.empty() ? ", not sent: " : ", ") + path + " (" + why + ")";
   }
 
   // Reads to where `entries` have begun, and `offset` bytes of all have passed, in the last of them; or to the end.
@@ -324,7 +326,7 @@ class Source {
       fs::directory_iterator found(root_ + "/" + folder, error);
       for (; !error && found != fs::directory_iterator(); found.increment(error))
         list_entry(folder + found->path().filename().string(), *found, folders);
-      if (error) miss(folder, error.message()), ++count;
+      if (error) add_missed(missed, folder, error.message()), ++count;
     }
   }
 
@@ -334,10 +336,17 @@ class Source {
     const fs::file_type type = found.symlink_status(error).type();
     const bool is_file = type == fs::file_type::regular, is_folder = type == fs::file_type::directory;
     const uint64_t size = !error && is_file ? found.file_size(error) : 0;
-    if (error || !is_safe_path(path)) miss(path, error ? error.message() : "its name cannot be sent"), ++count;
-    else if (is_folder) add(path += '/', 0), folders.push_back(path);
-    else if (is_file) add(path, size);
-    else miss(path, "a link or a special file");
+    if (error || !is_safe_path(path)) {
+      add_missed(missed, path, error ? error.message() : "its name cannot be sent");
+      ++count;
+    } else if (is_folder) {
+      folders.push_back(path += '/');
+      add(path, 0);
+    } else if (is_file) {
+      add(path, size);
+    } else {
+      add_missed(missed, path, "a link or a special file");
+    }
   }
 
   void add(const std::string& path, uint64_t bytes) {
@@ -351,7 +360,7 @@ class Source {
   std::vector<std::pair<std::string, uint64_t>> entries_;  // path and size
   size_t next_ = 0, missed_in_list_ = 0;
   // The present entry.
-  std::string path_, trouble_;  // why it cannot be read
+  std::string trouble_;  // why it cannot be read
   uint64_t left_ = 0;
   Descriptor file_;
   struct stat info_{};
@@ -384,7 +393,7 @@ class Incoming {
   }
 
   const std::string& path() const { return path_; }
-  std::string missed;  // ", not sent: a (Permission denied)": what its sender could not read
+  std::string missed;  // what its sender could not read: add_missed()
 
   void start_over() {
     file_ = Descriptor();
@@ -398,7 +407,7 @@ class Incoming {
   void enter(const Entry& entry) {
     inside_ = entry.path;
     file_ = Descriptor();
-    const std::string full = path_ + "/" + inside_;
+    const std::string full = entry_path();
     const int flags = O_WRONLY | O_CREAT | O_EXCL;
     if (full.back() == '/') check(::mkdir(full.c_str(), 0777), what());
     else file_ = Descriptor(check(::open(full.c_str(), flags, entry.executable ? 0777 : 0666), what()));
@@ -407,7 +416,7 @@ class Incoming {
   // The same of an entry that is there, of which more comes.
   void go_on(const Entry& entry) {
     inside_ = entry.path;
-    const std::string full = path_ + "/" + inside_;
+    const std::string full = entry_path();
     if (is_folder_ && full.back() != '/') file_ = Descriptor(check(::open(full.c_str(), O_WRONLY | O_APPEND), what()));
   }
 
@@ -424,15 +433,14 @@ class Incoming {
   // The present entry did not come whole.
   void drop(const std::string& why) {
     constexpr size_t kMaxMissed = 65536;  // bytes; a hostile sender could go on for ever
-    if (missed.size() < kMaxMissed) missed += (missed.empty() ? ", not sent: " : ", ") + inside_ + " (" + why + ")";
+    if (missed.size() < kMaxMissed) add_missed(missed, inside_, why);
     file_ = Descriptor();
     std::error_code error;
-    fs::remove(path_ + "/" + inside_, error);
+    fs::remove(entry_path(), error);
     inside_.clear();
   }
 
-  // Onto the disk, and then under the first name that is free. A file not by rename(): it would replace one of that
-  // name. A folder by rename(): it replaces nothing but an empty folder.
+  // Onto the disk, and then under the first name that is free.
   std::string publish() {
     // One file is brought to the disk by fsync(). Ten thousand of them would be ten thousand waits for the disk;
     // syncfs(), which Linux has, is one.
@@ -476,13 +484,17 @@ class Incoming {
     return take(path);
   }
 
-  // False with EEXIST where something has that name; nothing is replaced but a placeholder made here, exclusively.
+  // False with EEXIST where something has that name. rename() alone would replace it; so a file is given its name by
+  // link(), and where rename() is needed, it replaces a placeholder that was made here, exclusively.
   bool give_name(const std::string& final_path) const {
-    if (!is_folder_ && ::link(path_.c_str(), final_path.c_str()) == 0) return ::unlink(path_.c_str()), true;
-    if (!is_folder_ && errno != EPERM && errno != EOPNOTSUPP) return false;  // FAT, exFAT, some shares: no links
-    if (is_folder_ && ::mkdir(final_path.c_str(), 0777) == -1) return false;
-    const int flags = O_WRONLY | O_CREAT | O_EXCL;
-    if (!is_folder_ && Descriptor(::open(final_path.c_str(), flags, 0666)).get() == -1) return false;
+    if (is_folder_) {
+      if (::mkdir(final_path.c_str(), 0777) == -1) return false;
+    } else {
+      if (::link(path_.c_str(), final_path.c_str()) == 0) return ::unlink(path_.c_str()), true;
+      if (errno != EPERM && errno != EOPNOTSUPP) return false;  // FAT, exFAT, some shares: no links
+      const Descriptor placeholder(::open(final_path.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0666));
+      if (placeholder.get() == -1) return false;
+    }
     return ::rename(path_.c_str(), final_path.c_str()) == 0;
   }
 
@@ -493,6 +505,7 @@ class Incoming {
            named.st_ino == held.st_ino;
   }
 
+  std::string entry_path() const { return path_ + "/" + inside_; }
   std::string what() const { return "cannot store " + name_ + (inside_.empty() ? "" : "/" + inside_); }
 
   const std::string name_;
@@ -741,7 +754,7 @@ struct Session {
         source.expect_end();
       } catch (const FileError& error) {
         if (source.path().empty()) throw Reply{false, "changed the file " + error.why};
-        source.miss(source.path(), error.why);
+        add_missed(source.missed, source.path(), error.why);
         --source.at.entries;
         used += put("MISSING :" + error.why);
       }
@@ -772,7 +785,7 @@ struct Session {
     if (const auto hello = Announcement::parse(line); hello && hello->verb == Verb::hello) return greet(hello->who);
     if (peer.id.empty()) return {false, "stranger introduce yourself first, with a HELLO of " + std::string(kMagic)};
     const auto parsed = Line::parse(line);
-    if (!parsed) return {false, "syntax a line is VERB key=value ... :text"};
+    if (!parsed) return kNotALine;
     if (const auto offered = Offer::parse(*parsed)) return receive_file(*offered);
     if (const auto message = Message::parse(*parsed)) {
       events.push({Event::Kind::message, peer, "", 0, {}, 0, *message});
@@ -841,8 +854,9 @@ struct Session {
   std::string read_part(Clock::duration patience = kSilence) {
     if (!connection->await(patience)) throw std::runtime_error("the sender has gone");
     const std::string line = connection->read_line();
-    const auto parsed = Line::parse(line);
-    if (parsed && parsed->verb == "STOP")
+    std::string_view rest = line;
+    if (take_word(rest) != "STOP") return line;  // which the caller will parse
+    if (const auto parsed = Line::parse(line))
       throw Reply{false, "stopped " + printable(parsed->text.value_or("by the sender").substr(0, 999))};
     return line;
   }
@@ -873,9 +887,8 @@ struct Session {
   // From `line`, the first one, to END.
   Position receive_parts(const Offer& offered, Incoming& incoming, Position at, std::string line) {
     for (;; line = read_part()) {
-      bytes_done = at.offset;
       const auto parsed = Line::parse(line);
-      if (!parsed) throw Reply{false, "syntax a line is VERB key=value ... :text"};
+      if (!parsed) throw kNotALine;
       if (const auto end = End::parse(*parsed)) {
         const bool may_end = offered.is_folder() || at.offset == offered.size;
         if (may_end && *end == End{at.offset, at.sum.value()}) return at;

@@ -28,6 +28,11 @@ class Files : public OneHost {
   }
   std::string downloaded(const std::string& name) const { return network->folder("bob").path("downloads/" + name); }
 
+  size_t downloaded_size(const std::string& name) const {  // 0 if it is not there
+    struct stat info{};
+    return ::stat(downloaded(name).c_str(), &info) == 0 ? static_cast<size_t>(info.st_size) : 0;
+  }
+
   // A sender written by hand: offers, and when it was accepted, sends `rest`.
   Socket offer(const std::string& what, const std::string& rest) const {
     Socket sender = Socket::tcp(*network, 0, "127.0.0.1", 25301);
@@ -329,10 +334,7 @@ TEST_F(Files, KilledAtAnyMomentArriveWholeWhenTheyAreSentAgain) {
   const std::string content = random_bytes(40'000'000, 11);
   const auto start_bob = [&] { (bob = &network->peer(0, "bob", {"--accept", "always", "--port", "25301"}))->wait_for("ready .*"); };
   const auto start_ann = [&] { (ann = &network->peer(0, "ann", {"--port", "25302"}))->wait_for("ready .*"); };
-  const auto part_size = [&] {
-    struct stat info{};
-    return ::stat(downloaded("big.127.0.0.1.part").c_str(), &info) == 0 ? static_cast<size_t>(info.st_size) : 0;
-  };
+  const auto part_size = [&] { return downloaded_size("big.127.0.0.1.part"); };
   // At no moment does a file stand under its final name that is not whole.
   const auto expect_only_whole_files = [&] {
     for (const std::string& name : network->folder("bob").names("downloads"))
@@ -579,7 +581,7 @@ TEST_F(Files, ThatAreCutShortByLeavingAreToldToTheOtherSide) {
   for (const int how : {SIGINT, SIGTERM, 0}) {
     ann->say("/send bob big");
     ann->wait_for("send 1 started .*");
-    EXPECT_TRUE(eventually(5, [&] { struct stat info{}; return ::stat(downloaded("big.127.0.0.1.part").c_str(), &info) == 0 && info.st_size > 0; }));
+    EXPECT_TRUE(eventually(5, [&] { return downloaded_size("big.127.0.0.1.part") > 0; }));
     if (how != 0) ann->signal(how);
     else for (int i = 0; i < 2; ++i) ann->say("/quit");
     ann->wait_for("send 1 failed bob@\\S+ \\d+ bytes, cancelled: big");
