@@ -1,26 +1,32 @@
 # make            the program: ./peer
 # make demo       three peers on this host find each other, talk and send a file, over loopback
 # make classroom  HOSTS=4 machines on a network inside this one, with a peer in a terminal for each: docs/lab.md
-# make test       all tests; README.md names what they need. Some of them: make test FILTER='Files.*'
+# make test       all tests, JOBS=4 at a time; README.md names what they need. Some of them: make test FILTER='Files.*'
+#                 under sanitizers: make test SANITIZE=address,undefined, and SANITIZE=thread
 # make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
 # make clean      removes all that was built
 #
-# CXX and CXXFLAGS are yours to set:  make CXX=clang++ CXXFLAGS='-O1 -g -fsanitize=address'
+# CXX and CXXFLAGS are yours to set:  make CXX=clang++ CXXFLAGS='-O3 -g'
 
 CXXFLAGS ?= -O2 -g
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion
-COMPILE   = $(CXX) -std=c++17 -pthread -D_FILE_OFFSET_BITS=64 $(WARNINGS) $(CXXFLAGS)
+COMPILE   = $(CXX) -std=c++17 -pthread -D_FILE_OFFSET_BITS=64 $(WARNINGS) $(CXXFLAGS) $(CHECKED)
 
-BUILD    := .build
+# What is built for a sanitizer is kept apart, the program too.
+SANITIZE :=
+CHECKED  := $(if $(SANITIZE),-O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=all)
+BUILD    := .build$(if $(SANITIZE),/$(SANITIZE))
+PEER     := $(if $(SANITIZE),$(BUILD)/peer,peer)
 objects   = $(patsubst %.cpp,$(BUILD)/%.o,$(1))
 TESTS    := $(call objects,$(filter-out tests/bench/% tests/fuzz/% tests/grade/%,$(wildcard tests/*/*.cpp)))
 BENCH    := $(call objects,tests/support/testing.cpp $(wildcard tests/bench/*.cpp))
 FILTER   ?= *
 HOSTS    ?= 4
+JOBS     ?= 4
 
 .PHONY: demo classroom test bench clean
 
-peer: $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
+$(PEER): $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
 
 # -MMD writes beside each object which headers it was made from; the last line of this file reads them.
@@ -34,8 +40,8 @@ demo: peer
 classroom: peer
 	HOSTS='$(HOSTS)' tests/classroom.sh
 
-test: peer $(BUILD)/run-tests
-	$(BUILD)/run-tests --gtest_filter='$(FILTER)'
+test: $(PEER) $(BUILD)/run-tests
+	PEER='$(PEER)' JOBS='$(JOBS)' $(BUILD)/run-tests --gtest_filter='$(FILTER)'
 
 $(BUILD)/run-tests: $(TESTS)
 	$(COMPILE) $^ -lgtest -o $@

@@ -7,7 +7,7 @@ set -u
 if [ -z "${PRIVATE-}" ] && unshare -rn ip link set lo up 2>/dev/null; then
   PRIVATE=1 exec unshare -rn sh -c 'ip link set lo up && exec "$0"' "$0"
 fi
-peer=$PWD/peer
+peer=$(realpath "${PEER:-peer}")
 folder=$(mktemp -d)
 trap 'kill $pids 2>/dev/null; rm -rf "$folder"' EXIT
 pids=

@@ -131,7 +131,7 @@ TEST(Discovery, WorksByTheSweepAloneWhereBroadcastsAreDropped) {
   for (int host = 1; host <= 5; ++host)
     network.run(host,
                 "nft add table inet f && nft 'add chain inet f in { type filter hook input priority 0; }' && "
-                "nft add rule inet f in ip daddr 10.77.0.255 counter drop");
+                "nft add rule inet f in meta pkttype broadcast drop");
   const auto peers = start(network, 5);
   expect_all_list_all(peers, 5);
   // And they stay: no heartbeat arrives, so each asks.
@@ -144,7 +144,7 @@ TEST(Discovery, ASweptHostAnswersForAllItsInstances) {
   for (int host = 1; host <= 2; ++host)
     network.run(host,
                 "nft add table inet f && nft 'add chain inet f in { type filter hook input priority 0; }' && "
-                "nft add rule inet f in ip daddr 10.77.0.255 counter drop");
+                "nft add rule inet f in meta pkttype broadcast drop");
   std::vector<Process*> peers;
   for (const auto& [host, name] : {std::pair(1, "a"), {1, "b"}, {1, "c"}, {2, "d"}})
     peers.push_back(&network.peer(host, name));
@@ -260,8 +260,8 @@ TEST(Discovery, AnInterfaceThatComesUpLaterIsUsed) {
   Process& ann = network.peer(1, "ann");
   Process& bob = network.peer(2, "bob");
   bob.wait_for("ready bob@127.0.0.1:25253 lab");
-  network.run(2, "ip link set eth0 up && ip addr add 10.77.0.77/24 brd + dev eth0");
-  ann.wait_for("joined bob@10.77.0.77:25253 lab", 5);
+  network.run(2, "ip link set eth0 up && ip addr add 10.77.0.30/27 brd + dev eth0");
+  ann.wait_for("joined bob@10.77.0.30:25253 lab", 5);
   bob.wait_for("joined ann@10.77.0.1:25253 lab", 5);
 }
 

@@ -1,23 +1,72 @@
-// main() of the tests: it enters a private network first, and prints at the end how many passed, failed and were skipped.
-// With STRICT=1, or in CI, a skipped test is a failure.
+// main() of the tests. Most of a test is waiting, so JOBS=4 of them run at a time: this process becomes so many, and each
+// takes every fourth test (GoogleTest calls that a shard), in a private network of its own. What a shard has printed is
+// shown when it has ended, and at last how many tests passed, failed and were skipped. With STRICT=1, or in CI, a skipped
+// test is a failure.
 
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <iostream>
+#include <map>
 
 #include "testing.h"
+
+namespace {
+
+struct Totals { std::atomic<int> passed, failed, skipped, broken; };  // broken: a shard crashed, or a test of it failed
+
+void run_shard(Totals& totals) {
+  enter_private_network();
+  const int status = RUN_ALL_TESTS();
+  const auto& all = *testing::UnitTest::GetInstance();
+  totals.passed += all.successful_test_count();
+  totals.failed += all.failed_test_count();
+  totals.skipped += all.skipped_test_count();
+  totals.broken += status != 0;
+}
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   ::signal(SIGPIPE, SIG_IGN);
-  enter_private_network();
-  const int status = RUN_ALL_TESTS();
-  const auto& all = *testing::UnitTest::GetInstance();
-  const char *strict = std::getenv("STRICT"), *ci = std::getenv("CI");
-  const bool must_not_skip = (strict && *strict == '1') || (ci && std::string(ci) == "true");
-  std::cout << all.successful_test_count() << " passed, " << all.failed_test_count() << " failed, "
-            << all.skipped_test_count() << " skipped" << std::endl;
-  if (must_not_skip && all.skipped_test_count() > 0) std::cout << "skipping counts as failing here" << std::endl;
-  return status != 0 || (must_not_skip && all.skipped_test_count() > 0) ? 1 : 0;
+  const int jobs = std::max(1, std::atoi(environment("JOBS").c_str()));
+  void* shared = ::mmap(nullptr, sizeof(Totals), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  Totals& totals = *new (shared) Totals{};
+  const Folder outputs;
+  std::map<pid_t, std::string> shards;
+  for (int i = 0; i < jobs; ++i) {
+    const std::string output = outputs.path(std::to_string(i));
+    const pid_t pid = ::fork();
+    if (pid != 0) {
+      shards[pid] = output;
+      continue;
+    }
+    ::setenv("GTEST_TOTAL_SHARDS", std::to_string(jobs).c_str(), 1);
+    ::setenv("GTEST_SHARD_INDEX", std::to_string(i).c_str(), 1);
+    if (jobs > 1 && (!std::freopen(output.c_str(), "w", stdout) || ::dup2(STDOUT_FILENO, STDERR_FILENO) == -1)) ::_exit(1);
+    run_shard(totals);
+    std::fflush(nullptr);
+    ::_exit(0);
+  }
+  while (!shards.empty()) {
+    int status = 0;
+    const pid_t pid = ::wait(&status);
+    totals.broken += status != 0;
+    std::cout << read_file(shards[pid]) << std::flush;
+    shards.erase(pid);
+  }
+  std::cout << totals.passed << " passed, " << totals.failed << " failed, " << totals.skipped << " skipped" << std::endl;
+  const bool must_not_skip = environment("STRICT") == "1" || environment("CI") == "true";
+  if (must_not_skip && totals.skipped > 0) std::cout << "skipping counts as failing here" << std::endl;
+  return totals.broken > 0 || (must_not_skip && totals.skipped > 0) ? 1 : 0;
 }

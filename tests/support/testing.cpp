@@ -292,8 +292,10 @@ Network::Network(int hosts) {
   }
   const Folder scratch;
   shell(namespaces_[0], "ip -batch " + scratch.write("batch", batch));
+  // All namespaces share one table of neighbours, of 1,024 entries, and a sweep asks for each address of the network.
+  const std::string bits = hosts <= 30 ? "/27" : "/24";
   for (int host = 1; host <= hosts; ++host)
-    run(host, "ip link set lo up && ip link set eth0 up && ip addr add " + address(host) + "/24 brd + dev eth0");
+    run(host, "ip link set lo up && ip link set eth0 up && ip addr add " + address(host) + bits + " brd + dev eth0");
 }
 
 Network::~Network() {
