@@ -136,6 +136,7 @@ void ask(User& user) {
 // It hears us: this is what makes it one of the list.
 void confirm(User& user) {
   user.asks = 0;
+  user.last_asked = Clock::now();  // its own question, which often follows its answer, is no reason to ask again
   if (std::exchange(user.state, User::State::listed) != User::State::listed)
     events.push({Event::Kind::joined, user.who});
 }
@@ -268,13 +269,15 @@ void repeat_probes() {
 // that ARP tries: with the default buffer, the 257th in that time would make a sendto() without MSG_DONTWAIT block for
 // them all, and the program with it.
 void probe() {
-  const Address to = probes.front();
   // Who was found meanwhile has been asked for its whole host, unless the user wants to be sure.
-  const bool known = !asked_to_scan && std::any_of(heard.begin(), heard.end(), [&](const auto& entry) {
-    return entry.second.who.address.ip == to.ip && entry.second.state == User::State::listed;
-  });
-  if (!known) send({Verb::hello, myself, "", to.port == kDiscoveryPort}, to);
-  probes.pop_front();
+  const auto is_found = [](Address to) {
+    return !asked_to_scan && std::any_of(heard.begin(), heard.end(), [&](const auto& entry) {
+      return entry.second.who.address.ip == to.ip && entry.second.state == User::State::listed;
+    });
+  };
+  while (!probes.empty() && is_found(probes.front())) probes.pop_front();
+  if (!probes.empty()) send({Verb::hello, myself, "", probes.front().port == kDiscoveryPort}, probes.front());
+  if (!probes.empty()) probes.pop_front();
   next_probe = Clock::now() + kProbePause;
   scan_ends = Clock::now() + kScanGrace;
 }

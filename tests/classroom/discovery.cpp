@@ -4,27 +4,10 @@
 
 #include "support/testing.h"
 
-namespace {
-
-// Started as a class would: all at once, waiting for nobody.
-std::vector<Process*> start(Network& network, int hosts, const std::vector<std::string>& options = {}) {
-  std::vector<Process*> peers;
-  for (int host = 1; host <= hosts; ++host)
-    peers.push_back(&network.peer(host, "u" + std::to_string(host), options));
-  return peers;
-}
-
-void expect_all_list_all(const std::vector<Process*>& peers, double seconds) {
-  for (Process* peer : peers)
-    EXPECT_TRUE(eventually(seconds, [&] { return peer->count("joined .*") >= peers.size() - 1; })) << peer->output();
-}
-
-}  // namespace
-
 TEST(Discovery, FiveHostsListEachOtherWithinASecondAndTalkAndSendFiles) {
   NEEDS_NAMESPACES();
   Network network(5);
-  const auto peers = start(network, 5, {"--accept", "always"});
+  const auto peers = network.peers({"--accept", "always"});
   expect_all_list_all(peers, 1);
   for (int from = 1; from <= 5; ++from)
     for (int to = 1; to <= 5; ++to)
@@ -132,7 +115,7 @@ TEST(Discovery, WorksByTheSweepAloneWhereBroadcastsAreDropped) {
     network.run(host,
                 "nft add table inet f && nft 'add chain inet f in { type filter hook input priority 0; }' && "
                 "nft add rule inet f in meta pkttype broadcast drop");
-  const auto peers = start(network, 5);
+  const auto peers = network.peers();
   expect_all_list_all(peers, 5);
   // And they stay: no heartbeat arrives, so each asks.
   EXPECT_FALSE(peers[0]->prints("left .*", 17));

@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -243,21 +244,24 @@ bool Process::prints(const std::string& pattern, double seconds) {
   });
 }
 
-size_t Process::count(const std::string& pattern) {
+const std::vector<std::string>& Process::lines() {
   while (readable(out_, 0)) {
     const size_t before = lines_.size() + partial_.size();
     read_more(0);
     if (lines_.size() + partial_.size() == before) break;
   }
+  return lines_;
+}
+
+size_t Process::count(const std::string& pattern) {
   const std::regex regex(pattern);
-  return static_cast<size_t>(
-      std::count_if(lines_.begin(), lines_.end(), [&](auto& line) { return std::regex_match(line, regex); }));
+  const auto& all = lines();
+  return static_cast<size_t>(std::count_if(all.begin(), all.end(), [&](auto& line) { return std::regex_match(line, regex); }));
 }
 
 std::string Process::output() {
-  count("");
   std::string all;
-  for (const std::string& line : lines_) all += line + "\n";
+  for (const std::string& line : lines()) all += line + "\n";
   return all + partial_;
 }
 
@@ -277,25 +281,59 @@ int Process::exit_status(double seconds) {
 
 // ---- The virtual classroom -----------------------------------------------------------------
 
+namespace {
+
+constexpr int kMostWithArp = 10;
+
+// Three a host; many systems grant 1,024 unless asked.
+void allow_descriptors() {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+std::string mac(int host) {
+  char text[18];
+  std::snprintf(text, sizeof text, "02:00:00:00:00:%02x", static_cast<unsigned>(host & 255));
+  return text;
+}
+
+// All namespaces of a machine share one table of neighbours, with room for 1,024: N hosts fill N * N of it, and each
+// absent address that they sweep takes one more for seconds. So a small network is a /27. But what is entered by hand
+// does not count: a crowd, on a /24, gets no ARP; each address has its host's MAC address, an absent one that of the
+// switch, which drops it.
+std::string all_neighbours(int hosts) {
+  std::string batch = "neigh add 10.77.0.255 lladdr ff:ff:ff:ff:ff:ff dev eth0 nud permanent\n"
+                      "neigh add 0.0.0.0 lladdr 00:00:00:00:00:00 dev lo nud permanent\n";
+  for (int host = 1; host <= 254; ++host)
+    batch += "neigh add " + Network::address(host) + " lladdr " + mac(host <= hosts ? host : 0) + " dev eth0 nud permanent\n";
+  return batch;
+}
+
+}  // namespace
+
 Network::Network(int hosts) {
   namespaces_.push_back(new_network());  // host 0: the switch, or the only one
   shell(namespaces_[0], "ip link set lo up");
   if (hosts == 0) return;
+  allow_descriptors();
   // Without querying multicast and without spanning tree, a bridge forwards from its first moment on.
-  std::string batch = "link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set br0 up\n";
+  std::string batch = "link add br0 address " + mac(0) + " type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n"
+                      "link set br0 up\n";
   for (int host = 1; host <= hosts; ++host) {
     namespaces_.push_back(new_network());
     const std::string link = "v" + std::to_string(host);
     // /proc/PID/fd names a namespace that has no name of its own.
     const std::string name = "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(namespaces_.back());
-    batch += "link add " + link + " type veth peer name eth0 netns " + name + "\nlink set " + link + " master br0 up\n";
+    batch += "link add " + link + " type veth peer name eth0 address " + mac(host) + " netns " + name +
+             "\nlink set " + link + " master br0 up\n";
   }
   const Folder scratch;
   shell(namespaces_[0], "ip -batch " + scratch.write("batch", batch));
-  // All namespaces share one table of neighbours, of 1,024 entries, and a sweep asks for each address of the network.
-  const std::string bits = hosts <= 30 ? "/27" : "/24";
+  const std::string rest = hosts <= kMostWithArp ? "/27 brd + dev eth0\n" : "/24 brd + dev eth0\n" + all_neighbours(hosts);
   for (int host = 1; host <= hosts; ++host)
-    run(host, "ip link set lo up && ip link set eth0 up && ip addr add " + address(host) + bits + " brd + dev eth0");
+    run(host, "ip -batch " + scratch.write("batch", "link set lo up\nlink set eth0 up\naddr add " + address(host) + rest));
 }
 
 Network::~Network() {
@@ -316,10 +354,28 @@ Process& Network::peer(int host, const std::string& name, std::vector<std::strin
   return *processes_.back();
 }
 
+std::vector<Process*> Network::peers(const std::vector<std::string>& options) {
+  std::vector<Process*> all;
+  for (int host = 1; host < static_cast<int>(namespaces_.size()); ++host)
+    all.push_back(&peer(host, "u" + std::to_string(host), options));
+  return all;
+}
+
 const Folder& Network::folder(const std::string& name) const {
   for (const auto& entry : folders_)
     if (entry.first == name) return *entry.second;
   throw std::runtime_error("no peer was called " + name);
+}
+
+void expect_all_list_all(const std::vector<Process*>& peers, double seconds) {
+  const auto is_joined = [](const std::string& line) { return line.rfind("joined ", 0) == 0; };
+  const auto joined = [&](Process* peer) {
+    return std::count_if(peer->lines().begin(), peer->lines().end(), is_joined);
+  };
+  const auto others = static_cast<ptrdiff_t>(peers.size()) - 1;
+  for (Process* peer : peers)
+    if (!eventually(seconds, [&] { return joined(peer) >= others; }))
+      ADD_FAILURE() << joined(peer) << " of " << others << " joined within " << seconds << " s:\n" << peer->output();
 }
 
 // ---- Raw sockets ----------------------------------------------------------------------------

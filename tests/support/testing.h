@@ -65,6 +65,7 @@ class Process {
   std::string wait_for(const std::string& pattern, double seconds = 10);
   bool prints(const std::string& pattern, double seconds);  // the same, without passing it and without failing
   size_t count(const std::string& pattern);          // of all lines so far
+  const std::vector<std::string>& lines();           // all so far: where there are many, cheaper than count()
   std::string output();                              // of both streams, all so far
   int exit_status(double seconds = 10);              // 128 + N if signal N ended it; -1, and a failure, if it still runs
 
@@ -91,6 +92,8 @@ class Network {
   // ./peer on that host, in a folder of its own, folder(name), which it finds again when it is started again; with --name
   // and --group lab unless given.
   Process& peer(int host, const std::string& name, std::vector<std::string> options = {});
+  // One on each host, u1 on host 1 and so on: started as a class would, all at once, waiting for nobody.
+  std::vector<Process*> peers(const std::vector<std::string>& options = {});
   const Folder& folder(const std::string& name) const;
 
  private:
@@ -98,6 +101,9 @@ class Network {
   std::vector<std::pair<std::string, std::unique_ptr<Folder>>> folders_;
   std::vector<std::unique_ptr<Process>> processes_;
 };
+
+// That each has told of all others that they joined. It waits no longer than `seconds` for any one.
+void expect_all_list_all(const std::vector<Process*>& peers, double seconds);
 
 // A test on one host, which has loopback only.
 class OneHost : public testing::Test {
