@@ -137,8 +137,11 @@ void ask(User& user) {
 void confirm(User& user) {
   user.asks = 0;
   user.last_asked = Clock::now();  // its own question, which often follows its answer, is no reason to ask again
-  if (std::exchange(user.state, User::State::listed) != User::State::listed)
-    events.push({Event::Kind::joined, user.who});
+  if (std::exchange(user.state, User::State::listed) == User::State::listed) return;
+  events.push({Event::Kind::joined, user.who});
+  // What has found it has reached the other instances of its host, too. But a /scan asks all that it was told to.
+  const Address probed{user.who.address.ip, kDiscoveryPort};
+  if (!asked_to_scan) probes.erase(std::remove(probes.begin(), probes.end(), probed), probes.end());
 }
 
 void unlist(User& user, const std::string& reason) {
@@ -269,15 +272,8 @@ void repeat_probes() {
 // that ARP tries: with the default buffer, the 257th in that time would make a sendto() without MSG_DONTWAIT block for
 // them all, and the program with it.
 void probe() {
-  // Who was found meanwhile has been asked for its whole host, unless the user wants to be sure.
-  const auto is_found = [](Address to) {
-    return !asked_to_scan && std::any_of(heard.begin(), heard.end(), [&](const auto& entry) {
-      return entry.second.who.address.ip == to.ip && entry.second.state == User::State::listed;
-    });
-  };
-  while (!probes.empty() && is_found(probes.front())) probes.pop_front();
-  if (!probes.empty()) send({Verb::hello, myself, "", probes.front().port == kDiscoveryPort}, probes.front());
-  if (!probes.empty()) probes.pop_front();
+  send({Verb::hello, myself, "", probes.front().port == kDiscoveryPort}, probes.front());
+  probes.pop_front();
   next_probe = Clock::now() + kProbePause;
   scan_ends = Clock::now() + kScanGrace;
 }
