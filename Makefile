@@ -4,6 +4,7 @@
 # make test       all tests, JOBS=4 at a time; README.md names what they need. Some of them: make test FILTER='Files.*'
 #                 under sanitizers: make test SANITIZE=address,undefined, and SANITIZE=thread
 # make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
+# make segment    how finding each other grows with the number of hosts: tests/bench/segment.cpp. make segment SEGMENTS='2 10'
 # make clean      removes all that was built
 #
 # CXX and CXXFLAGS are yours to set:  make CXX=clang++ CXXFLAGS='-O3 -g'
@@ -19,12 +20,12 @@ BUILD    := .build$(if $(SANITIZE),/$(SANITIZE))
 PEER     := $(if $(SANITIZE),$(BUILD)/peer,peer)
 objects   = $(patsubst %.cpp,$(BUILD)/%.o,$(1))
 TESTS    := $(call objects,$(filter-out tests/bench/% tests/fuzz/% tests/grade/%,$(wildcard tests/*/*.cpp)))
-BENCH    := $(call objects,tests/support/testing.cpp $(wildcard tests/bench/*.cpp))
 FILTER   ?= *
 HOSTS    ?= 4
 JOBS     ?= 4
+SEGMENTS ?= 2 10 30 100 253
 
-.PHONY: demo classroom test bench clean
+.PHONY: demo classroom test bench segment clean
 
 $(PEER): $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -49,7 +50,10 @@ $(BUILD)/run-tests: $(TESTS)
 bench: peer $(BUILD)/bench
 	CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' $(BUILD)/bench '$(FILTER:*=)'
 
-$(BUILD)/bench: $(BENCH)
+segment: peer $(BUILD)/segment
+	$(BUILD)/segment $(SEGMENTS)
+
+$(BUILD)/bench $(BUILD)/segment: $(BUILD)/%: $(BUILD)/tests/bench/%.o $(BUILD)/tests/support/testing.o
 	$(COMPILE) $^ -lgtest -o $@
 
 clean:
