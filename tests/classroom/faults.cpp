@@ -1,0 +1,415 @@
+// Networks that fail while people talk and send files, on a virtual classroom whose links and machines fail on command.
+// Whatever the fault: nothing is lost without a report, nothing is shown or stored twice, and the lists are right within
+// three heartbeats of the healing. Class keeps the account of all that was sent, and settles it at the end.
+
+#include <signal.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+#include <sstream>
+
+#include "support/testing.h"
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr double kThreeHeartbeats = 15;
+constexpr double kBusy = 10;  // what a busy machine may add to it
+
+bool starts(const std::string& line, const std::string& with) { return line.compare(0, with.size(), with) == 0; }
+bool ends(const std::string& line, const std::string& with) {
+  return line.size() >= with.size() && line.compare(line.size() - with.size(), with.size(), with) == 0;
+}
+bool has(const std::string& line, const std::string& what) { return line.find(what) != std::string::npos; }
+
+std::vector<std::string> words_of(const std::string& line) {
+  std::istringstream stream(line);
+  return {std::istream_iterator<std::string>(stream), {}};
+}
+
+// The time for which a fault lasts.
+void pass(double seconds) {
+  eventually(seconds, [] { return false; });
+}
+
+// Users u1 on host 1, u2 on host 2, and so on, all with --accept always, over links of 20 Mbit/s, on which a file of some
+// megabytes lasts for seconds.
+class Class {
+ public:
+  explicit Class(int hosts) : network(hosts), everybody_(static_cast<size_t>(hosts)) {
+    for (int host = 1; host <= hosts; ++host) {
+      everybody_[static_cast<size_t>(host - 1)] = host;
+      addresses_.push_back({Network::address(host)});
+      // A burst of little more than one frame: larger ones would travel, and be lost, many frames at once.
+      network.run(host, "tc qdisc add dev eth0 root tbf rate 20mbit burst 3000 latency 400ms");
+    }
+  }
+
+  Network network;
+
+  void begin() {
+    for (const int host : everybody_) peers_.push_back(&network.peer(host, name(host), {"--accept", "always"}));
+    expect_parts({everybody_});
+  }
+
+  static std::string name(int host) { return "u" + std::to_string(host); }
+  Process& peer(int host) const { return *peers_[static_cast<size_t>(host - 1)]; }
+  const std::vector<int>& everybody() const { return everybody_; }
+  std::string door(int host) const { return addresses_[static_cast<size_t>(host - 1)].back() + ":25253"; }
+  void moves_to(int host, const std::string& address) { addresses_[static_cast<size_t>(host - 1)].push_back(address); }
+
+  // ---- What people do; to an address, for somebody may have left the list ----
+
+  void talk(int from, int to) {
+    messages_.push_back({from, to, "message " + std::to_string(messages_.size()) + " from " + name(from)});
+    peer(from).say("/msg " + door(to) + " " + messages_.back().text);
+  }
+
+  void talk_all_to_all() {
+    for (const int from : everybody_)
+      for (const int to : everybody_)
+        if (from != to) talk(from, to);
+  }
+
+  void send(int from, int to, size_t size) {
+    files_.push_back({from, to, new_file(from, size)});
+    send(files_.back());
+  }
+
+  void send_to_all(int from, size_t size) {
+    const std::string file = new_file(from, size);
+    for (const int to : everybody_)
+      if (to != from) files_.push_back({from, to, file, 1});
+    peer(from).say("/sendall " + file);
+  }
+
+  // So that what happens next happens in the middle of them.
+  void expect_files_to_run() {
+    for (const File& file : files_)
+      EXPECT_TRUE(eventually(20, [&] { return file_lines(file, "receive", "started") > 0; })) << peer(file.to).output();
+  }
+
+  // ---- What must come of it ----
+
+  // Each lists those of its part, itself included, at their addresses, and nobody else.
+  void expect_parts(const std::vector<std::vector<int>>& parts) {
+    for (const auto& part : parts) {
+      std::set<std::string> right;
+      for (const int host : part) right.insert(name(host) + " " + door(host));
+      for (const int host : part)
+        EXPECT_TRUE(eventually(kThreeHeartbeats + kBusy, [&] {
+          pass(0.1);
+          return list(host) == right;
+        })) << peer(host).output();
+    }
+  }
+
+  // Waits until each side has told the end of everything, and checks that it is the truth.
+  void settle() {
+    EXPECT_TRUE(eventually(90, [&] { return unsettled().empty(); })) << unsettled();
+    for (const Message& message : messages_) check(message);
+    for (const File& file : files_) check(file);
+  }
+
+  // What failed is sent again and arrives, from where it ended if anything of it had come.
+  void send_again_what_failed() {
+    std::vector<std::pair<const File*, bool>> again;
+    for (File& file : files_) {
+      if (file_lines(file, "send", "delivered") > 0) continue;
+      const std::string from = addresses_[static_cast<size_t>(file.from - 1)].back();
+      again.emplace_back(&file, fs::exists(stored(file) + "." + from + ".part"));
+      send(file);
+    }
+    settle();
+    for (const auto& [file, had_begun] : again) {
+      EXPECT_EQ(file_lines(*file, "send", "delivered"), 1u) << peer(file->from).output();
+      EXPECT_EQ(file_lines(*file, "send", "resumed"), had_begun ? 1u : 0u) << peer(file->from).output();
+    }
+  }
+
+  // Of `from`'s messages to `to`, so many were delivered, and so many not.
+  size_t delivered(int from, int to) const { return count(from, to, "delivered "); }
+  size_t failed(int from, int to) const { return count(from, to, "failed "); }
+  size_t all_delivered() const {
+    size_t sum = 0;
+    for (const int from : everybody_)
+      for (const int to : everybody_) sum += delivered(from, to);
+    return sum;
+  }
+  size_t all_messages() const { return messages_.size(); }
+  size_t all_files_failed() const {
+    return static_cast<size_t>(std::count_if(files_.begin(), files_.end(), [&](const File& file) {
+      return file_lines(file, "send", "failed") > 0;
+    }));
+  }
+
+ private:
+  struct Message {
+    int from, to;
+    std::string text;
+  };
+  struct File {
+    int from, to;
+    std::string name;
+    size_t times_sent = 0;
+  };
+
+  std::string new_file(int from, size_t size) {
+    const std::string number = std::to_string(100 + files_.size());  // of one length: none begins like another
+    network.folder(name(from)).write("file " + number, random_bytes(size, static_cast<unsigned>(files_.size())));
+    return "file " + number;
+  }
+
+  void send(File& file) {
+    ++file.times_sent;
+    peer(file.from).say("/send " + door(file.to) + " " + file.name);
+  }
+
+  std::vector<std::string> lines(int host) const {
+    std::istringstream stream(peer(host).output());
+    std::vector<std::string> lines;
+    for (std::string line; std::getline(stream, line);) lines.push_back(line);
+    return lines;
+  }
+
+  bool is_about(const std::string& line, int host) const {
+    const auto& all = addresses_[static_cast<size_t>(host - 1)];  // a line may be older than its present one
+    return std::any_of(all.begin(), all.end(), [&](const std::string& one) { return has(line, one + ":25253"); });
+  }
+
+  std::set<std::string> list(int host) const {
+    Process& p = peer(host);
+    const size_t before = p.count("users \\d+");
+    p.say("/list");
+    EXPECT_TRUE(eventually(10, [&] { return p.count("users \\d+") > before; })) << p.output();
+    std::set<std::string> list;
+    const std::vector<std::string> all = lines(host);
+    auto line = std::find_if(all.rbegin(), all.rend(), [](auto& l) { return starts(l, "users "); });
+    while (++line != all.rend() && starts(*line, "user ")) {
+      const auto words = words_of(*line);
+      list.insert(words.at(3) + " " + words.at(5));
+    }
+    return list;
+  }
+
+  size_t count(int from, int to, const std::string& how) const {
+    const std::vector<std::string> all = lines(from);
+    return static_cast<size_t>(std::count_if(all.begin(), all.end(), [&](const std::string& line) {
+      return starts(line, how) && is_about(line.substr(0, line.find(": ")), to);
+    }));
+  }
+
+  // How many lines of its sender or receiver say that of the file.
+  size_t file_lines(const File& file, const std::string& direction, const std::string& what) const {
+    const bool sends = direction == "send";
+    const std::vector<std::string> all = lines(sends ? file.from : file.to);
+    return static_cast<size_t>(std::count_if(all.begin(), all.end(), [&](const std::string& line) {
+      return starts(line, direction + " ") && has(line, " " + what + " ") && ends(line, file.name) &&
+             is_about(line, sends ? file.to : file.from);
+    }));
+  }
+
+  std::string stored(const File& file) const {
+    return network.folder(name(file.to)).path("downloads/" + file.name);
+  }
+
+  // The first thing of which the end has not been told; nothing if there is none.
+  std::string unsettled() const {
+    for (const int host : everybody_) {
+      size_t open = 0;
+      const std::vector<std::string> all = lines(host);
+      for (const std::string& line : all) {
+        const auto words = words_of(line);
+        if (words.size() < 3 || words[0] != "receive") continue;
+        if (words[2] == "offered") ++open;
+        if (words[2] == "stored" || words[2] == "failed") --open;
+      }
+      if (open > 0) return name(host) + " receives a file:\n" + peer(host).output();
+      for (const Message& message : messages_)
+        if (message.from == host &&
+            std::none_of(all.begin(), all.end(), [&](const std::string& line) { return is_end(line, message.text); }))
+          return message.text + " is on its way:\n" + peer(host).output();
+    }
+    for (const File& file : files_)
+      if (file_lines(file, "send", "delivered") + file_lines(file, "send", "failed") < file.times_sent)
+        return file.name + " is on its way:\n" + peer(file.from).output();
+    return "";
+  }
+
+  static bool is_end(const std::string& line, const std::string& text) {
+    return ends(line, ": " + text) && (starts(line, "delivered ") || starts(line, "failed "));
+  }
+
+  void check(const Message& message) const {
+    size_t delivered = 0, failed = 0, in_doubt = 0, shown = 0;
+    for (const std::string& line : lines(message.from)) {
+      if (!is_end(line, message.text)) continue;
+      delivered += starts(line, "delivered ");
+      failed += starts(line, "failed ");
+      in_doubt += ends(line, "; it may have arrived; not delivered: " + message.text);
+    }
+    for (const std::string& line : lines(message.to)) shown += starts(line, "message ") && ends(line, ": " + message.text);
+    EXPECT_EQ(delivered + failed, 1u) << message.text << "\n" << peer(message.from).output();
+    EXPECT_GE(shown, delivered) << message.text << "\n" << peer(message.to).output();
+    EXPECT_LE(shown, delivered + in_doubt) << message.text << "\n"
+                                           << peer(message.from).output() << "\n" << peer(message.to).output();
+  }
+
+  void check(const File& file) const {
+    const size_t delivered = file_lines(file, "send", "delivered"), failed = file_lines(file, "send", "failed");
+    EXPECT_EQ(delivered + failed, file.times_sent) << file.name << "\n" << peer(file.from).output();
+    EXPECT_LE(delivered, 1u) << file.name << "\n" << peer(file.from).output();
+    EXPECT_EQ(file_lines(file, "receive", "stored"), delivered) << file.name << "\n" << peer(file.to).output();
+    size_t there = 0;  // under this name, or one like "file 100 (1)"; a .part is not there yet
+    for (const std::string& name : network.folder(name(file.to)).names("downloads"))
+      there += starts(name, file.name) && !ends(name, ".part");
+    EXPECT_EQ(there, delivered) << file.name << "\n" << peer(file.to).output();
+    const bool is_whole = delivered == 0 || read_file(stored(file)) == read_file(network.folder(name(file.from)).path(file.name));
+    EXPECT_TRUE(is_whole) << file.name << " at " << name(file.to) << " is not what was sent";
+  }
+
+  std::vector<int> everybody_;
+  std::vector<std::vector<std::string>> addresses_;  // of each host, the present one last
+  std::vector<Process*> peers_;
+  std::vector<Message> messages_;
+  std::vector<File> files_;
+};
+
+}  // namespace
+
+// ---- Links -------------------------------------------------------------------------------------------------------
+
+// A second goes unnoticed: TCP sends again. After 10 s of silence a transfer fails on both sides, and messages fail when
+// a new connection cannot be had either; after 15 s the list shows it, too.
+TEST(Faults, ALinkMayBeDownForOneTenOrThirtySecondsAmidTalkAndFiles) {
+  NEEDS_NAMESPACES();
+  Class c(4);
+  c.begin();
+  const std::vector<std::pair<int, int>> host_and_time = {{2, 1}, {3, 10}, {4, 30}};
+  c.send_to_all(1, 4'000'000);
+  for (const auto& [host, time] : host_and_time) c.send(host, 1, 4'000'000);
+  c.expect_files_to_run();
+  for (const auto& [host, time] : host_and_time) c.network.run(0, "ip link set v" + std::to_string(host) + " down");
+  for (int second = 1; second <= 30; ++second) {
+    if (second % 2 == 1) for (const auto& [host, time] : host_and_time) c.talk(1, host), c.talk(host, 1);
+    pass(1);
+    for (const auto& [host, time] : host_and_time)
+      if (time == second) c.network.run(0, "ip link set v" + std::to_string(host) + " up");
+  }
+  c.expect_parts({c.everybody()});
+  c.settle();
+  EXPECT_EQ(c.failed(1, 2) + c.failed(2, 1), 0u);
+  EXPECT_EQ(c.peer(1).count("left u2@.*") + c.peer(2).count("left u1@.*"), 0u);
+  EXPECT_EQ(c.peer(1).count("send \\d failed u2@.*") + c.peer(2).count("send \\d failed .*"), 0u);
+  EXPECT_EQ(c.peer(1).count("left u4@\\S+: silent for 15 s"), 1u);
+  EXPECT_EQ(c.peer(1).count("sent to \\d of 3, .*u2@\\S+; not reached: .*u4@\\S+ \\(.*\\): file 100"), 1u)
+      << c.peer(1).output();
+  c.send_again_what_failed();
+}
+
+// ---- Loss --------------------------------------------------------------------------------------------------------
+
+// Each packet passes the bridge's forward hook once: what is lost is lost each way. They find each other under it, too.
+void talk_and_send_under_loss(int percent) {
+  Class c(4);
+  c.network.run(0, "nft 'add table bridge f; add chain bridge f lose { type filter hook forward priority 0; }; "
+                   "add rule bridge f lose numgen random mod 100 < " + std::to_string(percent) + " drop'");
+  c.begin();
+  for (const int from : c.everybody()) c.send(from, from % 4 + 1, 200'000);
+  for (int round = 0; round < 10; ++round) {
+    c.talk_all_to_all();
+    pass(1);
+  }
+  for (const int host : c.everybody())  // neither a lost heartbeat nor a lost answer is taken for absence
+    EXPECT_EQ(c.peer(host).count("left .*"), 0u) << c.peer(host).output();
+  c.settle();
+  EXPECT_GT(c.all_delivered(), c.all_messages() / 2);
+  c.network.run(0, "nft flush ruleset");
+  c.expect_parts({c.everybody()});
+  c.send_again_what_failed();
+}
+
+TEST(Faults, AFifthOfAllPacketsMayBeLostEachWay) {
+  NEEDS_NAMESPACES();
+  talk_and_send_under_loss(20);
+}
+
+TEST(Faults, TwoFifthsOfAllPacketsMayBeLostEachWay) {
+  NEEDS_NAMESPACES();
+  talk_and_send_under_loss(40);
+}
+
+// ---- A network that falls apart ----------------------------------------------------------------------------------
+
+// With talk and files across and within its parts; then it is whole again.
+void fall_apart(Class& c, const std::string& cut, const std::vector<std::vector<int>>& parts, const std::string& heal) {
+  c.begin();
+  for (const int from : c.everybody()) c.send(from, from % 4 + 1, 4'000'000);  // within a part, and across
+  c.expect_files_to_run();
+  c.talk_all_to_all();
+  c.network.run(0, cut);
+  c.talk_all_to_all();
+  c.expect_parts(parts);
+  EXPECT_TRUE(eventually(30, [&] { return c.failed(1, 3) > 0 && c.failed(3, 1) > 0; })) << c.peer(1).output();
+  c.talk_all_to_all();
+  c.network.run(0, heal);
+  c.talk_all_to_all();
+  c.expect_parts({c.everybody()});
+  c.settle();
+  for (const auto& part : parts)
+    for (const int from : part)
+      for (const int to : part) EXPECT_EQ(c.failed(from, to), 0u) << c.peer(from).output();
+  c.send_again_what_failed();
+}
+
+TEST(Faults, ANetworkMaySplitIntoHalvesThatGoOnAndJoinAgain) {
+  NEEDS_NAMESPACES();
+  Class c(4);
+  fall_apart(c, "nft 'add table bridge f; add chain bridge f split { type filter hook forward priority 0; }; "
+                "add rule bridge f split iifname { v1, v2 } oifname { v3, v4 } drop; "
+                "add rule bridge f split iifname { v3, v4 } oifname { v1, v2 } drop'",
+             {{1, 2}, {3, 4}}, "nft flush ruleset");
+}
+
+// As many access points do it, and some of a sudden: each client reaches the network, and none a neighbour.
+TEST(Faults, AnAccessPointMayKeepItsClientsApartForAWhile) {
+  NEEDS_NAMESPACES();
+  Class c(4);
+  const std::string each = "for port in v1 v2 v3 v4; do ip link set dev $port type bridge_slave isolated ";
+  fall_apart(c, each + "on; done", {{1}, {2}, {3}, {4}}, each + "off; done");
+}
+
+// ---- A machine that stands still ---------------------------------------------------------------------------------
+
+// Longer than it takes to be forgotten, with a file half sent and one half received; the others must not notice.
+TEST(Faults, APeerMayStandStillAndGoOnAndTheOthersDoNotNotice) {
+  NEEDS_NAMESPACES();
+  Class c(4);
+  c.begin();
+  c.send(4, 1, 15'000'000);
+  c.send(2, 4, 15'000'000);
+  c.send(1, 3, 4'000'000);
+  c.expect_files_to_run();
+  c.talk_all_to_all();
+  c.peer(4).signal(SIGSTOP);
+  c.peer(3).say("/all are you all there?");
+  for (int second = 0; second < 16; ++second) {
+    for (const auto& [from, to] : {std::pair(1, 2), {2, 3}, {3, 1}}) c.talk(from, to);
+    if (second % 4 == 0) for (const int from : {1, 2, 3}) c.talk(from, 4);
+    pass(1);
+  }
+  c.peer(3).wait_for("delivered 2 of 3; not reached: u4@10.77.0.4:25253", 30);
+  c.peer(4).signal(SIGCONT);
+  c.expect_parts({c.everybody()});
+  c.settle();
+  for (const int from : {1, 2, 3}) {
+    for (const int to : {1, 2, 3}) EXPECT_EQ(c.failed(from, to), 0u) << c.peer(from).output();
+    EXPECT_EQ(c.peer(from).count("left u4@\\S+: silent for 15 s"), 1u) << c.peer(from).output();
+    EXPECT_EQ(c.peer(from).count("(left u[123]|changed|error|note).*"), 0u) << c.peer(from).output();
+  }
+  EXPECT_EQ(c.peer(1).count("send 1 delivered u3.*"), 1u);
+  EXPECT_EQ(c.all_files_failed(), 2u);  // so what follows shows that they go on where they ended
+  c.send_again_what_failed();
+}
