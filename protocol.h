@@ -659,7 +659,7 @@ void answer(uint64_t ticket, Accept consent, const std::string& store_as);  // t
 void cancel(uint64_t ticket = 0);  // a file transfer, in either direction; 0: every connection
 
 uint64_t bytes_done(uint64_t ticket);  // of a file transfer, so far; a resumed one begins with what was there
-bool is_repeat(const Event& message);  // its number is one that this sender has used before
+bool is_repeat(const Event& message);  // this sender has sent it before, under the same number
 bool is_sending();                // messages or files of ours are on their way
 bool is_open();                   // there are connections
 void reap();                      // joins the threads that have ended

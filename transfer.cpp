@@ -65,7 +65,7 @@ bool (*can_reach)(uint32_t ip);
 Descriptor listening_socket;
 Clock::time_point accept_after;               // the listening socket is not looked at before
 uint64_t next_number = 1, next_ticket = 1;    // of a message; of a session
-std::map<std::pair<std::string, uint32_t>, std::deque<uint64_t>> numbers_seen;  // by the sender's id and IP address
+std::map<std::string, std::deque<std::pair<uint64_t, size_t>>> messages_seen;  // by id: number, hash of the text
 
 // ============================================================================
 // A connection: bytes and lines, every wait with a bound
@@ -1059,15 +1059,18 @@ bool transfer::is_sending() {
   });
 }
 
-// A message that is tried again on a new connection may have arrived over the old one. The IP address is part of the
-// key, lest somebody elsewhere use up another's numbers by claiming its id.
+// A message that is tried again on a new connection may have arrived over the old one, and from another address: the
+// sender's may have changed meanwhile. So the address does not count. But the text does, lest somebody use up another's
+// numbers by claiming its id.
 bool transfer::is_repeat(const Event& event) {
   constexpr size_t kMaxSenders = 4096, kRemembered = 32;
-  const std::pair sender(event.who.id, event.who.address.ip);
-  if (numbers_seen.size() >= kMaxSenders && numbers_seen.count(sender) == 0) numbers_seen.erase(numbers_seen.begin());
-  std::deque<uint64_t>& seen = numbers_seen[sender];
-  if (std::find(seen.begin(), seen.end(), event.message.number) != seen.end()) return true;
-  seen.push_back(event.message.number);
+  const std::string& sender = event.who.id;
+  const bool is_full = messages_seen.size() >= kMaxSenders && messages_seen.count(sender) == 0;
+  if (is_full) messages_seen.erase(messages_seen.begin());
+  auto& seen = messages_seen[sender];
+  const std::pair message(event.message.number, std::hash<std::string>{}(event.message.text));
+  if (std::find(seen.begin(), seen.end(), message) != seen.end()) return true;
+  seen.push_back(message);
   if (seen.size() > kRemembered) seen.pop_front();
   return false;
 }

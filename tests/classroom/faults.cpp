@@ -49,9 +49,10 @@ class Class {
 
   Network network;
 
-  void begin() {
+  void begin() { begin({everybody_}); }
+  void begin(const std::vector<std::vector<int>>& parts) {
     for (const int host : everybody_) peers_.push_back(&network.peer(host, name(host), {"--accept", "always"}));
-    expect_parts({everybody_});
+    expect_parts(parts);
   }
 
   static std::string name(int host) { return "u" + std::to_string(host); }
@@ -62,9 +63,11 @@ class Class {
 
   // ---- What people do; to an address, for somebody may have left the list ----
 
-  void talk(int from, int to) {
-    messages_.push_back({from, to, "message " + std::to_string(messages_.size()) + " from " + name(from)});
-    peer(from).say("/msg " + door(to) + " " + messages_.back().text);
+  std::string talk(int from, int to) {
+    const std::string text = "message " + std::to_string(messages_.size()) + " from " + name(from);
+    messages_.push_back({from, to, text});
+    peer(from).say("/msg " + door(to) + " " + text);
+    return text;
   }
 
   void talk_all_to_all() {
@@ -409,7 +412,105 @@ TEST(Faults, APeerMayStandStillAndGoOnAndTheOthersDoNotNotice) {
     EXPECT_EQ(c.peer(from).count("left u4@\\S+: silent for 15 s"), 1u) << c.peer(from).output();
     EXPECT_EQ(c.peer(from).count("(left u[123]|changed|error|note).*"), 0u) << c.peer(from).output();
   }
-  EXPECT_EQ(c.peer(1).count("send 1 delivered u3.*"), 1u);
+  EXPECT_EQ(c.peer(1).count("send \\d delivered u3@.*"), 1u);
   EXPECT_EQ(c.all_files_failed(), 2u);  // so what follows shows that they go on where they ended
+  c.send_again_what_failed();
+}
+
+// ---- Addresses and connections -----------------------------------------------------------------------------------
+
+// The answer to a message is lost, and the next try comes from another address: it is the same message all the same.
+TEST(Faults, AHostMayChangeItsAddressAmidTalkAndFiles) {
+  NEEDS_NAMESPACES();
+  Class c(3);
+  c.begin();
+  c.send(2, 1, 15'000'000);
+  c.send(3, 2, 15'000'000);
+  c.expect_files_to_run();
+  c.talk_all_to_all();
+  c.peer(2).wait_for("delivered u1@.*");
+  c.network.run(2, "nft 'add table inet f; add chain inet f in { type filter hook input priority 0; }; "
+                   "add rule inet f in ip saddr 10.77.0.1 tcp sport 25253 drop'");
+  const std::string text = c.talk(2, 1);
+  c.peer(1).wait_for("message u2@10.77.0.2:25253 private: " + text);
+  c.network.run(2, "nft flush ruleset && ip addr flush dev eth0 && ip addr add 10.77.0.20/27 brd + dev eth0");
+  c.moves_to(2, "10.77.0.20");
+  c.talk_all_to_all();
+  c.expect_parts({c.everybody()});
+  c.talk_all_to_all();
+  c.settle();
+  EXPECT_EQ(c.peer(2).count("delivered u1@\\S+: " + text), 1u) << c.peer(2).output();
+  EXPECT_EQ(c.failed(1, 3) + c.failed(3, 1), 0u);
+  EXPECT_EQ(c.all_files_failed(), 2u);
+  c.send_again_what_failed();
+}
+
+// The network loses the packets of one connection only, and then, late, one of them comes through.
+TEST(Faults, AMessageThatWasSentOnceMoreDoesNotComeALongTimeAfterItsRepetition) {
+  NEEDS_NAMESPACES();
+  Class c(2);
+  c.begin();
+  c.talk(1, 2);
+  c.peer(1).wait_for("delivered .*");
+  const Folder scratch;
+  const auto connections = [&](const std::string& which) {  // their ports at host 1
+    c.network.run(1, "ss -tnH " + which + " | grep -o '10.77.0.1:[0-9]*' | sed 's/.*://' > " + scratch.path("ports"));
+    return words_of(read_file(scratch.path("ports")));
+  };
+  const auto ports = connections("state established dport = :25253");
+  ASSERT_EQ(ports.size(), 1u);
+  c.network.run(2, "nft 'add table inet f; add chain inet f in { type filter hook input priority 0; }; "
+                   "add rule inet f in ip saddr 10.77.0.1 tcp sport " + ports[0] + " drop'");
+  for (int i = 0; i < 40; ++i) c.talk(1, 2);  // more than the 32 whose numbers the receiver remembers
+  EXPECT_TRUE(eventually(40, [&] { return c.delivered(1, 2) == 41; })) << c.peer(1).output();
+  c.network.run(2, "nft flush ruleset");
+  EXPECT_TRUE(eventually(60, [&] {
+    pass(0.2);
+    return connections("state all sport = :" + ports[0]).empty();
+  }));
+  c.peer(2).wait_for("message .*: " + c.talk(1, 2));
+  c.settle();
+}
+
+// ---- Two segments ------------------------------------------------------------------------------------------------
+
+// Broadcasts do not pass a router. Host 0, the switch, is one here, between two bridges.
+TEST(Faults, TwoSegmentsThatARouterJoinsFindEachOtherByAScanAndAgainWhenItFailed) {
+  NEEDS_NAMESPACES();
+  Class c(4);
+  c.network.run(0, "ip link add br1 type bridge stp_state 0 forward_delay 0 mcast_snooping 0 && ip link set br1 up && "
+                   "ip link set v3 master br1 && ip link set v4 master br1 && "
+                   "ip addr add 10.77.0.30/27 dev br0 && ip addr add 10.78.0.30/27 dev br1 && "
+                   "echo 1 > /proc/sys/net/ipv4/ip_forward");
+  for (const int host : {1, 2}) c.network.run(host, "ip route add default via 10.77.0.30");
+  for (const int host : {3, 4}) {
+    const std::string address = "10.78.0." + std::to_string(host);
+    c.network.run(host, "ip addr flush dev eth0 && ip addr add " + address + "/27 brd + dev eth0 && "
+                        "ip route add default via 10.78.0.30");
+    c.moves_to(host, address);
+  }
+  const auto scan = [&] {
+    for (const int host : {1, 2}) c.peer(host).say("/scan 10.78.0.0/27");
+    for (const int host : {1, 2}) c.peer(host).wait_for("scanned 30 addresses; 3 users online");
+    c.expect_parts({c.everybody()});
+  };
+  c.begin({{1, 2}, {3, 4}});
+  scan();
+  for (int second = 0; second < 16; ++second) {
+    c.talk_all_to_all();
+    pass(1);
+  }
+  for (const int host : c.everybody())  // though no heartbeat passes the router, which is a broadcast
+    EXPECT_EQ(c.peer(host).count("left .*"), 0u) << c.peer(host).output();
+  for (const int from : c.everybody()) c.send(from, from % 4 + 1, 15'000'000);
+  c.expect_files_to_run();
+  c.network.run(0, "echo 0 > /proc/sys/net/ipv4/ip_forward");
+  c.talk_all_to_all();
+  c.expect_parts({{1, 2}, {3, 4}});
+  c.network.run(0, "echo 1 > /proc/sys/net/ipv4/ip_forward");
+  c.talk_all_to_all();
+  scan();
+  c.settle();
+  for (const auto& [a, b] : {std::pair(1, 2), {3, 4}}) EXPECT_EQ(c.failed(a, b) + c.failed(b, a), 0u);
   c.send_again_what_failed();
 }
