@@ -88,6 +88,14 @@ class Connection {
   }
 
   void shut_down() const { ::shutdown(socket_.get(), SHUT_RDWR); }
+
+  // What has not got across yet never will. After a mere close() the kernel goes on sending it, for a minute or more: it
+  // would come late, when the receiver has forgotten the number of what was sent in its place.
+  void abandon() const {
+    const linger at_once{1, 0};
+    ::setsockopt(socket_.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  }
+
   uint32_t local_ip() const { return local_address(socket_.get()).ip; }
 
   // Left to itself, the kernel tries for two minutes. On Linux SO_SNDTIMEO holds for connect() as well: socket(7).
@@ -561,6 +569,7 @@ struct Session {
   // The thread's own.
   Identity peer;                       // who is at the other end, as it says itself
   bool is_introduced = false;          // we to it, on the present connection
+  std::string doubt;                   // about the message under way: it was sent, and has not been answered yet
 
   // ---- For the main thread ----------------------------------------------------------------
 
@@ -606,7 +615,8 @@ struct Session {
     if (role == Role::send_file && !failure.empty()) report(Event::Kind::failed, ticket, failure);
     const std::lock_guard lock(mutex);
     closing = true;
-    for (; !orders.empty(); orders.pop_front()) report(Event::Kind::undelivered, orders.front().ticket, failure);
+    for (; !orders.empty(); orders.pop_front())  // only the first one can have been sent
+      report(Event::Kind::undelivered, orders.front().ticket, failure + std::exchange(doubt, ""));
     done = true;
     events.wake();
   }
@@ -682,12 +692,13 @@ struct Session {
     for (int attempt = 1;; ++attempt) try {
         if (!is_introduced || connection->has_input()) open();  // what nobody asked for is the end of it
         expect(order.to);
+        doubt = "; it may have arrived";
         const Reply reply = request(order.line);
+        doubt.clear();
         return report(reply.ok ? Event::Kind::delivered : Event::Kind::undelivered, order.ticket, reply.sentence());
-      } catch (const std::runtime_error& error) {
-        const bool was_sent = attempt == 2 || is_introduced;
-        if (!was_sent) throw;
-        if (attempt == 2 || cancelled) throw std::runtime_error(std::string(error.what()) + "; it may have arrived");
+      } catch (const std::runtime_error&) {
+        if (connection) connection->abandon();
+        if (doubt.empty() || attempt == 2 || cancelled) throw;
         is_introduced = false;
       }
   }

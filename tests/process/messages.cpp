@@ -175,12 +175,15 @@ TEST_F(Messages, ToAPeerThatStandsStillAreReportedAndShownOnceAtMost) {
   ann.wait_for("delivered bob@\\S+: one");
   bob.signal(SIGSTOP);
   ann.say("/msg bob two");
+  ann.say("/msg bob that waits for two");
   ann.wait_for("failed bob@\\S+: no answer in time; it may have arrived; not delivered: two", 25);
+  ann.wait_for("failed bob@\\S+: no answer in time; not delivered: that waits for two");  // it was never sent
   bob.signal(SIGCONT);
   ann.wait_for("joined bob.*");
   ann.say("/msg bob three");
   bob.wait_for("message ann@\\S+ private: three");
   EXPECT_LE(bob.count("message .*: two"), 1u);
+  EXPECT_EQ(bob.count("message .*: that waits for two"), 0u);
 }
 
 TEST_F(Messages, UnderAClaimedIdAreShownWithTheAddressTheyCameFrom) {
@@ -192,6 +195,9 @@ TEST_F(Messages, UnderAClaimedIdAreShownWithTheAddressTheyCameFrom) {
   Socket mallory = Socket::tcp(*network, 0, "127.0.0.1", 25301);
   mallory.send("ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=666 name=ann group=lab\nMSG number=1 :forged\n");
   bob.wait_for("message ann@127.0.0.1:666 private: forged");
+  Socket own = Socket::tcp(*network, 0, "127.0.0.1", 25301);  // whose number is not used up by that
+  own.send(kAnn + "\nMSG number=1 :genuine\n");
+  bob.wait_for("message ann@127.0.0.1:40000 private: genuine");
   EXPECT_EQ(bob.count("changed .*"), 0u);
 }
 
