@@ -318,7 +318,7 @@ TEST(Faults, ALinkMayBeDownForOneTenOrThirtySecondsAmidTalkAndFiles) {
 void talk_and_send_under_loss(int percent) {
   Class c(4);
   c.network.run(0, "nft 'add table bridge f; add chain bridge f lose { type filter hook forward priority 0; }; "
-                   "add rule bridge f lose numgen random mod 100 < " + std::to_string(percent) + " drop'");
+                   "add rule bridge f lose numgen random mod 100 < " + std::to_string(percent) + " counter drop'");
   c.begin();
   for (const int from : c.everybody()) c.send(from, from % 4 + 1, 200'000);
   for (int round = 0; round < 10; ++round) {
@@ -329,6 +329,7 @@ void talk_and_send_under_loss(int percent) {
     EXPECT_EQ(c.peer(host).count("left .*"), 0u) << c.peer(host).output();
   c.settle();
   EXPECT_GT(c.all_delivered(), c.all_messages() / 2);
+  c.network.run(0, "nft list ruleset | grep -Eq 'packets [0-9]{3,}'");  // hundreds of packets were lost indeed
   c.network.run(0, "nft flush ruleset");
   c.expect_parts({c.everybody()});
   c.send_again_what_failed();
