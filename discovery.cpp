@@ -40,8 +40,9 @@ constexpr auto kLook = 250ms;          // how often users, and interfaces, are l
 constexpr auto kProbePause = 7ms;      // of the sweep: 143 a second, see probe()
 constexpr auto kScanGrace = 1s;        // left for the last answers
 constexpr int kSweepBits = 22;         // a sweep is at most a /22: 1,022 addresses
-constexpr size_t kMaxUsers = 1024;
-constexpr int kMaxFromOne = 128;       // of one IP address: it shall not crowd out the others
+constexpr size_t kMaxUsers = 1024;     // listed
+constexpr size_t kMaxHeard = 1280;     // listed or not
+constexpr size_t kMaxFromOne = 128;    // listed at one IP address: it shall not crowd out the others
 constexpr int kDatagramsAtOnce = 256;
 constexpr int kSocketBuffer = 1 << 20;  // bytes
 
@@ -133,8 +134,20 @@ void ask(User& user) {
   else send({Verb::hello, myself, "", !is_ours(user.who.address.ip)}, user.who.address);
 }
 
+// No IP address may have more entries in the list than are still free: else a few addresses, each with all that one may
+// have, would leave nothing to others.
+bool may_be_listed(uint32_t ip) {
+  size_t listed = 0, from_one = 0;
+  for (const auto& [id, user] : heard) {
+    listed += user.state == User::State::listed;
+    from_one += user.state == User::State::listed && user.who.address.ip == ip;
+  }
+  return from_one < std::min(kMaxFromOne, kMaxUsers - listed);
+}
+
 // It hears us: this is what makes it one of the list.
 void confirm(User& user) {
+  if (user.state != User::State::listed && !may_be_listed(user.who.address.ip)) return;
   user.asks = 0;
   user.last_asked = Clock::now();  // its own question, which often follows its answer, is no reason to ask again
   if (std::exchange(user.state, User::State::listed) == User::State::listed) return;
@@ -155,13 +168,15 @@ User* hear(const Identity& who) {
   if (who.id == myself.id || (found != heard.end() && found->second.state == User::State::left)) return nullptr;
   if (found == heard.end()) {
     // A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
-    for (auto& [id, former] : heard) {
-      if (!(former.who.address == who.address)) continue;
-      unlist(former, "replaced");
-      former.last_heard = {};  // tick() takes it away
+    for (auto it = heard.begin(); it != heard.end();) {
+      const bool is_former = it->second.who.address == who.address;
+      if (is_former) unlist(it->second, "replaced");
+      it = is_former ? heard.erase(it) : std::next(it);
     }
-    const auto same_ip = [&](const auto& entry) { return entry.second.who.address.ip == who.address.ip; };
-    if (heard.size() >= kMaxUsers || std::count_if(heard.begin(), heard.end(), same_ip) >= kMaxFromOne) return nullptr;
+    // To be heard costs nothing, and its source may be forged; so who is not listed makes room, longest silent first.
+    const auto last = [](const User& user) { return std::pair(user.state == User::State::listed, user.last_heard); };
+    const auto is_less = [&](const auto& a, const auto& b) { return last(a.second) < last(b.second); };
+    if (heard.size() >= kMaxHeard) heard.erase(std::min_element(heard.begin(), heard.end(), is_less));
     return &(heard[who.id] = {who, User::State::heard, 0, Clock::now(), {}});
   }
   // A peer on two networks is heard from two addresses, and is one entry: the first address stays until it falls

@@ -1001,7 +1001,8 @@ void transfer::accept_connection(const fd_set& readable) try {
     accepted += s->role == Role::serve;
     from_one += s->role == Role::serve && s->target.address.ip == from.address.ip;
   }
-  if (accepted >= kMaxAccepted || from_one >= kMaxAcceptedFromOne) {
+  // No address may have more than are still free, or four of them could keep all others out.
+  if (from_one >= std::min(kMaxAcceptedFromOne, kMaxAccepted - accepted)) {
     constexpr std::string_view kBusy = "NO busy too many connections, try again later\n";
     ::send(fd.get(), kBusy.data(), kBusy.size(), MSG_DONTWAIT);
     return;
