@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <filesystem>
 #include <random>
 #include <regex>
 
@@ -609,20 +608,16 @@ TEST_F(Files, UnderWayAreListedWithWhatIsDone) {
 
 TEST_F(Files, LeaveNoThreadAndNoDescriptorBehindHoweverTheyEnd) {
   meet({"--accept", "always", "--port", "25301"});
-  const auto count = [](const Process& process, const std::string& what) {
-    const std::filesystem::directory_iterator all("/proc/" + std::to_string(process.pid()) + "/" + what);
-    return std::distance(begin(all), end(all));
-  };
   const Folder& folder = network->folder("ann");
   network->run(0, "cd " + folder.path() + " && mkdir photos && echo 1 > photos/1 && echo 2 > photos/2 && truncate -s 20G big");
   folder.write("x", "hello\n");
-  const std::ptrdiff_t descriptors = count(*ann, "fd");
+  const size_t descriptors = ann->uses("fd");
   ann->say("/send bob x");  // the first thread of all may bring others, which stay: ThreadSanitizer's
   ann->wait_for("send 1 delivered .*");
-  EXPECT_TRUE(eventually(5, [&] { return count(*ann, "fd") == descriptors && count(*bob, "fd") == descriptors; }));
-  std::vector<std::ptrdiff_t> before;
+  EXPECT_TRUE(eventually(5, [&] { return ann->uses("fd") == descriptors && bob->uses("fd") == descriptors; }));
+  std::vector<size_t> before;
   for (const Process* process : {ann, bob})
-    for (const char* what : {"fd", "task"}) before.push_back(count(*process, what));
+    for (const char* what : {"fd", "task"}) before.push_back(process->uses(what));
   for (int i = 0; i < 5; ++i) {
     for (const char* what : {"x", "photos", "big"}) ann->say(std::string("/send bob ") + what);
     offer("size=6 files=1 :y", "DATA offset=0 size=6\nhel");
@@ -637,7 +632,7 @@ TEST_F(Files, LeaveNoThreadAndNoDescriptorBehindHoweverTheyEnd) {
   size_t i = 0;
   for (const Process* process : {ann, bob})
     for (const char* what : {"fd", "task"}) {
-      EXPECT_TRUE(eventually(5, [&] { return count(*process, what) <= before[i]; })) << what << " " << count(*process, what);
+      EXPECT_TRUE(eventually(5, [&] { return process->uses(what) <= before[i]; })) << what << " " << process->uses(what);
       ++i;
     }
 }

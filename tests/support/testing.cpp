@@ -207,6 +207,17 @@ void Process::signal(int number) const {
   if (number == SIGSTOP) ::waitpid(pid_, nullptr, WUNTRACED);
 }
 
+size_t Process::uses(const std::string& what) const {
+  const std::string folder = "/proc/" + std::to_string(pid_) + "/";
+  if (fs::is_directory(folder + what)) {
+    const fs::directory_iterator all(folder + what);
+    return static_cast<size_t>(std::distance(begin(all), end(all)));
+  }
+  const std::string status = read_file(folder + "status");
+  const size_t at = status.find(what + ":");
+  return at == std::string::npos ? 0 : std::stoul(status.substr(at + what.size() + 1));
+}
+
 void Process::read_more(double seconds) {
   char bytes[65536];
   if (!readable(out_, seconds)) return;
@@ -380,8 +391,10 @@ void expect_all_list_all(const std::vector<Process*>& peers, double seconds) {
 
 // ---- Raw sockets ----------------------------------------------------------------------------
 
-Socket Socket::tcp(const Network& network, int host, const std::string& ip, int port) {
+Socket Socket::tcp(const Network& network, int host, const std::string& ip, int port, const std::string& from) {
   Socket s(open_socket(network, host, SOCK_STREAM));
+  const sockaddr_in source = socket_address(from.empty() ? "0.0.0.0" : from, 0);
+  must(from.empty() || ::bind(s.fd_, reinterpret_cast<const sockaddr*>(&source), sizeof source) == 0, "bind " + from);
   const sockaddr_in raw = socket_address(ip, port);
   must(::connect(s.fd_, reinterpret_cast<const sockaddr*>(&raw), sizeof raw) == 0, "connect " + ip);
   return s;
@@ -394,11 +407,11 @@ Socket Socket::tcp_listener(const Network& network, int host, int port) {
   return s;
 }
 
-Socket Socket::udp(const Network& network, int host, int port) {
+Socket Socket::udp(const Network& network, int host, int port, const std::string& from) {
   Socket s(open_socket(network, host, SOCK_DGRAM));
   const int on = 1;
   ::setsockopt(s.fd_, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
-  const sockaddr_in raw = socket_address("0.0.0.0", port);
+  const sockaddr_in raw = socket_address(from, port);
   must(::bind(s.fd_, reinterpret_cast<const sockaddr*>(&raw), sizeof raw) == 0, "bind");
   return s;
 }

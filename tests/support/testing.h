@@ -59,7 +59,8 @@ class Process {
   void say(const std::string& line) const;           // a line of its standard input
   void end_input();
   void signal(int number) const;
-  pid_t pid() const { return pid_; }
+  // What it uses now: of "fd" and "task", how many; of a line of /proc/PID/status, as "VmHWM", how many KiB.
+  size_t uses(const std::string& what) const;
   // The first line, of those printed and not passed by an earlier wait_for(), that `pattern` (ECMAScript) matches whole.
   // Lines before it are kept for count(), not for the next wait_for(). Fails the test after `seconds`.
   std::string wait_for(const std::string& pattern, double seconds = 10);
@@ -118,9 +119,10 @@ class OneHost : public testing::Test {
 // A raw socket in a host's namespace. Every receive gives up after 10 s, and then returns what it has.
 class Socket {
  public:
-  static Socket tcp(const Network& network, int host, const std::string& ip, int port);         // connected
+  // Connected; from the address `from`, if one is given, as any of 127.0.0.0/8 may be.
+  static Socket tcp(const Network& network, int host, const std::string& ip, int port, const std::string& from = "");
   static Socket tcp_listener(const Network& network, int host, int port);
-  static Socket udp(const Network& network, int host, int port);                                // may broadcast
+  static Socket udp(const Network& network, int host, int port, const std::string& from = "0.0.0.0");  // may broadcast
   Socket(Socket&& other) noexcept : fd_(std::exchange(other.fd_, -1)), buffer_(std::move(other.buffer_)) {}
   ~Socket();
 
