@@ -5,6 +5,7 @@
 #                 under sanitizers: make test SANITIZE=address,undefined, and SANITIZE=thread
 # make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
 # make segment    how finding each other grows with the number of hosts: tests/bench/segment.cpp. make segment SEGMENTS='2 10'
+# make fuzz       SECONDS=60 of made-up input for every parse(): tests/fuzz/fuzz.cpp; needs clang and libclang-rt-dev
 # make clean      removes all that was built
 #
 # CXX and CXXFLAGS are yours to set:  make CXX=clang++ CXXFLAGS='-O3 -g'
@@ -25,7 +26,7 @@ HOSTS    ?= 4
 JOBS     ?= 4
 SEGMENTS ?= 2 10 30 100 253
 
-.PHONY: demo classroom test bench segment clean
+.PHONY: demo classroom test bench segment fuzz clean
 
 $(PEER): $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -55,6 +56,19 @@ segment: peer $(BUILD)/segment
 
 $(BUILD)/bench $(BUILD)/segment: $(BUILD)/%: $(BUILD)/tests/bench/%.o $(BUILD)/tests/support/testing.o
 	$(COMPILE) $^ -lgtest -o $@
+
+# The corpus first, then new inputs. What those find is written below .build, and is no part of the tree.
+fuzz: $(BUILD)/fuzz/fuzz
+	@mkdir -p $(BUILD)/fuzz/found
+	$< -dict=tests/fuzz/dictionary -verbosity=0 -print_final_stats=1 -timeout=10 -max_total_time=$(or $(SECONDS),60) \
+	  -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/found tests/fuzz/corpus >$(BUILD)/fuzz/log 2>&1 || \
+	  { cat $(BUILD)/fuzz/log; exit 1; }
+	@grep -E 'files found|executed_units|new_units' $(BUILD)/fuzz/log
+
+$(BUILD)/fuzz/fuzz: tests/fuzz/fuzz.cpp protocol.h
+	@mkdir -p $(@D)
+	clang++ -std=c++17 -D_FILE_OFFSET_BITS=64 $(WARNINGS) -O1 -g -I. -fsanitize=fuzzer,address,undefined \
+	  -fno-sanitize-recover=all $< -o $@
 
 clean:
 	rm -rf peer $(BUILD)
