@@ -54,7 +54,7 @@ class Process {
  public:
   Process(int network, const std::vector<std::string>& command, const std::string& folder);
   Process(Process&&) = delete;
-  ~Process();                                        // kills it, if it still runs
+  ~Process();                                        // ends it, by SIGKILL if need be; a crash then fails the test
 
   void say(const std::string& line) const;           // a line of its standard input
   void end_input();
