@@ -1,8 +1,9 @@
 // main() of the tests. Most of a test is waiting, so JOBS=4 of them run at a time: this process becomes so many, and each
-// takes every fourth test (GoogleTest calls that a shard), in a private network of its own. What a shard has printed is
-// shown when it has ended, and at last how many tests passed, failed and were skipped. With STRICT=1, or in CI, a skipped
-// test is a failure.
+// takes every fourth test (GoogleTest calls that a shard), in a private network of its own. Each test is a line when it
+// has ended; what a shard with a failure has printed follows at its end, and at last how many tests passed, failed and
+// were skipped. With STRICT=1, or in CI, a skipped test is a failure.
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -17,16 +18,33 @@
 
 namespace {
 
-struct Totals { std::atomic<int> passed, failed, skipped, broken; };  // broken: a shard crashed, or a test of it failed
+struct Totals { std::atomic<int> passed, failed, skipped, broken; };  // broken: shards that crashed, or with a failure
 
-void run_shard(Totals& totals) {
+class OneLineATest : public testing::EmptyTestEventListener {
+ public:
+  explicit OneLineATest(int fd) : fd_(fd) {}
+  void OnTestEnd(const testing::TestInfo& test) override {
+    const testing::TestResult& result = *test.result();
+    const std::string how = result.Passed() ? "ok      " : result.Skipped() ? "skipped " : "FAILED  ";
+    const std::string line = how + test.test_suite_name() + "." + test.name() + " (" +
+                             std::to_string(result.elapsed_time() / 1000) + " s)" +
+                             (result.Skipped() ? std::string(": ") + result.GetTestPartResult(0).message() : "") + "\n";
+    if (::write(fd_, line.data(), line.size()) == -1) std::abort();
+  }
+
+ private:
+  const int fd_;
+};
+
+int run_shard(Totals& totals, int fd) {
   enter_private_network();
+  if (fd != STDOUT_FILENO) testing::UnitTest::GetInstance()->listeners().Append(new OneLineATest(fd));
   const int status = RUN_ALL_TESTS();
   const auto& all = *testing::UnitTest::GetInstance();
   totals.passed += all.successful_test_count();
   totals.failed += all.failed_test_count();
   totals.skipped += all.skipped_test_count();
-  totals.broken += status != 0;
+  return status;
 }
 
 std::string environment(const char* name) {
@@ -53,16 +71,17 @@ int main(int argc, char** argv) {
     }
     ::setenv("GTEST_TOTAL_SHARDS", std::to_string(jobs).c_str(), 1);
     ::setenv("GTEST_SHARD_INDEX", std::to_string(i).c_str(), 1);
+    const int fd = jobs > 1 ? ::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0) : STDOUT_FILENO;
     if (jobs > 1 && (!std::freopen(output.c_str(), "w", stdout) || ::dup2(STDOUT_FILENO, STDERR_FILENO) == -1)) ::_exit(1);
-    run_shard(totals);
+    const int status = run_shard(totals, fd);
     std::fflush(nullptr);
-    ::_exit(0);
+    ::_exit(status);
   }
   while (!shards.empty()) {
     int status = 0;
     const pid_t pid = ::wait(&status);
     totals.broken += status != 0;
-    std::cout << read_file(shards[pid]) << std::flush;
+    if (status != 0) std::cout << read_file(shards[pid]) << std::flush;
     shards.erase(pid);
   }
   std::cout << totals.passed << " passed, " << totals.failed << " failed, " << totals.skipped << " skipped" << std::endl;
