@@ -89,8 +89,8 @@ class Connection {
 
   void shut_down() const { ::shutdown(socket_.get(), SHUT_RDWR); }
 
-  // What has not got across yet never will. After a mere close() the kernel goes on sending it, for a minute or more: it
-  // would come late, when the receiver has forgotten the number of what was sent in its place.
+  // What has not got across yet never will. After a mere close() the kernel goes on sending it, for a minute or more:
+  // it would come late, when the receiver has forgotten the number of what was sent in its place.
   void abandon() const {
     const linger at_once{1, 0};
     ::setsockopt(socket_.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
