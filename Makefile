@@ -4,7 +4,7 @@
 # make test       all tests, JOBS=4 at a time; README.md names what they need. Some of them: make test FILTER='Files.*'
 #                 under sanitizers: make test SANITIZE=address,undefined, and SANITIZE=thread
 # make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
-# make segment    how finding each other grows with the number of hosts: tests/bench/segment.cpp. make segment SEGMENTS='2 10'
+# make segment    how discovery grows with the number of hosts: tests/bench/segment.cpp. make segment SEGMENTS='2 10'
 # make fuzz       SECONDS=60 of made-up input for every parse(): tests/fuzz/fuzz.cpp; needs clang and libclang-rt-dev
 # make clean      removes all that was built
 #

@@ -8,7 +8,7 @@
 //
 //   seconds    all: from the start of the last peer until every list is complete, the median of kRounds;
 //              20 % lost: the same, while the switch drops each packet, and each copy of a broadcast, with that chance;
-//              one more: all the others have been there for a while, and one starts: until it lists all, and all list it
+//              one more: the others have been there for a while, and one starts: until it lists all, and all list it
 //   sent, got  datagrams and KiB of each, IP headers and what comes back of its own broadcasts included: from its start
 //              until all lists were complete; and in a minute of idling
 //   CPU        of each: ms from its start until all lists were complete, % of one core while idling. What the kernel

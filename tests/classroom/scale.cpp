@@ -1,6 +1,6 @@
 // How many: a class of 30 hosts, a segment that is full (253 hosts and the router), and one host that a whole class is
-// logged in to. What is asserted is that nobody is missing and nothing is lost or shown twice; how long it takes and what
-// it costs, `make segment` measures: docs/performance.md.
+// logged in to. What is asserted is that nobody is missing and nothing is lost or shown twice; how long it takes and
+// what it costs, `make segment` measures: docs/performance.md.
 
 #include <signal.h>
 

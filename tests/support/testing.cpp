@@ -278,7 +278,8 @@ const std::vector<std::string>& Process::lines() {
 size_t Process::count(const std::string& pattern) {
   const std::regex regex(pattern);
   const auto& all = lines();
-  return static_cast<size_t>(std::count_if(all.begin(), all.end(), [&](auto& line) { return std::regex_match(line, regex); }));
+  const auto matches = [&](const std::string& line) { return std::regex_match(line, regex); };
+  return static_cast<size_t>(std::count_if(all.begin(), all.end(), matches));
 }
 
 std::string Process::output() {
@@ -329,7 +330,8 @@ std::string all_neighbours(int hosts) {
   std::string batch = "neigh add 10.77.0.255 lladdr ff:ff:ff:ff:ff:ff dev eth0 nud permanent\n"
                       "neigh add 0.0.0.0 lladdr 00:00:00:00:00:00 dev lo nud permanent\n";
   for (int host = 1; host <= 254; ++host)
-    batch += "neigh add " + Network::address(host) + " lladdr " + mac(host <= hosts ? host : 0) + " dev eth0 nud permanent\n";
+    batch += "neigh add " + Network::address(host) + " lladdr " + mac(host <= hosts ? host : 0) +
+             " dev eth0 nud permanent\n";
   return batch;
 }
 
@@ -353,7 +355,9 @@ Network::Network(int hosts) {
   }
   const Folder scratch;
   shell(namespaces_[0], "ip -batch " + scratch.write("batch", batch));
-  const std::string rest = hosts <= kMostWithArp ? "/27 brd + dev eth0\n" : "/24 brd + dev eth0\n" + all_neighbours(hosts);
+  const bool is_crowd = hosts > kMostWithArp;
+  const std::string rest = (is_crowd ? "/24" : "/27") + std::string(" brd + dev eth0\n") +
+                           (is_crowd ? all_neighbours(hosts) : "");
   for (int host = 1; host <= hosts; ++host)
     run(host, "ip -batch " + scratch.write("batch", "link set lo up\nlink set eth0 up\naddr add " + address(host) + rest));
 }
