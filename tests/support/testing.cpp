@@ -356,10 +356,11 @@ Network::Network(int hosts) {
   const Folder scratch;
   shell(namespaces_[0], "ip -batch " + scratch.write("batch", batch));
   const bool is_crowd = hosts > kMostWithArp;
+  const std::string own = "link set lo up\nlink set eth0 up\naddr add ";
   const std::string rest = (is_crowd ? "/24" : "/27") + std::string(" brd + dev eth0\n") +
                            (is_crowd ? all_neighbours(hosts) : "");
   for (int host = 1; host <= hosts; ++host)
-    run(host, "ip -batch " + scratch.write("batch", "link set lo up\nlink set eth0 up\naddr add " + address(host) + rest));
+    run(host, "ip -batch " + scratch.write("batch", own + address(host) + rest));
 }
 
 Network::~Network() {
