@@ -1,5 +1,9 @@
 // The command line as docs/interface.md has it: options, commands, bad input, exit status.
 
+#include <algorithm>
+#include <deque>
+#include <filesystem>
+
 #include "support/testing.h"
 
 class Commands : public OneHost {};
@@ -55,6 +59,36 @@ TEST_F(Commands, WithoutAUsableDefaultFolderTheRestStillWorks) {
   ann.wait_for("send 1 failed bob@\\S+ 6 bytes, cannot store a: .*: a");
   ann.say("/msg bob but we can talk");
   bob.wait_for("message ann@\\S+ private: but we can talk");
+}
+
+TEST_F(Commands, WithoutADescriptorLeftItSaysSoAndGoesOnWhenSomeAreFree) {
+  const Folder folder;
+  folder.write("x", "hello\n");
+  Process bob(network->descriptor(0),
+              {"/bin/sh", "-c", "ulimit -n 20 && exec \"$0\" --name bob --group lab --port 25301", peer_program()},
+              folder.path());
+  Process& ann = network->peer(0, "ann");
+  bob.wait_for("joined ann.*");
+  std::deque<Socket> callers;
+  for (int i = 0; i < 30; ++i) {
+    callers.push_back(Socket::tcp(*network, 0, "127.0.0.1", 25301));
+    callers.back().send("ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=9 name=zoe group=lab\n");
+  }
+  const auto used = [&] {
+    const std::filesystem::directory_iterator open("/proc/" + std::to_string(bob.pid()) + "/fd");
+    return std::count_if(begin(open), end(open), [](auto& fd) { return std::stoi(fd.path().filename()) < 20; });
+  };
+  EXPECT_TRUE(eventually(10, [&] { return used() == 20; }));
+  bob.say("/send ann x");
+  bob.wait_for("error: cannot read x: Too many open files");
+  bob.say("/msg ann hello?");
+  bob.wait_for("failed ann@\\S+: socket: Too many open files; not delivered: hello\\?");
+  EXPECT_EQ(callers.front().line().substr(0, 2), "OK");
+  while (callers.size() > 2) callers.pop_front();
+  EXPECT_EQ(callers.back().line().substr(0, 2), "OK");  // it has waited, and was not forgotten
+  EXPECT_TRUE(eventually(10, [&] { return used() < 20; }));
+  bob.say("/msg ann hello!");
+  ann.wait_for("message bob@\\S+ private: hello!");
 }
 
 TEST_F(Commands, WithoutAnyInterfaceItWaitsForOne) {
