@@ -6,6 +6,7 @@
 # make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
 # make segment    how discovery grows with the number of hosts: tests/bench/segment.cpp. make segment SEGMENTS='2 10'
 # make fuzz       SECONDS=60 of made-up input for every parse(): tests/fuzz/fuzz.cpp; needs clang and libclang-rt-dev
+# make coverage   which lines of the program the tests run: docs/testing.md
 # make clean      removes all that was built
 #
 # CXX and CXXFLAGS are yours to set:  make CXX=clang++ CXXFLAGS='-O3 -g'
@@ -26,7 +27,7 @@ HOSTS    ?= 4
 JOBS     ?= 4
 SEGMENTS ?= 2 10 30 100 253
 
-.PHONY: demo classroom test bench segment fuzz clean
+.PHONY: demo classroom test bench segment fuzz coverage clean
 
 $(PEER): $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -69,6 +70,14 @@ $(BUILD)/fuzz/fuzz: tests/fuzz/fuzz.cpp protocol.h
 	@mkdir -p $(@D)
 	clang++ -std=c++17 -D_FILE_OFFSET_BITS=64 $(WARNINGS) -O1 -g -I. -fsanitize=fuzzer,address,undefined \
 	  -fno-sanitize-recover=all $< -o $@
+
+# A build of its own. All processes of a program add to the same files of counters, under a lock; -O0, or several lines
+# would be counted as one.
+COVERED := .build/coverage
+coverage:
+	find $(COVERED) -name '*.gcda' -delete 2>/dev/null || true
+	$(MAKE) test CXX=g++ CXXFLAGS='-O0 -g --coverage -fprofile-update=atomic' BUILD=$(COVERED) PEER=$(COVERED)/peer
+	tests/coverage.sh $(COVERED)
 
 clean:
 	rm -rf peer $(BUILD)

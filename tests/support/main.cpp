@@ -74,8 +74,7 @@ int main(int argc, char** argv) {
     const int fd = jobs > 1 ? ::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0) : STDOUT_FILENO;
     if (jobs > 1 && (!std::freopen(output.c_str(), "w", stdout) || ::dup2(STDOUT_FILENO, STDERR_FILENO) == -1)) ::_exit(1);
     const int status = run_shard(totals, fd);
-    std::fflush(nullptr);
-    ::_exit(status);
+    std::exit(status);  // and not _exit(): gcov writes its counters on the way out
   }
   while (!shards.empty()) {
     int status = 0;
