@@ -91,7 +91,7 @@ TEST_F(Terminal, ShowsHowFarATransferIsInOneRowThatGoesAwayWithItAndKeepsWhatIsB
   ann.wait_for("message bob@\\S+ private: half a line");
   EXPECT_TRUE(eventually(10, [this] { return rows("delivered ann@") == 1 && rows("[") == 1; })) << screen();
   network->run(0, "tc qdisc del dev lo root");
-  EXPECT_TRUE(shows("receive 1 stored ann@")) << screen();
+  EXPECT_TRUE(eventually(60, [this] { return rows("receive 1 stored ann@") == 1; })) << screen();
   EXPECT_EQ(rows("["), 0u) << screen();
 }
 
