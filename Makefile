@@ -5,6 +5,7 @@
 #                 under sanitizers: make test SANITIZE=address,undefined, and SANITIZE=thread
 # make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
 # make segment    how discovery grows with the number of hosts: tests/bench/segment.cpp. make segment SEGMENTS='2 10'
+# make soak       20 peers do everything at random for SECONDS=300, and the account must balance: tests/soak/soak.cpp
 # make fuzz       SECONDS=60 of made-up input for every parse(): tests/fuzz/fuzz.cpp; needs clang and libclang-rt-dev
 # make coverage   which lines of the program the tests run: docs/testing.md
 # make clean      removes all that was built
@@ -21,13 +22,14 @@ CHECKED  := $(if $(SANITIZE),-O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) 
 BUILD    := .build$(if $(SANITIZE),/$(SANITIZE))
 PEER     := $(if $(SANITIZE),$(BUILD)/peer,peer)
 objects   = $(patsubst %.cpp,$(BUILD)/%.o,$(1))
-TESTS    := $(call objects,$(filter-out tests/bench/% tests/fuzz/% tests/grade/%,$(wildcard tests/*/*.cpp)))
+TESTS    := $(call objects,$(filter-out tests/bench/% tests/soak/% tests/fuzz/% tests/grade/%,$(wildcard tests/*/*.cpp)))
 FILTER   ?= *
 HOSTS    ?= 4
 JOBS     ?= 4
 SEGMENTS ?= 2 10 30 100 253
+PEERS    ?= 20
 
-.PHONY: demo classroom test bench segment fuzz coverage clean
+.PHONY: demo classroom test bench segment soak fuzz coverage clean
 
 $(PEER): $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -56,6 +58,12 @@ segment: peer $(BUILD)/segment
 	$(BUILD)/segment $(SEGMENTS)
 
 $(BUILD)/bench $(BUILD)/segment: $(BUILD)/%: $(BUILD)/tests/bench/%.o $(BUILD)/tests/support/testing.o
+	$(COMPILE) $^ -lgtest -o $@
+
+soak: $(PEER) $(BUILD)/soak
+	PEER='$(PEER)' SECONDS='$(or $(SECONDS),300)' PEERS='$(PEERS)' SEED='$(SEED)' $(BUILD)/soak
+
+$(BUILD)/soak: $(BUILD)/tests/soak/soak.o $(BUILD)/tests/support/testing.o
 	$(COMPILE) $^ -lgtest -o $@
 
 # The corpus first, then new inputs. What those find is written below .build, and is no part of the tree.

@@ -531,7 +531,7 @@ enum class Role { serve, converse, send_file, knock };  // knock: open the conne
 // What the main thread gives to a conversation.
 struct Order {
   uint64_t ticket;   // of the message
-  std::string to;    // the id of the peer it is for; empty: whoever is there
+  Identity to;       // whom it is for; without an id: whoever is there
   std::string line;  // the request
 };
 
@@ -569,7 +569,7 @@ struct Session {
   // The thread's own.
   Identity peer;                       // who is at the other end, as it says itself
   bool is_introduced = false;          // we to it, on the present connection
-  std::string doubt;                   // about the message under way: it was sent, and has not been answered yet
+  bool in_doubt = false;               // the front order, or the END of a file, was sent, and no answer has come
 
   // ---- For the main thread ----------------------------------------------------------------
 
@@ -599,6 +599,11 @@ struct Session {
     events.push({kind, peer, text, about, file, crc, {}});
   }
 
+  // Under the name of whom it was for, who may not be who is there now.
+  void settle(const Order& order, Event::Kind kind, const std::string& text) {
+    events.push({kind, order.to.id.empty() ? peer : order.to, text, order.ticket, {}, 0, {}});
+  }
+
   void run() {
     std::string failure;
     try {
@@ -612,11 +617,12 @@ struct Session {
       failure = error.what();
     }
     if (cancelled) failure = "cancelled";
-    if (role == Role::send_file && !failure.empty()) report(Event::Kind::failed, ticket, failure);
+    std::string doubt = in_doubt ? "; it may have arrived" : "";
+    if (role == Role::send_file && !failure.empty()) report(Event::Kind::failed, ticket, failure + doubt);
     const std::lock_guard lock(mutex);
     closing = true;
-    for (; !orders.empty(); orders.pop_front())  // only the first one can have been sent
-      report(Event::Kind::undelivered, orders.front().ticket, failure + std::exchange(doubt, ""));
+    for (; !orders.empty(); orders.pop_front(), doubt.clear())  // those behind it were not sent
+      settle(orders.front(), Event::Kind::undelivered, failure + doubt);
     done = true;
     events.wake();
   }
@@ -691,14 +697,14 @@ struct Session {
   void deliver(const Order& order) {
     for (int attempt = 1;; ++attempt) try {
         if (!is_introduced || connection->has_input()) open();  // what nobody asked for is the end of it
-        expect(order.to);
-        doubt = "; it may have arrived";
+        expect(order.to.id);
+        in_doubt = true;
         const Reply reply = request(order.line);
-        doubt.clear();
-        return report(reply.ok ? Event::Kind::delivered : Event::Kind::undelivered, order.ticket, reply.sentence());
+        in_doubt = false;
+        return settle(order, reply.ok ? Event::Kind::delivered : Event::Kind::undelivered, reply.sentence());
       } catch (const std::runtime_error&) {
         if (connection) connection->abandon();
-        if (doubt.empty() || attempt == 2 || cancelled) throw;
+        if (attempt == 2 || cancelled || !in_doubt) throw;
         is_introduced = false;
       }
   }
@@ -719,8 +725,11 @@ struct Session {
       report(Event::Kind::started, ticket, beginning(theirs.offset, resumed), offer);
       send_bytes(source, resumed);
       const Prefix sent = source.at.prefix();
-      const std::string stored = demand(End{sent.offset, sent.crc}.format(), kStoreTime);
-      if (!stored.empty()) offer.name = stored.substr(stored[0] == ':');
+      in_doubt = true;
+      const Reply stored = request(End{sent.offset, sent.crc}.format(), kStoreTime);
+      in_doubt = false;
+      if (!stored.ok) throw std::runtime_error(stored.sentence());
+      if (!stored.text.empty()) offer.name = stored.text.substr(stored.text[0] == ':');
       offer.size = sent.offset;
       offer.files = sent.entries;
       report(Event::Kind::stored, ticket, source.missed, offer, sent.crc);
@@ -1017,7 +1026,7 @@ void transfer::accept_connection(const fd_set& readable) try {
 }
 
 void transfer::send_message(const Identity& to, const std::string& scope, const std::string& text, uint64_t ticket) {
-  give(to, {ticket, to.id, Message{next_number++, scope, text}.format()});
+  give(to, {ticket, to, Message{next_number++, scope, text}.format()});
 }
 
 void transfer::knock(const Identity& to) try {

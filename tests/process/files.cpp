@@ -606,6 +606,26 @@ TEST_F(Files, UnderWayAreListedWithWhatIsDone) {
   EXPECT_EQ(sender.line(), "NO cancelled the other user has cancelled it");
 }
 
+TEST_F(Files, AreNotSaidToHaveFailedForSureWhenTheyMayHaveArrived) {
+  Process& sender = network->peer(0, "ann");
+  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  network->folder("ann").write("x", "hello\n");
+  const auto take_all = [&] {
+    sender.say("/send 127.0.0.1:40001 x");
+    Socket receiver = take(listener, "OK\n");
+    for (const char* line : {"DATA offset=0 size=6", "hello", "END size=6 crc=3015617425"}) EXPECT_EQ(receiver.line(), line);
+    return receiver;
+  };
+  take_all();  // and ends the connection
+  sender.wait_for("send 1 failed \\S+ 6 bytes, the other side closed the connection; it may have arrived: x");
+  const Socket silent = take_all();
+  sender.say("/cancel 2");
+  sender.wait_for("send 2 failed \\S+ 6 bytes, cancelled; it may have arrived: x");
+  Socket refuses = take_all();
+  refuses.send("NO failed the disk is full\n");
+  sender.wait_for("send 3 failed \\S+ 6 bytes, the disk is full: x");
+}
+
 TEST_F(Files, LeaveNoThreadAndNoDescriptorBehindHoweverTheyEnd) {
   meet({"--accept", "always", "--port", "25301"});
   const Folder& folder = network->folder("ann");

@@ -144,9 +144,37 @@ TEST_F(Messages, FailWithASentenceWhenSomebodyElseAnswersAtTheAddress) {
   ann.say("/msg bob secret");
   Socket impostor = listener.accept();
   impostor.line();
-  impostor.send("OK ChatByP2P/1 HERE id=00000000000000ee ip=127.0.0.1 port=40001 name=bob group=lab\n");
+  impostor.send("OK ChatByP2P/1 HERE id=00000000000000ee ip=127.0.0.1 port=40001 name=eve group=lab\n");
   ann.wait_for("failed bob@127.0.0.1:40001: another user is at 127.0.0.1:40001 now; not delivered: secret");
   EXPECT_EQ(impostor.line(), "");
+}
+
+TEST_F(Messages, AreNotSaidToHaveFailedForSureWhenTheyMayHaveArrived) {
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("ready .*");
+  const Socket bob = Socket::udp(*network, 0, 40001);
+  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  bob.meet("127.0.0.1", 25253, "id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab");
+  ann.wait_for("joined bob@127.0.0.1:40001 lab");
+  const auto answer_as = [&](const std::string& who) {
+    Socket socket = listener.accept();
+    socket.line();
+    socket.send("OK ChatByP2P/1 HERE ip=127.0.0.1 port=40001 group=lab " + who + "\n");
+    return socket;
+  };
+  ann.say("/msg bob one");
+  EXPECT_EQ(answer_as("id=00000000000000bb name=bob").line(), "MSG number=1 scope=private :one");  // bob ends here
+  answer_as("id=00000000000000ee name=eve");
+  ann.wait_for("failed bob@127.0.0.1:40001: another user is at 127.0.0.1:40001 now; it may have arrived; not delivered: one");
+  ann.say("/msg bob two");
+  Socket silent = answer_as("id=00000000000000bb name=bob");
+  EXPECT_EQ(silent.line(), "MSG number=2 scope=private :two");
+  ann.say("/msg bob three");
+  ann.say("/list");
+  ann.wait_for("users 2");
+  ann.signal(SIGINT);
+  ann.wait_for("failed bob@127.0.0.1:40001: cancelled; it may have arrived; not delivered: two");
+  ann.wait_for("failed bob@127.0.0.1:40001: cancelled; not delivered: three");  // this one was never sent
 }
 
 TEST_F(Messages, ToSomeoneWhoHasLeftAreRefusedWithTheReason) {
