@@ -59,6 +59,7 @@ class Process {
   void say(const std::string& line) const;           // a line of its standard input
   void end_input();
   void signal(int number) const;
+  pid_t pid() const { return pid_; }
   // What it uses now: of "fd" and "task", how many; of a line of /proc/PID/status, as "VmHWM", how many KiB.
   size_t uses(const std::string& what) const;
   // The first line, of those printed and not passed by an earlier wait_for(), that `pattern` (ECMAScript) matches whole.
