@@ -61,6 +61,14 @@ TEST_F(Commands, WithoutAUsableDefaultFolderTheRestStillWorks) {
   bob.wait_for("message ann@\\S+ private: but we can talk");
 }
 
+TEST_F(Commands, WhatTheSystemRefusesAtStartIsOneSentenceAndExitOne) {
+  const Folder folder;
+  const std::string close = "exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-; ";  // what the tests themselves were given
+  Process peer(network->descriptor(0), {"/bin/sh", "-c", close + "ulimit -n 6; exec \"$0\" --name ann", peer_program()}, folder.path());
+  EXPECT_EQ(peer.exit_status(), 1);
+  peer.wait_for("peer: socket: Too many open files", 1);
+}
+
 TEST_F(Commands, WithoutADescriptorLeftItSaysSoAndGoesOnWhenSomeAreFree) {
   const Folder folder;
   folder.write("x", "hello\n");

@@ -183,6 +183,7 @@ TEST_F(Files, ThatTheirSenderCouldNotFinishAreNotStored) {
       {"MISSING :x\n", "(.*expected.*|no more entries.*)"},
       {"RESUME\n", "(.*expected.*|no more entries.*)"},
       {"STOP :the dog ate it\n", "the dog ate it"},
+      {"STOP now\n", "a line is VERB key=value ... :text"},
       {"DATA offset=0 size=6\nhel", "the connection ended in the middle of the file; what has come is kept, .*"}};
   int number = 0;
   for (const auto& [rest, why] : ends) {
@@ -190,6 +191,16 @@ TEST_F(Files, ThatTheirSenderCouldNotFinishAreNotStored) {
     bob->wait_for("receive " + std::to_string(++number) + " failed ann@\\S+ \\d+ bytes, " + why + ": x");
   }
   EXPECT_EQ(network->folder("bob").names("downloads"), std::vector<std::string>{"x.127.0.0.1.part"});
+}
+
+TEST_F(Files, ThatComeBeforeTheirOfferIsAnsweredAreRefused) {
+  meet({"--port", "25301"});
+  Socket sender = Socket::tcp(*network, 0, "127.0.0.1", 25301);
+  sender.send(kAnn + "OFFER size=6 files=1 :x\nDATA offset=0 size=6\nhello\n");
+  sender.line();
+  EXPECT_EQ(sender.line(), "NO early an offer has to be answered before anything else comes");
+  bob->wait_for("receive 1 failed ann@\\S+ 6 bytes, an offer has to be answered before anything else comes: x");
+  EXPECT_TRUE(network->folder("bob").names("downloads").empty());
 }
 
 TEST_F(Files, WithHostileNamesStayInTheFolderOrAreRefused) {
@@ -571,6 +582,26 @@ TEST_F(Files, ThatFillTheDiskMidwayFailOnBothSides) {
   ann->wait_for("send 1 failed bob@\\S+ 600000 bytes, only \\d+ bytes are free: x");
   ann->say("/msg bob still here?");
   full.wait_for("message ann@\\S+ private: still here\\?");
+}
+
+// FAT and exFAT, of USB sticks, have no hard links. No such disk can be made everywhere; so link() fails as it does there.
+TEST_F(Files, OnADiskWithoutHardLinksReplaceNothingEither) {
+  const Folder folder;
+  const std::string fake = folder.write("fake.cpp", "#include <errno.h>\nextern \"C\" int link(const char*, const char*) "
+                                                    "{ return errno = EPERM, -1; }\n");
+  network->run(0, "g++ -shared -fPIC " + fake + " -o " + folder.path("fake.so") + " && mkdir " + folder.path("downloads"));
+  folder.write("downloads/x", "precious");
+  Process stick(network->descriptor(0), {"/usr/bin/env", "LD_PRELOAD=" + folder.path("fake.so"), "ASAN_OPTIONS=verify_asan_link_order=0",
+                                         peer_program(), "--name", "bob", "--group", "lab", "--accept", "always"}, folder.path());
+  stick.wait_for("ready .*");
+  ann = &network->peer(0, "ann");
+  ann->wait_for("joined bob.*");
+  network->folder("ann").write("x", "hello\n");
+  ann->say("/send bob x");
+  ann->wait_for("send 1 delivered bob@\\S+ 6 bytes, cksum 3015617425: x \\(1\\)");
+  EXPECT_EQ(read_file(folder.path("downloads/x")), "precious");
+  EXPECT_EQ(read_file(folder.path("downloads/x (1)")), "hello\n");
+  EXPECT_EQ(folder.names("downloads"), (std::vector<std::string>{"x", "x (1)"}));
 }
 
 TEST_F(Files, ThatAreCutShortByLeavingAreToldToTheOtherSide) {
