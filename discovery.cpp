@@ -50,7 +50,7 @@ constexpr int kSocketBuffer = 1 << 20;  // bytes
 
 // A peer that was heard. Only a listed one is shown: we hear it, and it has shown that it hears us [4.4].
 struct User {
-  enum class State { heard, listed, left };  // left: said BYE, and a HERE that was overtaken must not bring it back
+  enum class State { heard, listed, left };  // left: said BYE, or was replaced; an overtaken HERE must not bring it back
   Identity who;                              // at the address where its datagrams come from
   State state = State::heard;
   int asks = 0;                              // questions of ours since it last showed that it hears us
@@ -168,10 +168,11 @@ User* hear(const Identity& who) {
   if (who.id == myself.id || (found != heard.end() && found->second.state == User::State::left)) return nullptr;
   if (found == heard.end()) {
     // A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
-    for (auto it = heard.begin(); it != heard.end();) {
-      const bool is_former = it->second.who.address == who.address;
-      if (is_former) unlist(it->second, "replaced");
-      it = is_former ? heard.erase(it) : std::next(it);
+    for (auto& [id, former] : heard) {
+      if (!(former.who.address == who.address)) continue;
+      unlist(former, "replaced");
+      former.state = User::State::left;
+      former.last_heard = Clock::now() - kSilent;  // nothing is its own any more; tick() will take it away
     }
     // To be heard costs nothing, and its source may be forged; so who is not listed makes room, longest silent first.
     const auto last = [](const User& user) { return std::pair(user.state == User::State::listed, user.last_heard); };

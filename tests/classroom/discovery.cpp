@@ -215,6 +215,28 @@ TEST(Discovery, APeerRestartedOnItsPortReplacesItsOldSelf) {
   ann.wait_for("delivered bob@\\S+: again");
 }
 
+TEST(Discovery, WhatAPeerSentBeforeItWasReplacedDoesNotBringItBack) {
+  NEEDS_NAMESPACES();
+  Network network(0);
+  Process& ann = network.peer(0, "ann", {"--port", "25301"});
+  ann.wait_for("ready .*");
+  const std::string bob = "id=00000000000000bb ip=127.0.0.1 port=40000 name=bob group=lab";
+  const std::string cleo = "id=00000000000000cc ip=127.0.0.1 port=40000 name=cleo group=lab";
+  const Socket port = Socket::udp(network, 0, 40000);
+  port.send_to("127.0.0.1", 25301, "ChatByP2P/1 HELLO " + bob);
+  const std::string answer = port.datagram(), to_ann = " to=" + answer.substr(answer.find(" id=") + 4, 16);
+  port.send_to("127.0.0.1", 25301, "ChatByP2P/1 HERE " + bob + to_ann);
+  ann.wait_for("joined bob@\\S+ lab");
+  ann.signal(SIGSTOP);  // so that it reads these in one go
+  for (const std::string& said : {"HELLO " + cleo, "HERE " + bob + to_ann, "HERE " + cleo + to_ann})
+    port.send_to("127.0.0.1", 25301, "ChatByP2P/1 " + said);
+  ann.signal(SIGCONT);
+  ann.wait_for("left bob@\\S+: replaced");
+  ann.wait_for("joined cleo@\\S+ lab");
+  ann.say("/list");
+  ann.wait_for("users 2");
+}
+
 TEST(Discovery, ANameOrGroupThatChangesIsSeenByTheOthers) {
   NEEDS_NAMESPACES();
   Network network(2);
