@@ -11,6 +11,7 @@
 
 #include <net/if.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <atomic>
@@ -517,6 +518,15 @@ void catch_signals() {
   check(::sigaction(SIGPIPE, &action, nullptr), "sigaction");
 }
 
+// 512 connections, each with a folder and a file of it open, need more descriptors than the 1,024 that a program may
+// have unless it asks for more. What select() watches is opened first, and stays below FD_SETSIZE.
+void allow_descriptors() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == -1) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);  // if it fails, the program has what it had
+}
+
 // A folder that the user names must be good; without the default one, all but receiving files still works.
 void prepare_folder() {
   const int error = ::mkdir(download_folder.c_str(), 0777) == -1 && errno != EEXIST ? errno : 0;
@@ -588,6 +598,7 @@ bool is_over() { return signal_caught || leave_now || (leaving && !transfer::is_
 int main(int argc, char** argv) try {
   parse_options({argv + 1, argv + argc});
   catch_signals();  // before anyone can see us: who is found may be told to leave
+  allow_descriptors();
   prepare_folder();
   open_ports();
   print("ready " + own_entry().label() + " " + myself.group);

@@ -16,6 +16,7 @@
 //
 // Left out on purpose: links, owners, times and permissions of files, but for "executable"; rsync sends those.
 
+#include <fnmatch.h>
 #include <netinet/tcp.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -833,7 +834,9 @@ struct Session {
     bytes_done = 0;
     report(Event::Kind::offered, ticket, "", offered);
     const auto name = safe_file_name(offered.name.substr(0, offered.name.size() - offered.is_folder()));
-    if (!name) throw Reply{false, "name a file cannot be stored under that name"};
+    // The last is what unfinished files are called: his bytes, made to have the same checksum, would begin another's file.
+    if (!name || ::fnmatch("*.[0-9]*.[0-9]*.[0-9]*.[0-9]*.part", name->c_str(), FNM_CASEFOLD) == 0)
+      throw Reply{false, "name a file cannot be stored under that name"};
     const uint32_t from = target.address.ip;
     const bool has_beginning = ::access(Incoming::part_path(*name, 0, from).c_str(), F_OK) == 0;
     if (!has_beginning) expect_room(offered.size);  // else not all of it may be needed

@@ -194,16 +194,3 @@ TEST_F(Commands, ASecondQuitDoesNotWait) {
   ann.say("/quit");
   EXPECT_EQ(ann.exit_status(2), 1);
 }
-
-TEST_F(Commands, NothingAStrangerSaysSteersTheTerminal) {
-  Process& bob = network->peer(0, "bob", {"--port", "25301"});
-  bob.wait_for("ready .*");
-  const Socket stranger = Socket::udp(*network, 0, 40000);
-  const std::string id = "id=00000000000000aa ip=127.0.0.1 port=40000 ";
-  stranger.send_to("127.0.0.1", 25301, "ChatByP2P/1 HELLO " + id + "name=a\x1b[2Jb group=lab");
-  stranger.send_to("127.0.0.1", 25301, "ChatByP2P/1 HELLO " + id + "name=a\xe2\x80\xae" "b group=lab");  // right-to-left
-  stranger.meet("127.0.0.1", 25301, id + "name=good group=lab");
-  bob.wait_for("joined good@127.0.0.1:40000 lab");
-  EXPECT_EQ(bob.count("joined .*"), 1u);
-  EXPECT_EQ(bob.output().find('\x1b'), std::string::npos);
-}

@@ -203,32 +203,6 @@ TEST_F(Files, ThatComeBeforeTheirOfferIsAnsweredAreRefused) {
   EXPECT_TRUE(network->folder("bob").names("downloads").empty());
 }
 
-TEST_F(Files, WithHostileNamesStayInTheFolderOrAreRefused) {
-  meet({"--accept", "always", "--port", "25301"});
-  ::symlink("/etc/passwd", downloaded("link").c_str());
-  ::symlink("/etc/passwd", downloaded("next.127.0.0.1.part").c_str());
-  const auto offer = [&](const std::string& name) {
-    Socket sender = Socket::tcp(*network, 0, "127.0.0.1", 25301);
-    sender.send(kAnn + "OFFER size=6 files=1 :" + name + "\n");
-    sender.line();
-    const std::string answer = sender.line();
-    if (answer != "OK") return answer;
-    sender.send("DATA offset=0 size=6\nhello\nEND size=6 crc=3015617425\n");
-    return sender.line();
-  };
-  EXPECT_EQ(offer("../../outside"), "OK :outside");
-  EXPECT_EQ(offer("/etc/passwd"), "OK :passwd");
-  EXPECT_EQ(offer("link"), "OK :link (1)");
-  EXPECT_EQ(offer("next"), "OK :next");
-  EXPECT_EQ(offer(std::string(255, 'n')), "OK :" + std::string(255, 'n'));
-  for (const std::string& name : std::vector<std::string>{"", ".", "..", "a/..", "a/../", "/", "a//", "tab\there"})
-    EXPECT_EQ(offer(name).substr(0, 7), "NO name") << name;
-  EXPECT_EQ(offer(std::string(256, 'n')).substr(0, 7), "NO name");
-  EXPECT_EQ(offer("a\x1b[2Jb").substr(0, 7), "NO text");
-  EXPECT_EQ(network->folder("bob").names(), (std::vector<std::string>{"downloads"}));
-  EXPECT_EQ(network->folder("bob").names("downloads").size(), 7u);
-}
-
 TEST_F(Files, LargerThanTheFreeSpaceAreRefusedWithTheSpaceThereIs) {
   meet({"--accept", "always", "--port", "25301"});
   Socket sender = Socket::tcp(*network, 0, "127.0.0.1", 25301);

@@ -1,7 +1,7 @@
 // Hostile peers, written by hand on raw sockets. Each test is one of them, and says in a comment what he gains.
 //
-// bob is attacked; ann, a real peer beside him, sends him a message and a file while that goes on. After each test bob is
-// alive, has shown no control character, has stored nothing outside his download folder, and has used no more memory
+// bob is attacked; ann, a real peer beside him, sends him a message and a file while that goes on. After each test bob
+// is alive, has shown no control character, has stored nothing outside his download folder, and has used no more memory
 // than docs/performance.md allows. He accepts every file, as a careless user would, and may open 1,024 files, as usual.
 //
 // The attackers are at 127.0.0.2 and further addresses: each of 127.0.0.0/8 is this host, so one test has thousands.
@@ -17,28 +17,39 @@
 
 #include "support/testing.h"
 
-#ifdef __has_feature
-#define HAS_SANITIZER (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
-#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define HAS_SANITIZER true
-#else
-#define HAS_SANITIZER false
-#endif
-
 namespace {
 
+#if defined(__has_feature)  // clang++
+constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
 // docs/performance.md, "What a stranger can make it use".
-constexpr size_t kMemory = 40 * 1024;         // KiB
+constexpr size_t kMemory = 40 * 1024;        // KiB
 constexpr size_t kMemoryOfATransfer = 2560;  // KiB more, of each that was accepted
 
 // What a peer says of himself, in a datagram or on a connection.
 std::string mallory(unsigned id, int port, const std::string& verb = "HELLO") {
   char digits[17];
   std::snprintf(digits, sizeof digits, "%016x", id);
-  return "ChatByP2P/1 " + verb + " id=" + digits + " ip=127.0.0.2 port=" + std::to_string(port) + " name=mallory group=lab";
+  return "ChatByP2P/1 " + verb + " id=" + digits + " ip=127.0.0.2 port=" + std::to_string(port) +
+         " name=mallory group=lab";
 }
 
-std::string address(int number) { return "127." + std::to_string(1 + number / 250) + ".0." + std::to_string(2 + number % 250); }
+// To this process, which is all attackers at once.
+void allow_sockets() {
+  rlimit files{};
+  ::getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = std::min<rlim_t>(files.rlim_max, 4096);
+  ::setrlimit(RLIMIT_NOFILE, &files);
+}
+
+std::string address(int number) {
+  return "127." + std::to_string(1 + number / 250) + ".0." + std::to_string(2 + number % 250);
+}
 
 }  // namespace
 
@@ -54,8 +65,10 @@ class Hostile : public OneHost {
   }
 
   void start_bob(const std::string& accept) {
-    const std::string command = "ulimit -n 1024 && exec \"$0\" --name bob --group lab --port 25301 --accept " + accept;
-    bob = std::make_unique<Process>(network->descriptor(0), std::vector<std::string>{"/bin/sh", "-c", command, peer_program()}, home.path());
+    const std::string command =
+        "ulimit -Sn 1024 && " + environment + " exec \"$0\" --name bob --group lab --port 25301 --accept " + accept;
+    bob = std::make_unique<Process>(network->descriptor(0),
+                                    std::vector<std::string>{"/bin/sh", "-c", command, peer_program()}, home.path());
     bob->wait_for("ready .*");
   }
 
@@ -65,19 +78,21 @@ class Hostile : public OneHost {
     EXPECT_EQ(bob->count("left ann.*"), 0u);
     bob->say("/list");
     bob->wait_for("users \\d+", 30);
-    const auto steers = [](char c) { return (c >= 0 && c < ' ' && c != '\n') || c == 0x7F; };
+    const auto steers = [](char c) {
+      return (c >= 0 && c < ' ' && c != '\n') || c == 0x7F;
+    };  // a TAB, too, though it is text
     const std::string shown = bob->output();
     EXPECT_EQ(std::count_if(shown.begin(), shown.end(), steers), 0);
     EXPECT_FALSE(std::regex_search(shown, std::regex("\xc2[\x80-\x9f]")));  // the other control characters of Unicode
     EXPECT_EQ(home.names(), std::vector<std::string>{"downloads"});
-    if (!HAS_SANITIZER) {
-      std::printf("bob: at most %zu KiB resident\n", bob->uses("VmHWM"));
+    if (!kSanitized) {
+      RecordProperty("KiB", std::to_string(bob->uses("VmHWM")));
       EXPECT_LT(bob->uses("VmHWM"), kMemory + transfers * kMemoryOfATransfer);
     }
     ann->end_input();
     EXPECT_EQ(ann->exit_status(30), 0);  // all that she sent was delivered
     bob->say("/quit");
-    EXPECT_EQ(bob->exit_status(30), 0);
+    EXPECT_EQ(bob->exit_status(30), status);
   }
 
   void neighbour_still_gets_through() {
@@ -93,7 +108,8 @@ class Hostile : public OneHost {
   }
 
   // Strikes so many times, and goes on until ann has got through meanwhile, and `more` is done.
-  void besiege(int times, const std::function<void(int)>& strike, const std::function<void()>& more = [] {}) {
+  void besiege(
+      int times, const std::function<void(int)>& strike, const std::function<void()>& more = [] {}) {
     std::atomic<int> struck{0};
     std::atomic<bool> through{false};
     std::thread attacker([&] {
@@ -106,7 +122,9 @@ class Hostile : public OneHost {
     attacker.join();
   }
 
-  Socket connect(const std::string& from = "127.0.0.2") const { return Socket::tcp(*network, 0, "127.0.0.1", 25301, from); }
+  Socket connect(const std::string& from = "127.0.0.2") const {
+    return Socket::tcp(*network, 0, "127.0.0.1", 25301, from);
+  }
 
   // A connection on which somebody has said who he is.
   Socket introduced(unsigned id = 1, const std::string& from = "127.0.0.2") const {
@@ -116,12 +134,28 @@ class Hostile : public OneHost {
     return socket;
   }
 
-  static bool is_refusal(const std::string& line, const std::string& word) { return line.substr(0, 3 + word.size()) == "NO " + word; }
+  // bob's next connection to us on which he asks for something, and what. On others he only introduces himself: he does
+  // not hear us over UDP.
+  static std::pair<Socket, std::string> asked(const Socket& listener, const std::string& in_advance = "") {
+    for (;;) {
+      Socket socket = listener.accept();
+      socket.line();
+      socket.send("OK " + mallory(2, 40001, "HERE") + "\n" + in_advance);
+      const std::string request = socket.line();
+      if (!request.empty()) return {std::move(socket), request};
+    }
+  }
 
+  static bool is_refusal(const std::string& line, const std::string& word) {
+    return line.substr(0, 3 + word.size()) == "NO " + word;
+  }
+
+  std::string environment;
   const Folder home;
   std::unique_ptr<Process> bob;
   Process* ann = nullptr;
   unsigned passes = 0;
+  int status = 0;        // bob's, at the end
   size_t transfers = 0;  // that bob is made to accept
 };
 
@@ -133,15 +167,18 @@ TEST_F(Hostile, ADatagramStormDisturbsNobody) {
   const std::string garbage = random_bytes(600, 1);
   besiege(100'000, [&](int i) {
     const int port = i % 2 == 0 ? 25301 : 25252;
-    if (i % 8 < 4) socket.send_to("127.0.0.1", port, mallory(1, 40000, i % 8 < 2 ? "HELLO" : "HERE"));
-    else if (i % 8 < 6) socket.send_to("127.0.0.1", port, garbage.substr(0, static_cast<size_t>(i) % 600));
-    else socket.send_to("127.0.0.1", port, mallory(1, 40000) + std::string(512, 'x'));
+    if (i % 8 < 4)
+      socket.send_to("127.0.0.1", port, mallory(1, 40000, i % 8 < 2 ? "HELLO" : "HERE"));
+    else if (i % 8 < 6)
+      socket.send_to("127.0.0.1", port, garbage.substr(0, static_cast<size_t>(i) % 600));
+    else
+      socket.send_to("127.0.0.1", port, mallory(1, 40000) + std::string(512, 'x'));
   });
   EXPECT_EQ(bob->count("joined mallory.*"), 0u);  // he has shown that he can send, not that he can hear
 }
 
-// Gains: one answer each, and 24 questions at most to the address that was forged. Nobody is listed for a HELLO, whoever
-// is listed stays, and who is not makes room for who comes next: so somebody new is found even while it lasts.
+// Gains: one answer each, and 24 questions at most to the address that was forged. Nobody is listed for a HELLO,
+// whoever is listed stays, and who is not makes room for who comes next: so somebody new is found even while it lasts.
 TEST_F(Hostile, TenThousandForgedHellosKeepNobodyOut) {
   const auto come = [&](const std::string& name) {
     network->peer(0, name);
@@ -151,8 +188,10 @@ TEST_F(Hostile, TenThousandForgedHellosKeepNobodyOut) {
     const int port = 40000 + i % 1000;
     Socket::udp(*network, 0, port, from).send_to("127.0.0.1", 25301, mallory(static_cast<unsigned>(i), port));
   };
-  besiege(10'000, [&](int i) { forge(i, "127.0.0.2"); }, [&] { come("cleo"); });
-  besiege(20'000, [&](int i) { forge(i, address(i % 10'000)); }, [&] { come("dora"); });
+  besiege(
+      10'000, [&](int i) { forge(i, "127.0.0.2"); }, [&] { come("cleo"); });
+  besiege(
+      20'000, [&](int i) { forge(i, address(i % 10'000)); }, [&] { come("dora"); });
   come("eve");
   EXPECT_EQ(bob->count("joined .*"), 4u);  // ann and these three
   EXPECT_EQ(bob->count("left .*"), 0u);
@@ -190,8 +229,9 @@ TEST_F(Hostile, WhoAnswersASweepWithAnothersAddressSpeaksForHimselfOnly) {
   EXPECT_EQ(bob->count("(changed|left) .*"), 0u);
 }
 
-// Gains: a line of his own on bob's screen, with his own address. As long as ann is heard, neither a HELLO, a BYE nor an
-// introduction under her id changes her entry; messages for her go to her, and his are shown with where they come from.
+// Gains: a line of his own on bob's screen, with his own address. As long as ann is heard, neither a HELLO, a BYE nor
+// an introduction under her id changes her entry; messages for her go to her, and his are shown with where they come
+// from.
 TEST_F(Hostile, WhoUsesAnothersIdTakesNothingFromIt) {
   const Socket witness = Socket::udp(*network, 0, 40000, "127.0.0.3");
   witness.send_to("127.0.0.1", 25302, mallory(3, 40000));
@@ -258,18 +298,16 @@ TEST_F(Hostile, WhoNeverReadsIsCutOff) {
     while (!is_closed && std::chrono::steady_clock::now() < deadline) socket.send(requests);
   });
   neighbour_still_gets_through();
-  EXPECT_TRUE(eventually(50, [&] { return bob->uses("task") <= 2; }));  // bob's main thread, and that of ann's conversation
+  EXPECT_TRUE(
+      eventually(50, [&] { return bob->uses("task") <= 2; }));  // bob's main thread, and that of ann's conversation
   is_closed = true;
   attacker.join();
 }
 
-// Gains, from one address: 128 connections; 872 get `NO busy`. From eight: what is left is shared, and as much as each of
-// them has is left free for somebody else. To keep out all others takes 512 addresses.
+// Gains, from one address: 128 connections; 872 get `NO busy`. From eight: what is left is shared, and as much as each
+// of them has is left free for somebody else. To keep out all others takes 512 addresses.
 TEST_F(Hostile, AThousandConnectionsThatAreKeptLeaveRoomForOthers) {
-  rlimit files{};
-  ::getrlimit(RLIMIT_NOFILE, &files);
-  files.rlim_cur = std::min<rlim_t>(files.rlim_max, 4096);
-  ::setrlimit(RLIMIT_NOFILE, &files);
+  allow_sockets();
   for (const int addresses : {1, 8}) {
     std::vector<Socket> kept;
     size_t served = 0, busy = 0;
@@ -283,10 +321,285 @@ TEST_F(Hostile, AThousandConnectionsThatAreKeptLeaveRoomForOthers) {
       busy += is_refusal(line, "busy");
     }
     EXPECT_EQ(served + busy, 1000u);
-    if (addresses == 1) EXPECT_EQ(served, 128u);
-    else EXPECT_TRUE(served > 400 && served < 500) << served;
+    EXPECT_GE(served, addresses == 1 ? 128u : 400u);
+    EXPECT_LE(served, addresses == 1 ? 128u : 8 * 512u / 9 + 8);
     neighbour_still_gets_through();
     kept.clear();
     EXPECT_TRUE(eventually(20, [&] { return bob->uses("task") <= 2; }));
+  }
+}
+
+// Gains: a NO each. (What peers that know the protocol get for a wrong line is in messages.cpp.)
+TEST_F(Hostile, RepliesThatNobodyAskedForAreUnknownRequests) {
+  Socket socket = introduced();
+  for (const std::string line :
+       {"OK", "NO busy go away", "OK :../../x", "END size=0 crc=4294967295", "DATA offset=0 size=9", "RESUME"}) {
+    socket.send(line + "\n");
+    EXPECT_TRUE(std::regex_match(socket.line(), std::regex("NO (unknown|syntax) .*"))) << line;
+  }
+}
+
+// Gains: that bob believes of a message to him that it arrived, which he could say of it anyway. What he says before he
+// is asked the next time counts for nothing.
+TEST_F(Hostile, RepliesSentInAdvanceDoNotDeliverTheNextMessage) {
+  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  bob->say("/to 127.0.0.2:40001");
+  bob->say("one");
+  const auto first = asked(listener, "OK\nOK\nOK\nNO no no\n");
+  bob->wait_for("delivered mallory@127.0.0.2:40001: one");
+  bob->say("two");
+  const auto second = asked(listener);
+  EXPECT_EQ(second.second, "MSG number=2 scope=private :two");
+  neighbour_still_gets_through();
+  EXPECT_EQ(bob->count("delivered mallory@\\S+: two"), 0u);
+  second.first.send("PERHAPS\n");
+  const auto third = asked(listener);  // it is tried once more
+  third.first.send("NO no not " + std::string(3000, '!') + "\n");
+  bob->wait_for("failed mallory@127.0.0.2:40001: not !+; not delivered: two");
+  status = 1;
+}
+
+// ---- Files -------------------------------------------------------------------------------------------
+
+// Gains: files in the download folder, as bob has allowed, and each under a name of its own there.
+TEST_F(Hostile, NamesLeadNowhereElse) {
+  EXPECT_EQ(::symlink("/etc/passwd", home.path("downloads/link").c_str()), 0);
+  EXPECT_EQ(::symlink("../outside", home.path("downloads/new").c_str()), 0);
+  EXPECT_EQ(::symlink("..", home.path("downloads/up").c_str()), 0);
+  EXPECT_EQ(::symlink("../outside", home.path("downloads/next.127.0.0.2.part").c_str()), 0);
+  EXPECT_EQ(::symlink("..", home.path("downloads/folder.127.0.0.2.part").c_str()), 0);
+  const std::string n(255, 'n');
+  const std::vector<std::pair<std::string, std::string>> names = {{"../../outside", "OK :outside"},
+                                                                  {"/etc/chatbyp2p", "OK :chatbyp2p"},
+                                                                  {"up/x", "OK :x"},
+                                                                  {"link", "OK :link (1)"},
+                                                                  {"new", "OK :new (1)"},
+                                                                  {"next", "OK :next"},
+                                                                  {n, "OK :" + n},
+                                                                  {"..\\x", "OK :..\\x"},
+                                                                  {"%2e%2e%2fx", "OK :%2e%2e%2fx"},
+                                                                  {n + "n", "NO name"},
+                                                                  {"", "NO name"},
+                                                                  {".", "NO name"},
+                                                                  {"..", "NO name"},
+                                                                  {"a/..", "NO name"},
+                                                                  {"../", "NO name"},
+                                                                  {"/", "NO name"},
+                                                                  {"a//", "NO name"},
+                                                                  {"a\x1b[2Jb", "NO text"},
+                                                                  {"a\rb", "NO text"},
+                                                                  {"a\xe2\x80\xae"
+                                                                   "b",
+                                                                   "NO text"},
+                                                                  {"a\xc2\x9b"
+                                                                   "2Jb",
+                                                                   "NO text"},
+                                                                  {"a\xff", "NO text"},
+                                                                  {std::string("a\0b", 3), "NO text"},
+                                                                  {"a\nb", "OK :a"}};
+  for (const auto& [name, reply] : names) {
+    Socket sender = introduced();
+    sender.send("OFFER size=6 files=1 :" + name + "\n");
+    std::string answer = sender.line();
+    if (name == "a\nb") {  // what follows the LF is a line of its own, and not one that may come now
+      EXPECT_TRUE(is_refusal(answer, "syntax") || answer == "OK") << answer;
+      continue;
+    }
+    if (answer == "OK") {
+      sender.send("DATA offset=0 size=6\nhello\nEND size=6 crc=3015617425\n");
+      answer = sender.line();
+    }
+    EXPECT_EQ(answer.substr(0, reply.size()), reply) << name;
+  }
+  neighbour_still_gets_through();
+  Socket sender = introduced();
+  sender.send("OFFER size=6 files=2 :folder/\nFILE :../outside\n");
+  sender.line();
+  EXPECT_TRUE(is_refusal(sender.line(), "syntax"));
+  EXPECT_NE(::access("/etc/chatbyp2p", F_OK), 0);
+  EXPECT_EQ(read_file(home.path("downloads/x")), "hello\n");
+}
+
+// Gains: nothing. Could he store a file under the name of ann's unfinished one, his bytes, made to have the checksum of
+// hers, would become the beginning of her file.
+TEST_F(Hostile, NobodyCanPutTheBeginningOfAnothersFile) {
+  for (const std::string name :
+       {"x.127.0.0.1.part", "../x.127.0.0.1.part", "X.127.0.0.1.PART", "x (1).127.0.0.1.part", "x.127.0.0.1.part/"}) {
+    Socket sender = introduced();
+    sender.send("OFFER size=3 files=1 :" + name + "\n");
+    EXPECT_TRUE(is_refusal(sender.line(), "name")) << name;
+  }
+  neighbour_still_gets_through();
+  network->folder("ann").write("x.part", "hello\n");  // no such name
+  ann->say("/send bob x.part");
+  ann->wait_for("send \\d+ delivered .*: x.part");
+}
+
+// Gains: a NO each. Nothing is set aside for a size that was only said.
+TEST_F(Hostile, WrongSizesAreRefusedBeforeAnythingIsSetAside) {
+  const std::string huge = "9223372036854775807", beyond = "9223372036854775808";
+  for (const auto& [offer, word] :
+       std::vector<std::pair<std::string, std::string>>{{"size=-1 files=1", "syntax"},
+                                                        {"size=" + beyond + " files=1", "syntax"},
+                                                        {"size=6 files=-1", "syntax"},
+                                                        {"size=6 files=" + beyond, "syntax"},
+                                                        {"size=6", "syntax"},
+                                                        {"size=0x6 files=1", "syntax"},
+                                                        {"size=6e9 files=1", "syntax"},
+                                                        {"size= files=1", "syntax"},
+                                                        {"size=" + huge + " files=1", "space"}}) {
+    Socket socket = introduced();
+    socket.send("OFFER " + offer + " :x\n");
+    EXPECT_TRUE(is_refusal(socket.line(), word)) << offer;
+  }
+  for (const std::string line :
+       {"DATA offset=0 size=-1", "DATA offset=-1 size=1", "DATA offset=0 size=7", "DATA offset=1 size=1",
+        "DATA offset=0 size=9223372036854775807", "DATA offset=9223372036854775807 size=9223372036854775807",
+        "DATA offset=0 size=18446744073709551616", "END size=-1 crc=0", "END size=0 crc=4294967296"}) {
+    Socket socket = introduced();
+    socket.send("OFFER size=6 files=1 :x\n");
+    EXPECT_EQ(socket.line(), "OK");
+    socket.send(line + "\n");
+    EXPECT_TRUE(is_refusal(socket.line(), "syntax")) << line;
+  }
+}
+
+// Gains: one connection, and a name in the download folder, for ten seconds; what has come stays, as after any break.
+// Who sends a byte now and then keeps them for as long as he does.
+TEST_F(Hostile, ASenderWhoNeverFinishesIsCutOff) {
+  Socket socket = introduced();
+  socket.send("OFFER size=1000000 files=1 :x\n");
+  EXPECT_EQ(socket.line(), "OK");
+  socket.send("DATA offset=0 size=1000000\nhel");
+  neighbour_still_gets_through();
+  EXPECT_TRUE(eventually(20, [&] { return bob->prints("receive \\d+ failed mallory@.*", 0); }));
+  EXPECT_TRUE(is_refusal(socket.line(), "failed"));
+  EXPECT_EQ(read_file(home.path("downloads/x.127.0.0.2.part")), "hel");
+}
+
+// Gains: that bob's user takes a file for delivered, to him, which he did not keep: that is his own loss. A checksum
+// that he makes up lets him have no less than the whole, and an OK before the END counts for nothing.
+TEST_F(Hostile, AReceiverWhoAcknowledgesWhatHeDidNotGetFoolsHimselfOnly) {
+  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  home.write("downloads/x", "hello\n");
+  home.write("downloads/big", random_bytes(20'000'000, 1));
+  const auto take = [&](const std::string& file, const std::string& answer) {
+    bob->say("/send 127.0.0.2:40001 downloads/" + file);
+    auto [receiver, offer] = asked(listener);
+    EXPECT_EQ(offer.substr(0, 11), "OFFER size=");
+    receiver.send(answer + "\n");
+    return std::move(receiver);
+  };
+  const auto expect_end = [&](const std::string& end) { bob->wait_for("send \\d+ " + end, 30); };
+  {
+    const Socket early = take("big", "OK\nOK :big");
+    expect_end("failed .*, it was acknowledged before its end: big");
+    const Socket never = take("x", "YES");
+    expect_end("failed .*, what came is not a reply: YES: x");
+  }
+  for (const std::string prefix :
+       {"OK entries=1 offset=3 crc=1", "OK entries=9 offset=6 crc=3015617425",
+        "OK entries=1 offset=9223372036854775807 crc=3015617425", "OK entries=-1 offset=x crc="}) {
+    Socket receiver = take("x", prefix);
+    EXPECT_EQ(receiver.line(), "DATA offset=0 size=6") << prefix;
+    EXPECT_EQ(receiver.line(), "hello");
+    EXPECT_EQ(receiver.line(), "END size=6 crc=3015617425");
+    receiver.send("OK :../anything\n");  // his word for it, which is only shown
+    expect_end("delivered .* 6 bytes, cksum 3015617425: ../anything");
+  }
+  {
+    Socket receiver = take("x", "OK");
+    for (int i = 0; i < 3; ++i) receiver.line();
+    receiver.send("OK :\x1b[2J\n");
+  }
+  expect_end("failed .*");
+  status = 1;
+}
+
+// Gains: where bob accepts every file, as here, 2.5 MiB for each connection, as long as a byte comes now and then.
+TEST_F(Hostile, TransfersFromAllSidesThatStandStillAreBounded) {
+  allow_sockets();
+  std::vector<Socket> all;
+  for (int i = 0; i < 500; ++i) {
+    all.push_back(connect(address(i % 8)));
+    all.back().send(mallory(static_cast<unsigned>(i), 40000 + i) + "\nOFFER size=2000000 files=2 :f" +
+                    std::to_string(i) + "/\n");
+  }
+  for (Socket& socket : all) {
+    bob->read_more();
+    if (socket.line().substr(0, 3) != "OK ") continue;  // busy
+    EXPECT_EQ(socket.line(), "OK");
+    if (HasFailure()) break;
+    ++transfers;
+    socket.send("FILE :x\nDATA offset=0 size=2000000\n" + std::string(1'100'000, 'x'));
+  }
+  EXPECT_GT(transfers, 300u);
+  neighbour_still_gets_through();
+}
+
+// ---- The screen --------------------------------------------------------------------------------------
+
+// Gains: lines that say what he likes, behind his own name and address.
+TEST_F(Hostile, NothingAStrangerSaysSteersTheTerminal) {
+  const Socket stranger = Socket::udp(*network, 0, 40000, "127.0.0.2");
+  const std::string id = "id=00000000000000aa ip=127.0.0.2 port=40000 ", clear = "\x1b[2J", backwards = "\xe2\x80\xae";
+  for (const std::string& name :
+       {"a" + clear + "b", "a" + backwards + "b", std::string("a\nb"), std::string("a\0b", 3)})
+    for (const std::string& fields : {"name=" + name + " group=lab", "name=x group=" + name})
+      stranger.send_to("127.0.0.1", 25301, "ChatByP2P/1 HELLO " + id + fields);
+  stranger.meet("127.0.0.1", 25301, id + "name=good group=lab");
+  bob->wait_for("joined good@127.0.0.2:40000 lab");
+  EXPECT_EQ(bob->count("joined .*"), 2u);
+  for (const std::string& line :
+       {"MSG number=1 :" + clear, "OFFER size=1 files=1 :" + clear, "MSG number=2 :" + backwards, clear,
+        "OFFER size=1 files=1 :x\nSTOP :" + clear, "OFFER size=1 files=2 :x/\nFILE :a\nMISSING :" + clear}) {
+    Socket socket = introduced();
+    socket.send(line + "\n");
+    std::string last;
+    for (std::string reply; !(reply = socket.line()).empty();) last = reply;
+    EXPECT_TRUE(is_refusal(last, "text")) << line << last;
+  }
+}
+
+// ---- What is left when they have gone -----------------------------------------------------------------
+
+// By itself the heap keeps some of what was freed, in an arena for each of many threads: memory grows for some rounds,
+// of which nothing is lost. With one arena that gives all back, what stays is what was lost: 20 KiB a round, or 500
+// with 400 bytes lost on each connection.
+class Leaks : public Hostile {
+ protected:
+  Leaks() { environment = "MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=0 MALLOC_MMAP_THRESHOLD_=4096"; }
+};
+
+TEST_F(Leaks, AThousandConnectionsAndAHundredTransfersLeaveNothingBehind) {
+  const size_t descriptors = bob->uses("fd"), threads = bob->uses("task") + kSanitized;  // ThreadSanitizer adds one
+  const auto round = [&] {
+    for (unsigned i = 0; i < 1000; ++i) {
+      bob->read_more();
+      Socket socket = i % 2 == 0 ? connect() : introduced(i);
+      socket.send(i % 3 == 0 ? "MSG number=1 :half" : i % 3 == 1 ? "MSG number=1 :whole\n" : random_bytes(100, i));
+    }
+    const std::string content = random_bytes(100'000, 1);
+    network->folder("ann").write("x", content);
+    for (int i = 0; i < 50; ++i) {
+      ann->say("/send bob x");
+      ann->wait_for("send \\d+ delivered .*", 30);
+      Socket cut = introduced();
+      cut.send("OFFER size=1000000 files=1 :y\n");
+      EXPECT_EQ(cut.line().substr(0, 2), "OK");
+      cut.send("DATA offset=0 size=1000000\n" + content);
+    }
+    network->run(0, "rm -f " + home.path("downloads/*"));
+    // All at once: what is still open for a moment is a question of bob's to a mallory who has gone.
+    EXPECT_TRUE(eventually(60, [&] { return bob->uses("fd") == descriptors && bob->uses("task") <= threads; }))
+        << bob->uses("fd") << " descriptors, were " << descriptors << "; " << bob->uses("task") << " threads, were "
+        << threads;
+  };
+  round();  // the first brings what stays: the heap as large as was needed once
+  const size_t memory = bob->uses("RssAnon");
+  round();
+  // KiB: a quarter of one for each connection.
+  if (!kSanitized) {
+    EXPECT_LT(bob->uses("RssAnon"), memory + 256);
   }
 }

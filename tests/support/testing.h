@@ -71,8 +71,9 @@ class Process {
   std::string output();                              // of both streams, all so far
   int exit_status(double seconds = 10);              // 128 + N if signal N ended it; -1, and a failure, if it still runs
 
+  void read_more(double seconds = 0);                // what it prints, lest a full pipe make it wait for us
+
  private:
-  void read_more(double seconds);
   pid_t pid_ = -1;
   int in_ = -1, out_ = -1;
   std::string partial_;
