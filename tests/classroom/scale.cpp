@@ -32,10 +32,10 @@ std::map<std::string, int> counted(Process& peer) {
 
 // Each /list has everybody once: the names are u1, u2 and so on.
 void expect_complete_lists(const std::vector<Process*>& peers) {
-  expect_all_list_all(peers, kPatience);
+  ASSERT_NO_FATAL_FAILURE(expect_all_list_all(peers, kPatience));
   for (Process* peer : peers) peer->say("/list");
   for (Process* peer : peers) {
-    peer->wait_for("users " + std::to_string(peers.size()), kPatience);
+    ASSERT_NE(peer->wait_for("users " + std::to_string(peers.size()), kPatience), "");
     std::map<std::string, int> names;
     for (const std::string& line : peer->lines()) {
       std::istringstream words(line);
@@ -43,8 +43,8 @@ void expect_complete_lists(const std::vector<Process*>& peers) {
       words >> user >> number >> mark >> name;
       if (user == "user") ++names[name];
     }
-    for (size_t i = 1; i <= peers.size(); ++i) EXPECT_EQ(names["u" + std::to_string(i)], 1) << peer->output();
-    EXPECT_EQ(peer->count("left .*"), 0u) << peer->output();
+    for (size_t i = 1; i <= peers.size(); ++i) ASSERT_EQ(names["u" + std::to_string(i)], 1) << peer->output();
+    ASSERT_EQ(peer->count("left .*"), 0u) << peer->output();
   }
 }
 
@@ -55,7 +55,7 @@ TEST(Scale, AClassOfThirtyFindsItselfAndOfAllTheirMessagesEachArrivesOnce) {
   std::cout << kClass << " hosts\n";
   Network network(kClass);
   const auto peers = network.peers();
-  expect_complete_lists(peers);
+  ASSERT_NO_FATAL_FAILURE(expect_complete_lists(peers));
   const auto text = [](int from, int to) { return "from " + std::to_string(from) + " to " + std::to_string(to); };
   const auto who = [](int host) { return "u" + std::to_string(host) + "@" + Network::address(host) + ":25253"; };
   for (int from = 1; from <= kClass; ++from)
@@ -63,13 +63,14 @@ TEST(Scale, AClassOfThirtyFindsItselfAndOfAllTheirMessagesEachArrivesOnce) {
       if (from != to) peers[static_cast<size_t>(from - 1)]->say("/msg u" + std::to_string(to) + " " + text(from, to));
   const size_t others = kClass - 1;
   for (Process* peer : peers) {
-    EXPECT_TRUE(eventually(kPatience, [&] { return peer->count("(delivered|failed) .*") >= others; }));
+    ASSERT_TRUE(eventually(kPatience, [&] { return peer->count("(delivered|failed) .*") >= others; }));
     peer->say("/all that is all");
   }
   // A copy that came late would have been shown before this: it goes the same way.
   for (Process* peer : peers) {
-    peer->wait_for("delivered " + std::to_string(others) + " of " + std::to_string(others), kPatience);
-    EXPECT_TRUE(eventually(kPatience, [&] { return peer->count("message \\S+ all: that is all") >= others; }));
+    const std::string all = std::to_string(others);
+    ASSERT_NE(peer->wait_for("delivered " + all + " of " + all, kPatience), "");
+    ASSERT_TRUE(eventually(kPatience, [&] { return peer->count("message \\S+ all: that is all") >= others; }));
   }
   for (int host = 1; host <= kClass; ++host) {
     Process& peer = *peers[static_cast<size_t>(host - 1)];
@@ -90,12 +91,12 @@ TEST(Scale, OnAFullSegmentEverybodyIsListedAndAllReachesEverybodyAndTellsWhoIsNo
   std::cout << kFull << " hosts\n";
   Network network(kFull);
   const auto peers = network.peers();
-  expect_complete_lists(peers);
+  ASSERT_NO_FATAL_FAILURE(expect_complete_lists(peers));
   const std::string others = std::to_string(kFull - 1);
   peers[0]->say("/all can you hear me");
   peers[0]->wait_for("delivered " + others + " of " + others, kPatience);
   for (size_t i = 1; i < peers.size(); ++i) {
-    peers[i]->wait_for("message u1@10.77.0.1:25253 all: can you hear me", kPatience);
+    ASSERT_NE(peers[i]->wait_for("message u1@10.77.0.1:25253 all: can you hear me", kPatience), "");
     EXPECT_EQ(peers[i]->count("message .*"), 1u);
   }
   for (const size_t gone : {6u, 8u}) {
@@ -122,7 +123,7 @@ TEST(Scale, AWholeClassOnOneHostListsItselfAndIsListedByAnother) {
   Network network(2);
   std::vector<Process*> peers = {&network.peer(2, "u1")};
   for (int i = 2; i <= 65; ++i) peers.push_back(&network.peer(1, "u" + std::to_string(i)));
-  expect_complete_lists(peers);
+  ASSERT_NO_FATAL_FAILURE(expect_complete_lists(peers));
   peers[0]->say("/all good morning");
   peers[0]->wait_for("delivered 64 of 64", kPatience);
   peers[64]->say("/all good morning to you");

@@ -403,7 +403,7 @@ void expect_all_list_all(const std::vector<Process*>& peers, double seconds) {
   const auto others = static_cast<ptrdiff_t>(peers.size()) - 1;
   for (Process* peer : peers)
     if (!eventually(seconds, [&] { return joined(peer) >= others; }))
-      ADD_FAILURE() << joined(peer) << " of " << others << " joined within " << seconds << " s:\n" << peer->output();
+      FAIL() << joined(peer) << " of " << others << " joined within " << seconds << " s:\n" << peer->output();
 }
 
 // ---- Raw sockets ----------------------------------------------------------------------------

@@ -105,7 +105,7 @@ class Network {
   std::vector<std::unique_ptr<Process>> processes_;
 };
 
-// That each has told of all others that they joined. It waits no longer than `seconds` for any one.
+// That each has told of all others that they joined. It waits `seconds` for each, and fails at the first that has not.
 void expect_all_list_all(const std::vector<Process*>& peers, double seconds);
 
 // A test on one host, which has loopback only.
