@@ -34,7 +34,7 @@ class Classroom {
 
   // What the script says to type in order to get in, without what follows it.
   std::string entrance() {
-    const std::string line = script_->wait_for("The class has begun; to see it: nsenter .* attach", 20);
+    const std::string line = script_->wait_for("The class has begun; to see it: nsenter .* attach", 60);
     const size_t begin = line.find("nsenter");
     return begin == std::string::npos ? "false" : line.substr(begin, line.rfind(" attach") - begin);
   }
@@ -49,7 +49,7 @@ class Classroom {
 
   // Within the time that the kernel takes to end some dozen processes.
   void expect_nothing_left() {
-    EXPECT_TRUE(eventually(10, [&] { return processes() == 0; })) << processes() << " processes still run";
+    EXPECT_TRUE(eventually(60, [&] { return processes() == 0; })) << processes() << " processes still run";
     EXPECT_EQ(folder_.names(), std::vector<std::string>());
     EXPECT_FALSE(fs::exists("/run/class"));
     EXPECT_FALSE(fs::exists("/run/netns/ann"));
@@ -83,7 +83,7 @@ TEST(Lab, PutsAClassOnOneMachineAndLeavesNothingHoweverItEnds) {
     for (const auto& [pane, others] : {std::pair("%0", std::pair("bob@10.77.0.2", "carl@10.77.0.3")),
                                        {"%1", {"ann@10.77.0.1", "carl@10.77.0.3"}},
                                        {"%2", {"ann@10.77.0.1", "bob@10.77.0.2"}}})
-      EXPECT_TRUE(eventually(10, [&, pane = pane, others = others] {
+      EXPECT_TRUE(eventually(60, [&, pane = pane, others = others] {
         room.network().run(0, tmux + " capture-pane -p -t " + pane + " > " + shot);
         const std::string screen = read_file(shot);
         return screen.find(std::string("joined ") + others.first) != std::string::npos &&
@@ -105,7 +105,7 @@ TEST(Lab, OnATerminalShowsTheClassUntilItIsLeftOrTheTerminalIsClosed) {
   for (const bool closed : {false, true}) {
     Classroom room("2", std::getenv("PATH"), {"script", "-qefc", Classroom::script_path(), "/dev/null"});
     Process& terminal = room.script();
-    EXPECT_TRUE(eventually(20, [&] { return terminal.output().find("joined bob@10.77.0.2") != std::string::npos; }))
+    EXPECT_TRUE(eventually(60, [&] { return terminal.output().find("joined bob@10.77.0.2") != std::string::npos; }))
         << terminal.output();
     if (closed) terminal.signal(SIGKILL);  // of whom the terminal is
     else terminal.say("\x02" "d");

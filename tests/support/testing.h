@@ -64,12 +64,12 @@ class Process {
   size_t uses(const std::string& what) const;
   // The first line, of those printed and not passed by an earlier wait_for(), that `pattern` (ECMAScript) matches whole.
   // Lines before it are kept for count(), not for the next wait_for(). Fails the test after `seconds`.
-  std::string wait_for(const std::string& pattern, double seconds = 10);
+  std::string wait_for(const std::string& pattern, double seconds = 30);
   bool prints(const std::string& pattern, double seconds);  // the same, without passing it and without failing
   size_t count(const std::string& pattern);          // of all lines so far
   const std::vector<std::string>& lines();           // all so far: where there are many, cheaper than count()
   std::string output();                              // of both streams, all so far
-  int exit_status(double seconds = 10);              // 128 + N if signal N ended it; -1, and a failure, if it still runs
+  int exit_status(double seconds = 30);              // 128 + N if signal N ended it; -1, and a failure, if it still runs
 
   void read_more(double seconds = 0);                // what it prints, lest a full pipe make it wait for us
 
