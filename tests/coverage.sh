@@ -9,8 +9,8 @@ shift
 gcov --relative-only "$@" >"$folder/gcov.log"
 mkdir -p "$folder/lines"
 mv ./*.gcov "$folder/lines"
-# A line of a .gcov file is COUNT:NUMBER:TEXT; "#####", or "=====" on the way of an exception only, was never run. An inline
-# function stands there once for each object that it is in.
+# A line of a .gcov file is COUNT:NUMBER:TEXT; "#####", or "=====" on the way of an exception only, was never run. An
+# inline function stands there once for each object that it is in.
 for source in protocol.h discovery.cpp transfer.cpp peer.cpp; do
   awk -F: -v file="$source" '
     $1 ~ /[0-9#=]/ && $2 > 0 {

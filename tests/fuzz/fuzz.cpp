@@ -1,10 +1,10 @@
-// make fuzz: whatever bytes come from the network, what protocol.h promises of its functions holds. libFuzzer makes up the
-// bytes, guided by which lines of protocol.h they reach; AddressSanitizer and UndefinedBehaviorSanitizer watch.
+// make fuzz: whatever bytes come from the network, what protocol.h promises of its functions holds. libFuzzer makes up
+// the bytes, guided by which lines of protocol.h they reach; AddressSanitizer and UndefinedBehaviorSanitizer watch.
 //
 // Each input goes through every property below: so a file of the corpus is what a peer might send, to be read as it is.
 // In tests/fuzz/corpus are those written by hand, in its folder "found" what runs have found, minimized (-merge=1
-// -use_counters=0). A new finding is written to .build/fuzz, and `.build/fuzz/fuzz FILE` shows it again; when the fault is
-// mended, its file joins the corpus.
+// -use_counters=0). A new finding is written to .build/fuzz, and `.build/fuzz/fuzz FILE` shows it again; when the fault
+// is mended, its file joins the corpus.
 
 #include <cstdlib>
 #include <filesystem>
@@ -84,7 +84,8 @@ void numbers_are_digits(std::string_view input) {
   errno = 0;
   const uint64_t value = std::strtoull(text.c_str(), nullptr, 10);
   const bool is_number = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos && errno == 0;
-  require(parse_number(input) == (is_number ? std::optional(value) : std::nullopt), "a number is what strtoull() reads");
+  require(parse_number(input) == (is_number ? std::optional(value) : std::nullopt),
+          "a number is what strtoull() reads");
   require(parse_number(input, 1000).has_value() == (is_number && value <= 1000), "a number keeps its limit");
 }
 
@@ -163,7 +164,8 @@ void lines_are_verb_fields_and_text(std::string_view input) {
   if (!line) return;
   std::string canonical(line->verb);
   for (const auto& [key, value] : line->fields) {
-    require(!key.empty() && key.find(' ') == key.npos && value.find(' ') == value.npos, "a field has a key, and no blank");
+    require(!key.empty() && key.find(' ') == key.npos && value.find(' ') == value.npos,
+            "a field has a key, and no blank");
     canonical += " " + std::string(key) + "=" + std::string(value);
   }
   if (line->text) canonical += " :" + std::string(*line->text);

@@ -19,8 +19,8 @@ class Terminal : public OneHost {
   void start(const std::string& options) {
     running_ = true;
     std::filesystem::remove(folder_.path("status"));
-    tmux("-f /dev/null new-session -d -x 70 -y 16 'cd " + folder_.path() + "; USER=ann " + peer_program() + " " + options +
-         "; echo $? > status'");
+    tmux("-f /dev/null new-session -d -x 70 -y 16 'cd " + folder_.path() + "; USER=ann " + peer_program() + " " +
+         options + "; echo $? > status'");
   }
   void type(const std::string& text) const { tmux("send-keys -l '" + text + "'"); }
   void press(const std::string& key) const { tmux("send-keys " + key); }
@@ -45,7 +45,9 @@ class Terminal : public OneHost {
   }
 
  private:
-  void tmux(const std::string& command) const { network->run(0, "TMUX_TMPDIR=" + folder_.path() + " TERM=xterm tmux " + command); }
+  void tmux(const std::string& command) const {
+    network->run(0, "TMUX_TMPDIR=" + folder_.path() + " TERM=xterm tmux " + command);
+  }
   const Folder folder_;
   bool running_ = false;
 };
