@@ -134,8 +134,8 @@ void ask(User& user) {
   else send({Verb::hello, myself, "", !is_ours(user.who.address.ip)}, user.who.address);
 }
 
-// No IP address may have more entries in the list than are still free: else a few addresses, each with all that one may
-// have, would leave nothing to others.
+// No IP address may get more entries in the list than are then still free: else eight, each with all that one may
+// have, would leave nothing to others. Fifteen still can [9].
 bool may_be_listed(uint32_t ip) {
   size_t listed = 0, from_one = 0;
   for (const auto& [id, user] : heard) {
@@ -152,7 +152,8 @@ void confirm(User& user) {
   user.last_asked = Clock::now();  // its own question, which often follows its answer, is no reason to ask again
   if (std::exchange(user.state, User::State::listed) == User::State::listed) return;
   events.push({Event::Kind::joined, user.who});
-  // What has found it has reached the other instances of its host, too. But a /scan asks all that it was told to.
+  // Its host has mostly been asked by then: by broadcast, probe or question. (Not where it came by TCP alone; then its
+  // siblings find us.) But a /scan asks all that it was told to.
   const Address probed{user.who.address.ip, kDiscoveryPort};
   if (!asked_to_scan) probes.erase(std::remove(probes.begin(), probes.end(), probed), probes.end());
 }
@@ -169,10 +170,10 @@ User* hear(const Identity& who) {
   if (found == heard.end()) {
     // A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
     for (auto& [id, former] : heard) {
-      if (!(former.who.address == who.address)) continue;
+      if (!(former.who.address == who.address) || former.state == User::State::left) continue;
       unlist(former, "replaced");
       former.state = User::State::left;
-      former.last_heard = Clock::now() - kSilent;  // nothing is its own any more; tick() will take it away
+      former.last_heard = Clock::now() - kSilent;  // for 5 s more its id is refused [4.4]; its address is free at once
     }
     // To be heard costs nothing, and its source may be forged; so who is not listed makes room, longest silent first.
     const auto last = [](const User& user) { return std::pair(user.state == User::State::listed, user.last_heard); };
@@ -220,6 +221,7 @@ void hear_datagram(std::string_view text, Address from) {
     if (!is_known) return;
     unlist(known->second, "said bye");
     known->second.state = User::State::left;
+    known->second.last_heard = Clock::now();  // for kGone from now on
     return;
   }
   const bool is_new = known == heard.end();

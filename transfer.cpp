@@ -702,7 +702,9 @@ struct Session {
         in_doubt = true;
         const Reply reply = request(order.line);
         in_doubt = false;
-        return settle(order, reply.ok ? Event::Kind::delivered : Event::Kind::undelivered, reply.sentence());
+        // A NO to the second try says nothing of the first.
+        const std::string doubt = !reply.ok && attempt == 2 ? "; it may have arrived" : "";
+        return settle(order, reply.ok ? Event::Kind::delivered : Event::Kind::undelivered, reply.sentence() + doubt);
       } catch (const std::runtime_error&) {
         if (connection) connection->abandon();
         if (attempt == 2 || cancelled || !in_doubt) throw;
@@ -834,7 +836,8 @@ struct Session {
     bytes_done = 0;
     report(Event::Kind::offered, ticket, "", offered);
     const auto name = safe_file_name(offered.name.substr(0, offered.name.size() - offered.is_folder()));
-    // The last is what unfinished files are called: his bytes, made to have the same checksum, would begin another's file.
+    // Nor under a name that an unfinished file could have: a stranger could make bytes with any checksum, and store them
+    // where they are taken for the beginning of what somebody else sends next.
     if (!name || ::fnmatch("*.[0-9]*.[0-9]*.[0-9]*.[0-9]*.part", name->c_str(), FNM_CASEFOLD) == 0)
       throw Reply{false, "name a file cannot be stored under that name"};
     const uint32_t from = target.address.ip;
@@ -1013,7 +1016,7 @@ void transfer::accept_connection(const fd_set& readable) try {
     accepted += s->role == Role::serve;
     from_one += s->role == Role::serve && s->target.address.ip == from.address.ip;
   }
-  // No address may have more than are still free, or four of them could keep all others out.
+  // No address may get more than are then still free, or four of them could keep all others out. Eleven still can [9].
   if (from_one >= std::min(kMaxAcceptedFromOne, kMaxAccepted - accepted)) {
     constexpr std::string_view kBusy = "NO busy too many connections, try again later\n";
     ::send(fd.get(), kBusy.data(), kBusy.size(), MSG_DONTWAIT);

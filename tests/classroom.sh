@@ -68,7 +68,7 @@ terminal=$first
 leave() {
   trap '' EXIT INT TERM HUP
   # Not needed for cleaning up, but kinder: tmux leaves the user's terminal in order, and the peers say BYE.
-  { mux kill-server && wait $terminal; } 2>/dev/null || true
+  { timeout 5 tmux -S $room/tmux kill-server && wait $terminal; } 2>/dev/null || true
   kill -KILL $first
   exit "$1"
 }
