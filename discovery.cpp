@@ -43,7 +43,7 @@ constexpr int kSweepBits = 22;         // a sweep is at most a /22: 1,022 addres
 constexpr size_t kMaxUsers = 1024;     // listed
 constexpr size_t kMaxHeard = 1280;     // listed or not
 constexpr size_t kMaxFromOne = 128;    // listed at one IP address: it shall not crowd out the others
-constexpr int kDatagramsAtOnce = 256;
+constexpr int kDatagramsAtOnce = 64;   // of each socket, before all else has its turn
 constexpr int kSocketBuffer = 1 << 20;  // bytes
 
 // ---- State -----------------------------------------------------------------------
