@@ -200,7 +200,8 @@ TEST_F(Hostile, TenThousandForgedHellosKeepNobodyOut) {
 }
 
 // Gains: lines on bob's screen, and, from an address of his own for each, a place in bob's list. But from eight
-// addresses he gets no more than eight ninths of the list, so that others still find room.
+// addresses that grow together he gets eight ninths of it, so that others still find room. Fifteen, one after the other,
+// would fill it.
 TEST_F(Hostile, AThousandUsersWhoAreOneLeaveRoomForOthers) {
   for (int i = 0; i < 1024; ++i) {
     Socket socket = Socket::udp(*network, 0, 40000 + i, address(i % 8));
@@ -305,7 +306,7 @@ TEST_F(Hostile, WhoNeverReadsIsCutOff) {
 }
 
 // Gains, from one address: 128 connections; 872 get `NO busy`. From eight: what is left is shared, and as much as each
-// of them has is left free for somebody else. To keep out all others takes 512 addresses.
+// of them has is left free for somebody else. Eleven addresses, one after the other, would keep out all others.
 TEST_F(Hostile, AThousandConnectionsThatAreKeptLeaveRoomForOthers) {
   allow_sockets();
   for (const int addresses : {1, 8}) {

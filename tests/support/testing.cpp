@@ -442,12 +442,13 @@ Socket Socket::accept() const {
   return Socket(::accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC));
 }
 
-void Socket::send(const std::string& bytes) const {
+bool Socket::send(const std::string& bytes) const {
   for (size_t done = 0; done < bytes.size();) {
     const ssize_t sent = ::send(fd_, bytes.data() + done, bytes.size() - done, MSG_NOSIGNAL);
-    if (sent == -1) return;  // closed: what is read next shows it
+    if (sent == -1) return false;  // what is read next shows why
     done += static_cast<size_t>(sent);
   }
+  return true;
 }
 
 void Socket::send_to(const std::string& ip, int port, const std::string& datagram) const {

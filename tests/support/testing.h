@@ -129,7 +129,7 @@ class Socket {
   ~Socket();
 
   Socket accept() const;
-  void send(const std::string& bytes) const;
+  bool send(const std::string& bytes) const;         // false once the other side has closed the connection
   void send_to(const std::string& ip, int port, const std::string& datagram) const;
   // Makes this socket a peer that the one at ip:port lists: HELLO, and the answer HERE that it is heard.
   void meet(const std::string& ip, int port, const std::string& fields) const;
