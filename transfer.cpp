@@ -400,6 +400,11 @@ class Incoming {
   static std::string part_path(const std::string& name, unsigned n, uint32_t from) {
     return download_folder + "/" + numbered_name(name, n, "." + Address{from}.ip_text() + ".part");
   }
+  // Whether it could be one of these. A stranger could make bytes with any checksum, and store them where they are taken
+  // for the beginning of what somebody else sends next.
+  static bool is_part_name(const std::string& name) {
+    return ::fnmatch("*.[0-9]*.[0-9]*.[0-9]*.[0-9]*.part", name.c_str(), FNM_CASEFOLD) == 0;
+  }
 
   const std::string& path() const { return path_; }
   std::string missed;  // what its sender could not read: add_missed()
@@ -600,10 +605,12 @@ struct Session {
     events.push({kind, peer, text, about, file, crc, {}});
   }
 
-  // Under the name of whom it was for, who may not be who is there now.
+  // Under the name of whom it was for, who may not be who is there now. Then nothing is in doubt any more.
   void settle(const Order& order, Event::Kind kind, const std::string& text) {
-    events.push({kind, order.to.id.empty() ? peer : order.to, text, order.ticket, {}, 0, {}});
+    events.push({kind, order.to.id.empty() ? peer : order.to, text + doubt(), order.ticket, {}, 0, {}});
+    in_doubt = false;
   }
+  std::string doubt() const { return in_doubt ? "; it may have arrived" : ""; }
 
   void run() {
     std::string failure;
@@ -618,12 +625,10 @@ struct Session {
       failure = error.what();
     }
     if (cancelled) failure = "cancelled";
-    std::string doubt = in_doubt ? "; it may have arrived" : "";
-    if (role == Role::send_file && !failure.empty()) report(Event::Kind::failed, ticket, failure + doubt);
+    if (role == Role::send_file && !failure.empty()) report(Event::Kind::failed, ticket, failure + doubt());
     const std::lock_guard lock(mutex);
     closing = true;
-    for (; !orders.empty(); orders.pop_front(), doubt.clear())  // those behind it were not sent
-      settle(orders.front(), Event::Kind::undelivered, failure + doubt);
+    for (; !orders.empty(); orders.pop_front()) settle(orders.front(), Event::Kind::undelivered, failure);
     done = true;
     events.wake();
   }
@@ -701,10 +706,8 @@ struct Session {
         expect(order.to.id);
         in_doubt = true;
         const Reply reply = request(order.line);
-        in_doubt = false;
-        // A NO to the second try says nothing of the first.
-        const std::string doubt = !reply.ok && attempt == 2 ? "; it may have arrived" : "";
-        return settle(order, reply.ok ? Event::Kind::delivered : Event::Kind::undelivered, reply.sentence() + doubt);
+        in_doubt = !reply.ok && attempt == 2;  // a NO to the second try says nothing of the first
+        return settle(order, reply.ok ? Event::Kind::delivered : Event::Kind::undelivered, reply.sentence());
       } catch (const std::runtime_error&) {
         if (connection) connection->abandon();
         if (attempt == 2 || cancelled || !in_doubt) throw;
@@ -836,10 +839,7 @@ struct Session {
     bytes_done = 0;
     report(Event::Kind::offered, ticket, "", offered);
     const auto name = safe_file_name(offered.name.substr(0, offered.name.size() - offered.is_folder()));
-    // Nor under a name that an unfinished file could have: a stranger could make bytes with any checksum, and store them
-    // where they are taken for the beginning of what somebody else sends next.
-    if (!name || ::fnmatch("*.[0-9]*.[0-9]*.[0-9]*.[0-9]*.part", name->c_str(), FNM_CASEFOLD) == 0)
-      throw Reply{false, "name a file cannot be stored under that name"};
+    if (!name || Incoming::is_part_name(*name)) throw Reply{false, "name a file cannot be stored under that name"};
     const uint32_t from = target.address.ip;
     const bool has_beginning = ::access(Incoming::part_path(*name, 0, from).c_str(), F_OK) == 0;
     if (!has_beginning) expect_room(offered.size);  // else not all of it may be needed

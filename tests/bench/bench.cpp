@@ -475,11 +475,7 @@ void ten_receivers() {
   });
 }
 
-double peak_mib(const Process& process) {
-  const std::string status = read_file("/proc/" + std::to_string(process.pid()) + "/status");
-  const size_t at = status.find("VmHWM:");
-  return at == std::string::npos ? 0 : std::stod(status.substr(at + 6)) / 1024;
-}
+double peak_mib(const Process& process) { return static_cast<double>(process.uses("VmHWM")) / 1024; }
 
 // The medians of three; and the most memory that either peer has had. The rival is the measure of the machine: where it
 // slows down as well, it is memory that does not keep up.

@@ -175,12 +175,7 @@ class Class {
     peer(file.from).say("/send " + door(file.to) + " " + file.name);
   }
 
-  std::vector<std::string> lines(int host) const {
-    std::istringstream stream(peer(host).output());
-    std::vector<std::string> lines;
-    for (std::string line; std::getline(stream, line);) lines.push_back(line);
-    return lines;
-  }
+  std::vector<std::string> lines(int host) const { return peer(host).lines(); }
 
   bool is_about(const std::string& line, int host) const {
     const auto& all = addresses_[static_cast<size_t>(host - 1)];  // a line may be older than its present one

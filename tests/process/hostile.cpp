@@ -7,7 +7,6 @@
 // The attackers are at 127.0.0.2 and further addresses: each of 127.0.0.0/8 is this host, so one test has thousands.
 
 #include <signal.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,14 +37,6 @@ std::string mallory(unsigned id, int port, const std::string& verb = "HELLO") {
   std::snprintf(digits, sizeof digits, "%016x", id);
   return "ChatByP2P/1 " + verb + " id=" + digits + " ip=127.0.0.2 port=" + std::to_string(port) +
          " name=mallory group=lab";
-}
-
-// To this process, which is all attackers at once.
-void allow_sockets() {
-  rlimit files{};
-  ::getrlimit(RLIMIT_NOFILE, &files);
-  files.rlim_cur = std::min<rlim_t>(files.rlim_max, 4096);
-  ::setrlimit(RLIMIT_NOFILE, &files);
 }
 
 std::string address(int number) {
@@ -308,7 +299,6 @@ TEST_F(Hostile, WhoNeverReadsIsCutOff) {
 // Gains, from one address: 128 connections; 872 get `NO busy`. From eight: what is left is shared, and as much as each
 // of them has is left free for somebody else. Eleven addresses, one after the other, would keep out all others.
 TEST_F(Hostile, AThousandConnectionsThatAreKeptLeaveRoomForOthers) {
-  allow_sockets();
   for (const int addresses : {1, 8}) {
     std::vector<Socket> kept;
     size_t served = 0, busy = 0;
@@ -519,7 +509,6 @@ TEST_F(Hostile, AReceiverWhoAcknowledgesWhatHeDidNotGetFoolsHimselfOnly) {
 
 // Gains: where bob accepts every file, as here, 2.5 MiB for each connection, as long as a byte comes now and then.
 TEST_F(Hostile, TransfersFromAllSidesThatStandStillAreBounded) {
-  allow_sockets();
   std::vector<Socket> all;
   for (int i = 0; i < 500; ++i) {
     all.push_back(connect(address(i % 8)));

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 
+#include <optional>
 #include <regex>
 
 #include "support/testing.h"
@@ -10,7 +11,20 @@ namespace {
 const std::string kAnn = "ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=40000 name=ann group=lab";
 }
 
-class Messages : public OneHost {};
+class Messages : public OneHost {
+ protected:
+  // ann, who lists a bob that is written by hand.
+  Process& ann_who_lists_bob() {
+    Process& ann = network->peer(0, "ann");
+    ann.wait_for("ready .*");
+    bobs_datagrams_.emplace(Socket::udp(*network, 0, 40001));
+    bobs_door_.emplace(Socket::tcp_listener(*network, 0, 40001));
+    bobs_datagrams_->meet("127.0.0.1", 25253, "id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab");
+    ann.wait_for("joined bob@127.0.0.1:40001 lab");
+    return ann;
+  }
+  std::optional<Socket> bobs_datagrams_, bobs_door_;
+};
 
 TEST_F(Messages, ArriveInOrderOnceAndAreAcknowledged) {
   Process& bob = network->peer(0, "bob");
@@ -135,14 +149,9 @@ TEST_F(Messages, AreNotShownTwiceWhenTheyArriveTwice) {
 }
 
 TEST_F(Messages, FailWithASentenceWhenSomebodyElseAnswersAtTheAddress) {
-  Process& ann = network->peer(0, "ann");
-  ann.wait_for("ready .*");
-  const Socket bob = Socket::udp(*network, 0, 40001);
-  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
-  bob.meet("127.0.0.1", 25253, "id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab");
-  ann.wait_for("joined bob@127.0.0.1:40001 lab");
+  Process& ann = ann_who_lists_bob();
   ann.say("/msg bob secret");
-  Socket impostor = listener.accept();
+  Socket impostor = bobs_door_->accept();
   impostor.line();
   impostor.send("OK ChatByP2P/1 HERE id=00000000000000ee ip=127.0.0.1 port=40001 name=eve group=lab\n");
   ann.wait_for("failed bob@127.0.0.1:40001: another user is at 127.0.0.1:40001 now; not delivered: secret");
@@ -150,14 +159,9 @@ TEST_F(Messages, FailWithASentenceWhenSomebodyElseAnswersAtTheAddress) {
 }
 
 TEST_F(Messages, AreNotSaidToHaveFailedForSureWhenTheyMayHaveArrived) {
-  Process& ann = network->peer(0, "ann");
-  ann.wait_for("ready .*");
-  const Socket bob = Socket::udp(*network, 0, 40001);
-  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
-  bob.meet("127.0.0.1", 25253, "id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab");
-  ann.wait_for("joined bob@127.0.0.1:40001 lab");
+  Process& ann = ann_who_lists_bob();
   const auto answer_as = [&](const std::string& who) {
-    Socket socket = listener.accept();
+    Socket socket = bobs_door_->accept();
     socket.line();
     socket.send("OK ChatByP2P/1 HERE ip=127.0.0.1 port=40001 group=lab " + who + "\n");
     return socket;

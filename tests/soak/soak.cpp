@@ -708,12 +708,7 @@ void build_network() {
 
 // ---- The storm, the calm, the audit ----------------------------------------------------------------------
 
-std::ptrdiff_t count(const Process& process, const char* what) {
-  const fs::directory_iterator all("/proc/" + to_string(process.pid()) + "/" + what);
-  return std::distance(begin(all), end(all));
-}
-
-struct Resources { std::ptrdiff_t descriptors, threads; };
+struct Resources { size_t descriptors, threads; };
 
 // Those of a peer at rest. The first thread of all may bring others, which stay: ThreadSanitizer's.
 Resources measure_resources() {
@@ -724,15 +719,15 @@ Resources measure_resources() {
   };
   const auto ann = start_one("ann");
   ann->wait_for("ready .*", 60);
-  const std::ptrdiff_t descriptors = count(*ann, "fd");
+  const size_t descriptors = ann->uses("fd");
   const auto bob = start_one("bob");
   ann->wait_for("joined bob.*", 60);
   folder.write("x", "hello\n");
   ann->say("/send bob x");
   ann->wait_for("send 1 delivered .*", 60);
-  if (!eventually(60, [&] { return count(*ann, "fd") == descriptors; }))
+  if (!eventually(60, [&] { return ann->uses("fd") == descriptors; }))
     throw std::runtime_error("it keeps descriptors");
-  return {descriptors, count(*ann, "task")};
+  return {descriptors, ann->uses("task")};
 }
 
 void storm() {
@@ -835,18 +830,18 @@ void send_in_calm() {
 
 void expect_resources(const Resources& at_start) {
   const auto has_too_many = [&](const Seat& seat) {
-    return !seat.life || count(*seat.life->process, "fd") > at_start.descriptors ||
-           count(*seat.life->process, "task") > at_start.threads;
+    return !seat.life || seat.life->process->uses("fd") > at_start.descriptors ||
+           seat.life->process->uses("task") > at_start.threads;
   };
   const auto none_has = [&] { return std::none_of(seats.begin(), seats.end(), has_too_many); };
   if (wait_until("descriptors and threads are as at the start", 120, none_has)) return;
   for (const Seat& seat : seats) {
     if (!seat.life || !has_too_many(seat)) continue;
-    const auto numbers = [](std::ptrdiff_t descriptors, std::ptrdiff_t threads) {
+    const auto numbers = [](size_t descriptors, size_t threads) {
       return to_string(descriptors) + " descriptors and " + to_string(threads) + " threads";
     };
     const Process& process = *seat.life->process;
-    complain(seat.life->name + " has " + numbers(count(process, "fd"), count(process, "task")) +
+    complain(seat.life->name + " has " + numbers(process.uses("fd"), process.uses("task")) +
                  "; at the start it had " + numbers(at_start.descriptors, at_start.threads), "", {seat.life});
   }
 }

@@ -186,10 +186,7 @@ Process::~Process() {
   if (pid_ != -1) {
     int status = 0;
     for (const int number : {SIGTERM, SIGCONT}) ::kill(pid_, number);
-    const bool left = eventually(5, [&] {
-      read_more(0);
-      return ::waitpid(pid_, &status, WNOHANG) == pid_;
-    });
+    const bool left = ends(5, status);
     if (!left && ::kill(pid_, SIGKILL) == 0) ::waitpid(pid_, nullptr, 0);
     const bool crashed = left && WIFSIGNALED(status) && WTERMSIG(status) != SIGTERM && WTERMSIG(status) != SIGKILL;
     const bool reported = left && WIFEXITED(status) && (WEXITSTATUS(status) == 23 || WEXITSTATUS(status) == 66);
@@ -288,13 +285,16 @@ std::string Process::output() {
   return all + partial_;
 }
 
-int Process::exit_status(double seconds) {
-  int status = 0;
-  const bool ended = eventually(seconds, [&] {
+bool Process::ends(double seconds, int& status) {
+  return eventually(seconds, [&] {
     read_more(0);  // a full pipe would keep it from ending
     return ::waitpid(pid_, &status, WNOHANG) == pid_;
   });
-  if (!ended) {
+}
+
+int Process::exit_status(double seconds) {
+  int status = 0;
+  if (!ends(seconds, status)) {
     ADD_FAILURE() << "still running after " << seconds << " s:\n" << output();
     return -1;
   }
@@ -308,7 +308,7 @@ namespace {
 
 constexpr int kMostWithArp = 10;
 
-// Three a host; many systems grant 1,024 unless asked.
+// Three a host, and a test may be a thousand attackers; many systems grant 1,024 unless asked.
 void allow_descriptors() {
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
@@ -340,8 +340,8 @@ std::string all_neighbours(int hosts) {
 Network::Network(int hosts) {
   namespaces_.push_back(new_network());  // host 0: the switch, or the only one
   shell(namespaces_[0], "ip link set lo up");
-  if (hosts == 0) return;
   allow_descriptors();
+  if (hosts == 0) return;
   // Without querying multicast and without spanning tree, a bridge forwards from its first moment on.
   std::string batch = "link add br0 address " + mac(0) + " type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n"
                       "link set br0 up\n";

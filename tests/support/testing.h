@@ -74,6 +74,7 @@ class Process {
   void read_more(double seconds = 0);                // what it prints, lest a full pipe make it wait for us
 
  private:
+  bool ends(double seconds, int& status);
   pid_t pid_ = -1;
   int in_ = -1, out_ = -1;
   std::string partial_;
