@@ -429,6 +429,8 @@ Socket Socket::udp(const Network& network, int host, int port, const std::string
   Socket s(open_socket(network, host, SOCK_DGRAM));
   const int on = 1;
   ::setsockopt(s.fd_, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
+  // A port that was just closed may still be open in a child that has not come to its exec() yet.
+  ::setsockopt(s.fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   const sockaddr_in raw = socket_address(from, port);
   must(::bind(s.fd_, reinterpret_cast<const sockaddr*>(&raw), sizeof raw) == 0, "bind");
   return s;
