@@ -163,28 +163,35 @@ void unlist(User& user, const std::string& reason) {
     events.push({Event::Kind::left, user.who, reason});
 }
 
+// A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
+void replace(Address at) {
+  for (auto& [id, former] : heard) {
+    if (!(former.who.address == at) || former.state == User::State::left) continue;
+    unlist(former, "replaced");
+    former.state = User::State::left;
+    former.last_heard = Clock::now() - kSilent;  // for 5 s more its id is refused [4.4]; its address is free at once
+  }
+}
+
 // Keeps what a peer said of itself. Returns its entry, or null where it may not have one.
 User* hear(const Identity& who) {
   const auto found = heard.find(who.id);
-  if (who.id == myself.id || (found != heard.end() && found->second.state == User::State::left)) return nullptr;
-  if (found == heard.end()) {
-    // A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
-    for (auto& [id, former] : heard) {
-      if (!(former.who.address == who.address) || former.state == User::State::left) continue;
-      unlist(former, "replaced");
-      former.state = User::State::left;
-      former.last_heard = Clock::now() - kSilent;  // for 5 s more its id is refused [4.4]; its address is free at once
-    }
+  const bool is_new = found == heard.end();
+  if (who.id == myself.id || (!is_new && found->second.state == User::State::left)) return nullptr;
+  // A peer on two networks is heard from two addresses, and is one entry: the first address stays until it falls
+  // silent. By the same rule nobody can take over the entry of a peer that is alive by claiming its id.
+  const bool moves = !is_new && !(found->second.who.address == who.address);
+  const bool may_move = moves && Clock::now() - found->second.last_heard > kSilent && may_be_listed(who.address.ip);
+  if (moves && !may_move) return nullptr;
+  if (is_new || moves) replace(who.address);
+  if (is_new) {
     // To be heard costs nothing, and its source may be forged; so who is not listed makes room, longest silent first.
     const auto last = [](const User& user) { return std::pair(user.state == User::State::listed, user.last_heard); };
     const auto is_less = [&](const auto& a, const auto& b) { return last(a.second) < last(b.second); };
     if (heard.size() >= kMaxHeard) heard.erase(std::min_element(heard.begin(), heard.end(), is_less));
     return &(heard[who.id] = {who, User::State::heard, 0, Clock::now(), {}});
   }
-  // A peer on two networks is heard from two addresses, and is one entry: the first address stays until it falls
-  // silent. By the same rule nobody can take over the entry of a peer that is alive by claiming its id.
   User& user = found->second;
-  if (!(user.who.address == who.address) && Clock::now() - user.last_heard < kSilent) return nullptr;
   user.last_heard = Clock::now();
   const Identity before = std::exchange(user.who, who);
   if (user.state == User::State::listed && (before.label() != who.label() || before.group != who.group))

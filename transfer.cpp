@@ -459,13 +459,14 @@ class Incoming {
     // One file is brought to the disk by fsync(). Ten thousand of them would be ten thousand waits for the disk;
     // syncfs(), which Linux has, is one.
     check(is_folder_ ? ::syncfs(root_.get()) : ::fsync(root_.get()), what());
+    const Descriptor folder(check(::open(download_folder.c_str(), O_RDONLY | O_DIRECTORY), what()));
     if (!is_ours(path_)) throw std::runtime_error(what() + ": its .part was taken away");
     for (unsigned n = 0;; ++n) {
       const std::string final_name = numbered_name(name_, n), final_path = download_folder + "/" + final_name;
       if (give_name(final_path)) {
-        // The name is in the folder, and has to get to the disk, too.
-        const Descriptor folder(check(::open(download_folder.c_str(), O_RDONLY | O_DIRECTORY), what()));
-        check(::fsync(folder.get()), what());
+        // The name is in the folder, and has to get to the disk, too. Not all file systems can be asked for that; and
+        // the file is there, whatever comes of it.
+        ::fsync(folder.get());
         return final_name;
       }
       if (errno != EEXIST) check(-1, "cannot store " + final_name);
@@ -643,10 +644,14 @@ struct Session {
 
   Reply read_reply(Clock::duration patience) {
     if (!connection->await(patience)) throw std::runtime_error("the other side closed the connection");
-    const std::string answer = connection->read_line();
-    const auto reply = Reply::parse(answer);
-    if (!reply) throw std::runtime_error("what came is not a reply: " + answer);
-    return *reply;
+    try {
+      const std::string answer = connection->read_line();
+      if (const auto reply = Reply::parse(answer)) return *reply;
+      throw std::runtime_error("what came is not a reply: " + answer);
+    } catch (const Reply& no_line) {  // a connection that brings such is of no more use [5.3]
+      if (cancelled) throw;
+      throw std::runtime_error("what came is not a reply: " + no_line.sentence());
+    }
   }
 
   // One request that nothing works without: the text after OK.
@@ -1090,7 +1095,7 @@ bool transfer::is_sending() {
 // sender's may have changed meanwhile. So the address does not count. But the text does, lest somebody use up another's
 // numbers by claiming its id.
 bool transfer::is_repeat(const Event& event) {
-  constexpr size_t kMaxSenders = 4096, kRemembered = 32;
+  constexpr size_t kMaxSenders = 3072, kRemembered = 32;
   const std::string& sender = event.who.id;
   const bool is_full = messages_seen.size() >= kMaxSenders && messages_seen.count(sender) == 0;
   if (is_full) messages_seen.erase(messages_seen.begin());
