@@ -1,6 +1,8 @@
 # make            the program: ./peer
 # make demo       three peers on this host find each other, talk and send a file, over loopback
 # make classroom  HOSTS=4 machines on a network inside this one, with a peer in a terminal for each: docs/lab.md
+# make trace      the first contact of two peers, as both of them traced it: docs/first-contact.md
+# make capture    the same, as tcpdump sees it on the cable, into CAPTURE=.build/first-contact.pcap, for Wireshark
 # make test       all tests, JOBS=4 at a time; README.md names what they need. Some of them: make test FILTER='Files.*'
 #                 under sanitizers: make test SANITIZE=address,undefined, and SANITIZE=thread
 # make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
@@ -27,10 +29,11 @@ TESTS    := $(call objects,$(filter-out tests/bench/% tests/soak/% tests/fuzz/% 
 FILTER   ?= *
 HOSTS    ?= 4
 JOBS     ?= 4
+CAPTURE  ?= .build/first-contact.pcap
 SEGMENTS ?= 2 10 30 100 253
 PEERS    ?= 20
 
-.PHONY: demo classroom test bench segment soak fuzz coverage clean
+.PHONY: demo classroom trace capture test bench segment soak fuzz coverage clean
 
 $(PEER): $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -45,6 +48,12 @@ demo: peer
 
 classroom: peer
 	HOSTS='$(HOSTS)' tests/classroom.sh
+
+trace: peer
+	@tests/first-contact.sh trace
+
+capture: peer
+	tests/first-contact.sh capture '$(CAPTURE)'
 
 test: $(PEER) $(BUILD)/run-tests
 	PEER='$(PEER)' JOBS='$(JOBS)' $(BUILD)/run-tests --gtest_filter='$(FILTER)'

@@ -55,11 +55,13 @@ struct User {
   State state = State::heard;
   int asks = 0;                              // questions of ours since it last showed that it hears us
   Clock::time_point last_heard, last_asked;
+  Clock::time_point last_answer = {};        // to a datagram of ours
 };
 
 struct Interface {
   std::string name;
   uint32_t ip, netmask;
+  Clock::time_point heard_back = {};         // when we last heard a broadcast of our own
   bool operator==(const Interface& o) const { return name == o.name && ip == o.ip && netmask == o.netmask; }
 };
 
@@ -69,6 +71,9 @@ std::map<std::string, User> heard;       // by id
 std::deque<Address> probes;              // of the sweep, still to be sent
 std::optional<uint64_t> asked_to_scan;   // how many addresses the /scan under way asks, if there is one
 int hellos_left = 0;                     // of the burst
+uint64_t sent = 0, received = 0;         // datagrams
+Clock::time_point send_failed;           // when last, and
+std::string send_error;                  // why
 Clock::time_point next_heartbeat, next_look, next_probe, scan_ends;
 
 // The heartbeats of a class that started together would stay together; a little chance spreads them.
@@ -91,7 +96,7 @@ Descriptor open_udp_socket(uint16_t port) {
   ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &kSocketBuffer, sizeof kSocketBuffer);
   ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &kSocketBuffer, sizeof kSocketBuffer);
   sockaddr_in raw = Address{INADDR_ANY, port}.to_sockaddr();
-  check(::bind(fd.get(), generic(raw), sizeof raw), "bind UDP port " + to_string(port));
+  check(traced(fd.get(), "bind", ::bind(fd.get(), generic(raw), sizeof raw)), "bind UDP port " + to_string(port));
   return fd;
 }
 
@@ -106,7 +111,13 @@ bool is_ours(uint32_t ip) {
 // A failure is a datagram lost, as any may be: the send buffer is full, an interface has gone, a firewall says EPERM.
 void send_text(const std::string& text, Address to) {
   sockaddr_in raw = to.to_sockaddr();
-  ::sendto(own_socket.get(), text.data(), text.size(), MSG_DONTWAIT, generic(raw), sizeof raw);
+  const int fd = own_socket.get();
+  trace_sent(fd, text, to);
+  const ssize_t result = ::sendto(fd, text.data(), text.size(), MSG_DONTWAIT, generic(raw), sizeof raw);
+  if (result != -1) return void(++sent);
+  send_error = std::generic_category().message(errno);
+  send_failed = Clock::now();
+  traced(fd, "sendto", result, to);
 }
 
 void send(Announcement what, Address to) {
@@ -211,8 +222,13 @@ void answer(const Announcement& hello, Address from) {
 void hear_datagram(std::string_view text, Address from) {
   while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.remove_suffix(1);  // typed into nc -u
   const auto said = Announcement::parse(text);
-  // Our own broadcasts come back to us. And what came through an interface that is not ours, we have not heard.
-  if (!said || said->who.id == myself.id || (!chosen_interfaces.empty() && !discovery::source_for(from.ip))) return;
+  // What came through an interface that is not ours, we have not heard. And our own broadcasts come back to us.
+  if (!said || (!chosen_interfaces.empty() && !discovery::source_for(from.ip))) return;
+  if (said->who.id == myself.id) {
+    for (Interface& i : interfaces)
+      if (i.ip == from.ip && !said->ask_host) i.heard_back = Clock::now();  // with it, it is a probe of the sweep
+    return;
+  }
   Identity who = said->who;
   who.address.ip = from.ip;
   const auto known = heard.find(who.id);
@@ -234,7 +250,7 @@ void hear_datagram(std::string_view text, Address from) {
   const bool is_new = known == heard.end();
   User* user = hear(who);
   if (!user) return;
-  if (said->to == myself.id) confirm(*user);
+  if (said->to == myself.id) confirm(*user), user->last_answer = Clock::now();
   // A newcomer: does it hear us? And why does one ask that is listed? Perhaps because our datagrams do not arrive.
   else if ((is_new || said->verb == Verb::hello) && Clock::now() - user->last_asked > kHeartbeat) ask(*user);
 }
@@ -303,6 +319,28 @@ void probe() {
   scan_ends = Clock::now() + kScanGrace;
 }
 
+// ============================================================================
+// What is wrong: /diag
+// ============================================================================
+
+void tell(bool holds, const std::string& what, const std::string& remedy) {
+  events.push({Event::Kind::told, {}, holds ? "diag ok: " + what : "diag failed: " + what + ": " + remedy});
+}
+
+bool is_recent(Clock::time_point then) { return Clock::now() - then < kGone; }
+
+std::string ago(Clock::time_point then) {
+  return then == Clock::time_point() ? "never" : to_string((Clock::now() - then) / 1s) + " s ago";
+}
+
+void diagnose_interface(const Interface& i) {
+  const std::string address = Address{i.ip}.ip_text(), broadcast = Address{i.ip | ~i.netmask}.ip_text();
+  tell(true, "interface " + i.name + " is up, with " + address + "/" + to_string(__builtin_popcount(i.netmask)), "");
+  if (~i.netmask > 1)
+    tell(is_recent(i.heard_back), "our last broadcast to " + broadcast + " was heard back " + ago(i.heard_back),
+         "a firewall of this machine drops it; let in UDP 25252 to 25508");
+}
+
 }  // namespace
 
 // ============================================================================
@@ -332,7 +370,10 @@ void discovery::receive(const fd_set& readable) {
       const ssize_t got = ::recvfrom(fd, bytes.data(), bytes.size(), MSG_DONTWAIT, generic(raw), &length);
       if (got == -1) break;
       const std::string_view text(bytes.data(), static_cast<size_t>(got));
-      if (text.size() <= kMaxDatagram) hear_datagram(text, Address::from_sockaddr(raw));
+      const Address from = Address::from_sockaddr(raw);
+      trace_received(fd, text, from);
+      ++received;
+      if (text.size() <= kMaxDatagram) hear_datagram(text, from);
     }
   }
 }
@@ -393,6 +434,47 @@ void discovery::heard_over_tcp(const Identity& who) {
     return;
   }
   if (User* user = hear(who)) confirm(*user);
+}
+
+void discovery::diagnose() {
+  for (const Interface& i : interfaces) diagnose_interface(i);
+  const auto is_network = [](const Interface& i) { return i.ip >> 24 != IN_LOOPBACKNET; };
+  tell(std::any_of(interfaces.begin(), interfaces.end(), is_network), "a network to find others on",
+       "no interface but lo is up with an IPv4 address; plug in a cable or join a Wi-Fi; ip -brief -4 addr lists them");
+  const std::string shared = to_string(local_address(shared_socket.get()).port);
+  const std::string own = to_string(local_address(own_socket.get()).port);
+  tell(true, "ports UDP " + shared + ", UDP " + own + " and TCP " + own + " are bound", "");
+  tell(!is_recent(send_failed), to_string(sent) + " datagrams sent, " + to_string(received) + " received",
+       "the last that could not be sent, " + ago(send_failed) + ": " + send_error);
+  for (const auto& [id, user] : heard)
+    if (user.state != User::State::left)
+      tell(user.state == User::State::listed, user.who.label() + " was heard " + ago(user.last_heard),
+           "but does not hear us; its firewall must let in UDP 25252 to 25508");
+  tell(!heard.empty(), "others are heard", "nobody is; /diag ADDRESS looks at one of them");
+}
+
+bool discovery::diagnose(Address other) {
+  const auto source = source_for(other.ip);
+  const std::string ip = other.ip_text();
+  const std::string from = source ? " from " + Address{*source}.ip_text() : "";
+  tell(source.has_value(), "a route leads to " + ip + from,
+       "none by the interfaces we use; ip route get " + ip + " shows which one it takes");
+  if (!source) return false;
+  const auto reaches = [&](const Interface& i) { return (i.ip & i.netmask) == (other.ip & i.netmask); };
+  tell(std::any_of(interfaces.begin(), interfaces.end(), reaches), ip + " is on a network of ours",
+       "a router is between, and no broadcast passes it; /scan " + ip + " finds who is there");
+  send({Verb::hello, myself}, other);
+  return true;
+}
+
+void discovery::diagnose_answer(Address other) {
+  Clock::time_point last_heard, last_answer;
+  for (const auto& [id, user] : heard)
+    if (user.who.address == other) last_heard = user.last_heard, last_answer = user.last_answer;
+  const std::string whose = is_recent(last_heard) ? "it is heard, but its firewall drops what comes to it; "
+                                                  : "if TCP is ok, a firewall drops UDP; ";
+  tell(is_recent(last_answer), "UDP: " + other.text() + " answered " + ago(last_answer),
+       whose + "both machines must let in UDP 25252 to 25508");
 }
 
 std::vector<Identity> discovery::users() {

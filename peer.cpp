@@ -6,18 +6,25 @@
 // Only the main thread runs here, and only it touches the list of users and the screen. What the threads of connections
 // have to say comes out of the event queue, one event at a time, in handle(). docs/interface.md has every line printed.
 //
-// Left out on purpose, for now: a line editor. A terminal that stands still (Ctrl-S) stops the program with it; a
-// larger program would give the screen a thread of its own.
+// Left out on purpose: a thread for the screen. A terminal that stands still stops the program with it.
 
 #include <net/if.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <termios.h>
+#include <wchar.h>
 
 #include <atomic>
+#include <clocale>
 #include <cmath>
 #include <cstdlib>
+#include <ctime>
+#include <filesystem>
 #include <iostream>
+#include <numeric>
 #include <random>
 #include <stdexcept>
 #include <thread>
@@ -35,9 +42,11 @@ namespace {
 using UsageError = std::invalid_argument;  // what is wrong with the command line, in one sentence: exit status 2
 
 struct Option {
-  const char *name, *value, *meaning;
+  const char *name, *value, *meaning;     // the value may be left out if it begins with [
   bool (*set)(const std::string& value);  // false where that is no good value
 };
+
+Descriptor trace_file;  // of --trace=FILE
 
 const Option kOptions[] = {
     {"--name", "NAME", "1 to 32 characters without blanks: who you are",
@@ -57,6 +66,12 @@ const Option kOptions[] = {
      [](const std::string& value) {
        accept_policy = value == "always" ? Accept::always : value == "never" ? Accept::never : Accept::ask;
        return value == "ask" || accept_policy != Accept::ask;
+     }},
+    {"--trace", "[=FILE]", "a file: show, or add to FILE, all that passes through the sockets (off)",
+     [](const std::string& value) {
+       tracing = true;
+       if (!value.empty()) trace_file = Descriptor(::open(value.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0666));
+       return value.empty() || trace_file.get() != -1;
      }}};
 
 // `wanted` of a new user: asked for on a terminal, with `offered` for an empty answer.
@@ -78,18 +93,210 @@ void parse_options(const std::vector<std::string>& arguments) {
     const auto option = std::find_if(std::begin(kOptions), std::end(kOptions), [&](auto& o) { return o.name == name; });
     if (name == "--help") {
       std::cout << "usage: peer [OPTION VALUE]...\n";
-      for (const Option& o : kOptions) std::cout << "  " << o.name << " " << o.value << "  " << o.meaning << "\n";
+      for (const Option& o : kOptions) std::cout << "  " << o.name << (o.value[0] == '[' ? "" : " ") << o.value << "  " << o.meaning << "\n";
       std::exit(0);
     }
     if (option == std::end(kOptions)) throw UsageError("unknown option '" + name + "'; --help lists them");
-    if (equals == std::string::npos && i + 1 == arguments.size()) throw UsageError(name + " needs a value; see --help");
-    const std::string value = equals == std::string::npos ? arguments[++i] : arguments[i].substr(equals + 1);
+    const bool is_alone = equals == std::string::npos, may_be_alone = option->value[0] == '[';
+    if (is_alone && !may_be_alone && i + 1 == arguments.size()) throw UsageError(name + " needs a value; see --help");
+    const std::string value = !is_alone ? arguments[i].substr(equals + 1) : may_be_alone ? "" : arguments[++i];
     if (!option->set(value)) throw UsageError(name + " takes " + option->meaning + "; not '" + value + "'");
   }
   const char* user = std::getenv("USER");
   if (myself.name.empty()) myself.name = ask_for("name", user && is_name(user) ? user : "user");
   if (myself.group.empty()) myself.group = ask_for("group", "lab");
 }
+
+// ============================================================================
+// The line that is being typed
+// ============================================================================
+
+size_t columns(char32_t c) { return static_cast<size_t>(std::max(0, ::wcwidth(static_cast<wchar_t>(c)))); }
+
+// How wide it is on a terminal: a letter takes one column, a character of Chinese two, an accent that combines none.
+size_t columns(std::string_view text) {
+  size_t sum = 0;
+  while (!text.empty()) sum += columns(take_character(text));
+  return sum;
+}
+
+// As much of its beginning as fits.
+std::string clipped(std::string text, size_t width) {
+  while (columns(text) > width) {
+    while ((text.back() & 0xC0) == 0x80) text.pop_back();
+    text.pop_back();
+  }
+  return text;
+}
+
+constexpr char32_t ctrl(char letter) { return letter & 0x1F; }  // the key Ctrl and that letter
+
+// A terminal can edit a line by itself, but not take a half-typed one away and put it back when something else has to
+// be printed. So we have the keys given to us as they are pressed, and do it here. From the keys to the screen:
+//
+//   take_key()  bytes become a key: a character, or a control key, of which an escape sequence is another spelling
+//   press()     the key changes the text, the cursor, or which line of the history is shown
+//   row()       as much of the text as fits, around the cursor
+class LineEditor {
+ public:
+  explicit LineEditor(std::string (*complete)(const std::string& before)) : complete_(complete) {}
+  ~LineEditor() { release_terminal(); }
+
+  // No echo, and no waiting for Enter; Ctrl-C and Ctrl-Z remain signals.
+  void seize_terminal() {
+    if (!is_seized_ && ::tcgetattr(STDIN_FILENO, &original_) == -1) return;
+    termios raw = original_;
+    raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | IEXTEN);
+    raw.c_iflag &= ~static_cast<tcflag_t>(IXON);  // Ctrl-S would stop the output, and the program with it
+    is_seized_ = ::tcsetattr(STDIN_FILENO, TCSADRAIN, &raw) == 0;
+    std::cout << "\033[?2004h" << std::flush;  // "bracketed paste": kPaste and kPasted around what is pasted
+  }
+
+  void release_terminal() {
+    if (!std::exchange(is_seized_, false)) return;
+    std::cout << "\033[?2004l" << std::flush;
+    ::tcsetattr(STDIN_FILENO, TCSADRAIN, &original_);
+  }
+
+  void type(std::string_view bytes) { keys_ += bytes; }
+  bool has_ended = false;  // Ctrl-D was pressed, with nothing typed
+
+  // Presses the keys up to Enter, and gives the line; nothing where it has not been pressed yet.
+  std::optional<std::string> take_line() {
+    while (const auto key = take_key()) {
+      if (*key != U'\n' || is_pasting_) {
+        press(*key);
+        continue;
+      }
+      if (!text_.empty() && (history_.empty() || history_.back() != text_)) history_.push_back(text_);
+      shown_ = history_.size();
+      cursor_ = 0;
+      return std::exchange(text_, "");
+    }
+    return std::nullopt;
+  }
+
+  // To be written at the beginning of an empty row; leaves the cursor where it belongs. Of a text that is too wide, the
+  // part around the cursor: all that is drawn is one row, whatever the width of the screen becomes.
+  std::string row(const std::string& prompt, size_t width) {
+    const size_t used = columns(prompt), room = width > used + 3 ? width - used - 1 : 2;
+    if (columns(text_) <= room) first_ = 0;
+    first_ = std::min(first_, cursor_);
+    while (columns(text(first_, cursor_)) > room) first_ = after(first_);
+    size_t end = cursor_;
+    while (end < text_.size() && columns(text(first_, after(end))) <= room) end = after(end);
+    cursor_column_ = used + columns(text(first_, cursor_));
+    return prompt + std::string(text(first_, end)) + "\r\033[" + to_string(cursor_column_) + "C";
+  }
+  size_t cursor_column() const { return cursor_column_; }
+
+ private:
+  // Keys that are no characters have numbers that no character has.
+  static constexpr char32_t kDelete = 0x110000, kPaste = 0x110001, kPasted = 0x110002, kUnknown = 0x110003;
+
+  // The next key. Nothing where the rest of its bytes has yet to come.
+  std::optional<char32_t> take_key() {
+    if (keys_.empty()) return std::nullopt;
+    std::string_view rest = keys_;
+    char32_t key = kUnknown;
+    if (rest[0] != '\033') {
+      key = take_character(rest);
+      if (key == kNotUtf8 && keys_.size() < 4 && (keys_[0] & 0xC0) == 0xC0) return std::nullopt;
+    } else {
+      const bool is_long = rest.substr(1, 1) == "[";
+      const size_t last = is_long ? rest.find_first_of("~@ABCDEFGHIJKLMNOPQRSTUVWXYZ", 2) : rest[1] == 'O' ? 2 : 1;
+      if (last >= rest.size()) return std::nullopt;
+      key = key_of(rest.substr(0, last + 1));
+      rest.remove_prefix(last + 1);
+    }
+    key_bytes_ = keys_.substr(0, keys_.size() - rest.size());
+    keys_.erase(0, key_bytes_.size());
+    return key;
+  }
+
+  // Of ESC [ 3 ~, ESC [ A or ESC O A, and of ESC [ 1 ; 5 A, which is the same key with Ctrl held down.
+  static char32_t key_of(std::string_view sequence) {
+    const std::string_view number = sequence.substr(2, sequence.find_first_not_of("0123456789", 2) - 2);
+    const std::string name = sequence.back() == '~' ? std::string(number) : std::string(1, sequence.back());
+    static const std::map<std::string, char32_t> kKeys = {
+        {"A", ctrl('P')}, {"B", ctrl('N')}, {"C", ctrl('F')}, {"D", ctrl('B')}, {"H", ctrl('A')},
+        {"F", ctrl('E')}, {"1", ctrl('A')}, {"7", ctrl('A')}, {"4", ctrl('E')}, {"8", ctrl('E')},
+        {"3", kDelete},   {"200", kPaste},  {"201", kPasted}};
+    const auto key = kKeys.find(name);
+    return key == kKeys.end() ? kUnknown : key->second;
+  }
+
+  void press(char32_t key) {
+    // What is pasted is not sent, nor completed, before the user has seen it.
+    if (is_pasting_ && (key == '\n' || key == '\t')) key = ' ';
+    switch (key) {
+      case kPaste: is_pasting_ = true; break;
+      case kPasted: is_pasting_ = false; break;
+      case ctrl('A'): cursor_ = 0; break;
+      case ctrl('B'): cursor_ = before(cursor_); break;
+      case ctrl('D'): has_ended = text_.empty(); erase(cursor_, after(cursor_)); break;
+      case kDelete: erase(cursor_, after(cursor_)); break;
+      case ctrl('E'): cursor_ = text_.size(); break;
+      case ctrl('F'): cursor_ = after(cursor_); break;
+      case ctrl('H'): case 0x7F: erase(before(cursor_), cursor_); break;
+      case ctrl('K'): erase(cursor_, text_.size()); break;
+      case ctrl('L'): std::cout << "\033[H\033[2J"; break;
+      case ctrl('N'): show_history(shown_ + 1); break;
+      case ctrl('P'): show_history(shown_ - 1); break;
+      case ctrl('U'): erase(0, cursor_); break;
+      case ctrl('W'): erase(word_before(cursor_), cursor_); break;
+      case '\t': replace(0, cursor_, complete_(text_.substr(0, cursor_))); break;
+      default: if (!is_control(key) && key < kDelete) replace(cursor_, cursor_, key == ' ' ? " " : key_bytes_);
+    }
+  }
+
+  void replace(size_t from, size_t to, const std::string& with) {
+    text_.replace(from, to - from, with);
+    cursor_ = from + with.size();
+  }
+  void erase(size_t from, size_t to) { replace(from, to, ""); }
+
+  void show_history(size_t which) {
+    if (which > history_.size()) return;  // SIZE_MAX, too: there is nothing before the first
+    if (shown_ == history_.size()) new_text_ = text_;
+    shown_ = which;
+    text_ = which == history_.size() ? new_text_ : history_[which];
+    cursor_ = text_.size();
+  }
+
+  std::string_view text(size_t from, size_t to) const { return std::string_view(text_).substr(from, to - from); }
+
+  // Where the character before begins, and where the one after ends, with the accents that belong to it.
+  size_t before(size_t at) const {
+    const auto is_part = [&] { return (text_[at] & 0xC0) == 0x80 || columns(text(at, after_one(at))) == 0; };
+    if (at > 0) do --at; while (at > 0 && is_part());
+    return at;
+  }
+  size_t after(size_t at) const {
+    at = after_one(at);
+    while (at < text_.size() && columns(text(at, after_one(at))) == 0) at = after_one(at);
+    return at;
+  }
+  size_t after_one(size_t at) const {
+    std::string_view rest = text(at, text_.size());
+    if (!rest.empty()) take_character(rest);
+    return text_.size() - rest.size();
+  }
+  size_t word_before(size_t at) const {
+    while (at > 0 && text_[at - 1] == ' ') --at;
+    return at == 0 ? 0 : text_.rfind(' ', at - 1) + 1;  // npos + 1 is 0
+  }
+
+  std::string (*complete_)(const std::string& before);
+  termios original_{};
+  bool is_seized_ = false, is_pasting_ = false;
+  std::string keys_, key_bytes_;       // pressed, and not yet looked at; those of the key that is looked at
+  std::string text_, new_text_;        // what is shown; the new line, while one of the history is shown
+  size_t cursor_ = 0, first_ = 0;      // bytes of the text that are before the cursor; that are hidden at the left
+  size_t cursor_column_ = 0;
+  std::vector<std::string> history_;
+  size_t shown_ = 0;                   // which line of it; its size: the new one
+};
 
 // ============================================================================
 // State, and the screen
@@ -111,51 +318,114 @@ struct File {  // an offer or a transfer
   uint64_t resumed_at = 0;
 };
 
+std::string complete(const std::string& before);  // a line, as far as the cursor: with what TAB adds to it
+std::string progress();                           // of the transfer that runs, if one does
+
 const bool terminal = ::isatty(STDIN_FILENO) && ::isatty(STDOUT_FILENO);
+const char* const no_color = std::getenv("NO_COLOR");  // no-color.org: present, and not empty
+const bool coloured = terminal && !(no_color && *no_color);
 const Clock::time_point start_time = Clock::now();
 Clock::time_point last_joined;
-std::string typed;                   // and not yet a line
-bool input_ended, leaving, leave_now, undelivered, progress_is_shown;
-Clock::time_point progress_at;
+LineEditor editor(complete);
+std::string piped;                   // read from a pipe, and not yet a line
+bool input_ended, leaving, leave_now, undelivered;
 std::vector<std::string> numbered;   // ids in the order of the last /list: numbers must not shift meanwhile
 std::optional<Identity> chosen;      // by /to
+std::vector<Identity> newcomers;     // not yet shown, from the first one's coming on
+Clock::time_point newcomers_since;
 std::map<uint64_t, Post> posts;      // by ticket
 std::map<uint64_t, File> files;      // by the number that the user sees
 uint64_t next_post = 1, next_file = 1;
 
-std::string progress();  // of the transfer that runs, if one does
+// What moves on a terminal is the last row or two: the line that is being typed, and above it the progress of a
+// transfer. To print something, they are lifted off the screen; before we wait, they are put back.
+bool is_lifted = true;
+size_t drawn_width, progress_width;  // progress_width: of its row; 0: there is none
+Clock::time_point progress_due;
 
-// Without wrapping around where the row ends (ESC [?7l): what is in the next row would be left there.
-std::string one_row(const std::string& text) { return "\033[?7l" + printable(text) + "\033[?7h"; }
-
-void show_prompt() {
-  if (!terminal) return;
-  const std::string now = progress();
-  progress_is_shown = !now.empty();
-  std::cout << "\r\033[K" << (now.empty() ? "" : one_row(now) + "\n") << "> ";
+size_t screen_width() {
+  winsize size{};
+  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-// The one way to the screen: whatever strangers wrote into a line, it cannot steer the terminal. There, the line goes
-// above the prompt, and above the progress of a transfer.
-void print(const std::string& line) {
-  if (terminal) std::cout << (progress_is_shown ? "\r\033[K\033[A\033[K" : "\r\033[K");
-  std::cout << printable(line) << '\n';
-  show_prompt();
+void lift() {
+  if (!terminal || std::exchange(is_lifted, true)) return;
+  // Most terminals break a row in two when they become too narrow for it: then ours begins further up.
+  const size_t width = screen_width(), narrow = std::min(width, drawn_width);
+  const size_t rows = (progress_width + narrow - 1) / narrow + editor.cursor_column() / width;
+  std::cout << '\r' << (rows > 0 ? "\033[" + to_string(rows) + "A" : "") << "\033[J";
+}
+
+std::string prompt(size_t width);  // who we are, and whom we are talking to
+
+void put_back() {
+  if (progress_width > 0 && Clock::now() >= progress_due) lift();  // it has moved on
+  if (terminal && std::exchange(is_lifted, false)) {
+    drawn_width = screen_width();
+    const std::string now = clipped(printable(progress()), drawn_width);
+    progress_width = columns(now);
+    progress_due = Clock::now() + 250ms;
+    // Without wrapping around where the row ends (ESC [?7l), should the window have become narrower just now: the rest
+    // of it would stay in the next one.
+    std::cout << "\033[?7l" << now << (now.empty() ? "" : "\n");
+    std::cout << editor.row(prompt(drawn_width), drawn_width) << "\033[?7h";
+  }
   if (!std::cout.flush()) leave_now = undelivered = true;  // nobody reads us any more
 }
 
-// Four times a second, without touching the line that is being typed: up, anew, and back (ESC 7, ESC 8).
-void show_progress() {
-  if (!progress_is_shown || Clock::now() < progress_at) return;
-  progress_at = Clock::now() + 250ms;
-  std::cout << "\0337\033[A\r\033[K" << one_row(progress()) << "\0338" << std::flush;
+// `text` in colour, so that it stands out, or does not. Whatever strangers wrote, it cannot steer the terminal.
+std::string painted(const std::string& text, const char* colour) {
+  return coloured ? std::string("\033[") + colour + "m" + printable(text) + "\033[m" : printable(text);
 }
+
+// The one way to the screen: painted, or printable.
+void write_line(const std::string& line) {
+  lift();
+  std::cout << line << '\n';
+}
+void print(const std::string& line) { write_line(printable(line)); }
+void print_quietly(const std::string& line) { write_line(painted(line, "2")); }
+
+// As strftime() has it.
+std::string time_text(const char* format, std::time_t time) {
+  std::tm parts{};
+  std::array<char, 16> text;
+  return {text.data(), std::strftime(text.data(), text.size(), format, ::localtime_r(&time, &parts))};
+}
+
+std::string time_of_day() { return terminal ? time_text("%H:%M ", std::time(nullptr)) : ""; }
 
 // Somebody under the name that the list has: a conversation may have begun under an older one.
 // Anyone can claim an id, though; its address he cannot.
 std::string label(const Identity& who) {
   const auto user = discovery::user(who.id);
   return (user && user->address == who.address ? *user : who).label();
+}
+
+// What a user is called where there is little room: by the name alone, if nobody else has it.
+std::string called(const Identity& who) {
+  const std::string whole = label(who), name = whole.substr(0, whole.rfind('@'));
+  const auto has_it = [&](const Identity& user) { return user.name == name; };
+  const std::vector<Identity> users = discovery::users();
+  const auto all = std::count_if(users.begin(), users.end(), has_it) + (name == myself.name);
+  return all > 1 ? whole : name;
+}
+
+// Always the same for the same peer.
+const char* colour_of(const Identity& who) {
+  static const char* const kColours[] = {"31", "32", "33", "34", "35", "36"};
+  return kColours[std::hash<std::string>()(who.id) % std::size(kColours)];
+}
+
+// In a narrow window a long one is cut, for half of the row belongs to what is typed.
+std::string prompt(size_t width) {
+  const std::string to = chosen ? " to " + printable(called(*chosen)) : "";
+  return clipped(printable(myself.name) + to, width / 2 - std::min<size_t>(2, width / 2)) + "> ";
+}
+
+void warn_of_clash(const Identity& who) {
+  if (who.name == myself.name)
+    print("note: " + who.label() + " has the same name as you; /name NEW gives you another");
 }
 
 Identity own_entry() {
@@ -178,6 +448,41 @@ std::string next_word(std::string& rest) {
   return word;
 }
 
+// How many letters must be put in, taken out or replaced to make one of the other (Levenshtein).
+size_t distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);  // from so many letters of a to 0, 1, 2 ... letters of b
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i + 1);
+    for (size_t j = 0; j < b.size(); ++j)
+      diagonal = std::exchange(row[j + 1], std::min({row[j] + 1, row[j + 1] + 1, diagonal + (a[i] != b[j])}));
+  }
+  return row.back();
+}
+
+bool begins_with(std::string_view text, std::string_view beginning) {
+  return text.substr(0, beginning.size()) == beginning;
+}
+
+// " (did you mean ann or anna?)": those of `words` that begin with what was typed, or else the one that is nearest to it.
+std::string suggestion(const std::string& typed, const std::vector<std::string>& words) {
+  std::string fits;
+  for (const std::string& word : words)
+    if (typed.size() > 1 && begins_with(word, typed)) fits += (fits.empty() ? "" : " or ") + word;
+  for (size_t far = 1; far <= (1 + typed.size()) / 3 && typed.size() <= 2 * kMaxName && fits.empty(); ++far)
+    for (const std::string& word : words) {
+      const bool is_swapped = std::is_permutation(typed.begin(), typed.end(), word.begin(), word.end());
+      if (fits.empty() && (is_swapped || distance(typed, word) == far)) fits = word;
+    }
+  return fits.empty() ? "" : " (did you mean " + fits + "?)";
+}
+
+std::vector<std::string> names_of_users() {
+  std::vector<std::string> names;
+  for (const Identity& user : discovery::users()) names.push_back(called(user));
+  return names;
+}
+
 // Whom WHO means. A word can be one user's name and another's number: then it is refused, never guessed.
 Identity find(const std::string& who) {
   if (who.empty()) fail("to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
@@ -197,7 +502,7 @@ Identity find(const std::string& who) {
   if (fits.size() > 1) fail(who + " can mean more than one user; write " + candidates);
   if (address && who == address->text()) return {"", "", "", *address, 0};
   if (who == myself.name || id == myself.id) fail(who + " is you");
-  fail("nobody called " + who + " is online; /list shows who is");
+  fail("nobody called " + who + " is online" + suggestion(who, names_of_users()) + "; /list shows who is");
 }
 
 void list(std::string) {
@@ -214,8 +519,15 @@ void list(std::string) {
   print("users " + to_string(all.size()));
 }
 
-void choose(std::string who) {
-  chosen = find(who);
+// The only beginning of a name is enough here, where we say whom it means. With /msg it would be too late: when ann has
+// left, the next line for her must not go to anna.
+void choose(std::string rest) {
+  const std::string who = next_word(rest);
+  if (!rest.empty()) fail("/to takes one user; /msg " + who + " TEXT sends one message");
+  std::vector<std::string> fits = names_of_users();
+  if (std::find(fits.begin(), fits.end(), who) == fits.end())
+    fits.erase(std::remove_if(fits.begin(), fits.end(), [&](auto& name) { return !begins_with(name, who); }), fits.end());
+  chosen = find(fits.size() == 1 && !who.empty() ? fits[0] : who);
   print("to " + chosen->label());
 }
 
@@ -225,6 +537,7 @@ void introduce_as(const std::string& name, const std::string& group) {
   myself.group = group;
   discovery::tell_everyone(Verb::here);
   print("you " + own_entry().label() + " " + group);
+  for (const Identity& user : discovery::users()) warn_of_clash(user);
 }
 
 void scan(std::string where) {
@@ -238,6 +551,28 @@ void scan(std::string where) {
   discovery::scan(*ip, static_cast<int>(*bits), address ? address->port : kDiscoveryPort);
 }
 
+// The second part comes when the connection has been made, or has failed: diagnosed().
+void diagnose(std::string who) {
+  if (who.empty()) return discovery::diagnose();
+  const auto ip = parse_ip(who);
+  const Identity other = ip ? Identity{"", "", "", {*ip, kFirstPort}, 0} : find(who);
+  if (discovery::diagnose(other.address)) transfer::diagnose(other);
+}
+
+void diagnosed(const Event& event) {
+  static const std::pair<int, const char*> kRemedies[] = {
+      {ECONNREFUSED, "no peer listens there; does it run, and is that the port of its ready line?"},
+      {ETIMEDOUT, "a firewall drops it; both machines must let in TCP 25253 to 25508"},
+      {EHOSTUNREACH, "nobody has that address; a typing error, a cable, or a Wi-Fi that keeps its clients apart"}};
+  discovery::diagnose_answer(event.who.address);
+  const auto tell = [](const std::string& line) { events.push({Event::Kind::told, {}, line}); };  // after the answer
+  if (event.text.empty()) return tell("diag ok: TCP: " + event.who.label() + " answers");
+  std::string remedy;
+  for (const auto& [error, what_to_do] : kRemedies)
+    if (event.text.find(std::generic_category().message(error)) != std::string::npos) remedy = what_to_do;
+  tell("diag failed: TCP: " + event.text + (remedy.empty() ? "" : ": " + remedy));
+}
+
 void quit(std::string) {
   leave_now = leaving;
   leaving = true;
@@ -249,10 +584,10 @@ void quit(std::string) {
 void settle(const Event& event) {
   Post& post = posts[event.ticket];
   const bool missed = event.kind == Event::Kind::undelivered, is_file = post.scope == "files";
-  const std::string who = label(event.who);
+  const std::string who = terminal ? called(event.who) : label(event.who);
   undelivered |= missed;
-  if (missed && !is_file) print("failed " + who + ": " + event.text + "; not delivered: " + post.text);
-  if (!missed && post.scope == "private") print("delivered " + who + ": " + post.text);
+  if (missed && !is_file) print(time_of_day() + "failed " + who + ": " + event.text + "; not delivered: " + post.text);
+  if (!missed && post.scope == "private") print_quietly(time_of_day() + "delivered " + who + ": " + post.text);
   if (missed) post.missed += (post.missed.empty() ? "" : ", ") + who + (is_file ? " (" + event.text + ")" : "");
   else post.got += (post.got.empty() ? "" : ", ") + who;
   post.reached += !missed;
@@ -342,8 +677,14 @@ File& take_file(std::string& rest) {
   return found->second;
 }
 
-void answer(std::string rest, Accept consent) {
+// The same, and that is all that was given.
+File& take_only_file(std::string rest) {
   File& file = take_file(rest);
+  if (!rest.empty()) fail("'" + rest + "' is too much; the number of a transfer is enough");
+  return file;
+}
+
+void answer(File& file, Accept consent, const std::string& rest = "") {
   if (file.direction != "receive" || file.state != "offered") fail("that is not an offer that waits for an answer");
   if (!rest.empty() && safe_file_name(rest) != rest) fail("'" + rest + "' is not a file name; give one without a path");
   file.state = "answered";
@@ -384,6 +725,12 @@ std::string progress() {
          file.who + ": " + file.offer.name;
 }
 
+std::string free_space() {
+  struct statvfs disk{};
+  if (::statvfs(download_folder.c_str(), &disk) == -1) return "";
+  return "; " + megabytes(static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize)) + " are free";
+}
+
 // An offer, or a transfer that has begun, or has ended, well or badly.
 void update_file(const Event& event) {
   using Kind = Event::Kind;
@@ -404,7 +751,7 @@ void update_file(const Event& event) {
   if (!failed) file.offer = event.file;
   print_file(number, file, (stored ? ", cksum " + to_string(event.crc) : failed ? ", " : "") + event.text);
   if (terminal && !sends && event.kind == Kind::offered && accept_policy == Accept::ask)
-    print("note: /accept " + to_string(number) + " takes it, /reject " + to_string(number) + " does not");
+    print("note: /accept " + to_string(number) + " takes it, /reject " + to_string(number) + " does not" + free_space());
   if (!failed && !stored) return;
   const Event end{failed ? Kind::undelivered : Kind::delivered, event.who, event.text, file.post};
   files.erase(found);
@@ -413,34 +760,99 @@ void update_file(const Event& event) {
 
 // ---- The table -----------------------------------------------------------------
 
-void help(std::string);
+void help(std::string name);
 
 const struct Command {
-  const char *name, *arguments, *meaning;
+  const char *name, *arguments, *meaning, *example;
   void (*run)(std::string rest);
 } kCommands[] = {
-    {"/list", "", "who is online", list},
-    {"/to", " WHO", "talk to WHO: a name, a number of /list, NAME@IP:PORT or IP:PORT", choose},
-    {"/msg", " WHO TEXT", "one message", message},
-    {"/group", " TEXT", "a message to everyone in your group", [](std::string text) { send_to_many("group", text); }},
-    {"/all", " TEXT", "a message to everyone", [](std::string text) { send_to_many("all", text); }},
-    {"/send", " WHO PATH", "offer a file or a folder", send_file},
-    {"/sendgroup", " PATH", "to everyone in your group", [](std::string path) { send_file_to_many("group", path); }},
-    {"/sendall", " PATH", "to everyone", [](std::string path) { send_file_to_many("all", path); }},
-    {"/accept", " N [AS]", "take the file of offer N, as AS", [](std::string rest) { answer(rest, Accept::always); }},
-    {"/reject", " N", "do not take it", [](std::string rest) { answer(next_word(rest), Accept::never); }},
-    {"/cancel", " N", "end transfer N", [](std::string rest) { transfer::cancel(take_file(rest).ticket); }},
-    {"/transfers", "", "offers and transfers under way", list_transfers},
-    {"/name", " NEW", "change your name", [](std::string name) { introduce_as(name, myself.group); }},
-    {"/join", " GROUP", "change your group", [](std::string group) { introduce_as(myself.name, group); }},
-    {"/scan", " [TARGET]", "look again; TARGET: ADDRESS, ADDRESS:PORT or NETWORK/BITS", scan},
-    {"/help", "", "this list", help},
-    {"/quit", "", "finish what is being sent, and leave; twice: leave now", quit},
+    {"/list", "", "who is online", "", list},
+    {"/to", " WHO", "talk to WHO: a name, a number of /list, NAME@IP:PORT or IP:PORT", " bob", choose},
+    {"/msg", " WHO TEXT", "one message", " bob See you at nine", message},
+    {"/group", " TEXT", "a message to everyone in your group", " Where do we meet?",
+     [](std::string text) { send_to_many("group", text); }},
+    {"/all", " TEXT", "a message to everyone", " Lunch?", [](std::string text) { send_to_many("all", text); }},
+    {"/send", " WHO PATH", "offer a file or a folder", " bob Documents/my report.pdf", send_file},
+    {"/sendgroup", " PATH", "to everyone in your group", " photos/",
+     [](std::string path) { send_file_to_many("group", path); }},
+    {"/sendall", " PATH", "to everyone", " task.pdf", [](std::string path) { send_file_to_many("all", path); }},
+    {"/accept", " N [AS]", "take the file of offer N, as AS", " 1 bobs report.pdf",
+     [](std::string rest) {
+       File& file = take_file(rest);
+       answer(file, Accept::always, rest);
+     }},
+    {"/reject", " N", "do not take it", " 1", [](std::string rest) { answer(take_only_file(rest), Accept::never); }},
+    {"/cancel", " N", "end transfer N", " 1", [](std::string rest) { transfer::cancel(take_only_file(rest).ticket); }},
+    {"/transfers", "", "offers and transfers under way", "", list_transfers},
+    {"/name", " NEW", "change your name", " ann2", [](std::string name) { introduce_as(name, myself.group); }},
+    {"/join", " GROUP", "change your group", " chess", [](std::string group) { introduce_as(myself.name, group); }},
+    {"/scan", " [TARGET]", "look again; TARGET: ADDRESS, ADDRESS:PORT or NETWORK/BITS", " 10.0.0.0/24", scan},
+    {"/diag", " [WHO]", "what is wrong when somebody is missing; WHO may be an ADDRESS", " 10.0.0.7", diagnose},
+    {"/help", " [COMMAND]", "this list; or one command, with an example", " /send", help},
+    {"/quit", "", "finish what is being sent, and leave; twice: leave now", "", quit},
 };
 
-void help(std::string) {
-  for (const Command& c : kCommands) print(std::string("help: ") + c.name + c.arguments + ": " + c.meaning);
-  print("help: any other line is a message to whom /to chose; a first // sends one /");
+const Command& command_called(const std::string& name) {
+  std::vector<std::string> names;
+  for (const Command& c : kCommands)
+    if (c.name == name) return c;
+    else names.push_back(c.name);
+  fail("there is no command " + name + suggestion(name, names) + "; /help lists them");
+}
+
+void help(std::string name) {
+  const auto line = [](const Command& c) { print(std::string("help: ") + c.name + c.arguments + ": " + c.meaning); };
+  if (name.empty()) {
+    for (const Command& c : kCommands) line(c);
+    return print("help: any other line is a message to whom /to chose; a first // sends one /");
+  }
+  const Command& c = command_called((name[0] == '/' ? "" : "/") + name);
+  line(c);
+  print(std::string("help: for example  ") + c.name + c.example);
+}
+
+// ---- What TAB adds ---------------------------------------------------------------
+
+// The files and folders whose path begins with that.
+std::vector<std::string> paths(const std::string& beginning) {
+  const std::string folder = beginning.substr(0, beginning.rfind('/') + 1);  // npos + 1 is 0
+  std::vector<std::string> found;
+  std::error_code error;
+  std::filesystem::directory_iterator entry(folder.empty() ? "." : folder, error);
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error))
+    found.push_back(folder + entry->path().filename().string() + (entry->is_directory(error) ? "/" : ""));
+  return found;
+}
+
+// A line as far as the cursor: with what its last word can only be. What that word is, the table of commands says.
+std::string complete(const std::string& before) {
+  std::string word = before;
+  const std::string name = next_word(word);
+  std::vector<std::string> fits;
+  std::string kind = "COMMAND";
+  if (name == before) {
+    word = name;
+    for (const Command& c : kCommands) fits.push_back(c.name);
+  } else {
+    for (const Command& c : kCommands)
+      if (c.name == name) kind = c.arguments;
+    std::string kinds = kind.substr(std::min<size_t>(1, kind.size()));
+    for (kind = next_word(kinds); kind == "WHO" && word.find(' ') != std::string::npos; kind = next_word(kinds))
+      next_word(word);
+    fits = kind == "WHO" ? names_of_users() : kind == "PATH" ? paths(word) : fits;
+  }
+  const auto is_out = [&](const std::string& fit) { return !begins_with(fit, word) || !is_text(fit); };
+  fits.erase(std::remove_if(fits.begin(), fits.end(), is_out), fits.end());
+  if (fits.empty()) return before;
+  std::string common = fits[0], all;
+  for (const std::string& fit : fits) {
+    common.erase(std::mismatch(common.begin(), common.end(), fit.begin(), fit.end()).first, common.end());
+    all += " " + fit;
+  }
+  while (!is_text(common)) common.pop_back();  // half a character
+  if (fits.size() > 1 && common == word) print_quietly("help:" + all);
+  const bool is_whole = fits.size() == 1 && kind != "PATH";  // a blank behind a path would belong to it
+  return before.substr(0, before.size() - word.size()) + common + (is_whole ? " " : "");
 }
 
 // One line of input.
@@ -453,10 +865,9 @@ void obey(std::string line) {
   try {
     if (leaving && name != "/quit") fail("leaving; /quit again does not wait");
     if (is_text) return say(line.substr(line[0] == '/' ? 1 : 0));
-    const auto is_meant = [&](const Command& command) { return command.name == name; };
-    const auto command = std::find_if(std::begin(kCommands), std::end(kCommands), is_meant);
-    if (command == std::end(kCommands)) fail("unknown command " + name + "; /help lists them");
-    command->run(rest);
+    const Command& command = command_called(name);
+    if (!*command.arguments && !rest.empty()) fail(name + " takes nothing behind it; /help " + name);
+    command.run(rest);
   } catch (const std::exception& error) {
     print(std::string("error: ") + error.what());
     for (const char* sends : {"", "/msg", "/group", "/all", "/send", "/sendgroup", "/sendall"})
@@ -468,20 +879,50 @@ void obey(std::string line) {
 // Events: what the other parts report
 // ============================================================================
 
+// On a terminal, a class that starts at once is one line.
+void show_newcomers() {
+  if (newcomers.empty() || (terminal && Clock::now() - newcomers_since < 500ms)) return;
+  if (!terminal || newcomers.size() <= 3)
+    for (const Identity& who : newcomers) print_quietly("joined " + who.label() + " " + who.group);
+  else print_quietly(to_string(newcomers.size()) + " users joined; /list shows them");
+  for (const Identity& who : newcomers) warn_of_clash(who);
+  newcomers.clear();
+}
+
+void greet(const Identity& who) {
+  last_joined = Clock::now();
+  if (newcomers.empty()) newcomers_since = last_joined;
+  newcomers.push_back(who);
+  show_newcomers();
+}
+
+void show_message(const Identity& from, const Message& message) {
+  if (!terminal) return print("message " + label(from) + " " + message.scope + ": " + message.text);
+  const std::string scope = message.scope == "private" ? "" : " [" + message.scope + "]";
+  write_line(time_of_day() + painted(called(from), colour_of(from)) + scope + ": " + printable(message.text));
+}
+
 void handle(const Event& event) {
   using Kind = Event::Kind;
+  const auto is_new = [&](const Identity& newcomer) { return newcomer.id == event.who.id; };
+  if (event.kind != Kind::joined && std::any_of(newcomers.begin(), newcomers.end(), is_new)) {
+    newcomers_since = {};  // nobody acts before he has joined
+    show_newcomers();
+  }
   switch (event.kind) {
-    case Kind::joined:
-      last_joined = Clock::now();
-      return print("joined " + event.who.label() + " " + event.who.group);
-    case Kind::left: return print("left " + event.who.label() + ": " + event.text);
-    case Kind::changed: return print("changed " + event.who.label() + " " + event.who.group + ": was " + event.text);
+    case Kind::joined: return greet(event.who);
+    case Kind::left: return print_quietly("left " + event.who.label() + ": " + event.text);
+    case Kind::changed:
+      print_quietly("changed " + event.who.label() + " " + event.who.group + ": was " + event.text);
+      return warn_of_clash(event.who);
     case Kind::unheard: return transfer::knock(event.who);
     case Kind::told: return print(event.text);
     case Kind::introduced: return discovery::heard_over_tcp(event.who);
+    case Kind::diagnosed: return diagnosed(event);
+    case Kind::traced: return print_quietly(event.text);
     case Kind::message:
       if (transfer::is_repeat(event)) return;
-      return print("message " + label(event.who) + " " + event.message.scope + ": " + event.message.text);
+      return show_message(event.who, event.message);
     case Kind::delivered:
     case Kind::undelivered: return settle(event);
     case Kind::offered:
@@ -500,19 +941,23 @@ void handle_events() {
 // Starting, the loop, and main()
 // ============================================================================
 
-std::atomic<int> signal_caught{0};  // a handler may run on any thread
+std::atomic<int> signal_caught{0};  // that ends the program; a handler may run on any thread
+std::atomic<bool> stop_is_asked{false}, screen_has_changed{false};
 
 // All a handler may do: note it, and make select() return. A flag alone could be set just before select() begins to
 // wait, and be seen only when the next datagram comes.
 extern "C" void on_signal(int number) {
-  signal_caught = number;
+  if (number == SIGTSTP) stop_is_asked = true;
+  else if (number == SIGCONT || number == SIGWINCH) screen_has_changed = true;
+  else signal_caught = number;
   events.wake();
 }
 
 void catch_signals() {
   struct sigaction action{};
   action.sa_handler = on_signal;
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) check(::sigaction(number, &action, nullptr), "sigaction");
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH})
+    check(::sigaction(number, &action, nullptr), "sigaction");
   // A write to a connection that the other side has closed raises SIGPIPE and ends the program: an error will do.
   action.sa_handler = SIG_IGN;
   check(::sigaction(SIGPIPE, &action, nullptr), "sigaction");
@@ -562,16 +1007,38 @@ bool reads_commands() {
   return !input_ended && (terminal || found || now - start_time > 1s);
 }
 
-void read_keyboard() {
+void read_keys(std::string_view keys) {
+  lift();
+  editor.type(keys);
+  while (const auto line = editor.take_line()) {
+    write_line(prompt(SIZE_MAX) + printable(*line));  // it stays on the screen, above what comes of it
+    obey(*line);
+  }
+  if (editor.has_ended) input_ended = leaving = true;
+}
+
+void read_input() {
   std::array<char, 4096> bytes;
   const ssize_t got = uninterrupted([&] { return ::read(STDIN_FILENO, bytes.data(), bytes.size()); });
-  if (std::exchange(progress_is_shown, false)) std::cout << "\033[2A\033[M\033[B";  // Enter has moved the prompt away
-  if (got > 0) typed.append(bytes.data(), static_cast<size_t>(got));
-  else if (!typed.empty()) typed += '\n';  // the end of input ends its last line, too
-  for (size_t end; (end = typed.find('\n')) != std::string::npos; typed.erase(0, end + 1)) obey(typed.substr(0, end));
   if (got <= 0) input_ended = leaving = true;
-  if (!progress_is_shown) show_prompt();  // or print() has done so
-  std::cout.flush();
+  const std::string_view input(bytes.data(), static_cast<size_t>(std::max<ssize_t>(got, 0)));
+  if (terminal) return read_keys(input);
+  piped += input;
+  if (input_ended && !piped.empty()) piped += '\n';  // the end of input ends its last line, too
+  for (size_t end; (end = piped.find('\n')) != std::string::npos; piped.erase(0, end + 1)) obey(piped.substr(0, end));
+}
+
+// Ctrl-Z and fg; and a window that has another size by now.
+void follow_terminal() {
+  if (stop_is_asked.exchange(false)) {
+    lift();
+    std::cout.flush();
+    editor.release_terminal();
+    ::raise(SIGSTOP);  // SIGCONT wakes us here, and the shell may have changed what it likes
+  }
+  if (!screen_has_changed.exchange(false)) return;
+  lift();
+  if (terminal) editor.seize_terminal();
 }
 
 // Until there is something to do: which descriptors can be read. They were opened first of all, so they are small
@@ -595,22 +1062,58 @@ bool is_over() { return signal_caught || leave_now || (leaving && !transfer::is_
 
 }  // namespace
 
+// ============================================================================
+// The X-ray: --trace
+// ============================================================================
+
+std::string path_of(int fd, const char* arrow, Address other) {
+  int type = 0;
+  socklen_t length = sizeof type;
+  ::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length);
+  Address ours = local_address(fd);
+  // Our UDP sockets are bound to every address we have; shown is the one by which the other end is reached.
+  if (type == SOCK_DGRAM && other.ip != 0) ours.ip = discovery::source_for(other.ip).value_or(ours.ip);
+  const auto column = [](Address end) {
+    const std::string text = end == Address{} ? "*" : end.text();
+    return text + std::string(15 - std::min<size_t>(15, text.size()), ' ');
+  };
+  return std::string(type == SOCK_DGRAM ? "UDP " : "TCP ") + column(ours) + " " + arrow + " " + column(other);
+}
+
+// Into a file, each line by one write(), or the threads' lines would be mixed. To the screen by way of the queue, for
+// the screen is the main thread's.
+void trace(const std::string& path, std::string_view what) {
+  const auto now = std::chrono::system_clock::now();
+  const std::string micros = to_string(1'000'000 + now.time_since_epoch() / 1us % 1'000'000).substr(1);
+  const std::string time = time_text("%H:%M:%S.", std::chrono::system_clock::to_time_t(now)) + micros;
+  const std::string line = time + " " + path + "  " + printable(what);
+  if (trace_file.get() == -1) return events.push({Event::Kind::traced, {}, line});
+  if (::write(trace_file.get(), (line + "\n").data(), line.size() + 1) == -1) return;  // a full disk: so be it
+}
+
+// ============================================================================
+
 int main(int argc, char** argv) try {
+  std::ios::sync_with_stdio(false);  // what is written is kept until flush(), and the screen does not flicker
+  std::setlocale(LC_CTYPE, "C.UTF-8");  // for wcwidth()
   parse_options({argv + 1, argv + argc});
   catch_signals();  // before anyone can see us: who is found may be told to leave
   allow_descriptors();
   prepare_folder();
   open_ports();
+  if (terminal) editor.seize_terminal();
   print("ready " + own_entry().label() + " " + myself.group);
   if (terminal) print("/help lists the commands");
   while (!is_over()) {
+    put_back();
     const fd_set readable = wait();
-    if (FD_ISSET(STDIN_FILENO, &readable)) read_keyboard();
+    if (FD_ISSET(STDIN_FILENO, &readable)) read_input();
     discovery::receive(readable);
     transfer::accept_connection(readable);
     discovery::tick();
     handle_events();
-    show_progress();
+    show_newcomers();
+    follow_terminal();
   }
   discovery::tell_everyone(Verb::bye);
   transfer::cancel();  // some connections have last words to say
@@ -618,7 +1121,8 @@ int main(int argc, char** argv) try {
     handle_events();
   transfer::close();
   handle_events();
-  if (terminal) std::cout << std::endl;
+  lift();
+  if (!std::cout.flush()) undelivered = true;
   return undelivered && !::isatty(STDIN_FILENO) ? 1 : 0;
 } catch (const UsageError& error) {
   std::cerr << "peer: " << printable(error.what()) << '\n';

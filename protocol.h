@@ -527,12 +527,40 @@ class Descriptor {
     std::swap(fd_, other.fd_);  // what we had is closed with `other`
     return *this;
   }
-  ~Descriptor() { if (fd_ != -1) ::close(fd_); }
+  ~Descriptor() { if (fd_ != -1) close(); }
   int get() const { return fd_; }
+  int close() { return ::close(std::exchange(fd_, -1)); }
 
  private:
   int fd_;
 };
+
+// ---- The X-ray: --trace ----------------------------------------------------------
+
+inline bool tracing = false;  // set before the first thread starts. Off, a look at it is all that tracing costs
+
+// The two ends of a socket, with `arrow` between them: "TCP 10.0.0.7:41234 -> 10.0.0.9:25253".
+std::string path_of(int fd, const char* arrow, Address other);
+
+// The one function that prints it: a line with the time, where something passes, and what. Any thread may call it.
+void trace(const std::string& path, std::string_view what);
+
+inline void trace_sent(int fd, std::string_view text, Address to) {
+  if (tracing) trace(path_of(fd, "->", to), text);
+}
+inline void trace_received(int fd, std::string_view text, Address from) {
+  if (tracing) trace(path_of(fd, "<-", from), text);
+}
+
+// The result of a system call, which it hands on, as errno: check(traced(fd, "listen", ::listen(fd, 5)), "listen").
+inline ssize_t traced(int fd, const char* call, ssize_t result, Address other = {}) {
+  if (!tracing) return result;
+  const int error = errno;
+  const std::string reason = result == -1 ? " (" + std::generic_category().message(error) + ")" : "";
+  trace(path_of(fd, "--", other), call + (" = " + std::to_string(result)) + reason);
+  errno = error;
+  return result;
+}
 
 // ---- Events: what the main thread is told ---------------------------------------
 
@@ -542,8 +570,11 @@ struct Event {
     joined, left, changed,   // who; text: why it left, or what it was before
     unheard,                 // who: it may not hear our datagrams; let transfer knock()
     told,                    // text: a line for the user
+    // From trace().
+    traced,                  // text: what has passed
     // From connections; who is at the other end.
     introduced,              // somebody said over TCP who it is
+    diagnosed,               // text: why that was not possible; empty if it was
     message,                 // message
     delivered, undelivered,  // ticket; text: the reason
     offered, started,        // ticket, file, text: a remark; to us or by us; its bytes begin
@@ -632,6 +663,10 @@ void scan();                                           // broadcasts and sweeps 
 void scan(uint32_t network, int bits, uint16_t port);  // asks every address of network/bits; tells, too
 void tell_everyone(Verb verb);                         // HERE: our name or group has changed; BYE: we leave
 void heard_over_tcp(const Identity& who);
+// /diag. Each tells, one step a line, what is as it should be, or what is not and what to do.
+void diagnose();                                       // what it takes to be found at all
+bool diagnose(Address other);                          // and by `other`, which it asks; false: no way leads there
+void diagnose_answer(Address other);                   // later: whether its answer came
 
 std::vector<Identity> users();                         // who is listed, sorted by name and address
 std::optional<Identity> user(const std::string& id);   // if it is listed
@@ -652,6 +687,7 @@ void watch(fd_set& readable);     // adds its listening socket
 void accept_connection(const fd_set& readable);
 
 void knock(const Identity& to);   // introduces us over TCP, where it can be reached
+void diagnose(const Identity& to);  // the same after 1 s, and an event says what came of it
 void send_message(const Identity& to, const std::string& scope, const std::string& text, uint64_t ticket);
 // A file or a folder. Gives its ticket, under which events will follow; throws where it cannot be read.
 uint64_t send_file(const Identity& to, const std::string& path);

@@ -79,7 +79,8 @@ std::map<std::string, std::deque<std::pair<uint64_t, size_t>>> messages_seen;  /
 // and should be told why we end it.
 class Connection {
  public:
-  Connection(Descriptor fd, const std::atomic<bool>& cancelled) : socket_(std::move(fd)), cancelled_(cancelled) {
+  Connection(Descriptor fd, Address other, const std::atomic<bool>& cancelled)
+      : socket_(std::move(fd)), other_(other), cancelled_(cancelled) {
     // Nagle's algorithm holds a small segment back until the one before is acknowledged, and the other side delays
     // that acknowledgement: 44 ms for a reply instead of 0.06.
     const int on = 1;
@@ -87,8 +88,13 @@ class Connection {
     limit(SO_RCVTIMEO, kSlice);
     limit(SO_SNDTIMEO, kSlice);
   }
+  ~Connection() {
+    const std::string path = tracing ? path_of(socket_.get(), "--", other_) : "";  // now: a closed socket has no ends
+    const int result = socket_.close();
+    if (tracing) trace(path, "close = " + to_string(result));
+  }
 
-  void shut_down() const { ::shutdown(socket_.get(), SHUT_RDWR); }
+  void shut_down() const { shut_down(SHUT_RDWR); }
 
   // What has not got across yet never will. After a mere close() the kernel goes on sending it, for a minute or more:
   // it would come late, when the receiver has forgotten the number of what was sent in its place.
@@ -100,12 +106,12 @@ class Connection {
   uint32_t local_ip() const { return local_address(socket_.get()).ip; }
 
   // Left to itself, the kernel tries for two minutes. On Linux SO_SNDTIMEO holds for connect() as well: socket(7).
-  void connect(Address to) const {
-    sockaddr_in raw = to.to_sockaddr();
+  void connect() const {
+    sockaddr_in raw = other_.to_sockaddr();
     limit(SO_SNDTIMEO, kConnectTime);
     const int result = uninterrupted([&] { return ::connect(socket_.get(), generic(raw), sizeof raw); });
     if (result == -1 && (errno == EINPROGRESS || errno == EALREADY)) errno = ETIMEDOUT;
-    check(result, "cannot connect to " + to.text());
+    check(traced("connect", result), "cannot connect to " + other_.text());
     limit(SO_SNDTIMEO, kSlice);
   }
 
@@ -119,9 +125,13 @@ class Connection {
         deadline = Clock::now() + kSilence;
         continue;
       }
-      if (errno != EAGAIN && errno != EWOULDBLOCK) check(-1, "connection lost");
+      if (errno != EAGAIN && errno != EWOULDBLOCK) check(traced("send", sent), "connection lost");
       if (cancelled_ || Clock::now() > deadline) throw std::runtime_error("the other side stopped reading");
     }
+  }
+  void send_line(const std::string& line) const {
+    trace_sent(line);
+    send(line + "\n");
   }
 
   // Waits until something can be read. False where the other side has closed the connection.
@@ -143,6 +153,7 @@ class Connection {
     for (const auto deadline = Clock::now() + kSilence;;) {
       const LineStatus status = take_line(unread_, line);
       if (status == LineStatus::too_long) throw Reply{false, "long a line has at most 4096 bytes"};
+      if (status == LineStatus::whole) trace_received(line);
       if (status == LineStatus::whole && is_text(line)) return line;
       if (status == LineStatus::whole) throw Reply{false, "text a line is UTF-8 without control characters"};
       if (!read_more(batch_, 0, deadline))
@@ -164,13 +175,19 @@ class Connection {
   // Our last line. A socket that is closed with unread data in it sends a reset, which may overtake what we sent last.
   // So: half-close it, that is, say that we have finished, and read on until the other side has, too.
   void finish(const std::string& line) const {
-    send(line + "\n");
-    ::shutdown(socket_.get(), SHUT_WR);
+    send_line(line);
+    shut_down(SHUT_WR);
     std::array<char, kMaxLine> bytes;
     for (const auto deadline = Clock::now() + kSilence; receive(bytes.data(), bytes.size(), 0, deadline) > 0;) {}
   }
 
+  void trace_sent(std::string_view what) const { ::trace_sent(socket_.get(), what, other_); }
+  void trace_received(std::string_view what) const { ::trace_received(socket_.get(), what, other_); }
+
  private:
+  ssize_t traced(const char* call, ssize_t result) const { return ::traced(socket_.get(), call, result, other_); }
+  void shut_down(int how) const { traced("shutdown", ::shutdown(socket_.get(), how)); }
+
   void limit(int option, std::chrono::milliseconds time) const {
     const timeval limit{time.count() / 1000, time.count() % 1000 * 1000};
     check(::setsockopt(socket_.get(), SOL_SOCKET, option, &limit, sizeof limit), "setsockopt of a time limit");
@@ -189,14 +206,16 @@ class Connection {
   size_t receive(char* into, size_t most, int flags, Clock::time_point deadline) const {
     while (Clock::now() < deadline) {
       const ssize_t got = uninterrupted([&] { return ::recv(socket_.get(), into, most, flags); });
-      if (got >= 0) return static_cast<size_t>(got);
-      if (errno != EAGAIN && errno != EWOULDBLOCK) check(-1, "connection lost");
+      if (got > 0) return static_cast<size_t>(got);
+      if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
+        return static_cast<size_t>(check(traced("recv", got), "connection lost"));
       if (cancelled_) throw kCancelled;
     }
     throw std::runtime_error("no answer in time");
   }
 
   Descriptor socket_;
+  const Address other_;
   const std::atomic<bool>& cancelled_;
   std::vector<char> storage_;
   std::string_view unread_;  // the part of it that was received, and not yet taken
@@ -533,7 +552,7 @@ class Incoming {
 // A session: a connection and its thread
 // ============================================================================
 
-enum class Role { serve, converse, send_file, knock };  // knock: open the connection, introduce us, close it
+enum class Role { serve, converse, send_file, knock, diagnose };  // the last two: open it, introduce us, close it
 
 // What the main thread gives to a conversation.
 struct Order {
@@ -619,6 +638,7 @@ struct Session {
       if (role == Role::serve) serve();
       else if (role == Role::converse) converse();
       else if (role == Role::send_file) send_file();
+      else if (role == Role::diagnose) diagnose();
       else open();
     } catch (const Reply& no) {
       failure = no.sentence();
@@ -626,6 +646,7 @@ struct Session {
       failure = error.what();
     }
     if (cancelled) failure = "cancelled";
+    if (role == Role::diagnose) report(Event::Kind::diagnosed, 0, failure);
     if (role == Role::send_file && !failure.empty()) report(Event::Kind::failed, ticket, failure + doubt());
     const std::lock_guard lock(mutex);
     closing = true;
@@ -638,7 +659,7 @@ struct Session {
 
   // One request, one reply.
   Reply request(const std::string& line, Clock::duration patience = kSilence) {
-    connection->send(line + "\n");
+    connection->send_line(line);
     return read_reply(patience);
   }
 
@@ -666,15 +687,22 @@ struct Session {
     is_introduced = false;
     {
       const std::lock_guard lock(mutex);
-      connection.emplace(Descriptor(check(::socket(AF_INET, SOCK_STREAM, 0), "socket")), cancelled);
+      connection.emplace(Descriptor(check(::socket(AF_INET, SOCK_STREAM, 0), "socket")), target.address, cancelled);
     }
-    connection->connect(target.address);
+    connection->connect();
     const auto here = Announcement::parse(demand(introduction(Verb::hello)));
     if (!here || here->verb != Verb::here) throw std::runtime_error("what answers there is not a peer");
     peer = here->who;
     peer.address = target.address;
     is_introduced = true;
     report(Event::Kind::introduced, 0);
+  }
+
+  void diagnose() {
+    std::unique_lock lock(mutex);
+    changed.wait_for(lock, 1s, [this] { return cancelled.load(); });  // leaves a datagram the time to be answered first
+    lock.unlock();
+    open();
   }
 
   std::string introduction(Verb verb, const std::string& to = "") const {
@@ -730,7 +758,7 @@ struct Session {
       const Prefix theirs = Prefix::parse(demand(offer.format(), kOfferTime + kPrefixTime + kSilence));
       source.skip_to(theirs.entries, theirs.offset);
       const bool resumed = theirs.offset > 0 && source.at.prefix() == theirs;
-      if (resumed) connection->send("RESUME\n");
+      if (resumed) connection->send_line("RESUME");
       else source.rewind();
       bytes_done = source.at.offset;
       report(Event::Kind::started, ticket, beginning(theirs.offset, resumed), offer);
@@ -772,6 +800,7 @@ struct Session {
     };
     const auto put = [&](const std::string& line, size_t more = 0) {  // is sent once `used` is moved past it
       if (used + line.size() + 1 + more > piece.size() || Clock::now() - sent > 1s) send_piece();
+      connection->trace_sent(line);
       return (line + "\n").copy(&piece[used], line.size() + 1);
     };
     for (; within_entry || source.next(); within_entry = false) try {
@@ -780,6 +809,7 @@ struct Session {
           const size_t size = static_cast<size_t>(std::min<uint64_t>(kChunk, source.left()));
           const size_t header = put(Data{source.at.offset, size}.format(), size);
           source.read(&piece[used + header], size);
+          if (tracing) connection->trace_sent("(" + to_string(size) + " bytes)");
           used += header + size;
         }
         source.expect_end();
@@ -797,7 +827,7 @@ struct Session {
   void serve() {
     while (connection->await(peer.id.empty() ? kSilence : kForsaken)) try {
         while (!events.wait_for_room(kSlice) && !cancelled) {}
-        connection->send(answer(connection->read_line()).format() + "\n");
+        connection->send_line(answer(connection->read_line()).format());
       } catch (const Reply& no) {
         return refuse(no);
       } catch (const std::exception& error) {
@@ -899,7 +929,7 @@ struct Session {
     expect_room(offered.size - std::min(offered.size, had.at.offset));
     const bool fits = had.at.offset <= offered.size && had.at.entries <= offered.files;
     const std::string prefix = fits && had.missed.empty() ? had.at.prefix().format() : "";
-    connection->send("OK" + (prefix.empty() ? "" : " " + prefix) + "\n");
+    connection->send_line("OK" + (prefix.empty() ? "" : " " + prefix));
     const std::string line = read_part(kPrefixTime + kSilence);
     const auto first = Line::parse(line);
     const bool resumed = !prefix.empty() && first && first->verb == "RESUME";
@@ -949,6 +979,7 @@ struct Session {
   }
 
   void receive_data(uint64_t size, Incoming& incoming, Position& at) {
+    if (tracing) connection->trace_received("(" + to_string(size) + " bytes)");
     for (; size > 0 && !cancelled; bytes_done = at.offset) {
       const std::string_view bytes = connection->read(size);
       incoming.write(bytes);
@@ -999,9 +1030,9 @@ void transfer::open(bool (*is_reached)(uint32_t ip)) {
   // Without SO_REUSEADDR the port of a peer that ended stays taken while its old connections are in TIME_WAIT.
   check(::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), "setsockopt SO_REUSEADDR");
   sockaddr_in raw = Address{INADDR_ANY, myself.address.port}.to_sockaddr();
-  check(::bind(fd, generic(raw), sizeof raw), "bind TCP port " + port);
+  check(traced(fd, "bind", ::bind(fd, generic(raw), sizeof raw)), "bind TCP port " + port);
   // With SO_REUSEADDR two may bind one port as long as neither listens: here at the latest the second one fails.
-  check(::listen(fd, SOMAXCONN), "listen on TCP port " + port);
+  check(traced(fd, "listen", ::listen(fd, SOMAXCONN)), "listen on TCP port " + port);
 }
 
 void transfer::watch(fd_set& readable) {
@@ -1012,9 +1043,10 @@ void transfer::accept_connection(const fd_set& readable) try {
   if (!FD_ISSET(listening_socket.get(), &readable)) return;
   sockaddr_in raw{};
   socklen_t length = sizeof raw;
-  const int result = uninterrupted([&] { return ::accept(listening_socket.get(), generic(raw), &length); });
-  Descriptor fd(check(result, "accept"));
+  const int listening = listening_socket.get();
+  const int result = uninterrupted([&] { return ::accept(listening, generic(raw), &length); });
   const Identity from{"", "", "", Address::from_sockaddr(raw), 0};
+  Descriptor fd(check(traced(listening, "accept", result, from.address), "accept"));
   if (!can_reach(from.address.ip)) return;
   size_t accepted = 0, from_one = 0;
   for (const auto& s : sessions) {
@@ -1024,11 +1056,12 @@ void transfer::accept_connection(const fd_set& readable) try {
   // No address may get more than are then still free, or four of them could keep all others out. Eleven still can [9].
   if (from_one >= std::min(kMaxAcceptedFromOne, kMaxAccepted - accepted)) {
     constexpr std::string_view kBusy = "NO busy too many connections, try again later\n";
+    trace_sent(fd.get(), kBusy.substr(0, kBusy.size() - 1), from.address);
     ::send(fd.get(), kBusy.data(), kBusy.size(), MSG_DONTWAIT);
     return;
   }
   auto session = std::make_unique<Session>(Role::serve, from);
-  session->connection.emplace(std::move(fd), session->cancelled);
+  session->connection.emplace(std::move(fd), from.address, session->cancelled);
   start(std::move(session));
 } catch (const std::system_error&) {
   // Out of descriptors: the connection stays in the queue and the listener readable, and select() would return at once,
@@ -1048,6 +1081,8 @@ void transfer::knock(const Identity& to) try {
 } catch (const std::exception&) {
   // Not to be reached over TCP either. Discovery will see that nothing came of it.
 }
+
+void transfer::diagnose(const Identity& to) { start(session_to(to, Role::diagnose)); }
 
 uint64_t transfer::send_file(const Identity& to, const std::string& path) {
   auto session = session_to(to, Role::send_file);

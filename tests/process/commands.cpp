@@ -23,6 +23,7 @@ TEST_F(Commands, WrongOptionsAreOneSentenceAndExitTwo) {
       {{"--port", "65536"}, "peer: --port takes 1024 to 65535, .*"},
       {{"--port", "25252"}, "peer: --port takes 1024 to 65535, .*"},
       {{"--interface", "eth9"}, "peer: --interface takes a network interface, .*; not 'eth9'"},
+      {{"--trace=/nowhere/at/all"}, "peer: --trace takes a file: .*; not '/nowhere/at/all'"},
       {{"--accept", "perhaps"}, "peer: --accept takes ask, always or never.*; not 'perhaps'"},
       {{"--dir", "/nowhere/at/all"}, "peer: files cannot be stored in /nowhere/at/all: No such file or directory"},
       {{"--dir", "/etc/passwd"}, "peer: files cannot be stored in /etc/passwd: .*"}};
@@ -36,8 +37,8 @@ TEST_F(Commands, WrongOptionsAreOneSentenceAndExitTwo) {
 TEST_F(Commands, HelpListsTheOptionsAndExitsZero) {
   Process& peer = network->peer(0, "x", {"--help"});
   EXPECT_EQ(peer.exit_status(), 0);
-  for (const char* option : {"name", "group", "port", "interface", "dir", "accept"})
-    EXPECT_EQ(peer.count("  --" + std::string(option) + " .*"), 1u);
+  for (const char* option : {"name", "group", "port", "interface", "dir", "accept", "trace"})
+    EXPECT_EQ(peer.count("  --" + std::string(option) + "\\b.*"), 1u);
 }
 
 TEST_F(Commands, ATakenPortIsNamedWithTheRemedy) {
@@ -114,11 +115,17 @@ TEST_F(Commands, EachWrongCommandIsOneSentenceAndTheProgramGoesOn) {
   network->peer(0, "bob");
   ann.wait_for("joined bob.*");
   const std::vector<std::pair<std::string, std::string>> wrong = {
-      {"/dance", "unknown command /dance; /help lists them"},
-      {"/", "unknown command /; /help lists them"},
+      {"/dance", "there is no command /dance \\(did you mean /cancel\\?\\); /help lists them"},
+      {"/", "there is no command /; /help lists them"},
+      {"/lsit", "there is no command /lsit \\(did you mean /list\\?\\); .*"},
+      {"/sen", "there is no command /sen \\(did you mean /send or /sendgroup or /sendall\\?\\); .*"},
+      {"/list all", "/list takes nothing behind it; /help /list"},
+      {"/help dance", "there is no command /dance .*"},
       {"hello?", "to whom\\? choose with /to WHO, or write /msg WHO TEXT"},
       {"/to", "to whom\\? .*"},
       {"/to nobody", "nobody called nobody is online; /list shows who is"},
+      {"/to bobo", "nobody called bobo is online \\(did you mean bob\\?\\); .*"},
+      {"/msg bo hello", "nobody called bo is online \\(did you mean bob\\?\\); .*"},
       {"/to 99", "nobody called 99 is online; .*"},
       {"/msg", "to whom\\? .*"},
       {"/msg bob", "there is no text to send"},

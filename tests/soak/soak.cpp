@@ -20,7 +20,7 @@
 //   - two users listed at one address; a list that is not right once all is calm, or that does not follow from the lines
 //     joined, left and changed;
 //   - in the calm, a message or file that is not delivered in the end;
-//   - an exit status that docs/interface.md, 4, does not foresee; a line that its 3 does not have (a sanitizer's, say);
+//   - an exit status that docs/interface.md, 6, does not foresee; a line that its 3 does not have (a sanitizer's, say);
 //   - a process that does not end; descriptors or threads that it has not given back before.
 // What is allowed: where the sender says "it may have arrived", or was killed before it said anything, at most once. A
 // .part of another try may stay where two tries of one file were under way together, since each has its own.

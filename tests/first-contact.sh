@@ -1,0 +1,130 @@
+#!/bin/sh
+# make trace, make capture: the first contact of two peers, seen from inside and from the cable. ann and bob, each on a
+# machine of its own, meet, say something, send a small file, and leave.
+#
+#   ann 10.77.0.1  eth0 ----------- eth0  10.77.0.2 bob      two network namespaces, and a veth pair as the cable
+#
+#   first-contact.sh trace            prints what both peers traced, in order of time, as one picture of two columns
+#   first-contact.sh capture FILE     writes what tcpdump saw on the cable to FILE, for Wireshark
+#
+# What the two show is explained in docs/first-contact.md.
+set -eu
+cd "${0%/*}/.."
+peer=$(realpath "${PEER:-peer}")
+
+# A network, and an empty /run for the names of its namespaces, that nobody else sees; as in classroom.sh.
+if [ -z "${PRIVATE-}" ]; then
+  new="--net --mount"
+  [ "$(id -u)" = 0 ] || new="--user --map-root-user $new"
+  [ "$1" != capture ] || command -v tcpdump >/dev/null || { echo "tcpdump is missing: apt-get install tcpdump" >&2; exit 1; }
+  PRIVATE=1 exec unshare $new "$0" "$@"
+fi
+mount -t tmpfs none /run
+folder=$(mktemp -d)
+trap 'kill $pids 2>/dev/null || true; rm -rf "$folder"' EXIT
+pids=
+
+for name in ann bob; do
+  ip netns add $name
+  ip -n $name link set lo up
+  echo 1 | ip netns exec $name tee /proc/sys/net/ipv6/conf/default/disable_ipv6 >/dev/null  # it would only chatter
+done
+ip link add eth0 netns ann type veth peer name eth0 netns bob
+ip -n ann addr add 10.77.0.1/30 brd + dev eth0
+ip -n bob addr add 10.77.0.2/30 brd + dev eth0
+for name in ann bob; do ip -n $name link set eth0 up; done
+for name in ann bob; do  # the kernel notes some time later that there is somebody at the other end
+  until ip -n $name -brief link show eth0 | grep -q ' UP '; do sleep 0.02; done
+done
+
+start() { # NAME
+  mkfifo "$folder/$1.in"
+  mkdir "$folder/$1"
+  (cd "$folder/$1" && exec ip netns exec "$1" "$peer" --interface eth0 --name "$1" --group lab --trace="../$1.trace" \
+    <"../$1.in" >"../$1.out") &
+  pids="$pids $!"
+}
+
+sees() { # FILE PATTERN [TIMES]: waits, 10 s at most, until so many lines of it match
+  tries=0
+  until [ "$(grep -asE -- "$2" "$folder/$1" | wc -l)" -ge "${3-1}" ]; do
+    tries=$((tries + 1))
+    [ $tries -lt 500 ] || { echo "first-contact: $1 does not show: $2" >&2; cat "$folder"/*.out >&2; exit 1; }
+    sleep 0.02
+  done
+}
+
+if [ "$1" = capture ]; then
+  # -Z root: it would become another user, and in a user namespace there is none.
+  ip netns exec ann tcpdump -Z root --immediate-mode -U -i eth0 -w "$folder/pcap" 2>"$folder/tcpdump" &
+  tcpdump=$!
+  pids=$tcpdump
+  sees tcpdump 'listening on'
+fi
+
+start ann
+exec 4>"$folder/ann.in"
+sees ann.trace '-> 10.77.0.3:25252 .* HELLO' 3  # ann's burst is over
+start bob
+exec 5>"$folder/bob.in"
+sees ann.out 'joined bob'
+sees bob.out 'joined ann'
+sees bob.trace '-> 10.77.0.3:25252 .* HELLO' 3
+echo '/msg bob Hi Bob, here is the poem.' >&4
+sees ann.out 'delivered bob'
+echo 'The woods are lovely, dark and deep.' >"$folder/ann/poem.txt"
+echo '/send bob poem.txt' >&4
+sees bob.out 'receive 1 offered'
+echo '/accept 1' >&5
+sees ann.out 'send 1 delivered'
+cmp "$folder/ann/poem.txt" "$folder/bob/downloads/poem.txt"
+echo '/quit' >&4
+sees bob.out 'left ann'
+sees bob.trace 'close = ' 2
+echo '/quit' >&5
+for pid in $pids; do [ "$pid" = "${tcpdump-}" ] || wait "$pid"; done
+
+if [ "$1" = capture ]; then
+  sees pcap 'BYE .*name=bob' 2
+  kill $tcpdump
+  wait $tcpdump || true
+  pids=
+  cp "$folder/pcap" "$2"
+  exit
+fi
+pids=
+
+# A line of a trace: TIME UDP|TCP OURS -> OTHER  WHAT. A text takes as many rows as it needs when it is first sent, and
+# one from then on. Left out: a peer's own broadcasts, which come back to it.
+for name in ann bob; do sed "s/^/$name /" "$folder/$name.trace"; done | sort -s -k 2,2 | awk '
+  function seconds(time,  part) { split(time, part, ":"); return part[1] * 3600 + part[2] * 60 + part[3] }
+  function row(time, left, middle, right) { printf "%8s %-43s %-3s %s\n", time, left, middle, right }
+  BEGIN {
+    width = 43
+    row("seconds", "ann, 10.77.0.1", "", "bob, 10.77.0.2")
+  }
+  {
+    name = $1; time = $2; ours = $4; arrow = $5; other = $6
+    what = $0
+    for (i = 1; i <= 6; ++i) sub(/^ *[^ ]+ +/, "", what)
+    if (arrow == "<-" && substr(ours, 1, 9) == substr(other, 1, 9)) next
+    if (!start) start = seconds(time)
+    sub(/.*:/, "", ours)
+    cell = $3 " " ours " " (arrow == "--" ? "" : arrow " ") (other == "*" ? "" : other " ")
+    middle = arrow == "--" ? "" : (arrow == "->") == (name == "ann") ? "-->" : "<--"
+    if (arrow == "--") { cell = cell what; what = "" }
+    if (what in shown && length(what) > width - 2) what = substr(what, 1, width - 5) "..."
+    shown[what] = 1
+    stamp = sprintf("%.6f", seconds(time) - start)
+    for (first = 1; first || what != ""; first = 0) {
+      if (!first) {
+        cut = width - 2
+        if (length(what) > cut) while (cut > 10 && substr(what, cut + 1, 1) != " ") --cut
+        cell = "  " substr(what, 1, cut)
+        what = substr(what, cut + 1)
+        sub(/^ /, "", what)
+        middle = stamp = ""
+      }
+      row(stamp, name == "ann" ? cell : "", middle, name == "bob" ? cell : "")
+    }
+  }' | sed 's/ *$//'

@@ -1,0 +1,395 @@
+// The console on a terminal: tmux is the terminal, its keys are pressed, and its screen is read, as a user would.
+
+#include <signal.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <regex>
+#include <sstream>
+#include <thread>
+
+#include "support/testing.h"
+
+namespace {
+
+// A terminal of its own, in which a peer runs; when it has ended, its exit status and the terminal's modes are shown.
+class Console {
+ public:
+  Console(const Network& network, const std::string& arguments, int width = 80, int height = 24,
+          const std::string& environment = "")
+      : Console(network, width, height) {
+    start(environment + " " + peer_program() + " " + arguments + "; echo ended $?; stty -a; exec sleep 60");
+  }
+  Console(const Network& network, int width, int height)
+      : network_(network), size_(" -x " + std::to_string(width) + " -y " + std::to_string(height)) {}
+  ~Console() { run("kill-server"); }
+
+  void start(const std::string& command) const {
+    run("new-session -d" + size_ + " 'cd " + folder_.path() + " && " + command + "'");
+  }
+  void type(const std::string& text) const { run("send-keys -l -- '" + text + "'"); }
+  void press(const std::string& keys) const { run("send-keys " + keys); }  // as tmux calls them: Left BSpace C-a
+  void terminate() const { run("display-message -p '#{pane_pid}' | xargs pkill -TERM -P"); }  // the peer
+  void resize(int width, int height) const {
+    run("resize-window -x " + std::to_string(width) + " -y " + std::to_string(height));
+  }
+  void run(const std::string& command) const {
+    network_.run(0, "env -u TMUX TERM=xterm-256color LC_ALL=C.UTF-8 tmux -u -f /dev/null -S " + folder_.path("tmux") +
+                        " " + command);
+  }
+
+  // The rows of the screen, without blank ones at its end.
+  std::vector<std::string> rows() const {
+    run("capture-pane -p > " + folder_.path("screen"));
+    std::vector<std::string> rows;
+    std::istringstream text(read_file(folder_.path("screen")));
+    for (std::string row; std::getline(text, row);) rows.push_back(row);
+    while (!rows.empty() && rows.back().empty()) rows.pop_back();
+    return rows;
+  }
+  std::string colours() const {  // the screen, with the sequences that colour it
+    run("capture-pane -e -p > " + folder_.path("screen"));
+    return read_file(folder_.path("screen"));
+  }
+  size_t count(const std::string& pattern) const {  // rows
+    const auto all = rows();
+    const std::regex row(pattern);
+    return static_cast<size_t>(std::count_if(all.begin(), all.end(), [&](auto& r) { return std::regex_match(r, row); }));
+  }
+  std::string screen() const {
+    std::string all;
+    for (const std::string& row : rows()) all += row + "\n";
+    return all;
+  }
+  bool shows(const std::string& pattern, double seconds = 10) const {
+    return eventually(seconds, [&] { return std::regex_search(screen(), std::regex(pattern)); });
+  }
+  // Its last row is this one, and the cursor is in this column of it (0 is the first).
+  bool ends_in(const std::string& row, int column) const {
+    return eventually(10, [&] {
+      run("display-message -p '#{cursor_x}' > " + folder_.path("cursor"));
+      const auto all = rows();
+      return !all.empty() && all.back() == row && std::stoi(read_file(folder_.path("cursor"))) == column;
+    });
+  }
+  const Folder& folder() const { return folder_; }
+
+ private:
+  const Network& network_;
+  const std::string size_;
+  const Folder folder_;
+};
+
+constexpr char kAnn[] = "--name ann --group lab";
+
+}  // namespace
+
+class Terminals : public OneHost {
+ protected:
+  void SetUp() override {
+    OneHost::SetUp();
+    if (std::system("command -v tmux >/dev/null") != 0) GTEST_SKIP() << "tmux is not installed: apt-get install tmux";
+  }
+};
+
+TEST_F(Terminals, EditTheLineWithTheUsualKeysWhateverItsScript) {
+  Console ann(*network, kAnn, 60, 10);
+  ASSERT_TRUE(ann.shows("/help lists"));
+  ann.type("say 你好 café");
+  EXPECT_TRUE(ann.ends_in("ann> say 你好 café", 18)) << ann.screen();
+  ann.press("BSpace BSpace Left Left");
+  EXPECT_TRUE(ann.ends_in("ann> say 你好 ca", 14)) << ann.screen();
+  ann.press("BSpace BSpace");  // one character, two columns
+  EXPECT_TRUE(ann.ends_in("ann> say 你ca", 11)) << ann.screen();
+  ann.press("Home");
+  ann.type("X");
+  EXPECT_TRUE(ann.ends_in("ann> Xsay 你ca", 6)) << ann.screen();
+  ann.press("DC Right");  // Delete
+  EXPECT_TRUE(ann.ends_in("ann> Xay 你ca", 7)) << ann.screen();
+  ann.press("C-k");
+  EXPECT_TRUE(ann.ends_in("ann> Xa", 7)) << ann.screen();
+  ann.type(" bb cc");
+  ann.press("C-w");
+  EXPECT_TRUE(ann.ends_in("ann> Xa bb", 11)) << ann.screen();
+  ann.press("C-a C-e C-u");
+  EXPECT_TRUE(ann.ends_in("ann>", 5)) << ann.screen();
+  ann.type("e\xCC\x81x");  // an accent that combines belongs to its letter
+  ann.press("Left BSpace");
+  EXPECT_TRUE(ann.ends_in("ann> x", 5)) << ann.screen();
+}
+
+TEST_F(Terminals, BringBackEarlierLinesAndKeepTheNewOne) {
+  Console ann(*network, kAnn, 60, 20);
+  ASSERT_TRUE(ann.shows("/help lists"));
+  ann.type("/list");
+  ann.press("Enter");
+  ann.type("/transfers");
+  ann.press("Enter");
+  ann.type("half");
+  ann.press("Up");
+  EXPECT_TRUE(ann.ends_in("ann> /transfers", 15)) << ann.screen();
+  ann.press("Up Up");
+  EXPECT_TRUE(ann.ends_in("ann> /list", 10)) << ann.screen();
+  ann.press("Down Down");
+  EXPECT_TRUE(ann.ends_in("ann> half", 9)) << ann.screen();
+}
+
+TEST_F(Terminals, CompleteCommandsNamesAndPaths) {
+  Console ann(*network, kAnn, 80, 20);
+  network->peer(0, "bob");
+  ASSERT_TRUE(ann.shows("joined bob"));
+  ann.folder().write("a long report.pdf", "x");
+  ann.folder().write("a long letter.pdf", "x");
+  ann.type("/li\t");
+  EXPECT_TRUE(ann.ends_in("ann> /list", 11)) << ann.screen();
+  ann.press("C-u");
+  ann.type("/sendg\t");
+  ann.press("C-u");
+  ann.type("/send b\ta lo\t");
+  EXPECT_TRUE(ann.ends_in("ann> /send bob a long", 22)) << ann.screen();
+  ann.type("\t");
+  EXPECT_TRUE(ann.shows("help: (a long report.pdf a long letter.pdf|a long letter.pdf a long report.pdf)\n")) << ann.screen();
+  ann.type("r\t");
+  EXPECT_TRUE(ann.ends_in("ann> /send bob a long report.pdf", 32)) << ann.screen();
+}
+
+TEST_F(Terminals, NeitherSendNorCompleteWhatIsPastedBeforeEnter) {
+  Console ann(*network, kAnn, 60, 10);
+  Process& bob = network->peer(0, "bob");
+  ASSERT_TRUE(ann.shows("joined bob"));
+  ann.type("/to bob");
+  ann.press("Enter");
+  ASSERT_TRUE(ann.shows("to bob@"));
+  const std::string file = ann.folder().write("clipboard", "two\nlines\tand more");
+  ann.run("load-buffer " + file);
+  ann.run("paste-buffer -p");
+  EXPECT_TRUE(ann.ends_in("ann to bob> two lines and more", 30)) << ann.screen();
+  ann.press("Enter");
+  bob.wait_for("message ann@\\S+ private: two lines and more");
+}
+
+// What is typed into a long line while two others write ten messages a second, step by step.
+class Flooded : public Terminals, public testing::WithParamInterface<std::pair<int, int>> {};
+
+TEST_P(Flooded, LeaveTheTypedLineWholeAfterEveryStep) {
+  const auto [width, height] = GetParam();
+  Console ann(*network, kAnn, width, height);
+  Process& bob = network->peer(0, "bob");
+  Process& cleo = network->peer(0, "cleo");
+  ASSERT_TRUE(ann.shows("joined cleo"));
+  ASSERT_TRUE(ann.shows("joined bob"));
+  bob.wait_for("joined ann.*");
+  cleo.wait_for("joined ann.*");
+  ann.type("/to bob");
+  ann.press("Enter");
+  ASSERT_TRUE(ann.shows("to bob@"));
+
+  std::atomic<bool> over{false};
+  std::thread flood([&] {
+    for (int i = 0; !over; ++i, std::this_thread::sleep_for(std::chrono::milliseconds(50)))
+      (i % 2 ? bob : cleo).say("/msg ann flood " + std::to_string(i));
+  });
+  std::string before, after;  // the cursor
+  const std::string prompt = "ann to bob> ";
+  const auto expect_right = [&] {
+    // The row: the prompt, and around the cursor a part of the text. Above it: messages, each whole and each after the
+    // one before.
+    EXPECT_TRUE(eventually(10, [&] {
+      const auto rows = ann.rows();
+      if (rows.empty() || rows.back().substr(0, prompt.size()) != prompt) return false;
+      std::string shown = rows.back().substr(prompt.size());
+      const size_t found = (before + after).find(shown);
+      return found != std::string::npos && found <= before.size() &&
+             before.substr(0, found + shown.size() + 1).size() == before.size();
+    })) << ann.screen() << before << "|" << after;
+    std::string text = ann.screen();
+    size_t rows_with_prompt = 0;
+    std::istringstream stream(text);
+    for (std::string row; std::getline(stream, row);) {
+      const bool is_row = row.substr(0, prompt.size()) == prompt;
+      rows_with_prompt += is_row;
+      EXPECT_TRUE(is_row || std::regex_match(row, std::regex("\\d\\d:\\d\\d (bob|cleo): flood \\d+|ann> .*|to bob@.*|"
+                                                             "joined .*|ready .*|/help .*|")))
+          << row;
+    }
+    EXPECT_EQ(rows_with_prompt, 1u) << text;
+  };
+  for (int i = 1; i <= 9; ++i) {
+    const std::string piece = " " + std::to_string(i) + " 中文 and English,";
+    ann.type(piece);
+    before += piece;
+    expect_right();
+  }
+  for (int i = 0; i < 60; ++i) {  // left, by characters
+    ann.press("Left");
+    size_t at = before.size() - 1;
+    while ((before[at] & 0xC0) == 0x80) --at;
+    after.insert(0, before.substr(at));
+    before.erase(at);
+  }
+  expect_right();
+  ann.type(" 新 words");
+  before += " 新 words";
+  expect_right();
+  ann.resize(width / 2 + 10, height);
+  expect_right();
+  ann.press("BSpace BSpace");
+  before.erase(before.size() - 2);
+  expect_right();
+  ann.resize(width, height);
+  expect_right();
+  ann.press("Enter");
+  bob.wait_for("message ann@\\S+ private: " + before + after);
+  over = true;
+  flood.join();
+  EXPECT_EQ(bob.count("message .*"), 1u);
+}
+
+INSTANTIATE_TEST_SUITE_P(At, Flooded, testing::Values(std::pair(80, 24), std::pair(40, 10)));
+
+TEST_F(Terminals, AreLeftInOrderHoweverTheProgramEnds) {
+  for (const std::string end : {"C-c", "C-d", "C-\\\\", "/quit Enter", "SIGTERM"}) {
+    Console ann(*network, kAnn);
+    ASSERT_TRUE(ann.shows("/help lists"));
+    if (end == "SIGTERM") ann.terminate();
+    else ann.press(end);
+    EXPECT_TRUE(ann.shows("ended 0")) << end << ann.screen();
+    EXPECT_TRUE(ann.shows(" icanon ")) << end << ann.screen();
+    EXPECT_TRUE(ann.shows(" echo ")) << end << ann.screen();
+  }
+}
+
+TEST_F(Terminals, AreTheShellsWhileTheProgramIsStoppedAndTheLineIsThereAgainAfterFg) {
+  Console ann(*network, 80, 24);
+  ann.start("PS1=shell: exec sh -i");
+  ann.type(peer_program() + " " + kAnn);
+  ann.press("Enter");
+  ASSERT_TRUE(ann.shows("/help lists"));
+  ann.type("half a li");
+  ASSERT_TRUE(ann.ends_in("ann> half a li", 14)) << ann.screen();
+  ann.press("C-z");
+  ASSERT_TRUE(ann.shows("shell:")) << ann.screen();
+  ann.type("stty -a | grep -o [[:space:]]icanon; stty -a | grep -ow echo");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("\n icanon\necho\n")) << ann.screen();
+  ann.type("fg");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.ends_in("ann> half a li", 14)) << ann.screen();
+  ann.type("ne");
+  EXPECT_TRUE(ann.ends_in("ann> half a line", 16)) << ann.screen();
+}
+
+TEST_F(Terminals, AskForNameAndGroupUntilTheyAreGoodAndOfferTheUsualOnes) {
+  Console ann(*network, "", 80, 24, "USER=ann");
+  ASSERT_TRUE(ann.shows("Your name \\[ann\\]:")) << ann.screen();
+  ann.type("two words");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("A name is 1 to 32 characters without blanks.\nYour name \\[ann\\]:")) << ann.screen();
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("Your group \\[lab\\]:")) << ann.screen();
+  ann.type("chess");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("ready ann@127.0.0.1:25253 chess\n/help lists the commands\nann>")) << ann.screen();
+}
+
+TEST_F(Terminals, TellNewcomersOneByOneAndAClassInOneLine) {
+  Console ann(*network, kAnn);
+  ASSERT_TRUE(ann.shows("/help lists"));
+  network->peer(0, "bob");
+  EXPECT_TRUE(ann.shows("joined bob@127.0.0.1:\\d+ lab")) << ann.screen();
+  for (int i = 1; i <= 12; ++i) network->peer(0, "u" + std::to_string(i));
+  EXPECT_TRUE(ann.shows("\\d+ users joined; /list shows them")) << ann.screen();
+}
+
+TEST_F(Terminals, ShowWhenWhoAndToWhomAndWhetherItArrived) {
+  Console ann(*network, kAnn);
+  Process& bob = network->peer(0, "bob");
+  ASSERT_TRUE(ann.shows("joined bob"));
+  bob.wait_for("joined ann.*");
+  bob.say("/msg ann to you");
+  bob.say("/group to the group");
+  bob.say("/all to all");
+  for (const char* line : {"bob: to you", "bob \\[group\\]: to the group", "bob \\[all\\]: to all"})
+    EXPECT_TRUE(ann.shows("\n\\d\\d:\\d\\d " + std::string(line) + "\n")) << ann.screen();
+  ann.type("/to b");  // the only beginning of a name
+  ann.press("Enter");
+  ASSERT_TRUE(ann.shows("\nto bob@")) << ann.screen();
+  ann.type("hello");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("ann to bob> hello\n\\d\\d:\\d\\d delivered bob: hello\n")) << ann.screen();
+  bob.say("/quit");
+  ASSERT_TRUE(ann.shows("\nleft bob@"));
+  ann.type("hello?");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("\nerror: bob@\\S+ has left; /to WHO chooses another\n")) << ann.screen();
+}
+
+TEST_F(Terminals, ShowNamesThatClashApartAndTellBoth) {
+  Console ann(*network, kAnn);
+  Process& bob = network->peer(0, "bob");
+  ASSERT_TRUE(ann.shows("joined bob"));
+  bob.wait_for("joined ann.*");
+  bob.say("/name ann");
+  bob.wait_for("note: ann@\\S+ has the same name as you; /name NEW gives you another");
+  EXPECT_TRUE(ann.shows("note: ann@\\S+ has the same name as you; /name NEW gives you another")) << ann.screen();
+  bob.say("/all which one am I?");
+  EXPECT_TRUE(ann.shows("\\d\\d:\\d\\d ann@127.0.0.1:\\d+ \\[all\\]: which one am I\\?")) << ann.screen();
+}
+
+TEST_F(Terminals, AreColouredUnlessTheUserDoesNotWantThat) {
+  Console coloured(*network, kAnn), plain(*network, "--name eve --group lab", 80, 24, "NO_COLOR=1");
+  Process& bob = network->peer(0, "bob");
+  ASSERT_TRUE(coloured.shows("joined bob"));
+  ASSERT_TRUE(plain.shows("joined bob"));
+  ASSERT_TRUE(eventually(10, [&] { return bob.count("joined .*") == 2; }));
+  bob.say("/all colour?");
+  ASSERT_TRUE(coloured.shows("colour\\?"));
+  ASSERT_TRUE(plain.shows("colour\\?"));
+  EXPECT_TRUE(std::regex_search(coloured.colours(), std::regex("\033\\[3[1-6]mbob"))) << coloured.colours();
+  EXPECT_EQ(plain.colours().find('\033'), std::string::npos) << plain.colours();
+}
+
+TEST_F(Terminals, ShowAllHelpOnOneScreenAndAnExampleOfEach) {
+  Console ann(*network, kAnn);
+  ASSERT_TRUE(ann.shows("/help lists"));
+  ann.press("C-l");
+  ann.type("/help");
+  ann.press("Enter");
+  ASSERT_TRUE(ann.shows("help: /quit"));
+  EXPECT_EQ(ann.rows().front(), "ann> /help") << ann.screen();  // nothing has scrolled away
+  EXPECT_EQ(ann.count("help: .*") + 2, ann.rows().size()) << ann.screen();  // and none is longer than a row
+  ann.type("/help send");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("help: /send WHO PATH: .*\nhelp: for example  /send bob .*\n")) << ann.screen();
+}
+
+TEST_F(Terminals, ShowHowFarATransferIsInOneRowThatGoesAwayWithIt) {
+  Console bob(*network, "--name bob --group lab", 70, 16);
+  ASSERT_TRUE(bob.shows("ready bob@"));
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("joined bob.*");
+  network->run(0, "truncate -s 60M " + network->folder("ann").path("big"));
+  network->run(0, "tc qdisc add dev lo root tbf rate 8mbit burst 128k latency 100ms");  // 60 s: time to look
+  ann.say("/send bob big");
+  ASSERT_TRUE(bob.shows("\nreceive 1 offered ann@\\S+ 62914560 bytes: big\n"
+                        "note: /accept 1 takes it, /reject 1 does not; \\d+ MB are free\nbob>")) << bob.screen();
+  bob.type("/accept 1");
+  bob.press("Enter");
+  EXPECT_TRUE(bob.shows(" MB/s, ")) << bob.screen();
+  bob.type("/msg ann half a");
+  EXPECT_TRUE(bob.shows("\n\\[.*\nbob> /msg ann half a")) << bob.screen();
+  const auto progress = [&] { const std::string all = bob.screen(); return all.substr(all.find("\n["), 30); };
+  const std::string before = progress();
+  EXPECT_TRUE(eventually(10, [&] { return progress() != before; })) << bob.screen();
+  ann.say("/msg bob hello");
+  EXPECT_TRUE(bob.shows("ann: hello\n\\[.*\nbob> /msg ann half a")) << bob.screen();
+  bob.type(" line");
+  bob.press("Enter");
+  ann.wait_for("message bob@\\S+ private: half a line");
+  EXPECT_TRUE(bob.shows("delivered ann: half a line\n\\[.*\nbob>\n$")) << bob.screen();
+  EXPECT_EQ(bob.count("\\[.*"), 1u) << bob.screen();
+  network->run(0, "tc qdisc del dev lo root");
+  EXPECT_TRUE(eventually(60, [&] { return bob.count("receive 1 stored ann@.*") == 1; })) << bob.screen();
+  EXPECT_EQ(bob.count("\\[.*"), 0u) << bob.screen();
+}
