@@ -50,7 +50,7 @@ constexpr int kSocketBuffer = 1 << 20;  // bytes
 
 // A peer that was heard. Only a listed one is shown: we hear it, and it has shown that it hears us [4.4].
 struct User {
-  enum class State { heard, listed, left };  // left: said BYE, or was replaced; an overtaken HERE must not bring it back
+  enum class State { heard, listed, left };  // left: BYE, or replaced; an overtaken HERE must not bring it back
   Identity who;                              // at the address where its datagrams come from
   State state = State::heard;
   int asks = 0;                              // questions of ours since it last showed that it hears us
@@ -112,7 +112,7 @@ bool is_ours(uint32_t ip) {
 void send_text(const std::string& text, Address to) {
   sockaddr_in raw = to.to_sockaddr();
   const int fd = own_socket.get();
-  trace_sent(fd, text, to);
+  if (tracing) trace(ends_of(fd, "->", to), text);
   const ssize_t result = ::sendto(fd, text.data(), text.size(), MSG_DONTWAIT, generic(raw), sizeof raw);
   if (result != -1) return void(++sent);
   send_error = std::generic_category().message(errno);
@@ -156,9 +156,28 @@ bool may_be_listed(uint32_t ip) {
   return from_one < std::min(kMaxFromOne, kMaxUsers - listed);
 }
 
+void unlist(User& user, const std::string& reason) {
+  if (std::exchange(user.state, User::State::heard) == User::State::listed)
+    events.push({Event::Kind::left, user.who, reason});
+}
+
+// A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
+void retire_former_owner(const User& owner) {
+  for (auto& [id, former] : heard) {
+    const bool is_other = &former != &owner && former.who.address == owner.who.address;
+    if (!is_other || former.state == User::State::left) continue;
+    unlist(former, "replaced");
+    former.state = User::State::left;
+    former.last_heard = Clock::now() - kSilent;  // for 5 s more its id is refused [4.4]
+  }
+}
+
 // It hears us: this is what makes it one of the list.
 void confirm(User& user) {
-  if (user.state != User::State::listed && !may_be_listed(user.who.address.ip)) return;
+  if (user.state != User::State::listed) {
+    if (!may_be_listed(user.who.address.ip)) return;
+    retire_former_owner(user);  // not before: anyone can claim an address, but not read what is sent there
+  }
   user.asks = 0;
   user.last_asked = Clock::now();  // its own question, which often follows its answer, is no reason to ask again
   if (std::exchange(user.state, User::State::listed) == User::State::listed) return;
@@ -169,19 +188,11 @@ void confirm(User& user) {
   if (!asked_to_scan) probes.erase(std::remove(probes.begin(), probes.end(), probed), probes.end());
 }
 
-void unlist(User& user, const std::string& reason) {
-  if (std::exchange(user.state, User::State::heard) == User::State::listed)
-    events.push({Event::Kind::left, user.who, reason});
-}
-
-// A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
-void replace(Address at) {
-  for (auto& [id, former] : heard) {
-    if (!(former.who.address == at) || former.state == User::State::left) continue;
-    unlist(former, "replaced");
-    former.state = User::State::left;
-    former.last_heard = Clock::now() - kSilent;  // for 5 s more its id is refused [4.4]; its address is free at once
-  }
+bool is_free(Address address) {
+  const auto is_owner = [&](const auto& entry) {
+    return entry.second.who.address == address && entry.second.state == User::State::listed;
+  };
+  return std::none_of(heard.begin(), heard.end(), is_owner);
 }
 
 // Keeps what a peer said of itself. Returns its entry, or null where it may not have one.
@@ -192,9 +203,8 @@ User* hear(const Identity& who) {
   // A peer on two networks is heard from two addresses, and is one entry: the first address stays until it falls
   // silent. By the same rule nobody can take over the entry of a peer that is alive by claiming its id.
   const bool moves = !is_new && !(found->second.who.address == who.address);
-  const bool may_move = moves && Clock::now() - found->second.last_heard > kSilent && may_be_listed(who.address.ip);
-  if (moves && !may_move) return nullptr;
-  if (is_new || moves) replace(who.address);
+  const bool is_silent = !is_new && Clock::now() - found->second.last_heard > kSilent;
+  if (moves && !(is_silent && may_be_listed(who.address.ip) && is_free(who.address))) return nullptr;
   if (is_new) {
     // To be heard costs nothing, and its source may be forged; so who is not listed makes room, longest silent first.
     const auto last = [](const User& user) { return std::pair(user.state == User::State::listed, user.last_heard); };
@@ -323,7 +333,7 @@ void probe() {
 // What is wrong: /diag
 // ============================================================================
 
-void tell(bool holds, const std::string& what, const std::string& remedy) {
+void tell(bool holds, const std::string& what, const std::string& remedy = "") {
   events.push({Event::Kind::told, {}, holds ? "diag ok: " + what : "diag failed: " + what + ": " + remedy});
 }
 
@@ -331,14 +341,6 @@ bool is_recent(Clock::time_point then) { return Clock::now() - then < kGone; }
 
 std::string ago(Clock::time_point then) {
   return then == Clock::time_point() ? "never" : to_string((Clock::now() - then) / 1s) + " s ago";
-}
-
-void diagnose_interface(const Interface& i) {
-  const std::string address = Address{i.ip}.ip_text(), broadcast = Address{i.ip | ~i.netmask}.ip_text();
-  tell(true, "interface " + i.name + " is up, with " + address + "/" + to_string(__builtin_popcount(i.netmask)), "");
-  if (~i.netmask > 1)
-    tell(is_recent(i.heard_back), "our last broadcast to " + broadcast + " was heard back " + ago(i.heard_back),
-         "a firewall of this machine drops it; let in UDP 25252 to 25508");
 }
 
 }  // namespace
@@ -371,7 +373,7 @@ void discovery::receive(const fd_set& readable) {
       if (got == -1) break;
       const std::string_view text(bytes.data(), static_cast<size_t>(got));
       const Address from = Address::from_sockaddr(raw);
-      trace_received(fd, text, from);
+      if (tracing) trace(ends_of(fd, "<-", from), text);
       ++received;
       if (text.size() <= kMaxDatagram) hear_datagram(text, from);
     }
@@ -437,20 +439,28 @@ void discovery::heard_over_tcp(const Identity& who) {
 }
 
 void discovery::diagnose() {
-  for (const Interface& i : interfaces) diagnose_interface(i);
+  for (const Interface& i : interfaces) {
+    const std::string address = Address{i.ip}.ip_text(), broadcast = Address{i.ip | ~i.netmask}.ip_text();
+    tell(true, "interface " + i.name + " is up, with " + address + "/" + to_string(__builtin_popcount(i.netmask)));
+    if (~i.netmask > 1)
+      tell(is_recent(i.heard_back), "our last broadcast to " + broadcast + " was heard back " + ago(i.heard_back),
+           "a firewall of this machine drops it; let in UDP 25252 to 25508");
+  }
   const auto is_network = [](const Interface& i) { return i.ip >> 24 != IN_LOOPBACKNET; };
   tell(std::any_of(interfaces.begin(), interfaces.end(), is_network), "a network to find others on",
        "no interface but lo is up with an IPv4 address; plug in a cable or join a Wi-Fi; ip -brief -4 addr lists them");
   const std::string shared = to_string(local_address(shared_socket.get()).port);
   const std::string own = to_string(local_address(own_socket.get()).port);
-  tell(true, "ports UDP " + shared + ", UDP " + own + " and TCP " + own + " are bound", "");
+  tell(true, "ports UDP " + shared + ", UDP " + own + " and TCP " + own + " are bound");
   tell(!is_recent(send_failed), to_string(sent) + " datagrams sent, " + to_string(received) + " received",
        "the last that could not be sent, " + ago(send_failed) + ": " + send_error);
   for (const auto& [id, user] : heard)
     if (user.state != User::State::left)
       tell(user.state == User::State::listed, user.who.label() + " was heard " + ago(user.last_heard),
            "but does not hear us; its firewall must let in UDP 25252 to 25508");
-  tell(!heard.empty(), "others are heard", "nobody is; /diag ADDRESS looks at one of them");
+  const auto is_here = [](const auto& u) { return u.second.state != User::State::left; };
+  tell(std::any_of(heard.begin(), heard.end(), is_here), "others are heard",
+       "nobody is; /diag ADDRESS looks at one of them");
 }
 
 bool discovery::diagnose(Address other) {
@@ -463,6 +473,8 @@ bool discovery::diagnose(Address other) {
   const auto reaches = [&](const Interface& i) { return (i.ip & i.netmask) == (other.ip & i.netmask); };
   tell(std::any_of(interfaces.begin(), interfaces.end(), reaches), ip + " is on a network of ours",
        "a router is between, and no broadcast passes it; /scan " + ip + " finds who is there");
+  for (auto& [id, user] : heard)
+    if (user.who.address == other) user.last_answer = {};  // what it has answered before says nothing of now
   send({Verb::hello, myself}, other);
   return true;
 }
@@ -470,10 +482,11 @@ bool discovery::diagnose(Address other) {
 void discovery::diagnose_answer(Address other) {
   Clock::time_point last_heard, last_answer;
   for (const auto& [id, user] : heard)
-    if (user.who.address == other) last_heard = user.last_heard, last_answer = user.last_answer;
+    if (user.who.address == other && user.state != User::State::left)
+      last_heard = user.last_heard, last_answer = user.last_answer;
   const std::string whose = is_recent(last_heard) ? "it is heard, but its firewall drops what comes to it; "
                                                   : "if TCP is ok, a firewall drops UDP; ";
-  tell(is_recent(last_answer), "UDP: " + other.text() + " answered " + ago(last_answer),
+  tell(last_answer != Clock::time_point(), "UDP: " + other.text() + " answered " + ago(last_answer),
        whose + "both machines must let in UDP 25252 to 25508");
 }
 

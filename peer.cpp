@@ -3,8 +3,9 @@
 // Read protocol.h, discovery.cpp and transfer.cpp first. This file brings together what those two do not know of each
 // other: whom discovery has found, transfer can talk to. It is built up to main(), at its end, which names the parts.
 //
-// Only the main thread runs here, and only it touches the list of users and the screen. What the threads of connections
-// have to say comes out of the event queue, one event at a time, in handle(). docs/interface.md has every line printed.
+// Only the main thread runs here, but for trace(), and only it touches the list of users and the screen. What the
+// threads of connections have to say comes out of the event queue, one event at a time, in handle(). docs/interface.md
+// has every line printed.
 //
 // Left out on purpose: a thread for the screen. A terminal that stands still stops the program with it.
 
@@ -39,6 +40,8 @@ namespace {
 // Options
 // ============================================================================
 
+std::string reason(int error) { return std::generic_category().message(error); }  // "Connection refused"
+
 using UsageError = std::invalid_argument;  // what is wrong with the command line, in one sentence: exit status 2
 
 struct Option {
@@ -71,7 +74,8 @@ const Option kOptions[] = {
      [](const std::string& value) {
        tracing = true;
        if (!value.empty()) trace_file = Descriptor(::open(value.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0666));
-       return value.empty() || trace_file.get() != -1;
+       if (value.empty() || trace_file.get() != -1) return true;
+       throw UsageError("cannot write " + value + ": " + reason(errno));
      }}};
 
 // `wanted` of a new user: asked for on a terminal, with `offered` for an empty answer.
@@ -93,7 +97,8 @@ void parse_options(const std::vector<std::string>& arguments) {
     const auto option = std::find_if(std::begin(kOptions), std::end(kOptions), [&](auto& o) { return o.name == name; });
     if (name == "--help") {
       std::cout << "usage: peer [OPTION VALUE]...\n";
-      for (const Option& o : kOptions) std::cout << "  " << o.name << (o.value[0] == '[' ? "" : " ") << o.value << "  " << o.meaning << "\n";
+      for (const Option& o : kOptions)
+        std::cout << "  " << o.name << (o.value[0] == '[' ? "" : " ") << o.value << "  " << o.meaning << "\n";
       std::exit(0);
     }
     if (option == std::end(kOptions)) throw UsageError("unknown option '" + name + "'; --help lists them");
@@ -145,17 +150,21 @@ class LineEditor {
   // No echo, and no waiting for Enter; Ctrl-C and Ctrl-Z remain signals.
   void seize_terminal() {
     if (!is_seized_ && ::tcgetattr(STDIN_FILENO, &original_) == -1) return;
+    is_pasting_ = false;  // Ctrl-Z may have come in the middle of it
+    keys_.clear();
     termios raw = original_;
     raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | IEXTEN);
     raw.c_iflag &= ~static_cast<tcflag_t>(IXON);  // Ctrl-S would stop the output, and the program with it
-    is_seized_ = ::tcsetattr(STDIN_FILENO, TCSADRAIN, &raw) == 0;
+    raw.c_cc[VMIN] = 1;  // read() gives what is there, as soon as there is something
+    raw.c_cc[VTIME] = 0;
+    is_seized_ = set(raw) || is_seized_;
     std::cout << "\033[?2004h" << std::flush;  // "bracketed paste": kPaste and kPasted around what is pasted
   }
 
   void release_terminal() {
     if (!std::exchange(is_seized_, false)) return;
     std::cout << "\033[?2004l" << std::flush;
-    ::tcsetattr(STDIN_FILENO, TCSADRAIN, &original_);
+    set(original_);
   }
 
   void type(std::string_view bytes) { keys_ += bytes; }
@@ -176,21 +185,23 @@ class LineEditor {
     return std::nullopt;
   }
 
-  // To be written at the beginning of an empty row; leaves the cursor where it belongs. Of a text that is too wide, the
-  // part around the cursor: all that is drawn is one row, whatever the width of the screen becomes.
+  // To be written at the beginning of an empty row, which is so wide; leaves the cursor where it belongs. Of a text
+  // that is too wide for it, the part that ends at the cursor.
   std::string row(const std::string& prompt, size_t width) {
     const size_t used = columns(prompt), room = width > used + 3 ? width - used - 1 : 2;
-    if (columns(text_) <= room) first_ = 0;
-    first_ = std::min(first_, cursor_);
-    while (columns(text(first_, cursor_)) > room) first_ = after(first_);
-    size_t end = cursor_;
-    while (end < text_.size() && columns(text(first_, after(end))) <= room) end = after(end);
-    cursor_column_ = used + columns(text(first_, cursor_));
-    return prompt + std::string(text(first_, end)) + "\r\033[" + to_string(cursor_column_) + "C";
+    size_t first = cursor_, end = cursor_;
+    while (first > 0 && columns(part(previous(first), cursor_)) <= room) first = previous(first);
+    while (end < text_.size() && columns(part(first, next(end))) <= room) end = next(end);
+    cursor_column_ = std::min(used + columns(part(first, cursor_)), width - 1);
+    return prompt + std::string(part(first, end)) + "\r\033[" + to_string(cursor_column_) + "C";
   }
   size_t cursor_column() const { return cursor_column_; }
 
  private:
+  static bool set(const termios& modes) {
+    return uninterrupted([&] { return ::tcsetattr(STDIN_FILENO, TCSADRAIN, &modes); }) == 0;
+  }
+
   // Keys that are no characters have numbers that no character has.
   static constexpr char32_t kDelete = 0x110000, kPaste = 0x110001, kPasted = 0x110002, kUnknown = 0x110003;
 
@@ -201,11 +212,15 @@ class LineEditor {
     char32_t key = kUnknown;
     if (rest[0] != '\033') {
       key = take_character(rest);
-      if (key == kNotUtf8 && keys_.size() < 4 && (keys_[0] & 0xC0) == 0xC0) return std::nullopt;
+      const auto is_tail = [](char byte) { return (byte & 0xC0) == 0x80; };
+      const bool is_cut = (keys_[0] & 0xC0) == 0xC0 && keys_.size() < 4 &&
+                          std::all_of(keys_.begin() + 1, keys_.end(), is_tail);
+      if (key == kNotUtf8 && is_cut) return std::nullopt;
     } else {
-      const bool is_long = rest.substr(1, 1) == "[";
-      const size_t last = is_long ? rest.find_first_of("~@ABCDEFGHIJKLMNOPQRSTUVWXYZ", 2) : rest[1] == 'O' ? 2 : 1;
+      size_t last = rest.substr(1, 1) == "O" ? 2 : 1;
+      if (rest.substr(1, 1) == "[") last = std::min(rest.find_first_not_of("0123456789;?<=>", 2), rest.size());
       if (last >= rest.size()) return std::nullopt;
+      if (is_control(static_cast<unsigned char>(rest[last]))) --last;  // the key Esc, and then Enter
       key = key_of(rest.substr(0, last + 1));
       rest.remove_prefix(last + 1);
     }
@@ -216,6 +231,7 @@ class LineEditor {
 
   // Of ESC [ 3 ~, ESC [ A or ESC O A, and of ESC [ 1 ; 5 A, which is the same key with Ctrl held down.
   static char32_t key_of(std::string_view sequence) {
+    if (sequence.size() < 3) return kUnknown;
     const std::string_view number = sequence.substr(2, sequence.find_first_not_of("0123456789", 2) - 2);
     const std::string name = sequence.back() == '~' ? std::string(number) : std::string(1, sequence.back());
     static const std::map<std::string, char32_t> kKeys = {
@@ -228,17 +244,17 @@ class LineEditor {
 
   void press(char32_t key) {
     // What is pasted is not sent, nor completed, before the user has seen it.
-    if (is_pasting_ && (key == '\n' || key == '\t')) key = ' ';
+    if (is_pasting_ && is_control(key)) key = ' ';
     switch (key) {
       case kPaste: is_pasting_ = true; break;
       case kPasted: is_pasting_ = false; break;
       case ctrl('A'): cursor_ = 0; break;
-      case ctrl('B'): cursor_ = before(cursor_); break;
-      case ctrl('D'): has_ended = text_.empty(); erase(cursor_, after(cursor_)); break;
-      case kDelete: erase(cursor_, after(cursor_)); break;
+      case ctrl('B'): cursor_ = previous(cursor_); break;
+      case ctrl('D'): has_ended = text_.empty(); erase(cursor_, next(cursor_)); break;
+      case kDelete: erase(cursor_, next(cursor_)); break;
       case ctrl('E'): cursor_ = text_.size(); break;
-      case ctrl('F'): cursor_ = after(cursor_); break;
-      case ctrl('H'): case 0x7F: erase(before(cursor_), cursor_); break;
+      case ctrl('F'): cursor_ = next(cursor_); break;
+      case ctrl('H'): case 0x7F: erase(previous(cursor_), cursor_); break;
       case ctrl('K'): erase(cursor_, text_.size()); break;
       case ctrl('L'): std::cout << "\033[H\033[2J"; break;
       case ctrl('N'): show_history(shown_ + 1); break;
@@ -264,21 +280,21 @@ class LineEditor {
     cursor_ = text_.size();
   }
 
-  std::string_view text(size_t from, size_t to) const { return std::string_view(text_).substr(from, to - from); }
+  std::string_view part(size_t from, size_t to) const { return std::string_view(text_).substr(from, to - from); }
 
   // Where the character before begins, and where the one after ends, with the accents that belong to it.
-  size_t before(size_t at) const {
-    const auto is_part = [&] { return (text_[at] & 0xC0) == 0x80 || columns(text(at, after_one(at))) == 0; };
+  size_t previous(size_t at) const {
+    const auto is_part = [&] { return (text_[at] & 0xC0) == 0x80 || columns(part(at, character_after(at))) == 0; };
     if (at > 0) do --at; while (at > 0 && is_part());
     return at;
   }
-  size_t after(size_t at) const {
-    at = after_one(at);
-    while (at < text_.size() && columns(text(at, after_one(at))) == 0) at = after_one(at);
+  size_t next(size_t at) const {
+    at = character_after(at);
+    while (at < text_.size() && columns(part(at, character_after(at))) == 0) at = character_after(at);
     return at;
   }
-  size_t after_one(size_t at) const {
-    std::string_view rest = text(at, text_.size());
+  size_t character_after(size_t at) const {
+    std::string_view rest = part(at, text_.size());
     if (!rest.empty()) take_character(rest);
     return text_.size() - rest.size();
   }
@@ -292,7 +308,7 @@ class LineEditor {
   bool is_seized_ = false, is_pasting_ = false;
   std::string keys_, key_bytes_;       // pressed, and not yet looked at; those of the key that is looked at
   std::string text_, new_text_;        // what is shown; the new line, while one of the history is shown
-  size_t cursor_ = 0, first_ = 0;      // bytes of the text that are before the cursor; that are hidden at the left
+  size_t cursor_ = 0;                  // bytes of the text that are before it
   size_t cursor_column_ = 0;
   std::vector<std::string> history_;
   size_t shown_ = 0;                   // which line of it; its size: the new one
@@ -338,8 +354,8 @@ std::map<uint64_t, File> files;      // by the number that the user sees
 uint64_t next_post = 1, next_file = 1;
 
 // What moves on a terminal is the last row or two: the line that is being typed, and above it the progress of a
-// transfer. To print something, they are lifted off the screen; before we wait, they are put back.
-bool is_lifted = true;
+// transfer. To print something, they are erased; before we wait, they are drawn again.
+bool is_erased = true;
 size_t drawn_width, progress_width;  // progress_width: of its row; 0: there is none
 Clock::time_point progress_due;
 
@@ -348,8 +364,8 @@ size_t screen_width() {
   return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-void lift() {
-  if (!terminal || std::exchange(is_lifted, true)) return;
+void erase_prompt() {
+  if (!terminal || std::exchange(is_erased, true)) return;
   // Most terminals break a row in two when they become too narrow for it: then ours begins further up.
   const size_t width = screen_width(), narrow = std::min(width, drawn_width);
   const size_t rows = (progress_width + narrow - 1) / narrow + editor.cursor_column() / width;
@@ -358,9 +374,9 @@ void lift() {
 
 std::string prompt(size_t width);  // who we are, and whom we are talking to
 
-void put_back() {
-  if (progress_width > 0 && Clock::now() >= progress_due) lift();  // it has moved on
-  if (terminal && std::exchange(is_lifted, false)) {
+void draw_prompt() {
+  if (progress_width > 0 && Clock::now() >= progress_due) erase_prompt();  // it has moved on
+  if (terminal && std::exchange(is_erased, false)) {
     drawn_width = screen_width();
     const std::string now = clipped(printable(progress()), drawn_width);
     progress_width = columns(now);
@@ -370,7 +386,7 @@ void put_back() {
     std::cout << "\033[?7l" << now << (now.empty() ? "" : "\n");
     std::cout << editor.row(prompt(drawn_width), drawn_width) << "\033[?7h";
   }
-  if (!std::cout.flush()) leave_now = undelivered = true;  // nobody reads us any more
+  if (!std::cout.flush()) leave_now = true;  // nobody reads us any more
 }
 
 // `text` in colour, so that it stands out, or does not. Whatever strangers wrote, it cannot steer the terminal.
@@ -380,7 +396,7 @@ std::string painted(const std::string& text, const char* colour) {
 
 // The one way to the screen: painted, or printable.
 void write_line(const std::string& line) {
-  lift();
+  erase_prompt();
   std::cout << line << '\n';
 }
 void print(const std::string& line) { write_line(printable(line)); }
@@ -402,13 +418,16 @@ std::string label(const Identity& who) {
   return (user && user->address == who.address ? *user : who).label();
 }
 
+// A name may be "bob@10.0.0.7:25253". Where names stand alone, it would be taken for another user's label.
+bool looks_like_label(const std::string& name) { return name.find_first_of("@:") != std::string::npos; }
+
 // What a user is called where there is little room: by the name alone, if nobody else has it.
-std::string called(const Identity& who) {
+std::string short_label(const Identity& who) {
   const std::string whole = label(who), name = whole.substr(0, whole.rfind('@'));
   const auto has_it = [&](const Identity& user) { return user.name == name; };
   const std::vector<Identity> users = discovery::users();
   const auto all = std::count_if(users.begin(), users.end(), has_it) + (name == myself.name);
-  return all > 1 ? whole : name;
+  return all > 1 || looks_like_label(name) ? whole : name;
 }
 
 // Always the same for the same peer.
@@ -419,8 +438,8 @@ const char* colour_of(const Identity& who) {
 
 // In a narrow window a long one is cut, for half of the row belongs to what is typed.
 std::string prompt(size_t width) {
-  const std::string to = chosen ? " to " + printable(called(*chosen)) : "";
-  return clipped(printable(myself.name) + to, width / 2 - std::min<size_t>(2, width / 2)) + "> ";
+  const std::string to = chosen ? " to " + printable(short_label(*chosen)) : "";
+  return clipped(printable(myself.name) + to, std::max<size_t>(width / 2, 2) - 2) + "> ";
 }
 
 void warn_of_clash(const Identity& who) {
@@ -448,7 +467,7 @@ std::string next_word(std::string& rest) {
   return word;
 }
 
-// How many letters must be put in, taken out or replaced to make one of the other (Levenshtein).
+// How many bytes must be put in, taken out or replaced to make one of the other (Levenshtein).
 size_t distance(const std::string& a, const std::string& b) {
   std::vector<size_t> row(b.size() + 1);  // from so many letters of a to 0, 1, 2 ... letters of b
   std::iota(row.begin(), row.end(), size_t{0});
@@ -464,23 +483,39 @@ bool begins_with(std::string_view text, std::string_view beginning) {
   return text.substr(0, beginning.size()) == beginning;
 }
 
-// " (did you mean ann or anna?)": those of `words` that begin with what was typed, or else the one that is nearest to it.
+// Nor those that cannot be typed: a file's name may have any bytes.
+void keep_those_that_begin_with(const std::string& beginning, std::vector<std::string>& words) {
+  const auto is_other = [&](const std::string& word) {
+    return !begins_with(word, beginning) || !is_text(word) || word.find('\t') != std::string::npos;
+  };
+  words.erase(std::remove_if(words.begin(), words.end(), is_other), words.end());
+}
+
+// " (did you mean ann or anna?)": three of `words` that begin with what was typed, or else the one nearest to it.
 std::string suggestion(const std::string& typed, const std::vector<std::string>& words) {
   std::string fits;
+  size_t count = 0;
   for (const std::string& word : words)
-    if (typed.size() > 1 && begins_with(word, typed)) fits += (fits.empty() ? "" : " or ") + word;
-  for (size_t far = 1; far <= (1 + typed.size()) / 3 && typed.size() <= 2 * kMaxName && fits.empty(); ++far)
-    for (const std::string& word : words) {
-      const bool is_swapped = std::is_permutation(typed.begin(), typed.end(), word.begin(), word.end());
-      if (fits.empty() && (is_swapped || distance(typed, word) == far)) fits = word;
-    }
+    if (typed.size() > 1 && begins_with(word, typed) && ++count <= 3) fits += (fits.empty() ? "" : " or ") + word;
+  const auto far = [&](const std::string& word) {
+    const bool is_swapped = std::is_permutation(typed.begin(), typed.end(), word.begin(), word.end());
+    return is_swapped ? 1 : distance(typed, word);
+  };
+  const auto nearest = std::min_element(words.begin(), words.end(), [&](auto& a, auto& b) { return far(a) < far(b); });
+  const bool is_short = typed.size() <= 2 * kMaxName && nearest != words.end();
+  if (fits.empty() && is_short && far(*nearest) <= (1 + typed.size()) / 3) fits = *nearest;
   return fits.empty() ? "" : " (did you mean " + fits + "?)";
 }
 
-std::vector<std::string> names_of_users() {
-  std::vector<std::string> names;
-  for (const Identity& user : discovery::users()) names.push_back(called(user));
-  return names;
+// The same for all of them: together, for a short_label() each would go through the whole list each time.
+std::vector<std::string> short_labels() {
+  const std::vector<Identity> users = discovery::users();
+  std::map<std::string, int> count{{myself.name, 1}};
+  for (const Identity& user : users) ++count[user.name];
+  std::vector<std::string> labels;
+  for (const Identity& user : users)
+    labels.push_back(count[user.name] > 1 || looks_like_label(user.name) ? user.label() : user.name);
+  return labels;
 }
 
 // Whom WHO means. A word can be one user's name and another's number: then it is refused, never guessed.
@@ -502,7 +537,7 @@ Identity find(const std::string& who) {
   if (fits.size() > 1) fail(who + " can mean more than one user; write " + candidates);
   if (address && who == address->text()) return {"", "", "", *address, 0};
   if (who == myself.name || id == myself.id) fail(who + " is you");
-  fail("nobody called " + who + " is online" + suggestion(who, names_of_users()) + "; /list shows who is");
+  fail("nobody called " + who + " is online" + suggestion(who, short_labels()) + "; /list shows who is");
 }
 
 void list(std::string) {
@@ -524,9 +559,9 @@ void list(std::string) {
 void choose(std::string rest) {
   const std::string who = next_word(rest);
   if (!rest.empty()) fail("/to takes one user; /msg " + who + " TEXT sends one message");
-  std::vector<std::string> fits = names_of_users();
+  std::vector<std::string> fits = short_labels();
   if (std::find(fits.begin(), fits.end(), who) == fits.end())
-    fits.erase(std::remove_if(fits.begin(), fits.end(), [&](auto& name) { return !begins_with(name, who); }), fits.end());
+    keep_those_that_begin_with(who, fits);
   chosen = find(fits.size() == 1 && !who.empty() ? fits[0] : who);
   print("to " + chosen->label());
 }
@@ -560,16 +595,17 @@ void diagnose(std::string who) {
 }
 
 void diagnosed(const Event& event) {
-  static const std::pair<int, const char*> kRemedies[] = {
-      {ECONNREFUSED, "no peer listens there; does it run, and is that the port of its ready line?"},
-      {ETIMEDOUT, "a firewall drops it; both machines must let in TCP 25253 to 25508"},
-      {EHOSTUNREACH, "nobody has that address; a typing error, a cable, or a Wi-Fi that keeps its clients apart"}};
+  static const std::pair<std::string, const char*> kRemedies[] = {
+      {"no answer in time", "it is stopped, or hangs; is its terminal waiting for fg?"},
+      {reason(ECONNREFUSED), "no peer listens there; does it run, with the port of its ready line?"},
+      {reason(ETIMEDOUT), "a firewall drops it; both machines must let in TCP 25253 to 25508"},
+      {reason(EHOSTUNREACH), "nobody has that address; a typing error, a cable, or a Wi-Fi that keeps clients apart"}};
   discovery::diagnose_answer(event.who.address);
   const auto tell = [](const std::string& line) { events.push({Event::Kind::told, {}, line}); };  // after the answer
   if (event.text.empty()) return tell("diag ok: TCP: " + event.who.label() + " answers");
   std::string remedy;
-  for (const auto& [error, what_to_do] : kRemedies)
-    if (event.text.find(std::generic_category().message(error)) != std::string::npos) remedy = what_to_do;
+  for (const auto& [why, what_to_do] : kRemedies)
+    if (event.text.find(why) != std::string::npos) remedy = what_to_do;
   tell("diag failed: TCP: " + event.text + (remedy.empty() ? "" : ": " + remedy));
 }
 
@@ -584,7 +620,7 @@ void quit(std::string) {
 void settle(const Event& event) {
   Post& post = posts[event.ticket];
   const bool missed = event.kind == Event::Kind::undelivered, is_file = post.scope == "files";
-  const std::string who = terminal ? called(event.who) : label(event.who);
+  const std::string who = terminal ? short_label(event.who) : label(event.who);
   undelivered |= missed;
   if (missed && !is_file) print(time_of_day() + "failed " + who + ": " + event.text + "; not delivered: " + post.text);
   if (!missed && post.scope == "private") print_quietly(time_of_day() + "delivered " + who + ": " + post.text);
@@ -664,7 +700,7 @@ void send_file(std::string rest) {
 
 void send_file_to_many(const std::string& scope, const std::string& path) {
   if (path.empty()) fail("which file? /send" + scope + " PATH");
-  if (::access(path.c_str(), R_OK) == -1) fail("cannot read " + path + ": " + std::generic_category().message(errno));
+  if (::access(path.c_str(), R_OK) == -1) fail("cannot read " + path + ": " + reason(errno));
   send_files(path, audience(scope));
 }
 
@@ -677,7 +713,7 @@ File& take_file(std::string& rest) {
   return found->second;
 }
 
-// The same, and that is all that was given.
+// The same, where that is all that may be given.
 File& take_only_file(std::string rest) {
   File& file = take_file(rest);
   if (!rest.empty()) fail("'" + rest + "' is too much; the number of a transfer is enough");
@@ -751,7 +787,8 @@ void update_file(const Event& event) {
   if (!failed) file.offer = event.file;
   print_file(number, file, (stored ? ", cksum " + to_string(event.crc) : failed ? ", " : "") + event.text);
   if (terminal && !sends && event.kind == Kind::offered && accept_policy == Accept::ask)
-    print("note: /accept " + to_string(number) + " takes it, /reject " + to_string(number) + " does not" + free_space());
+    print("note: /accept " + to_string(number) + " takes it, /reject " + to_string(number) + " does not" +
+          free_space());
   if (!failed && !stored) return;
   const Event end{failed ? Kind::undelivered : Kind::delivered, event.who, event.text, file.post};
   files.erase(found);
@@ -829,20 +866,17 @@ std::string complete(const std::string& before) {
   std::string word = before;
   const std::string name = next_word(word);
   std::vector<std::string> fits;
-  std::string kind = "COMMAND";
-  if (name == before) {
-    word = name;
-    for (const Command& c : kCommands) fits.push_back(c.name);
-  } else {
-    for (const Command& c : kCommands)
-      if (c.name == name) kind = c.arguments;
-    std::string kinds = kind.substr(std::min<size_t>(1, kind.size()));
-    for (kind = next_word(kinds); kind == "WHO" && word.find(' ') != std::string::npos; kind = next_word(kinds))
-      next_word(word);
-    fits = kind == "WHO" ? names_of_users() : kind == "PATH" ? paths(word) : fits;
-  }
-  const auto is_out = [&](const std::string& fit) { return !begins_with(fit, word) || !is_text(fit); };
-  fits.erase(std::remove_if(fits.begin(), fits.end(), is_out), fits.end());
+  std::string kinds, kind;
+  for (const Command& c : kCommands)
+    if (name == before) fits.push_back(c.name);
+    else if (c.name == name) kinds = c.arguments;
+  if (name == before) word = name;
+  next_word(kinds);  // the blank in front of them
+  for (kind = next_word(kinds); kind == "WHO" && word.find(' ') != std::string::npos; kind = next_word(kinds))
+    next_word(word);
+  if (kind == "WHO" || kind == "[WHO]") fits = short_labels();
+  if (kind == "PATH") fits = paths(word);
+  keep_those_that_begin_with(word, fits);
   if (fits.empty()) return before;
   std::string common = fits[0], all;
   for (const std::string& fit : fits) {
@@ -899,7 +933,7 @@ void greet(const Identity& who) {
 void show_message(const Identity& from, const Message& message) {
   if (!terminal) return print("message " + label(from) + " " + message.scope + ": " + message.text);
   const std::string scope = message.scope == "private" ? "" : " [" + message.scope + "]";
-  write_line(time_of_day() + painted(called(from), colour_of(from)) + scope + ": " + printable(message.text));
+  write_line(time_of_day() + painted(short_label(from), colour_of(from)) + scope + ": " + printable(message.text));
 }
 
 void handle(const Event& event) {
@@ -956,8 +990,12 @@ extern "C" void on_signal(int number) {
 void catch_signals() {
   struct sigaction action{};
   action.sa_handler = on_signal;
-  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH})
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH}) {
+    struct sigaction before{};
+    check(::sigaction(number, nullptr, &before), "sigaction");
+    if (before.sa_handler == SIG_IGN) continue;  // nohup wants SIGHUP to be ignored; a shell without fg, SIGTSTP
     check(::sigaction(number, &action, nullptr), "sigaction");
+  }
   // A write to a connection that the other side has closed raises SIGPIPE and ends the program: an error will do.
   action.sa_handler = SIG_IGN;
   check(::sigaction(SIGPIPE, &action, nullptr), "sigaction");
@@ -976,8 +1014,7 @@ void allow_descriptors() {
 void prepare_folder() {
   const int error = ::mkdir(download_folder.c_str(), 0777) == -1 && errno != EEXIST ? errno : 0;
   if (::access((download_folder + "/.").c_str(), W_OK | X_OK) == 0) return;  // "/." of a file is ENOTDIR
-  const std::string reason = std::generic_category().message(error != 0 ? error : errno);
-  const std::string why = "files cannot be stored in " + download_folder + ": " + reason;
+  const std::string why = "files cannot be stored in " + download_folder + ": " + reason(error != 0 ? error : errno);
   if (download_folder != "downloads") throw UsageError(why);
   print("note: " + why + "; choose another folder with --dir");
 }
@@ -1008,7 +1045,7 @@ bool reads_commands() {
 }
 
 void read_keys(std::string_view keys) {
-  lift();
+  erase_prompt();
   editor.type(keys);
   while (const auto line = editor.take_line()) {
     write_line(prompt(SIZE_MAX) + printable(*line));  // it stays on the screen, above what comes of it
@@ -1031,13 +1068,16 @@ void read_input() {
 // Ctrl-Z and fg; and a window that has another size by now.
 void follow_terminal() {
   if (stop_is_asked.exchange(false)) {
-    lift();
+    erase_prompt();
     std::cout.flush();
     editor.release_terminal();
-    ::raise(SIGSTOP);  // SIGCONT wakes us here, and the shell may have changed what it likes
+    ::signal(SIGTSTP, SIG_DFL);
+    ::raise(SIGTSTP);  // not SIGSTOP: that one stops us even where no shell is left that could say fg
+    ::signal(SIGTSTP, on_signal);
+    screen_has_changed = true;  // the shell may have changed what it likes
   }
   if (!screen_has_changed.exchange(false)) return;
-  lift();
+  erase_prompt();
   if (terminal) editor.seize_terminal();
 }
 
@@ -1066,12 +1106,13 @@ bool is_over() { return signal_caught || leave_now || (leaving && !transfer::is_
 // The X-ray: --trace
 // ============================================================================
 
-std::string path_of(int fd, const char* arrow, Address other) {
+std::string ends_of(int fd, const char* arrow, Address other) {
   int type = 0;
   socklen_t length = sizeof type;
   ::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length);
   Address ours = local_address(fd);
-  // Our UDP sockets are bound to every address we have; shown is the one by which the other end is reached.
+  // Our UDP sockets are bound to every address we have; shown is the one by which the other end is reached. They are
+  // the main thread's, so it is the one that is here, and may ask discovery.
   if (type == SOCK_DGRAM && other.ip != 0) ours.ip = discovery::source_for(other.ip).value_or(ours.ip);
   const auto column = [](Address end) {
     const std::string text = end == Address{} ? "*" : end.text();
@@ -1095,7 +1136,7 @@ void trace(const std::string& path, std::string_view what) {
 
 int main(int argc, char** argv) try {
   std::ios::sync_with_stdio(false);  // what is written is kept until flush(), and the screen does not flicker
-  std::setlocale(LC_CTYPE, "C.UTF-8");  // for wcwidth()
+  if (!std::setlocale(LC_CTYPE, "C.UTF-8")) std::setlocale(LC_CTYPE, "");  // for wcwidth()
   parse_options({argv + 1, argv + argc});
   catch_signals();  // before anyone can see us: who is found may be told to leave
   allow_descriptors();
@@ -1105,7 +1146,7 @@ int main(int argc, char** argv) try {
   print("ready " + own_entry().label() + " " + myself.group);
   if (terminal) print("/help lists the commands");
   while (!is_over()) {
-    put_back();
+    draw_prompt();
     const fd_set readable = wait();
     if (FD_ISSET(STDIN_FILENO, &readable)) read_input();
     discovery::receive(readable);
@@ -1121,9 +1162,9 @@ int main(int argc, char** argv) try {
     handle_events();
   transfer::close();
   handle_events();
-  lift();
-  if (!std::cout.flush()) undelivered = true;
-  return undelivered && !::isatty(STDIN_FILENO) ? 1 : 0;
+  erase_prompt();
+  std::cout.flush();
+  return !std::cout || (undelivered && !::isatty(STDIN_FILENO)) ? 1 : 0;
 } catch (const UsageError& error) {
   std::cerr << "peer: " << printable(error.what()) << '\n';
   return 2;

@@ -540,24 +540,17 @@ class Descriptor {
 inline bool tracing = false;  // set before the first thread starts. Off, a look at it is all that tracing costs
 
 // The two ends of a socket, with `arrow` between them: "TCP 10.0.0.7:41234 -> 10.0.0.9:25253".
-std::string path_of(int fd, const char* arrow, Address other);
+std::string ends_of(int fd, const char* arrow, Address other);
 
-// The one function that prints it: a line with the time, where something passes, and what. Any thread may call it.
-void trace(const std::string& path, std::string_view what);
-
-inline void trace_sent(int fd, std::string_view text, Address to) {
-  if (tracing) trace(path_of(fd, "->", to), text);
-}
-inline void trace_received(int fd, std::string_view text, Address from) {
-  if (tracing) trace(path_of(fd, "<-", from), text);
-}
+// The one function that prints it: a line with the time, the ends, and what has passed. Any thread may call it.
+void trace(const std::string& ends, std::string_view what);
 
 // The result of a system call, which it hands on, as errno: check(traced(fd, "listen", ::listen(fd, 5)), "listen").
 inline ssize_t traced(int fd, const char* call, ssize_t result, Address other = {}) {
   if (!tracing) return result;
   const int error = errno;
   const std::string reason = result == -1 ? " (" + std::generic_category().message(error) + ")" : "";
-  trace(path_of(fd, "--", other), call + (" = " + std::to_string(result)) + reason);
+  trace(ends_of(fd, "--", other), call + (" = " + std::to_string(result)) + reason);
   errno = error;
   return result;
 }

@@ -89,12 +89,12 @@ class Connection {
     limit(SO_SNDTIMEO, kSlice);
   }
   ~Connection() {
-    const std::string path = tracing ? path_of(socket_.get(), "--", other_) : "";  // now: a closed socket has no ends
+    const std::string ends = tracing ? ends_of(socket_.get(), "--", other_) : "";  // now: a closed socket has none
     const int result = socket_.close();
-    if (tracing) trace(path, "close = " + to_string(result));
+    if (tracing) ::trace(ends, "close = " + to_string(result));
   }
 
-  void shut_down() const { shut_down(SHUT_RDWR); }
+  void shut_down(int how = SHUT_RDWR) const { traced("shutdown", ::shutdown(socket_.get(), how)); }
 
   // What has not got across yet never will. After a mere close() the kernel goes on sending it, for a minute or more:
   // it would come late, when the receiver has forgotten the number of what was sent in its place.
@@ -130,7 +130,7 @@ class Connection {
     }
   }
   void send_line(const std::string& line) const {
-    trace_sent(line);
+    trace("->", line);
     send(line + "\n");
   }
 
@@ -149,11 +149,12 @@ class Connection {
 
   // The next line. It has kSilence to end, however slowly its bytes trickle in.
   std::string read_line() {
+    while (!events.wait_for_room(kSlice) && !cancelled_) {}  // whatever this line will make us say
     std::string line;
     for (const auto deadline = Clock::now() + kSilence;;) {
       const LineStatus status = take_line(unread_, line);
       if (status == LineStatus::too_long) throw Reply{false, "long a line has at most 4096 bytes"};
-      if (status == LineStatus::whole) trace_received(line);
+      if (status == LineStatus::whole) trace("<-", line);
       if (status == LineStatus::whole && is_text(line)) return line;
       if (status == LineStatus::whole) throw Reply{false, "text a line is UTF-8 without control characters"};
       if (!read_more(batch_, 0, deadline))
@@ -181,12 +182,12 @@ class Connection {
     for (const auto deadline = Clock::now() + kSilence; receive(bytes.data(), bytes.size(), 0, deadline) > 0;) {}
   }
 
-  void trace_sent(std::string_view what) const { ::trace_sent(socket_.get(), what, other_); }
-  void trace_received(std::string_view what) const { ::trace_received(socket_.get(), what, other_); }
+  void trace(const char* arrow, std::string_view what) const {
+    if (tracing) ::trace(ends_of(socket_.get(), arrow, other_), what);
+  }
 
  private:
   ssize_t traced(const char* call, ssize_t result) const { return ::traced(socket_.get(), call, result, other_); }
-  void shut_down(int how) const { traced("shutdown", ::shutdown(socket_.get(), how)); }
 
   void limit(int option, std::chrono::milliseconds time) const {
     const timeval limit{time.count() / 1000, time.count() % 1000 * 1000};
@@ -419,8 +420,8 @@ class Incoming {
   static std::string part_path(const std::string& name, unsigned n, uint32_t from) {
     return download_folder + "/" + numbered_name(name, n, "." + Address{from}.ip_text() + ".part");
   }
-  // Whether it could be one of these. A stranger could make bytes with any checksum, and store them where they are taken
-  // for the beginning of what somebody else sends next.
+  // Whether it could be one of these. A stranger could make bytes with any checksum, and store them where they are
+  // taken for the beginning of what somebody else sends next.
   static bool is_part_name(const std::string& name) {
     return ::fnmatch("*.[0-9]*.[0-9]*.[0-9]*.[0-9]*.part", name.c_str(), FNM_CASEFOLD) == 0;
   }
@@ -665,14 +666,15 @@ struct Session {
 
   Reply read_reply(Clock::duration patience) {
     if (!connection->await(patience)) throw std::runtime_error("the other side closed the connection");
+    std::string answer;
     try {
-      const std::string answer = connection->read_line();
-      if (const auto reply = Reply::parse(answer)) return *reply;
-      throw std::runtime_error("what came is not a reply: " + answer);
+      answer = connection->read_line();
     } catch (const Reply& no_line) {  // a connection that brings such is of no more use [5.3]
       if (cancelled) throw;
-      throw std::runtime_error("what came is not a reply: " + no_line.sentence());
+      answer = no_line.sentence();
     }
+    if (const auto reply = Reply::parse(answer)) return *reply;
+    throw std::runtime_error("what came is not a reply: " + answer);
   }
 
   // One request that nothing works without: the text after OK.
@@ -700,7 +702,8 @@ struct Session {
 
   void diagnose() {
     std::unique_lock lock(mutex);
-    changed.wait_for(lock, 1s, [this] { return cancelled.load(); });  // leaves a datagram the time to be answered first
+    // So that a datagram is answered first.
+    if (changed.wait_for(lock, 1s, [this] { return cancelled.load(); })) return;
     lock.unlock();
     open();
   }
@@ -800,7 +803,7 @@ struct Session {
     };
     const auto put = [&](const std::string& line, size_t more = 0) {  // is sent once `used` is moved past it
       if (used + line.size() + 1 + more > piece.size() || Clock::now() - sent > 1s) send_piece();
-      connection->trace_sent(line);
+      connection->trace("->", line);
       return (line + "\n").copy(&piece[used], line.size() + 1);
     };
     for (; within_entry || source.next(); within_entry = false) try {
@@ -809,7 +812,7 @@ struct Session {
           const size_t size = static_cast<size_t>(std::min<uint64_t>(kChunk, source.left()));
           const size_t header = put(Data{source.at.offset, size}.format(), size);
           source.read(&piece[used + header], size);
-          if (tracing) connection->trace_sent("(" + to_string(size) + " bytes)");
+          if (tracing) connection->trace("->", "(" + to_string(size) + " bytes)");
           used += header + size;
         }
         source.expect_end();
@@ -826,7 +829,6 @@ struct Session {
 
   void serve() {
     while (connection->await(peer.id.empty() ? kSilence : kForsaken)) try {
-        while (!events.wait_for_room(kSlice) && !cancelled) {}
         connection->send_line(answer(connection->read_line()).format());
       } catch (const Reply& no) {
         return refuse(no);
@@ -979,7 +981,7 @@ struct Session {
   }
 
   void receive_data(uint64_t size, Incoming& incoming, Position& at) {
-    if (tracing) connection->trace_received("(" + to_string(size) + " bytes)");
+    if (tracing) connection->trace("<-", "(" + to_string(size) + " bytes)");
     for (; size > 0 && !cancelled; bytes_done = at.offset) {
       const std::string_view bytes = connection->read(size);
       incoming.write(bytes);
@@ -1056,7 +1058,7 @@ void transfer::accept_connection(const fd_set& readable) try {
   // No address may get more than are then still free, or four of them could keep all others out. Eleven still can [9].
   if (from_one >= std::min(kMaxAcceptedFromOne, kMaxAccepted - accepted)) {
     constexpr std::string_view kBusy = "NO busy too many connections, try again later\n";
-    trace_sent(fd.get(), kBusy.substr(0, kBusy.size() - 1), from.address);
+    if (tracing) trace(ends_of(fd.get(), "->", from.address), kBusy.substr(0, kBusy.size() - 1));
     ::send(fd.get(), kBusy.data(), kBusy.size(), MSG_DONTWAIT);
     return;
   }

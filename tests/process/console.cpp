@@ -119,6 +119,39 @@ TEST_F(Terminals, EditTheLineWithTheUsualKeysWhateverItsScript) {
   EXPECT_TRUE(ann.ends_in("ann> x", 5)) << ann.screen();
 }
 
+TEST_F(Terminals, LoseNoKeyBehindOneThatMeansNothing) {
+  Console ann(*network, kAnn);
+  ASSERT_TRUE(ann.shows("/help lists"));
+  ann.type("/list");
+  ann.press("Escape Enter");  // Esc alone, and then Enter
+  EXPECT_TRUE(ann.shows("users 1\n")) << ann.screen();
+  ann.press("F5 M-x");
+  ann.press("-H 1b 5b 61");  // ESC [ a: Shift and Up, on some
+  ann.type("/transfers");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("transfers 0\n")) << ann.screen();
+  ann.press("-H e9");  // an e with an accent, in Latin-1
+  ann.type("x");
+  EXPECT_TRUE(ann.ends_in("ann> x", 6)) << ann.screen();
+}
+
+TEST_F(Terminals, AsNarrowAsTheyMayBeLeaveWhatIsAboveTheLineAlone) {
+  Console ann(*network, kAnn, 20, 6);
+  ASSERT_TRUE(ann.shows("/help lists"));
+  ann.type("/nonsense");
+  ann.press("Enter");
+  ASSERT_TRUE(ann.shows("error"));
+  for (const int width : {4, 3, 2, 1, 20}) {
+    ann.resize(width, 6);
+    ann.type("中x");
+  }
+  EXPECT_TRUE(ann.shows("ann> .*x\n$")) << ann.screen();
+  ann.press("C-u");
+  ann.type("/list");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("users 1\n")) << ann.screen();
+}
+
 TEST_F(Terminals, BringBackEarlierLinesAndKeepTheNewOne) {
   Console ann(*network, kAnn, 60, 20);
   ASSERT_TRUE(ann.shows("/help lists"));
@@ -161,12 +194,12 @@ TEST_F(Terminals, NeitherSendNorCompleteWhatIsPastedBeforeEnter) {
   ann.type("/to bob");
   ann.press("Enter");
   ASSERT_TRUE(ann.shows("to bob@"));
-  const std::string file = ann.folder().write("clipboard", "two\nlines\tand more");
+  const std::string file = ann.folder().write("clipboard", "two\nlines\tand \x04\x15more");
   ann.run("load-buffer " + file);
   ann.run("paste-buffer -p");
-  EXPECT_TRUE(ann.ends_in("ann to bob> two lines and more", 30)) << ann.screen();
+  EXPECT_TRUE(ann.ends_in("ann to bob> two lines and   more", 32)) << ann.screen();
   ann.press("Enter");
-  bob.wait_for("message ann@\\S+ private: two lines and more");
+  bob.wait_for("message ann@\\S+ private: two lines and   more");
 }
 
 // What is typed into a long line while two others write ten messages a second, step by step.
@@ -280,6 +313,16 @@ TEST_F(Terminals, AreTheShellsWhileTheProgramIsStoppedAndTheLineIsThereAgainAfte
   EXPECT_TRUE(ann.ends_in("ann> half a line", 16)) << ann.screen();
 }
 
+TEST_F(Terminals, WithoutAShellThatCouldContinueItDoNotStopTheProgram) {
+  Console ann(*network, 80, 24);
+  ann.start("exec " + peer_program() + " " + kAnn);
+  ASSERT_TRUE(ann.shows("/help lists"));
+  ann.press("C-z");
+  ann.type("/list");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("users 1\n")) << ann.screen();
+}
+
 TEST_F(Terminals, AskForNameAndGroupUntilTheyAreGoodAndOfferTheUsualOnes) {
   Console ann(*network, "", 80, 24, "USER=ann");
   ASSERT_TRUE(ann.shows("Your name \\[ann\\]:")) << ann.screen();
@@ -298,7 +341,12 @@ TEST_F(Terminals, TellNewcomersOneByOneAndAClassInOneLine) {
   ASSERT_TRUE(ann.shows("/help lists"));
   network->peer(0, "bob");
   EXPECT_TRUE(ann.shows("joined bob@127.0.0.1:\\d+ lab")) << ann.screen();
-  for (int i = 1; i <= 12; ++i) network->peer(0, "u" + std::to_string(i));
+  std::vector<Socket> scripted;  // they are quick enough to come all at once, also where a sanitizer slows processes down
+  for (int i = 11; i <= 30; ++i) {
+    scripted.push_back(Socket::udp(*network, 0, 40000 + i));
+    const std::string n = std::to_string(i);
+    scripted.back().meet("127.0.0.1", 25253, "id=00000000000000" + n + " ip=127.0.0.1 port=400" + n + " name=u" + n + " group=lab");
+  }
   EXPECT_TRUE(ann.shows("\\d+ users joined; /list shows them")) << ann.screen();
 }
 
@@ -335,6 +383,9 @@ TEST_F(Terminals, ShowNamesThatClashApartAndTellBoth) {
   EXPECT_TRUE(ann.shows("note: ann@\\S+ has the same name as you; /name NEW gives you another")) << ann.screen();
   bob.say("/all which one am I?");
   EXPECT_TRUE(ann.shows("\\d\\d:\\d\\d ann@127.0.0.1:\\d+ \\[all\\]: which one am I\\?")) << ann.screen();
+  bob.say("/name cleo@10.0.0.7:25253");  // nor can one take another's address for a name
+  bob.say("/all and now?");
+  EXPECT_TRUE(ann.shows("cleo@10.0.0.7:25253@127.0.0.1:\\d+ \\[all\\]: and now")) << ann.screen();
 }
 
 TEST_F(Terminals, AreColouredUnlessTheUserDoesNotWantThat) {

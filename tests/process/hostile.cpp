@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <optional>
 #include <regex>
 #include <thread>
 
@@ -188,6 +189,39 @@ TEST_F(Hostile, TenThousandForgedHellosKeepNobodyOut) {
   come("eve");
   EXPECT_EQ(bob->count("joined .*"), 4u);  // ann and these three
   EXPECT_EQ(bob->count("left .*"), 0u);
+}
+
+// Gains: nothing. That another id has taken a user's address is believed of who answers there, and not of who says so.
+TEST_F(Hostile, AHelloThatClaimsAnothersAddressOustsNobody) {
+  Socket cleo = Socket::udp(*network, 0, 40000, "127.0.0.2");
+  cleo.meet("127.0.0.1", 25301, mallory(1, 40000).substr(18));
+  bob->wait_for("joined mallory@127.0.0.2:40000 lab");
+  cleo.send_to("127.0.0.1", 25301, mallory(2, 40000));  // forged: from her address, by somebody else
+  EXPECT_FALSE(bob->prints("(left|joined) .*", 2));
+}
+
+// Gains: time of bob's processor, who is watching all that passes; no memory.
+TEST_F(Hostile, AnEndlessTransferOfNothingDoesNotFillTheMemoryOfWhoTracesIt) {
+  bob = nullptr;
+  start_bob("always --trace");
+  ann->wait_for("joined bob.*");
+  bob->wait_for("joined ann.*");
+  auto sender = std::make_optional(Socket::tcp(*network, 0, "127.0.0.1", 25301, "127.0.0.2"));
+  sender->send(mallory(1, 9) + "\nOFFER size=9 files=1 :nothing\n");
+  sender->line();
+  EXPECT_EQ(sender->line(), "OK");
+  std::string lines;
+  for (int i = 0; i < 1000; ++i) lines += "DATA offset=0 size=0\n";
+  for (int i = 0; i < 100; ++i) {
+    sender->send(lines);
+    bob->read_more();
+  }
+  sender.reset();
+  EXPECT_TRUE(eventually(60, [&] {  // bob has shown them all
+    const auto& all = bob->lines();
+    return std::any_of(all.end() - std::min<long>(50, static_cast<long>(all.size())), all.end(),
+                       [](auto& line) { return line.find("receive 1 failed") == 0; });
+  }));
 }
 
 // Gains: lines on bob's screen, and, from an address of his own for each, a place in bob's list. But from eight

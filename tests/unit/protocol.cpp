@@ -8,7 +8,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <random>
+#include <regex>
 
 using namespace std::string_literals;
 
@@ -153,6 +155,22 @@ TEST(Addresses, AreInNetworkByteOrderForTheSystemOnly) {
   EXPECT_EQ(std::memcmp(&raw.sin_port, "\x62\xA5", 2), 0);
   EXPECT_EQ(ann.text(), "10.0.0.7:25253");
   EXPECT_EQ(Address::from_sockaddr(raw), ann);
+}
+
+TEST(Lines, AreWhatTheExamplesOfTheSpecificationSay) {
+  std::ifstream specification("docs/protocol.md");
+  int examples = 0;
+  for (std::string line; std::getline(specification, line);) {
+    std::smatch match;
+    if (!std::regex_match(line, match, std::regex("    ([+-]) (announcement|request|reply) +(.*)"))) continue;
+    const std::string kind = match[2], text = match[3];
+    const bool is_read = kind == "announcement" ? Announcement::parse(text).has_value()
+                         : kind == "reply"      ? Reply::parse(text).has_value()
+                                                : again(text) != "refused";
+    EXPECT_EQ(is_read, match[1] == "+") << line;
+    ++examples;
+  }
+  EXPECT_GT(examples, 30);
 }
 
 TEST(Lines, AreAVerbFieldsInAnyOrderAndText) {
