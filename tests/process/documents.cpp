@@ -1,6 +1,9 @@
 // The documents say what the program does: their sessions are played again, their tables compared with the program.
 
+#include <filesystem>
+#include <map>
 #include <regex>
+#include <set>
 #include <sstream>
 
 #include "support/testing.h"
@@ -24,6 +27,46 @@ std::string with_id(const std::string& line, const std::string& id) {
 std::string id_in(const std::string& line) {
   std::smatch match;
   return std::regex_search(line, match, std::regex(" id=([0-9a-f]{16})")) ? match[1].str() : "";
+}
+
+std::vector<std::string> documents() {
+  std::vector<std::string> all{"README.md"};
+  for (const auto& entry : std::filesystem::recursive_directory_iterator("docs"))
+    if (entry.path().extension() == ".md") all.push_back(entry.path());
+  return all;
+}
+
+std::vector<std::smatch> matches(const std::string& text, const char* pattern) {
+  static std::map<std::string, std::regex> compiled;
+  const std::regex& regex = compiled.emplace(pattern, pattern).first->second;
+  return {std::sregex_iterator(text.begin(), text.end(), regex), std::sregex_iterator()};
+}
+
+// "#3-somebody-is-missing" for "## 3. Somebody is missing": as the usual viewers make it.
+std::set<std::string> anchors(const std::string& document) {
+  std::set<std::string> all;
+  for (const std::string& line : lines_of(read_file(document))) {
+    if (line.empty() || line[0] != '#') continue;
+    std::string anchor = "#";
+    for (const char c : line.substr(line.find(' ') + 1)) {
+      if (c == ' ') anchor += '-';
+      else if (std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c < 0)
+        anchor += static_cast<char>(c < 0 ? c : std::tolower(c));
+    }
+    all.insert(anchor);
+  }
+  return all;
+}
+
+// All tests of all suites, as gtest lists them: "Suite.Name".
+bool is_test(const std::string& name) {
+  const auto* all = testing::UnitTest::GetInstance();
+  for (int s = 0; s < all->total_test_suite_count(); ++s)
+    for (int t = 0; t < all->GetTestSuite(s)->total_test_count(); ++t) {
+      const auto* test = all->GetTestSuite(s)->GetTestInfo(t);
+      if (std::string(test->test_suite_name()) + "." + test->name() == name) return true;
+    }
+  return false;
 }
 
 }  // namespace
@@ -76,6 +119,36 @@ TEST_F(Documents, TheSessionOfTheReadmeIsWhatTheDemoPrints) {
     }
   }
   EXPECT_EQ(compared, 2);
+}
+
+TEST(References, LeadToFilesAndHeadingsThatExist) {
+  int links = 0;
+  for (const std::string& document : documents()) {
+    const std::string text = read_file(document);
+    for (const auto& match : matches(text, R"(\]\(([^)#\s]*)(#[^)\s]*)?\))")) {
+      const std::string target = match[1], anchor = match[2];
+      if (target.find("://") != std::string::npos) continue;
+      const auto file = target.empty() ? std::filesystem::path(document)
+                                       : std::filesystem::path(document).parent_path() / target;
+      EXPECT_TRUE(std::filesystem::exists(file)) << document << " links to " << target;
+      EXPECT_TRUE(anchor.empty() || anchors(file).count(anchor) == 1) << document << " links to " << target << anchor;
+      ++links;
+    }
+  }
+  EXPECT_GT(links, 30);
+}
+
+// `transfer.cpp` `accept_connection()`, and in docs/pitfalls.md also a fragment that stands there: `::accept(`.
+TEST(References, OfTheDocumentsToTheProgramNameFunctionsFragmentsAndTestsThatExist) {
+  for (const std::string& document : documents()) {
+    const std::string text = read_file(document);
+    for (const auto& match : matches(text, R"(`([a-z]+\.(?:cpp|h))`[*,: ]* `(?:[A-Za-z]+::)*~?(\w+)\(\)`)")) {
+      const std::string source = read_file(match[1]);
+      EXPECT_TRUE(std::regex_search(source, std::regex("\\b" + match[2].str() + "\\("))) << document << ": " << match[0];
+    }
+    for (const auto& match : matches(text, R"(`([A-Z][A-Za-z]+\.[A-Z][A-Za-z0-9]{9,})`)"))
+      EXPECT_TRUE(is_test(match[1])) << document << " names the test " << match[1];
+  }
 }
 
 TEST_F(Documents, TheTablesOfTheInterfaceNameEveryOptionAndCommand) {
