@@ -25,7 +25,7 @@ CHECKED  := $(if $(SANITIZE),-O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) 
 BUILD    := .build$(if $(SANITIZE),/$(SANITIZE))
 PEER     := $(if $(SANITIZE),$(BUILD)/peer,peer)
 objects   = $(patsubst %.cpp,$(BUILD)/%.o,$(1))
-TESTS    := $(call objects,$(filter-out tests/bench/% tests/soak/% tests/fuzz/% tests/grade/%,$(wildcard tests/*/*.cpp)))
+TESTS    := $(call objects,$(filter-out tests/bench/% tests/soak/% tests/fuzz/% tests/grade/% tests/second/%,$(wildcard tests/*/*.cpp)))
 FILTER   ?= *
 HOSTS    ?= 4
 JOBS     ?= 4

@@ -355,7 +355,9 @@ class Source {
       fs::directory_iterator found(root_ + "/" + folder, error);
       for (; !error && found != fs::directory_iterator(); found.increment(error))
         list_entry(folder + found->path().filename().string(), *found, folders);
-      if (error) add_missed(missed, folder, error.message()), ++count;
+      // A subfolder that may not be read is an entry itself: next() will find that out.
+      const bool is_told = !folder.empty() && error == std::errc::permission_denied;
+      if (error && !is_told) add_missed(missed, folder, error.message()), ++count;
     }
   }
 

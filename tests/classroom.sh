@@ -10,7 +10,7 @@
 set -eu
 cd "${0%/*}/.."
 self=$PWD/tests/classroom.sh
-peer=${PEER:-$PWD/peer}
+peer=$(realpath "${PEER:-peer}")
 room=/run/class
 
 fail() { echo "classroom: $1" >&2; exit "${2-1}"; }

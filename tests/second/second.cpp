@@ -1,0 +1,1251 @@
+// second: a second, independent implementation of the LAN messenger ChatByP2P, protocol version 1.
+// Written from docs/protocol.md and docs/interface.md alone; it shares no code with the program, and its author
+// has not seen any. Its purpose is to show that the specification is complete: what is here was found there.
+// Design: one thread for UDP and the timers, one that accepts, one for each connection in either direction; the
+// main thread reads the commands. One mutex guards all that is shared; a thread holds it only while nothing waits.
+// Left out on purpose: what interface.md says of terminals (section 4), --trace and /diag, the done bytes and the
+// speed in /transfers; as a sender RESUME, as a receiver the offer of a beginning (protocol.md 6.6: both are
+// "may"); the first only costs bytes, the second means that what was cut short is thrown away.
+// Build: g++ -std=c++17 -O1 -pthread second.cpp -o second. Linux, for renameat2 (a rename that never replaces).
+// The numbers in the comments are the clauses of protocol.md; with an "i" in front, those of interface.md.
+
+#include <algorithm>
+#include <arpa/inet.h>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <climits>
+#include <condition_variable>
+#include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <fcntl.h>
+#include <filesystem>
+#include <functional>
+#include <ifaddrs.h>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <optional>
+#include <poll.h>
+#include <random>
+#include <set>
+#include <string>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+namespace {
+using std::size_t;
+using std::string;
+namespace fs = std::filesystem;
+using Lock = std::unique_lock<std::recursive_mutex>;
+
+// ---------------------------------------------------------------------------------------- what all threads share
+
+struct Addr {
+    std::uint32_t ip = 0;     // in the host's byte order
+    std::uint16_t port = 0;
+    bool operator==(const Addr& o) const { return ip == o.ip && port == o.port; }
+    bool operator!=(const Addr& o) const { return !(*this == o); }
+    bool operator<(const Addr& o) const { return ip != o.ip ? ip < o.ip : port < o.port; }
+};
+struct Peer {
+    string id, name, group;
+    Addr at;
+    std::uint32_t says = 0;                         // the address that it believes it has
+    bool listed = false, asking = false;
+    int asked = 0;                                  // questions in a row
+    double heard = 0, shown = -99, lastAsked = -99, nextAsk = 0;
+};
+struct Net { std::uint32_t ip, mask, broadcast; bool loopback; string name; };
+struct Round { string what; size_t total = 0; std::vector<string> reached, missed; };     // one for /all, /sendall ...
+struct Mail { string id, who, scope, text; std::int64_t number; std::shared_ptr<Round> round; };
+struct Target { string id; Addr at; string who; };
+struct Transfer {
+    int n; bool sending; Target peer; string name; std::int64_t size, files;
+    string state = "offered", as; int answer = 0; std::atomic<bool> cancelled{false};     // answer: 1 accept, 2 reject
+    string line(const string& what, const string& extra = "") const {
+        return (sending ? "send " : "receive ") + std::to_string(n) + " " + what + " " + peer.who + " " + std::to_string(size) + " bytes"
+            + (name.back() == '/' ? " in " + std::to_string(files) + " files and folders" : "") + extra + ": " + name;
+    }
+};
+
+const string version = "ChatByP2P/1";
+constexpr std::uint16_t sharedPort = 25252;
+constexpr std::int64_t maxNumber = INT64_MAX;
+std::recursive_mutex mu;
+std::condition_variable_any cv;
+std::atomic<bool> leaving{false};
+struct { string id, name, group; Addr at; } me;
+std::set<string> onlyInterfaces;
+string downloads = "downloads", acceptMode = "ask";
+std::map<string, Peer> peers;                       // by id, listed or not
+std::map<string, double> banned;                    // ids that are not listed before that time
+std::vector<Net> nets;                              // those we speak on
+std::set<std::uint32_t> localAddresses;             // all of the host
+std::map<Addr, std::deque<Mail>> mail;              // an entry, if empty, means that its thread is there
+std::map<string, std::deque<string>> recent;        // 5.3: the last 32 messages of an id
+std::map<int, std::shared_ptr<Transfer>> transfers;
+std::map<std::uint32_t, int> accepted;              // connections by IP address
+int acceptedTotal = 0, lastTransfer = 0, undelivered = 0;
+std::int64_t lastNumber = 0;
+bool lost = false;                                  // something given to us was not delivered
+int udp = -1, shared = -1, wake[2];
+double lastJoin = -1;
+int burst = 0;                                      // HELLOs still to broadcast
+struct { std::vector<Addr> left; size_t done = 0, count = 0; double end = 0; bool told = false; } sweep;
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double dice() { static thread_local std::mt19937 r{std::random_device{}()}; return std::uniform_real_distribution<>(0, 1)(r); }
+
+// ------------------------------------------------------------------------------------- 3: text, lines, and values
+
+size_t decode(const string& s, size_t i, std::uint32_t& c) {                  // the length of the character at i, or 0
+    auto b = [&](size_t k) { return static_cast<unsigned char>(s[k]); };
+    const size_t n = b(i) < 0x80 ? 1 : b(i) < 0xC2 ? 0 : b(i) < 0xE0 ? 2 : b(i) < 0xF0 ? 3 : b(i) < 0xF5 ? 4 : 0;
+    if (n == 0 || i + n > s.size()) return 0;
+    c = n == 1 ? b(i) : b(i) & (0xFFu >> (n + 1));
+    for (size_t k = 1; k < n; ++k) {
+        if ((b(i + k) & 0xC0) != 0x80) return 0;
+        c = (c << 6) | (b(i + k) & 0x3Fu);
+    }
+    const bool bad = (n == 3 && c < 0x800) || (n == 4 && (c < 0x10000 || c > 0x10FFFF)) || (c >= 0xD800 && c <= 0xDFFF);
+    return bad ? 0 : n;
+}
+bool isControl(std::uint32_t c) {
+    return (c < 0x20 && c != '\t') || (c >= 0x7F && c <= 0x9F) || c == 0x61C || c == 0x200E || c == 0x200F
+        || (c >= 0x2028 && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069);
+}
+bool isText(const string& s) {
+    std::uint32_t c = 0;
+    for (size_t i = 0, n; i < s.size(); i += n)
+        if ((n = decode(s, i, c)) == 0 || isControl(c)) return false;
+    return true;
+}
+bool isName(const string& s) {                                                 // of a user or a group
+    std::uint32_t c = 0;
+    size_t count = 0;
+    for (size_t i = 0, n; i < s.size(); i += n, ++count) {
+        if ((n = decode(s, i, c)) == 0 || isControl(c) || c == '\t' || c == ' ' || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200B)
+            || c == 0x202F || c == 0x205F || c == 0x3000 || c == 0xFEFF) return false;
+    }
+    return count >= 1 && count <= 32;
+}
+void say(const string& s) {                                                    // i3: one line of output
+    string out;
+    std::uint32_t c = 0;
+    for (size_t i = 0; i < s.size();) {
+        const size_t n = decode(s, i, c), step = std::max<size_t>(n, 1);
+        for (size_t k = i; k < i + step; ++k) {
+            char hex[8];
+            std::snprintf(hex, sizeof hex, "\\x%02X", static_cast<unsigned char>(s[k]));
+            out += n == 0 || isControl(c) ? string(hex) : s.substr(k, 1);
+        }
+        i += step;
+    }
+    Lock lock(mu);
+    if (std::fputs((out + "\n").c_str(), stdout) < 0 || std::fflush(stdout) != 0) { lost = true; if (write(wake[1], "x", 1) < 0) {} }
+}
+std::optional<std::int64_t> number(const string& s, std::int64_t max) {
+    std::int64_t v = 0;
+    if (s.empty()) return {};
+    for (char ch : s) {
+        if (ch < '0' || ch > '9' || v > (max - (ch - '0')) / 10) return {};
+        v = v * 10 + (ch - '0');
+    }
+    return v;
+}
+string ipText(std::uint32_t ip) {
+    string s;
+    for (int i = 24; i >= 0; i -= 8) s += std::to_string((ip >> i) & 255) + (i ? "." : "");
+    return s;
+}
+string text(Addr a) { return ipText(a.ip) + ":" + std::to_string(a.port); }
+std::optional<std::uint32_t> parseIp(const string& s) {
+    in_addr a{};
+    if (inet_pton(AF_INET, s.c_str(), &a) != 1 || ipText(ntohl(a.s_addr)) != s) return {};
+    return ntohl(a.s_addr);
+}
+std::optional<Addr> parseAddr(const string& s) {                               // IP:PORT
+    const size_t colon = s.find(':');
+    if (colon == string::npos) return {};
+    const auto ip = parseIp(s.substr(0, colon));
+    const auto port = number(s.substr(colon + 1), 65535);
+    if (!ip || !port || *port == 0) return {};
+    return Addr{*ip, static_cast<std::uint16_t>(*port)};
+}
+
+struct Request {                                                               // request = verb *field [SP ":" *any]
+    string verb;
+    std::map<string, string> fields;
+    std::optional<string> text;
+    bool wrong = false;
+    explicit Request(const string& line) {
+        const size_t colon = line.find(" :");
+        if (colon != string::npos) text = line.substr(colon + 2);
+        const string head = line.substr(0, colon);
+        if (head.find('\t') != string::npos || head.empty() || head[0] == ' ') wrong = true;
+        for (size_t i = 0, end; i <= head.size(); i = end + 1) {
+            end = std::min(head.find(' ', i), head.size());
+            const string word = head.substr(i, end - i);
+            const size_t eq = word.find('=');
+            if (i == 0) verb = word;
+            else if (word.empty()) continue;
+            else if (eq == string::npos || eq == 0 || !fields.emplace(word.substr(0, eq), word.substr(eq + 1)).second) wrong = true;
+        }
+    }
+    string get(const string& key) const { auto f = fields.find(key); return f == fields.end() ? "" : f->second; }
+    std::optional<std::int64_t> num(const string& key) const { return number(get(key), maxNumber); }
+};
+struct Announcement { string verb, id, name, group, to; std::uint32_t ip = 0; std::uint16_t port = 0; bool askHost = false; };
+bool isId(const string& s) { return s.size() == 16 && s.find_first_not_of("0123456789abcdef") == string::npos; }
+std::optional<Announcement> parseAnnouncement(const string& line) {
+    if (!isText(line) || line.compare(0, version.size() + 1, version + " ") != 0) return {};
+    const Request r(line.substr(version.size() + 1));
+    const auto ip = parseIp(r.get("ip"));
+    const auto port = number(r.get("port"), 65535);
+    Announcement a{r.verb, r.get("id"), r.get("name"), r.get("group"), r.get("to"), 0, 0, r.get("ask") == "host"};
+    if (r.wrong || !isId(a.id) || !ip || !port || *port == 0 || !isName(a.name) || !isName(a.group) || (r.fields.count("to") && !isId(a.to))
+        || (a.verb != "HELLO" && a.verb != "HERE" && a.verb != "BYE")) return {};
+    a.ip = *ip;
+    a.port = static_cast<std::uint16_t>(*port);
+    return a;
+}
+
+// ------------------------------------------------------------------------------------------- networks and sockets
+
+sockaddr_in native(Addr a) {
+    sockaddr_in s{};
+    s.sin_family = AF_INET;
+    s.sin_addr.s_addr = htonl(a.ip);
+    s.sin_port = htons(a.port);
+    return s;
+}
+Addr fromNative(const sockaddr_in& s) { return {ntohl(s.sin_addr.s_addr), ntohs(s.sin_port)}; }
+const sockaddr* generic(const sockaddr_in& s) { return reinterpret_cast<const sockaddr*>(&s); }
+
+std::uint32_t myIpTowards(std::uint32_t ip) {                                 // the source address that the routes choose; 0: none
+    const int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    sockaddr_in to = native({ip, 9}), mine{};
+    socklen_t size = sizeof mine;
+    const bool ok = s >= 0 && connect(s, generic(to), sizeof to) == 0 && getsockname(s, reinterpret_cast<sockaddr*>(&mine), &size) == 0;
+    if (s >= 0) close(s);
+    return !ok ? 0 : (ip >> 24) == 127 ? 0x7F000001 : fromNative(mine).ip;
+}
+bool allowed(std::uint32_t ip) {                                               // i1, --interface
+    if (onlyInterfaces.empty()) return true;
+    const std::uint32_t mine = myIpTowards(ip);
+    Lock lock(mu);
+    return std::any_of(nets.begin(), nets.end(), [&](const Net& n) { return n.ip == mine; });
+}
+bool isLocal(std::uint32_t ip) { return (ip >> 24) == 127 || localAddresses.count(ip) != 0; }
+
+bool readInterfaces() {                                                        // true: an address is new
+    ifaddrs* list = nullptr;
+    if (getifaddrs(&list) != 0) return false;
+    std::vector<Net> found;
+    std::set<std::uint32_t> all;
+    auto ip = [](const sockaddr* a) { sockaddr_in s{}; std::memcpy(&s, a, sizeof s); return fromNative(s).ip; };
+    for (const ifaddrs* i = list; i; i = i->ifa_next) {
+        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || !(i->ifa_flags & IFF_UP) || !i->ifa_netmask) continue;
+        Net n{ip(i->ifa_addr), ip(i->ifa_netmask), 0, (i->ifa_flags & IFF_LOOPBACK) != 0, i->ifa_name};
+        n.broadcast = n.loopback ? 0x7FFFFFFF : n.ip | ~n.mask;
+        all.insert(n.ip);
+        n.name = n.name.substr(0, n.name.find(':'));
+        if (onlyInterfaces.empty() || onlyInterfaces.count(n.name)) found.push_back(n);
+    }
+    freeifaddrs(list);
+    Lock lock(mu);
+    const bool isNew = std::any_of(found.begin(), found.end(), [](const Net& f) {
+        return std::none_of(nets.begin(), nets.end(), [&](const Net& n) { return n.ip == f.ip && n.mask == f.mask; }); });
+    nets = found;
+    localAddresses = all;
+    me.at.ip = 0x7F000001;
+    for (const Net& n : nets) if (!n.loopback) { me.at.ip = n.ip; break; }
+    return isNew;
+}
+string announce(const string& verb, std::uint32_t ip, const string& extra = "") {
+    Lock lock(mu);
+    return version + " " + verb + " id=" + me.id + " ip=" + ipText(ip ? ip : me.at.ip) + " port=" + std::to_string(me.at.port) + " name=" + me.name
+        + " group=" + me.group + extra;
+}
+void sendTo(Addr to, const string& line) {
+    const sockaddr_in s = native(to);
+    if (allowed(to.ip)) sendto(udp, line.data(), line.size(), MSG_DONTWAIT, generic(s), sizeof s);
+}
+void sayTo(Addr to, const string& verb, const string& extra = "") { sendTo(to, announce(verb, myIpTowards(to.ip), extra)); }
+void broadcast(const string& verb) {
+    for (const Net& n : nets) {
+        const sockaddr_in s = native({n.broadcast, sharedPort});
+        const string line = announce(verb, n.ip);
+        sendto(udp, line.data(), line.size(), MSG_DONTWAIT, generic(s), sizeof s);
+    }
+}
+
+struct No { string word, sentence, told; };                                    // a reply that ends the connection; told: what our user hears
+
+class Conn {                                                                   // one TCP connection, in either direction
+public:
+    enum Got { ok, closed, timeout, cut, tooLong, stopped };
+    std::function<bool()> stop = [] { return leaving.load(); };
+    string peerId, peerWho, spoken;                                            // set by introduce()
+    explicit Conn(int socket) : fd(socket) {
+        const int on = 1;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        fcntl(fd, F_SETFL, O_NONBLOCK);
+    }
+    Conn(const Conn&) = delete;
+    Conn& operator=(const Conn&) = delete;
+    ~Conn() { close(fd); }
+
+    static std::unique_ptr<Conn> open(Addr to, string& error) {
+        if (!allowed(to.ip)) { error = "not reached through the chosen interface"; return nullptr; }
+        auto c = std::make_unique<Conn>(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        const sockaddr_in s = native(to);
+        if (connect(c->fd, generic(s), sizeof s) == 0) return c;
+        int problem = errno;
+        if (problem == EINPROGRESS) {
+            pollfd p{c->fd, POLLOUT, 0};
+            socklen_t size = sizeof problem;
+            if (poll(&p, 1, 4000) != 1) problem = ETIMEDOUT;
+            else getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &problem, &size);
+        }
+        if (problem == 0) return c;
+        error = "cannot connect to " + text(to) + ": " + std::strerror(problem);
+        return nullptr;
+    }
+    bool put(const string& data) {                                             // 10 s without progress: false
+        double end = now() + 10;
+        for (size_t done = 0; done < data.size();) {
+            const ssize_t n = ::send(fd, data.data() + done, data.size() - done, MSG_NOSIGNAL);
+            if (n > 0) { done += static_cast<size_t>(n); end = now() + 10; continue; }
+            if (n < 0 && errno != EAGAIN && errno != EINTR) return false;
+            if (stop()) end = std::min(end, now() + 1);
+            pollfd p{fd, POLLOUT, 0};
+            poll(&p, 1, 100);
+            if (now() > end) return false;
+        }
+        return true;
+    }
+    bool line(const string& s) { return put(s + "\n"); }
+    bool pending() { pollfd p{fd, POLLIN, 0}; return !buffer.empty() || poll(&p, 1, 0) == 1; }
+    Got read(string& out, double wait) {                                       // one line; wait is for its first byte
+        bool begun = !buffer.empty();
+        double end = now() + (begun ? 10 : wait);
+        for (;;) {
+            const size_t lf = buffer.find('\n');
+            if (lf != string::npos) {
+                out = buffer.substr(0, lf);
+                buffer.erase(0, lf + 1);
+                if (!out.empty() && out.back() == '\r') out.pop_back();
+                return out.size() > 4096 ? tooLong : ok;
+            }
+            if (buffer.size() > 4097 || (buffer.size() == 4097 && buffer.back() != '\r')) return tooLong;
+            const Got g = fill(end);
+            if (g != ok) return begun && g != stopped ? cut : g;
+            if (!begun) { begun = true; end = now() + 10; }
+        }
+    }
+    Got request(string& out, double wait) {                                    // as read(), with the replies that any line may get
+        const Got g = read(out, wait);
+        if (g == tooLong) throw No{"long", "a line has at most 4096 bytes", ""};
+        if ((g == ok && !isText(out)) || (g == cut && !isText(buffer))) throw No{"text", "not UTF-8, or a control character", ""};
+        if (g == cut) throw No{"failed", "the line did not end", ""};
+        return g;
+    }
+    Got data(string& out, size_t want) {                                       // 1 to want bytes
+        if (buffer.empty()) { const Got g = fill(now() + 10); if (g != ok) return g; }
+        out = buffer.substr(0, want);
+        buffer.erase(0, want);
+        return ok;
+    }
+    bool introduce(Addr to, const string& wanted, string& error);              // 5.2, as the opener
+    void end(const string& last) {                                             // a last line, and so that it arrives
+        if (!last.empty()) line(last);
+        shutdown(fd, SHUT_WR);
+        for (double until = now() + (leaving ? 0.3 : 10); now() < until;) {
+            char waste[4096];
+            pollfd p{fd, POLLIN, 0};
+            if (poll(&p, 1, 100) > 0 && recv(fd, waste, sizeof waste, 0) <= 0) return;
+        }
+    }
+    void reset() { const linger l{1, 0}; setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l); }
+private:
+    int fd;
+    string buffer;
+    Got fill(double until) {
+        for (;;) {
+            if (stop()) return stopped;
+            char bytes[65536];
+            const ssize_t n = recv(fd, bytes, sizeof bytes, 0);
+            if (n > 0) { buffer.append(bytes, static_cast<size_t>(n)); return ok; }
+            if (n == 0 || (errno != EAGAIN && errno != EINTR)) return closed;
+            const double left = until - now();
+            if (left <= 0) return timeout;
+            pollfd p{fd, POLLIN, 0};
+            poll(&p, 1, static_cast<int>(std::min(left, 0.1) * 1000) + 1);
+        }
+    }
+};
+const char* reason(Conn::Got g) {
+    return g == Conn::timeout ? "no answer in time" : g == Conn::stopped ? "cancelled" : g == Conn::tooLong ? "the answer is too long" : "the connection was closed";
+}
+bool isOk(const string& reply) { return reply == "OK" || reply.compare(0, 3, "OK ") == 0; }
+bool isNo(const string& reply) { return reply.compare(0, 3, "NO ") == 0; }
+string sentence(const string& reply) { const size_t b = reply.find(' ', 3); return reply.substr(b == string::npos ? 3 : b + 1); }
+
+// --------------------------------------------------------------------------------- 4: discovery; mu is held here
+
+string who(const Peer& p) { return p.name + "@" + text(p.at); }
+string myself() { return me.name + "@" + text(me.at); }
+
+void drop(const string& id, const char* why) {
+    const Peer p = peers[id];
+    peers.erase(id);
+    if (p.listed) say("left " + who(p) + ": " + why);
+}
+void ask(Peer& p) { p.asking = true; p.asked = 0; p.nextAsk = now(); }
+
+void shown(Peer& p) {                                                          // it has shown that it hears us: 4.4
+    p.asking = false;
+    p.shown = now();
+    if (p.listed) return;
+    int total = 0, sameIp = 0;
+    for (const auto& [id, o] : peers) if (o.listed) { ++total; sameIp += o.at.ip == p.at.ip; }
+    if (sameIp >= 128 || sameIp >= 1024 - total) { p.asking = true; p.asked = 24; p.nextAsk = now() + 5; return; }
+    p.listed = true;
+    lastJoin = now();
+    say("joined " + who(p) + " " + p.group);
+    cv.notify_all();
+}
+// What an announcement from an address says of a peer: its entry, which is made if need be; or none.
+Peer* note(const Announcement& a, Addr at, bool datagram) {
+    const double t = now();
+    if (auto b = banned.find(a.id); b != banned.end() && b->second > t) return nullptr;
+    auto found = peers.find(a.id);
+    if (found != peers.end() && found->second.at != at && t - found->second.heard < 10) return nullptr;
+    for (const auto& [id, o] : peers) {
+        if (id == a.id || o.at != at) continue;
+        if (!datagram && t - o.heard < 10) return nullptr;                      // TCP proves less
+        banned[id] = t + 5;
+        drop(string(id), "replaced");
+        break;
+    }
+    if (found == peers.end()) {
+        if (peers.size() >= 1280) {
+            auto oldest = peers.end();
+            for (auto i = peers.begin(); i != peers.end(); ++i)
+                if (!i->second.listed && (oldest == peers.end() || i->second.heard < oldest->second.heard)) oldest = i;
+            if (oldest == peers.end()) return nullptr;
+            peers.erase(oldest);
+        }
+        Peer p;
+        p.id = a.id; p.name = a.name; p.group = a.group; p.at = at; p.says = a.ip; p.heard = t;
+        found = peers.emplace(a.id, p).first;
+        ask(found->second);
+        return &found->second;
+    }
+    Peer& p = found->second;
+    const Peer old = p;
+    if (datagram || t - p.heard >= 10) { p.at = at; p.name = a.name; p.group = a.group; p.says = a.ip; }
+    if (p.listed && (who(p) != who(old) || p.group != old.group))
+        say("changed " + who(p) + " " + p.group + ": was " + who(old) + " " + old.group);
+    if (p.at != old.at) ask(p);
+    p.heard = t;
+    return &p;
+}
+void introduced(const Announcement& a, Addr at) { if (Peer* p = note(a, at, false)) shown(*p); }
+
+void onDatagram(string line, Addr from) {
+    if (line.size() > 512) return;
+    if (!line.empty() && line.back() == '\n') line.pop_back();
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    const auto a = parseAnnouncement(line);
+    if (!a || a->id == me.id || !allowed(from.ip)) return;
+    const Addr at{from.ip, a->port};
+    const auto known = peers.find(a->id);
+    if (a->verb == "BYE") {
+        if (known != peers.end() && known->second.at == from && from == at) { banned[a->id] = now() + 15; drop(a->id, "said bye"); }
+        return;
+    }
+    if (a->verb == "HELLO") {
+        sayTo(from, "HERE", " to=" + a->id);
+        if (a->askHost)
+            for (const auto& [id, p] : peers)
+                if (p.listed && id != a->id && isLocal(p.at.ip))
+                    sendTo(from, version + " HERE id=" + id + " ip=" + ipText(p.says) + " port=" + std::to_string(p.at.port) + " name=" + p.name + " group=" + p.group);
+    }
+    if (from != at) {                                                          // 4.3: hearsay lists nobody
+        if (a->verb == "HERE" && (known == peers.end() || known->second.at != at)) sayTo(at, "HELLO");
+        return;
+    }
+    Peer* p = note(*a, at, true);
+    if (!p) return;
+    if (a->verb == "HERE" && a->to == me.id) shown(*p);
+    else if (a->verb == "HELLO" && p->listed && !p->asking && now() - std::max(p->lastAsked, p->shown) >= 5) ask(*p);
+}
+void question(Peer& p) {
+    p.lastAsked = now();
+    p.nextAsk = now() + (p.asked >= 24 ? 5 : 0.5 + dice() / 4);
+    if (++p.asked % 4 != 0) return sayTo(p.at, "HELLO", isLocal(p.at.ip) ? "" : " ask=host");
+    std::thread([at = p.at, id = p.id] {
+        string error;
+        auto c = Conn::open(at, error);
+        if (c && c->introduce(at, id, error)) c->end("");
+    }).detach();
+}
+void startSweep(const std::vector<Addr>& add, bool told) {
+    sweep.left.erase(sweep.left.begin(), sweep.left.begin() + static_cast<long>(std::min(sweep.done, sweep.left.size())));
+    for (int twice = 0; twice < 2; ++twice) sweep.left.insert(sweep.left.end(), add.begin(), add.end());
+    sweep.done = 0;
+    sweep.count = add.size() + (sweep.told ? sweep.count : 0);
+    sweep.told = sweep.told || told;
+    sweep.end = 0;
+}
+std::vector<Addr> hosts(std::uint32_t ip, std::uint32_t mask) {                // the host addresses of a network, at most a /22
+    if (~mask + 1u > 1024 || mask == 0) mask = 0xFFFFFC00;
+    std::vector<Addr> all;
+    const bool tiny = ~mask < 2;
+    for (std::uint32_t k = tiny ? 0 : 1; k <= (tiny ? ~mask : ~mask - 1); ++k)
+        if (!localAddresses.count((ip & mask) + k)) all.push_back({(ip & mask) + k, sharedPort});
+    return all;
+}
+void scanAll(bool told) {
+    burst = 3;
+    std::vector<Addr> all;
+    for (const Net& n : nets)
+        if (!n.loopback) for (Addr a : hosts(n.ip, n.mask)) all.push_back(a);
+    startSweep(all, told);
+}
+void udpLoop() {
+    double nextBeat = now() + 5, nextBurst = 0, nextSweep = 0, nextLook = now() + 2;
+    while (!leaving) {
+        pollfd p[2] = {{udp, POLLIN, 0}, {shared, POLLIN, 0}};
+        poll(p, 2, sweep.done < sweep.left.size() ? 5 : 50);
+        for (const pollfd& q : p) {
+            char bytes[2048];
+            sockaddr_in from{};
+            socklen_t size = sizeof from;
+            for (ssize_t n; (n = recvfrom(q.fd, bytes, sizeof bytes, MSG_DONTWAIT, reinterpret_cast<sockaddr*>(&from), &size)) >= 0; size = sizeof from) {
+                Lock lock(mu);
+                onDatagram(string(bytes, static_cast<size_t>(n)), fromNative(from));
+            }
+        }
+        const double t = now();
+        if (t > nextLook) { nextLook = t + 2; if (readInterfaces()) { Lock lock(mu); scanAll(false); } }
+        Lock lock(mu);
+        if (burst > 0 && t >= nextBurst) { broadcast("HELLO"); --burst; nextBurst = t + 0.25; }
+        if (t >= nextBeat) { broadcast("HERE"); nextBeat = t + 4.5 + dice(); }
+        if (sweep.done < sweep.left.size() && t >= nextSweep) {
+            sayTo(sweep.left[sweep.done++], "HELLO", " ask=host");
+            nextSweep = t + 0.007;
+            sweep.end = t + 1;
+        } else if (sweep.done >= sweep.left.size() && sweep.told) {
+            if (sweep.end == 0) sweep.end = t + 1;
+            const auto online = std::count_if(peers.begin(), peers.end(), [](auto& i) { return i.second.listed; });
+            if (t >= sweep.end) { sweep.told = false; say("scanned " + std::to_string(sweep.count) + " addresses; " + std::to_string(online) + " users online"); }
+        }
+        for (auto i = peers.begin(); i != peers.end();) {
+            Peer& q = (i++)->second;
+            if (t - q.heard >= 15) { drop(string(q.id), "silent for 15 s"); continue; }
+            if (!q.asking && t - q.heard >= 6) ask(q);
+            if (!q.asking || t < q.nextAsk) continue;
+            if (q.listed && q.asked >= 24) { say("left " + who(q) + ": does not hear us"); q.listed = false; }
+            question(q);
+        }
+        for (auto i = banned.begin(); i != banned.end();) i = i->second < t ? banned.erase(i) : std::next(i);
+    }
+}
+
+// ------------------------------------------------------------------------------------------ 5: messages, as sender
+
+bool Conn::introduce(Addr to, const string& wanted, string& error) {
+    const string hello = announce("HELLO", myIpTowards(to.ip));
+    string reply;
+    if (!line(hello)) { error = "the connection was closed"; return false; }
+    const Got g = read(reply, 10);
+    if (g != ok) { error = reason(g); return false; }
+    const auto a = isOk(reply) ? parseAnnouncement(reply.substr(std::min<size_t>(3, reply.size()))) : std::nullopt;
+    if (isNo(reply)) error = sentence(reply);
+    else if (!a || a->verb != "HERE" || a->to != me.id) error = "what answers there is no peer";
+    else if (!wanted.empty() && a->id != wanted) error = "another peer is at that address by now";
+    else {
+        spoken = hello; peerId = a->id; peerWho = a->name + "@" + text(to);
+        Lock lock(mu);
+        introduced(*a, to);
+        return true;
+    }
+    return false;
+}
+string deliver(std::unique_ptr<Conn>& c, Addr to, Mail& m) {                   // "" or why not
+    if (c && (c->pending() || (!m.id.empty() && c->peerId != m.id))) c.reset();     // closed meanwhile, or another peer
+    bool sent = false;
+    string error, reply;
+    for (int attempt = 0; attempt < 2 && !leaving; ++attempt) {
+        if (!c && !(c = Conn::open(to, error))) break;
+        if (c->spoken != announce("HELLO", myIpTowards(to.ip)) && !c->introduce(to, m.id, error)) {   // new, or our name is
+            const bool old = !c->spoken.empty();
+            c.reset();
+            if (old) continue;
+            break;
+        }
+        m.who = c->peerWho;
+        sent = true;
+        Conn::Got g = Conn::closed;
+        if (c->line("MSG number=" + std::to_string(m.number) + " scope=" + m.scope + " :" + m.text)) g = c->read(reply, 10);
+        if (g == Conn::ok && isOk(reply)) return "";
+        if (g == Conn::ok && isNo(reply)) return sentence(reply);
+        error = g == Conn::ok ? "what came is no reply" : reason(g);
+        c->reset();
+        c.reset();
+    }
+    if (error.empty()) error = "leaving";
+    return error + (sent ? "; it may have arrived" : "");
+}
+void mailman(Addr to) {                                                        // one conversation per address
+    std::unique_ptr<Conn> c;
+    Lock lock(mu);
+    while (cv.wait_for(lock, std::chrono::seconds(30), [&] { return !mail[to].empty(); })) {
+        Mail m = mail[to].front();
+        lock.unlock();
+        const string error = deliver(c, to, m);
+        lock.lock();
+        mail[to].pop_front();
+        --undelivered;
+        lost = lost || !error.empty();
+        if (!m.round) say(error.empty() ? "delivered " + m.who + ": " + m.text : "failed " + m.who + ": " + error + "; not delivered: " + m.text);
+        else {
+            Round& r = *m.round;
+            (error.empty() ? r.reached : r.missed).push_back(m.who);
+            if (r.reached.size() + r.missed.size() < r.total) continue;
+            string all;
+            for (const string& w : r.missed) all += (all.empty() ? "; not reached: " : ", ") + w;
+            say("delivered " + std::to_string(r.reached.size()) + " of " + std::to_string(r.total) + all);
+        }
+    }
+    mail.erase(to);
+}
+void post(const Target& to, const string& scope, const string& words, const std::shared_ptr<Round>& round) {
+    const bool begun = mail.count(to.at) != 0;
+    mail[to.at].push_back({to.id, to.who, scope, words, ++lastNumber, round});
+    ++undelivered;
+    if (!begun) std::thread(mailman, to.at).detach();
+    cv.notify_all();
+}
+
+// ----------------------------------------------------------------------------------------------------- 6: files
+
+class Cksum {                                                                  // of the POSIX utility
+public:
+    void add(const string& s) { for (char c : s) byte(static_cast<unsigned char>(c)); length += s.size(); }
+    std::uint32_t value() const {
+        Cksum end = *this;
+        for (std::uint64_t n = length; n != 0; n >>= 8) end.byte(static_cast<unsigned char>(n & 255));
+        return ~end.crc;
+    }
+private:
+    void byte(unsigned char b) {
+        static const auto table = [] {
+            std::array<std::uint32_t, 256> t{};
+            for (std::uint32_t i = 0; i < 256; ++i) {
+                t[i] = i << 24;
+                for (int k = 0; k < 8; ++k) t[i] = (t[i] << 1) ^ (t[i] >> 31 ? 0x04C11DB7u : 0u);
+            }
+            return t;
+        }();
+        crc = (crc << 8) ^ table[(crc >> 24) ^ b];
+    }
+    std::uint32_t crc = 0;
+    std::uint64_t length = 0;
+};
+bool ourPart(const string& s) { return s.compare(0, 8, ".second-") == 0 && s.size() > 13 && s.substr(s.size() - 5) == ".part"; }
+bool isFileName(const string& s) {                                             // 6.1
+    return !s.empty() && s != "." && s != ".." && s.size() <= 255 && isText(s) && s.find_first_of(string("/\t\0", 3)) == string::npos && !ourPart(s);
+}
+std::shared_ptr<Transfer> begin(bool sending, const Target& peer, const string& name, std::int64_t size, std::int64_t files) {
+    Lock lock(mu);
+    auto t = std::make_shared<Transfer>();
+    t->n = ++lastTransfer; t->sending = sending; t->peer = peer; t->name = name; t->size = size; t->files = files;
+    return transfers[t->n] = t;
+}
+void report(Transfer& t, const string& state, const string& extra = "", const string& name = "", bool ended = false) {
+    Lock lock(mu);
+    t.state = state;
+    if (!name.empty()) t.name = name;
+    say(t.line(state, extra));
+    if (ended) transfers.erase(t.n);
+}
+string number(std::uint32_t v) { return std::to_string(v); }
+
+struct Entry { string path; bool folder, executable; std::int64_t size; string missing; };
+
+void collect(const fs::path& top, const string& below, std::vector<Entry>& all, std::vector<string>& notSent, bool& links) {
+    std::error_code e;
+    fs::directory_iterator i(top / below, e), end;
+    if (e) { if (!below.empty()) all.back().missing = e.message(); else throw e.message(); return; }
+    for (; i != end && !e; i.increment(e)) {
+        const string name = i->path().filename().string(), path = below + name;
+        struct stat s{};
+        const bool known = lstat(i->path().c_str(), &s) == 0, folder = known && S_ISDIR(s.st_mode);
+        if (!known || !isFileName(name) || path.size() > 3999) notSent.push_back(path + " (its name cannot be sent)");
+        else if (!folder && !S_ISREG(s.st_mode)) { notSent.push_back(path + " (a link or a special file)"); links = true; }
+        else {
+            all.push_back({path + (folder ? "/" : ""), folder, (s.st_mode & 0100) != 0, folder ? 0 : static_cast<std::int64_t>(s.st_size), ""});
+            if (folder) collect(top, path + "/", all, notSent, links);
+        }
+    }
+}
+// Sends one file in DATAs; what is wrong with it, or "".
+string sendBytes(Conn& c, const string& path, std::int64_t size, std::int64_t& offset, Cksum& sum) {
+    const int in = ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    if (in < 0) return std::strerror(errno);
+    std::unique_ptr<const int, void (*)(const int*)> closer(&in, [](const int* f) { close(*f); });
+    for (std::int64_t left = size;;) {
+        if (c.stop()) throw string("cancelled");
+        if (c.pending()) throw string("");                                      // a NO
+        string bytes(static_cast<size_t>(std::min<std::int64_t>(left + 1, 65536)), '\0');
+        const ssize_t n = ::read(in, bytes.data(), bytes.size());
+        if (n < 0) return std::strerror(errno);
+        if (n > left) return "it became longer while it was sent";
+        if (n == 0) return left ? "it became shorter while it was sent" : "";
+        bytes.resize(static_cast<size_t>(n));
+        sum.add(bytes);
+        if (!c.put("DATA offset=" + std::to_string(offset) + " size=" + std::to_string(n) + "\n" + bytes)) throw string("");
+        offset += n;
+        left -= n;
+    }
+}
+void sendTransfer(const std::shared_ptr<Transfer>& t, const string& path, bool folder, const std::shared_ptr<Round>& round) {
+    std::unique_ptr<Conn> c;
+    string error, reply, extra, newName;
+    std::vector<string> notSent;
+    bool ended = false, links = false, talking = false;
+    auto stop = [&] { return t->cancelled || leaving; };
+    auto answer = [&](double wait) {                                            // to OFFER and END; throws what is no OK
+        const Conn::Got g = c->read(reply, wait);
+        if (g != Conn::ok) throw string(reason(g));
+        if (!isOk(reply)) { talking = false; throw isNo(reply) ? sentence(reply) : string("what came is no reply"); }
+    };
+    try {
+        std::vector<Entry> all, lacking;
+        if (folder) {
+            collect(path, "", all, notSent, links);
+            std::sort(all.begin(), all.end(), [](auto& a, auto& b) { return a.path < b.path; });
+        }
+        std::int64_t size = t->size, offset = 0;
+        for (const Entry& e : all) size += e.size;
+        { Lock lock(mu); t->size = size; t->files = folder ? static_cast<std::int64_t>(all.size()) : 1; }
+        report(*t, "offered");
+        if (!(c = Conn::open(t->peer.at, error))) throw error;
+        c->stop = stop;
+        if (!c->introduce(t->peer.at, t->peer.id, error)) throw error;
+        { Lock lock(mu); t->peer.who = c->peerWho; }
+        talking = c->line("OFFER size=" + std::to_string(t->size) + " files=" + std::to_string(t->files) + " :" + t->name);
+        answer(250);
+        report(*t, "started");
+        Cksum sum;
+        try {
+            if (!folder && !(error = sendBytes(*c, path, t->size, offset, sum)).empty()) throw error;
+            for (const Entry& e : all) {
+                c->line(string("FILE ") + (!e.folder && e.executable ? "mode=x :" : ":") + e.path);
+                sum.add(e.path + "\n");
+                const string bad = e.folder ? e.missing : sendBytes(*c, path + "/" + e.path, e.size, offset, sum);
+                if (bad.empty()) continue;
+                c->line("MISSING :" + bad);
+                lacking.push_back(e);
+                notSent.push_back(e.path + " (" + bad + ")");
+            }
+            if (stop()) throw string("cancelled");
+            c->line("END size=" + std::to_string(offset) + " crc=" + number(sum.value()));
+        } catch (const string& why) {
+            if (!why.empty()) throw;
+            answer(10);
+            throw string("what came is no reply");                              // an OK before the END
+        }
+        ended = true;
+        answer(300);
+        talking = false;
+        newName = Request(reply).text.value_or("");
+        for (const string& f : notSent) extra += (extra.empty() ? ", not sent: " : ", ") + f;
+        { Lock lock(mu); for (const Entry& e : lacking) { --t->files; t->size -= e.size; } }
+        report(*t, "delivered", ", cksum " + number(sum.value()) + extra, newName, true);
+        c->end("");
+        Lock lock(mu);
+        lost = lost || std::any_of(notSent.begin(), notSent.end(), [](auto& f) { return f.find(" (a link or a special file)") == string::npos; });
+        if (round) round->reached.push_back(t->peer.who);
+    } catch (const string& why) {
+        error = why + (ended && talking ? "; it may have arrived" : "");
+        if (c && talking && !ended && c->line("STOP :" + why)) { c->stop = [] { return false; }; c->read(reply, 1); }
+        if (c) { c->end(""); }
+        Lock lock(mu);
+        lost = true;
+        report(*t, "failed", ", " + error, "", true);
+        if (round) round->missed.push_back(t->peer.who + " (" + error + ")");
+    }
+    Lock lock(mu);
+    --undelivered;
+    if (!round || round->reached.size() + round->missed.size() < round->total) return;
+    string list;
+    for (const string& w : round->reached) list += ", " + w;
+    for (size_t i = 0; i < round->missed.size(); ++i) list += (i ? ", " : "; not reached: ") + round->missed[i];
+    say("sent to " + std::to_string(round->reached.size()) + " of " + std::to_string(round->total) + list + ": " + round->what);
+}
+
+// ------------------------------------------------------------------------------------- 5 to 7: who accepted answers
+
+void check(bool good, const char* sentence) { if (!good) throw No{"syntax", sentence, ""}; }
+void check(bool good) { if (!good) throw No{"failed", std::strerror(errno), ""}; }
+
+class Store {                                                                  // where a file or a folder arrives
+public:
+    Store(const string& tmp, bool isFolder) : top(tmp), folder(isFolder) {
+        std::error_code e;
+        fs::remove_all(top, e);
+        if (folder) check(mkdir(top.c_str(), 0777) == 0); else open(top, 0666);
+    }
+    ~Store() { if (fd >= 0) close(fd); std::error_code e; fs::remove_all(top, e); }
+    Store(const Store&) = delete;
+    Store& operator=(const Store&) = delete;
+    void entry(const string& path, bool executable) {
+        sync();
+        current = top + "/" + path;
+        if (path.back() == '/') check(mkdir(current.c_str(), 0777) == 0); else open(current, executable ? 0777 : 0666);
+    }
+    void add(const string& bytes) {
+        for (size_t done = 0; done < bytes.size();) {
+            const ssize_t n = write(fd, bytes.data() + done, bytes.size() - done);
+            check(n > 0);
+            done += static_cast<size_t>(n);
+        }
+    }
+    void discard() { if (fd >= 0) close(fd); fd = -1; check(remove(current.c_str()) == 0); }
+    bool isFile() const { return fd >= 0; }
+    string finish(const string& name) {                                        // returns the name that was free
+        sync();
+        const size_t dot = folder ? string::npos : name.rfind('.');
+        string stem = name.substr(0, dot && dot != string::npos ? dot : name.size()), end = name.substr(stem.size());
+        for (int k = 0;; ++k) {
+            const string more = k ? " (" + std::to_string(k) + ")" + end : end;
+            while (stem.size() + more.size() > 255 || !isText(stem)) stem.pop_back();
+            if (renameat2(AT_FDCWD, top.c_str(), AT_FDCWD, (downloads + "/" + stem + more).c_str(), RENAME_NOREPLACE) == 0) {
+                const int d = ::open(downloads.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                if (d >= 0) { fsync(d); close(d); }
+                return stem + more;
+            }
+            check(errno == EEXIST);
+        }
+    }
+private:
+    string top, current;
+    bool folder;
+    int fd = -1;
+    void open(const string& path, mode_t mode) { fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode); check(fd >= 0); }
+    void sync() { if (fd < 0) return; const int r = fsync(fd); close(fd); fd = -1; check(r == 0); }
+};
+void receiveBytes(Conn& c, Transfer& t, const string& name, std::uint32_t ip) {
+    const bool folder = t.name.back() == '/';
+    Store store(downloads + "/.second-" + ipText(ip) + "-" + std::to_string(getpid()) + "-" + std::to_string(t.n) + ".part", folder);
+    c.line("OK");
+    report(t, "started");
+    Cksum sum;
+    std::int64_t done = 0, count = 0, lacking = 0;
+    string line, last;
+    bool missing = true;                                                       // of the entry begun last: no more may come
+    auto got = [&](Conn::Got g) {
+        if (g == Conn::stopped) throw No{"cancelled", "the receiver has cancelled it", "cancelled"};
+        if (g != Conn::ok) throw No{"failed", g == Conn::timeout ? "nothing came for too long" : "the connection was closed", ""};
+    };
+    for (double wait = 130;; wait = 10) {
+        got(c.request(line, wait));
+        const Request r(line);
+        check(!r.wrong, "not of the form of a request");
+        if (r.verb == "STOP") throw No{"stopped", "understood", r.text.value_or("the sender has stopped")};
+        if (r.verb == "FILE") {
+            check(folder && r.text && !r.text->empty() && r.text->size() <= 4000 && ++count <= t.files && *r.text > last, "this entry is not allowed here");
+            last = *r.text;
+            for (size_t i = 0, end; i < last.size(); i = end + 1) {
+                end = std::min(last.find('/', i), last.size());
+                check(isFileName(last.substr(i, end - i)), "a name in this path is not allowed");
+            }
+            store.entry(last, r.get("mode") == "x");
+            sum.add(last + "\n");
+            missing = false;
+        } else if (r.verb == "DATA") {
+            const auto offset = r.num("offset"), size = r.num("size");
+            check(offset && size && *offset == done && *size <= t.size - done && store.isFile(), "these bytes do not fit here");
+            string bytes;
+            for (std::int64_t left = *size; left > 0; left -= static_cast<std::int64_t>(bytes.size())) {
+                got(c.data(bytes, static_cast<size_t>(std::min<std::int64_t>(left, 65536))));
+                store.add(bytes);
+                sum.add(bytes);
+            }
+            done += *size;
+        } else if (r.verb == "MISSING") {
+            check(!missing, "there is no entry that could be missing");
+            store.discard();
+            missing = true;
+            ++lacking;
+            Lock lock(mu);
+            t.as += (t.as.empty() ? ", not sent: " : ", ") + last + " (" + r.text.value_or("") + ")";
+        } else if (r.verb == "END") {
+            const auto size = r.num("size"), crc = number(r.get("crc"), UINT32_MAX);
+            check(size && crc, "a field is missing or wrong");
+            if (*size != done || (!folder && done != t.size) || *crc != sum.value())
+                throw No{"checksum", "it did not arrive as it was sent", ""};
+            const string stored = store.finish(name) + (folder ? "/" : "");
+            { Lock lock(mu); t.size = done; t.files = count - lacking; }
+            report(t, "stored", ", cksum " + number(sum.value()) + t.as, downloads + "/" + stored, true);
+            c.line("OK :" + stored);
+            return;
+        } else check(false, "not a line of a transfer");
+    }
+}
+void receive(Conn& c, const Request& r, const Target& from) {
+    const bool folder = !r.text->empty() && r.text->back() == '/';
+    string name = r.text->substr(0, r.text->size() - folder);
+    name = name.substr(name.rfind('/') + 1);                                   // npos + 1 is 0
+    if (!isFileName(name)) throw No{"name", "that name cannot be stored", ""};
+    struct statvfs disk{};
+    check(statvfs(downloads.c_str(), &disk) == 0);
+    if (static_cast<std::uint64_t>(*r.num("size")) > static_cast<std::uint64_t>(disk.f_bavail) * disk.f_frsize) throw No{"space", "not enough room", ""};
+    auto t = begin(false, from, name + (folder ? "/" : ""), *r.num("size"), *r.num("files"));
+    c.stop = [t] { return t->cancelled || leaving; };
+    try {
+        report(*t, "offered");
+        string line;
+        int answer = acceptMode == "always" ? 1 : acceptMode == "never" ? 2 : 0;
+        for (const double end = now() + 120; answer == 0;) {
+            if (now() > end) throw No{"timeout", "nobody has answered", ""};
+            const Conn::Got g = c.request(line, 0.1);
+            if (g == Conn::stopped) throw No{"cancelled", "the receiver has cancelled it", "cancelled"};
+            if (g == Conn::closed) throw No{"failed", "the connection was closed", ""};
+            const Request q(line);
+            if (g == Conn::ok && q.verb == "STOP" && !q.wrong) throw No{"stopped", "understood", q.text.value_or("the sender has stopped")};
+            if (g == Conn::ok) throw No{"early", "nothing may come before the answer", ""};
+            Lock lock(mu);
+            answer = t->answer;
+        }
+        if (answer == 2) throw No{"declined", "the receiver does not want it", "declined"};
+        { Lock lock(mu); if (!t->as.empty()) name = t->as; t->as.clear(); }
+        receiveBytes(c, *t, name, from.at.ip);
+        c.stop = [] { return leaving.load(); };
+    } catch (const No& no) {
+        report(*t, "failed", ", " + (no.told.empty() ? no.sentence : no.told), "", true);
+        throw;
+    }
+}
+void serve(int fd, Addr from) {
+    Conn c(fd);
+    string id, line;
+    Target guest;
+    try {
+        if (!allowed(from.ip)) throw No{"busy", "not through this interface", ""};
+        for (double wait = 10; c.request(line, wait) == Conn::ok; wait = id.empty() ? 10 : 60) {
+            const auto a = parseAnnouncement(line);
+            if (a && a->verb == "HELLO") {
+                if (a->id == me.id) { c.line("NO self that is my own id"); continue; }
+                if (!id.empty() && id != a->id) throw No{"other", "another id than before on this connection", ""};
+                id = a->id;
+                guest = {id, {from.ip, a->port}, a->name + "@" + text({from.ip, a->port})};
+                { Lock lock(mu); introduced(*a, guest.at); }
+                c.line("OK " + announce("HERE", myIpTowards(from.ip), " to=" + id));
+                continue;
+            }
+            if (id.empty()) { c.line("NO stranger introduce yourself first, with a HELLO of " + version); continue; }
+            const Request r(line);
+            Target sender = guest;
+            {                                                                  // 5.2: under the listed name, if at the same IP address
+                Lock lock(mu);
+                const auto p = peers.find(id);
+                if (p != peers.end() && p->second.listed && p->second.at.ip == from.ip) sender = {id, p->second.at, who(p->second)};
+            }
+            if (r.wrong) c.line("NO syntax not of the form of a request");
+            else if (r.verb == "MSG") {
+                const auto n = r.num("number");
+                if (!n || !r.text || r.text->empty() || r.text->size() > 4000) { c.line("NO syntax a field is missing or wrong"); continue; }
+                const string scope = r.get("scope"), key = std::to_string(*n) + ":" + *r.text;
+                Lock lock(mu);
+                if (recent.size() > 2048 && !recent.count(id)) recent.erase(recent.begin());
+                auto& had = recent[id];
+                if (std::find(had.begin(), had.end(), key) == had.end()) {
+                    had.push_back(key);
+                    if (had.size() > 32) had.pop_front();
+                    say("message " + sender.who + " " + (scope == "group" || scope == "all" ? scope : "private") + ": " + *r.text);
+                }
+                lock.unlock();
+                c.line("OK");
+            } else if (r.verb == "OFFER") {
+                if (r.num("size") && r.num("files") && r.text) receive(c, r, sender);
+                else c.line("NO syntax a field is missing or wrong");
+            } else c.line("NO unknown no such request");
+        }
+        c.end("");
+    } catch (const No& no) { c.end("NO " + no.word + " " + no.sentence); }
+    Lock lock(mu);
+    --acceptedTotal;
+    if (--accepted[from.ip] == 0) accepted.erase(from.ip);
+}
+void acceptLoop(int listener) {
+    for (;;) {
+        sockaddr_in from{};
+        socklen_t size = sizeof from;
+        const int fd = accept4(listener, reinterpret_cast<sockaddr*>(&from), &size, SOCK_CLOEXEC);
+        if (fd < 0) { std::this_thread::sleep_for(std::chrono::milliseconds(20)); continue; }
+        const Addr at = fromNative(from);
+        Lock lock(mu);
+        const int same = accepted.count(at.ip) ? accepted[at.ip] : 0;
+        if (same >= 128 || same >= 512 - acceptedTotal) {                       // a thread of its own would be what is too many
+            static const string busy = "NO busy too many connections\n";
+            ::send(fd, busy.data(), busy.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+            shutdown(fd, SHUT_WR);
+            close(fd);
+            continue;
+        }
+        ++acceptedTotal;
+        ++accepted[at.ip];
+        std::thread(serve, fd, at).detach();
+    }
+}
+
+// --------------------------------------------------------------------------------------------- i2: the command line
+
+std::optional<Target> currentTarget;
+std::vector<Target> lastList;
+struct Error { string sentence; };
+
+Target find(const string& word, bool prefix = false) {
+    std::vector<Target> hits, begins;
+    for (const auto& [id, p] : peers) {
+        if (!p.listed) continue;
+        const Target t{id, p.at, who(p)};
+        if (p.name == word || t.who == word || text(p.at) == word) hits.push_back(t);
+        else if (p.name.compare(0, word.size(), word) == 0) begins.push_back(t);
+    }
+    const auto n = number(word, 9999);
+    if (hits.empty() && n && *n >= 1 && static_cast<size_t>(*n) <= lastList.size()) hits.push_back(lastList[static_cast<size_t>(*n) - 1]);
+    if (hits.empty() && prefix) hits = begins;
+    if (hits.empty()) if (const auto a = parseAddr(word)) hits.push_back({"", *a, word});
+    if (hits.empty()) throw Error{"nobody called " + word + " is online; /list shows who is"};
+    if (hits.size() > 1) {
+        string names;
+        for (const Target& t : hits) names += " " + t.who;
+        throw Error{word + " may be" + names + "; say which"};
+    }
+    if (hits[0].id == me.id) throw Error{"that is you"};
+    return hits[0];
+}
+std::vector<Target> everyone(bool group) {
+    std::vector<Target> all;
+    for (const auto& [id, p] : peers) if (p.listed && (!group || p.group == me.group)) all.push_back({id, p.at, who(p)});
+    return all;
+}
+void write(const std::vector<Target>& to, const string& scope, const string& words) {
+    if (words.empty() || words.size() > 4000) throw Error{"a message has 1 to 4000 bytes"};
+    if (!isText(words)) throw Error{"that is not UTF-8, or has control characters"};
+    if (to.empty()) throw Error{"nobody is online; the message was not sent"};
+    auto round = scope == "private" ? nullptr : std::make_shared<Round>();
+    if (round) round->total = to.size();
+    for (const Target& t : to) post(t, scope, words, round);
+}
+void sendPath(const std::vector<Target>& to, string path) {
+    struct stat s{};
+    const string given = path;
+    if (path.empty() || stat(path.c_str(), &s) != 0) throw Error{"cannot read " + path + ": " + std::strerror(path.empty() ? EINVAL : errno)};
+    const bool folder = S_ISDIR(s.st_mode);
+    if (!folder && !S_ISREG(s.st_mode)) throw Error{path + " is neither a file nor a folder"};
+    if (access(path.c_str(), R_OK) != 0) throw Error{"cannot read " + path + ": " + std::strerror(errno)};
+    while (path.size() > 1 && path.back() == '/') path.pop_back();
+    string name = path.substr(path.rfind('/') + 1);
+    if (name == "." || name == "..") name = fs::canonical(path).filename().string();
+    if (!isFileName(name)) throw Error{"the name of " + path + " cannot be sent"};
+    if (to.empty()) throw Error{"nobody is online; nothing was sent"};
+    if (!folder) path = fs::canonical(path).string();
+    auto round = to.size() > 1 ? std::make_shared<Round>() : nullptr;
+    if (round) { round->what = given; round->total = to.size(); }
+    for (const Target& t : to) {
+        ++undelivered;
+        std::thread(sendTransfer, begin(true, t, name + (folder ? "/" : ""), folder ? 0 : static_cast<std::int64_t>(s.st_size), 1), path, folder, round).detach();
+    }
+}
+void list() {
+    struct Row { string name; Addr at; string mark, group; std::uint32_t says; string id; };
+    std::vector<Row> rows{{me.name, me.at, "*", me.group, me.at.ip, me.id}};
+    for (const auto& [id, p] : peers) if (p.listed) rows.push_back({p.name, p.at, "-", p.group, p.says, id});
+    std::sort(rows.begin(), rows.end(), [](auto& a, auto& b) { return a.name != b.name ? a.name < b.name : a.at < b.at; });
+    lastList.clear();
+    for (const Row& r : rows) {
+        lastList.push_back({r.id, r.at, r.name + "@" + text(r.at)});
+        say("user " + std::to_string(lastList.size()) + " " + r.mark + " " + r.name + " " + r.group + " " + text(r.at)
+            + (r.says != r.at.ip ? " says " + ipText(r.says) : ""));
+    }
+    say("users " + std::to_string(rows.size()));
+}
+void scan(const string& what) {
+    if (what.empty()) return scanAll(true);
+    const size_t slash = what.find('/');
+    const auto ip = parseIp(what.substr(0, std::min(slash, what.find(':'))));
+    const std::int64_t bits = slash == string::npos ? 32 : number(what.substr(slash + 1), 32).value_or(-1);
+    const auto port = parseAddr(what);
+    if (!ip || bits < 0 || (what.find(':') != string::npos && !port)) throw Error{"give ADDRESS, ADDRESS:PORT or NETWORK/BITS"};
+    startSweep(port ? std::vector<Addr>{*port} : bits < 32 ? hosts(*ip, bits > 0 ? ~0u << (32 - bits) : 0) : std::vector<Addr>{{*ip, sharedPort}}, true);
+}
+const std::map<string, string> help = {
+    {"list", "/list: who is online"}, {"to", "/to WHO: plain lines go to WHO"}, {"msg", "/msg WHO TEXT: one message"}, {"group", "/group TEXT: to your group"},
+    {"all", "/all TEXT: to everyone"}, {"send", "/send WHO PATH: offer a file or a folder"}, {"sendgroup", "/sendgroup PATH: to your group"},
+    {"sendall", "/sendall PATH: to everyone"}, {"accept", "/accept N [AS]: take what is offered"}, {"reject", "/reject N: do not take it"},
+    {"cancel", "/cancel N: end a transfer"}, {"transfers", "/transfers: what is under way"}, {"name", "/name NEW: change your name"},
+    {"join", "/join GROUP: change your group"}, {"scan", "/scan [ADDRESS[:PORT] or NETWORK/BITS]: look for users"}, {"quit", "/quit: leave when all is sent"}};
+
+void command(const string& line) {
+    const auto cut = [](const string& s) { const size_t b = s.find(' '); return std::make_pair(s.substr(0, b), b == string::npos ? "" : s.substr(b + 1)); };
+    if (line.empty()) return;
+    if (line[0] != '/' || line.compare(0, 2, "//") == 0) {
+        if (!currentTarget) throw Error{"to whom? choose with /to, or use /msg, /group or /all"};
+        return write({*currentTarget}, "private", line[0] == '/' ? line.substr(1) : line);
+    }
+    const auto [verb, rest] = cut(line);
+    const auto [first, second] = cut(rest);
+    if (verb == "/list") list();
+    else if (verb == "/to") { currentTarget = find(rest, true); say("to " + currentTarget->who); }
+    else if (verb == "/msg") write({find(first)}, "private", second);
+    else if (verb == "/group") write(everyone(true), "group", rest);
+    else if (verb == "/all") write(everyone(false), "all", rest);
+    else if (verb == "/send") sendPath({find(first)}, second);
+    else if (verb == "/sendgroup") sendPath(everyone(true), rest);
+    else if (verb == "/sendall") sendPath(everyone(false), rest);
+    else if (verb == "/accept" || verb == "/reject" || verb == "/cancel") {
+        const auto n = number(first, INT_MAX);
+        const auto t = n ? transfers.find(static_cast<int>(*n)) : transfers.end();
+        if (t == transfers.end()) throw Error{"there is no such transfer; /transfers lists them"};
+        if (verb == "/cancel") { t->second->cancelled = true; return; }
+        if (t->second->sending || t->second->state != "offered" || t->second->answer) throw Error{"that is not an offer that waits for an answer"};
+        string as = verb == "/accept" ? second : "";
+        if (!as.empty() && as.back() == '/' && t->second->name.back() == '/') as.pop_back();
+        if (!as.empty() && !isFileName(as)) throw Error{"it cannot be stored under that name"};
+        t->second->as = as;
+        t->second->answer = verb == "/accept" ? 1 : 2;
+        t->second->state = "answered";
+    } else if (verb == "/transfers") {
+        for (const auto& [n, t] : transfers) say(t->line(t->state));
+        say("transfers " + std::to_string(transfers.size()));
+    } else if (verb == "/name" || verb == "/join") {
+        if (!isName(rest)) throw Error{"1 to 32 characters, without blanks"};
+        (verb == "/name" ? me.name : me.group) = rest;
+        for (const auto& [id, p] : peers) sayTo(p.at, "HERE");
+        say("you " + myself() + " " + me.group);
+    } else if (verb == "/scan") scan(rest);
+    else if (verb == "/help") {
+        for (const auto& [name, words] : help) if (rest.empty() || rest == name || rest == "/" + name) say("help: " + words);
+    } else throw Error{"there is no command " + verb + "; /help lists them"};
+}
+[[noreturn]] void usage(const string& sentence) { std::cerr << sentence << "\n"; std::exit(2); }
+void onSignal(int) { if (::write(wake[1], "x", 1) < 0) {} }
+
+bool bindTo(int s, std::uint16_t port) { const sockaddr_in a = native({0, port}); return bind(s, generic(a), sizeof a) == 0; }
+
+int openPort(std::uint16_t port) {                                             // both sockets; returns the listener, or -1
+    const int on = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    setsockopt(udp, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bindTo(udp, port) && bindTo(listener, port) && listen(listener, 128) == 0) return listener;
+    close(listener);
+    close(udp);
+    return -1;
+}
+}  // namespace
+
+int main(int argc, char** argv) {
+    const char* user = std::getenv("USER");
+    me.name = user && isName(user) ? user : "user";
+    me.group = "lab";
+    for (int i = 1; i < argc; ++i) {
+        string option = argv[i], value;
+        const size_t eq = option.find('=');
+        if (option == "--help") { std::puts("--name NAME --group GROUP --port N --interface NAME --dir DIR --accept ask|always|never"); return 0; }
+        if (eq != string::npos) { value = option.substr(eq + 1); option.resize(eq); }
+        else if (i + 1 < argc) value = argv[++i];
+        else usage(option + " is no option, or needs a value");
+        if (option == "--name" && isName(value)) me.name = value;
+        else if (option == "--group" && isName(value)) me.group = value;
+        else if (option == "--port" && number(value, 65535) && *number(value, 65535) >= 1024) me.at.port = static_cast<std::uint16_t>(*number(value, 65535));
+        else if (option == "--interface" && if_nametoindex(value.c_str())) onlyInterfaces.insert(value);
+        else if (option == "--dir" && !value.empty()) downloads = value;
+        else if (option == "--accept" && (value == "ask" || value == "always" || value == "never")) acceptMode = value;
+        else usage("no such option, or not with this value: " + option + " " + value);
+    }
+    if (mkdir(downloads.c_str(), 0777) != 0 && errno != EEXIST) usage("cannot make the folder " + downloads + ": " + std::strerror(errno));
+    if (!fs::is_directory(downloads) || access(downloads.c_str(), W_OK | X_OK) != 0) usage(downloads + " is no folder that can be written");
+    for (int i = 0; i < 16; ++i) me.id += "0123456789abcdef"[std::random_device{}() % 16];
+    int listener = -1;
+    if (me.at.port) { if ((listener = openPort(me.at.port)) < 0) usage("the port " + std::to_string(me.at.port) + " is taken"); }
+    else for (std::uint16_t p = 25253; p <= 25508 && listener < 0; ++p) { me.at.port = p; listener = openPort(p); }
+    const int on = 1;
+    shared = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    setsockopt(shared, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (listener < 0 || !bindTo(shared, sharedPort) || pipe(wake) != 0) { std::cerr << "cannot use the ports: " << std::strerror(errno) << "\n"; return 1; }
+    std::signal(SIGPIPE, SIG_IGN);
+    for (int s : {SIGINT, SIGTERM, SIGHUP}) std::signal(s, onSignal);
+    readInterfaces();
+    scanAll(false);
+    say("ready " + myself() + " " + me.group);
+    std::thread(udpLoop).detach();
+    std::thread(acceptLoop, listener).detach();
+
+    const double started = now();
+    const bool terminal = isatty(0) != 0;
+    bool end = false, quitting = false;                                        // of input; and /quit was given
+    string input;
+    while (true) {
+        { Lock lock(mu); if ((end || quitting) && undelivered == 0 && input.find('\n') == string::npos) break; }
+        const bool early = !terminal && now() < started + 1 && (lastJoin < 0 || now() < lastJoin + 0.2);
+        pollfd p[2] = {{wake[0], POLLIN, 0}, {end || early ? -1 : 0, POLLIN, 0}};
+        poll(p, 2, end || early || quitting ? 20 : -1);
+        if (p[0].revents) break;
+        if (p[1].revents) {
+            char bytes[4096];
+            const ssize_t n = read(0, bytes, sizeof bytes);
+            if (n > 0) input.append(bytes, static_cast<size_t>(n));
+            else { end = true; if (!input.empty() && input.back() != '\n') input += '\n'; }
+        }
+        bool now2 = false;
+        for (size_t lf; (lf = input.find('\n')) != string::npos && !now2;) {
+            string line = input.substr(0, lf);
+            input.erase(0, lf + 1);
+            if (!line.empty() && line.back() == '\r') line.pop_back();
+            Lock lock(mu);
+            if (line == "/quit") { now2 = quitting; quitting = true; continue; }
+            try {
+                if (quitting) throw Error{"leaving; /quit once more does not wait"};
+                command(line);
+            } catch (const Error& e) {
+                const string verb = line.substr(0, line.find(' '));
+                if (line[0] != '/' || line[1] == '/' || verb == "/msg" || verb == "/group" || verb == "/all" || verb.compare(0, 5, "/send") == 0) lost = true;
+                say("error: " + e.sentence);
+            }
+        }
+        if (now2) break;
+    }
+    leaving = true;                                                            // each connection now says its last line
+    for (double until = now() + 1; now() < until; std::this_thread::sleep_for(std::chrono::milliseconds(20))) {
+        Lock lock(mu);
+        if (transfers.empty() && undelivered == 0) break;
+    }
+    Lock lock(mu);
+    broadcast("BYE");
+    for (const auto& [id, p] : peers) sayTo(p.at, "BYE");
+    std::fflush(stdout);
+    _exit(lost && !terminal ? 1 : 0);
+}
