@@ -69,6 +69,31 @@ bool is_test(const std::string& name) {
   return false;
 }
 
+// What a document and its translation have in common: "## 3." of each heading, text in `backticks`, indented blocks.
+struct Skeleton {
+  std::vector<std::string> headings, blocks;
+  std::map<std::string, int> spans;
+};
+
+Skeleton skeleton(const std::string& document) {
+  Skeleton found;
+  std::string prose;
+  bool in_block = false;
+  for (const std::string& line : lines_of(read_file(document))) {
+    const bool indented = line.substr(0, 4) == "    ";
+    if (indented && in_block) found.blocks.back() += "\n" + line;
+    else if (indented) found.blocks.push_back(line);
+    else prose += line + "\n";
+    in_block = indented;
+    if (line.empty() || line[0] != '#') continue;
+    std::string heading = line.substr(0, line.find(' '));
+    for (const auto& match : matches(line, "[0-9.]*[0-9]")) heading += " " + match[0].str();
+    found.headings.push_back(heading);
+  }
+  for (const auto& match : matches(prose, "`([^`]+)`")) ++found.spans[match[1].str()];
+  return found;
+}
+
 }  // namespace
 
 class Documents : public OneHost {};
@@ -169,4 +194,24 @@ TEST_F(Documents, TheTablesOfTheInterfaceNameEveryOptionAndCommand) {
     ++found;
   }
   EXPECT_EQ(found, 7 + 18);
+}
+
+// A translation is written by hand, and the English text goes on changing: what must not differ is compared.
+TEST(References, InChineseNameTheSameCommandsOptionsAndFormats) {
+  const std::map<std::string, std::string> translations{{"README.md", "docs/zh/README.md"},
+                                                        {"docs/assignment.md", "docs/zh/assignment.md"},
+                                                        {"docs/protocol.md", "docs/zh/protocol.md"}};
+  for (const auto& [document, translation] : translations) {
+    const Skeleton english = skeleton(document), chinese = skeleton(translation);
+    EXPECT_EQ(english.headings, chinese.headings) << translation;
+    EXPECT_GT(english.spans.size(), 30u) << document;
+    std::map<std::string, int> missing = english.spans;
+    for (const auto& [span, times] : chinese.spans) missing[span] -= times;
+    for (const auto& [span, times] : missing)
+      EXPECT_EQ(times, 0) << translation << (times > 0 ? " lacks `" : " has too often `") << span << "`";
+    // Elsewhere the comments in them are translated.
+    if (document == "docs/protocol.md") {
+      EXPECT_EQ(english.blocks, chinese.blocks) << translation;
+    }
+  }
 }
