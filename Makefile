@@ -9,6 +9,8 @@
 # make segment    how discovery grows with the number of hosts: tests/bench/segment.cpp. make segment SEGMENTS='2 10'
 # make soak       20 peers do everything at random for SECONDS=300, and the account must balance: tests/soak/soak.cpp
 # make fuzz       SECONDS=60 of made-up input for every parse(): tests/fuzz/fuzz.cpp; needs clang and libclang-rt-dev
+# make mutants    makes each mistake of docs/pitfalls.md in a copy, and sees that a test fails: tests/mutants.sh
+# make doccheck   what the documents show, name and link to
 # make coverage   which lines of the program the tests run: docs/testing.md
 # make clean      removes all that was built
 #
@@ -33,7 +35,7 @@ CAPTURE  ?= .build/first-contact.pcap
 SEGMENTS ?= 2 10 30 100 253
 PEERS    ?= 20
 
-.PHONY: demo classroom trace capture test bench segment soak fuzz coverage clean
+.PHONY: demo classroom trace capture test doccheck mutants bench segment soak fuzz coverage clean
 
 $(PEER): $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -60,6 +62,12 @@ test: $(PEER) $(BUILD)/run-tests
 
 $(BUILD)/run-tests: $(TESTS)
 	$(COMPILE) $^ -lgtest -o $@
+
+doccheck:
+	$(MAKE) test FILTER='Documents*:References*:Trace*Documents*:Lines*Specification*'
+
+mutants: peer
+	NUMBERS='$(NUMBERS)' GRADE='$(GRADE)' tests/mutants.sh
 
 bench: peer $(BUILD)/bench
 	CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' $(BUILD)/bench '$(FILTER:*=)'
