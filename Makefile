@@ -5,6 +5,8 @@
 # make capture    the same, as tcpdump sees it on the cable, into CAPTURE=.build/first-contact.pcap, for Wireshark
 # make test       all tests, JOBS=4 at a time; README.md names what they need. Some of them: make test FILTER='Files.*'
 #                 under sanitizers: make test SANITIZE=address,undefined, and SANITIZE=thread
+# make grade      judges any program by docs/protocol.md and docs/interface.md: make grade PEER=path/to/their/peer; a table
+#                 of a folder of submissions: tests/grade/class.sh FOLDER
 # make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
 # make segment    how discovery grows with the number of hosts: tests/bench/segment.cpp. make segment SEGMENTS='2 10'
 # make soak       20 peers do everything at random for SECONDS=300, and the account must balance: tests/soak/soak.cpp
@@ -33,7 +35,7 @@ CAPTURE  ?= .build/first-contact.pcap
 SEGMENTS ?= 2 10 30 100 253
 PEERS    ?= 20
 
-.PHONY: demo classroom trace capture test bench segment soak fuzz coverage clean
+.PHONY: demo classroom trace capture test grade bench segment soak fuzz coverage clean
 
 $(PEER): $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -59,6 +61,13 @@ test: $(PEER) $(BUILD)/run-tests
 	PEER='$(PEER)' JOBS='$(JOBS)' $(BUILD)/run-tests --gtest_filter='$(FILTER)'
 
 $(BUILD)/run-tests: $(TESTS)
+	$(COMPILE) $^ -lgtest -o $@
+
+# Of another program only its path is known: it is not ours to build.
+grade: $(BUILD)/grade $(if $(filter command,$(firstword $(origin PEER))),,$(PEER))
+	@PEER='$(PEER)' FILTER='$(FILTER)' $(BUILD)/grade
+
+$(BUILD)/grade: $(call objects,$(wildcard tests/grade/*.cpp)) $(BUILD)/tests/support/testing.o
 	$(COMPILE) $^ -lgtest -o $@
 
 bench: peer $(BUILD)/bench
