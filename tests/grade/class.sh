@@ -3,8 +3,8 @@
 # prints a table of their points. What `make` said, and the report for its author, are kept beside it, as
 # FOLDER/NAME.build and FOLDER/NAME.grade.
 #
-# `make` runs whatever a Makefile says. So it runs without the network, for BUILD_SECONDS=120 at most, and if this is run
-# as root, as the user BUILD_USER=nobody, in a copy that is thrown away. It can read what that user can: use a machine, or a
+# `make` runs whatever a Makefile says. So it runs without a network, for BUILD_SECONDS=120 at most, and if this is run as
+# root, as the user BUILD_USER=nobody, in a copy that is thrown away. It can read what that user can: use a machine, or a
 # container, that has nothing to lose. PROGRAM=peer is the name of what it must build.
 set -u
 [ $# -eq 1 ] && [ -d "$1" ] || { echo "usage: tests/grade/class.sh FOLDER" >&2; exit 2; }
@@ -26,9 +26,9 @@ unprivileged() {
 }
 
 build() { # FOLDER: what `make` makes there, with nothing of ours in its environment
-  timeout -k 5 "${BUILD_SECONDS:-120}" unshare -rn true 2>/dev/null && network="unshare -rn" || network=
-  (cd "$1" && unprivileged timeout -k 5 "${BUILD_SECONDS:-120}" $network env -i PATH="$PATH" HOME="$1" LANG=C.UTF-8 make </dev/null 2>&1) |
-    head -c 1000000
+  if unprivileged unshare -rn true 2>/dev/null; then network="unshare -rn"; else network=; fi
+  (cd "$1" && unprivileged timeout -k 5 "${BUILD_SECONDS:-120}" $network \
+    env -i PATH="$PATH" HOME="$1" LANG=C.UTF-8 make </dev/null 2>&1) | head -c 1000000
 }
 
 printf '%-24s %6s %6s %6s %6s %6s %6s %6s %6s %6s %6s %7s\n' peer R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 total
@@ -41,7 +41,7 @@ for submission in "$class"/*/; do
   program=$scratch/$name/${PROGRAM:-peer}
   if [ -f "$program" ] && [ -x "$program" ]; then
     chmod -R a+rX "$scratch/$name"
-    PEER=$program CSV="$scratch/points" "$here/.build/grade" >"$class/$name.grade" 2>&1
+    PEER=$program POINTS="$scratch/points" "$here/.build/grade" >"$class/$name.grade" 2>&1
     read -r _ points <"$scratch/points"
     printf '%-24s' "$name"
     printf ' %6s %6s %6s %6s %6s %6s %6s %6s %6s %6s %7s\n' $points

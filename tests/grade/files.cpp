@@ -82,7 +82,8 @@ const std::string kRun = "#!/bin/sh\nls";
 
 // ---- R8: receiving -------------------------------------------------------------------------------------------------
 
-CASE(R8, AsksItsUser, "P6.2, I2, I3", "An offered file is announced; /accept N lets it come; then it is stored, with its checksum.") {
+CASE(R8, AsksItsUser, "P6.2, I2, I3",
+     "An offered file is announced; /accept N lets it come; then it is stored, with its checksum.") {
   Receiver r("ask");
   Talk& talk = r.asks("size=6 files=1 :hello.txt");
   const std::string n = r.offered();
@@ -136,7 +137,8 @@ CASE(R8, ChoosesTheFolder, "I1", "--dir chooses the folder, which is made if its
   check(read_file(bob.path("elsewhere/hello.txt")) == "hello\n", "the file elsewhere/hello.txt", "none, or another");
 }
 
-CASE(R8, NothingIncompleteHasAName, "P6.4, P9", "Until all has come and was verified, nothing stands under the file's name.") {
+CASE(R8, NothingIncompleteHasAName, "P6.4, P9",
+     "Until all has come and was verified, nothing stands under the file's name.") {
   Receiver r;
   Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt");
   talk.send("DATA offset=0 size=6\nhel");
@@ -151,7 +153,8 @@ CASE(R8, NothingIncompleteHasAName, "P6.4, P9", "Until all has come and was veri
 
 CASE(R8, WrongChecksums, "P6.4, P7", "A file whose checksum or size is wrong is thrown away: NO checksum.") {
   Receiver r;
-  for (const std::string& end : {std::string("END size=6 crc=1"), std::string("END size=5 crc=3015617425"), "END size=0 crc=" + crc("")}) {
+  for (const std::string& end :
+       {std::string("END size=6 crc=1"), std::string("END size=5 crc=3015617425"), "END size=0 crc=" + crc("")}) {
     Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt", "OK...");
     talk.ask(kData + end, "NO checksum...");
     talk.expect_end();
@@ -169,7 +172,8 @@ CASE(R8, LessThanOffered, "P6.4, P7", "Less than was offered is no file, even wi
 
 CASE(R8, MoreThanOffered, "P6.3, P7", "More than was offered, or at another offset, is refused.") {
   Receiver r;
-  for (const char* data : {"DATA offset=0 size=7\nhello!\n", "DATA offset=1 size=5\n", "DATA offset=0 size=-1\n", "DATA offset=0 size=6\nhello\nDATA offset=6 size=1\n"}) {
+  for (const char* data : {"DATA offset=0 size=7\nhello!\n", "DATA offset=1 size=5\n", "DATA offset=0 size=-1\n",
+                           "DATA offset=0 size=6\nhello\nDATA offset=6 size=1\n"}) {
     Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt", "OK...");
     talk.send(data);
     talk.expect("NO syntax...");
@@ -178,7 +182,8 @@ CASE(R8, MoreThanOffered, "P6.3, P7", "More than was offered, or at another offs
   r.bob.has_not_stored("hello.txt");
 }
 
-CASE(R8, ReplacesNothing, "P6.4", "A file that exists is not replaced: the new one gets another name, which the sender is told.") {
+CASE(R8, ReplacesNothing, "P6.4",
+     "A file that exists is not replaced: the new one gets another name, which the sender is told.") {
   Receiver r;
   r.bob.write("downloads/hello.txt", "mine");
   Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt");
@@ -204,7 +209,8 @@ CASE(R8, BytesTooEarly, "P6.2, P7", "What is sent before the offer is answered e
   r.bob.has_not_stored("hello.txt");
 }
 
-CASE(R8, TheSenderStops, "P6.2, P6.3, P7", "STOP, before or after the answer, is understood: NO stopped; the user is told.") {
+CASE(R8, TheSenderStops, "P6.2, P6.3, P7",
+     "STOP, before or after the answer, is understood: NO stopped; the user is told.") {
   Receiver r("ask");
   Talk& talk = r.asks("size=6 files=1 :hello.txt");
   const std::string n = r.offered();
@@ -265,7 +271,8 @@ CASE(R8, AnOfferHoldsUpNothing, "P5.3, P6", "While an offer waits for its answer
 
 // ---- R8: sending ---------------------------------------------------------------------------------------------------
 
-CASE(R8, SendsAFile, "P6, I3", "/send offers a file, sends it when it is accepted, and says so when the other side has stored it.") {
+CASE(R8, SendsAFile, "P6, I3",
+     "/send offers a file, sends it when it is accepted, and says so when the other side has stored it.") {
   Sender s;
   s.ann.write("my poem.txt", "hello\n");
   Talk& talk = s.offer("my poem.txt", {{"size", "6"}, {"files", "1"}}, "my poem.txt");
@@ -274,7 +281,8 @@ CASE(R8, SendsAFile, "P6, I3", "/send offers a file, sends it when it is accepte
   talk.send("OK\n");
   s.ann.prints("send 1 started zoe@127.0.0.1:40000 6 bytes: my poem.txt");
   const Received got(talk);
-  check(got.bytes == "hello\n" && got.crc == "3015617425", "hello\\n, crc=3015617425", escaped(got.bytes) + ", crc=" + got.crc);
+  check(got.bytes == "hello\n" && got.crc == "3015617425", "hello\\n, crc=3015617425",
+        escaped(got.bytes) + ", crc=" + got.crc);
   s.ann.prints_not("send 1 delivered ...", 0.5);
   talk.send("OK :another name.txt\n");
   s.ann.prints("send 1 delivered zoe@127.0.0.1:40000 6 bytes, cksum 3015617425: another name.txt");
@@ -289,7 +297,8 @@ CASE(R8, SendsAnEmptyFile, "P6.4", "An empty file is sent, too, with its checksu
   check(got.bytes.empty() && got.crc == "4294967295", "no bytes, crc=4294967295", "crc=" + got.crc);
 }
 
-CASE(R8, SendsALargeFile, "P6.3, P6.4", "A file of some megabytes arrives byte for byte, with offsets, sizes and checksum that fit.") {
+CASE(R8, SendsALargeFile, "P6.3, P6.4",
+     "A file of some megabytes arrives byte for byte, with offsets, sizes and checksum that fit.") {
   Sender s;
   const std::string content = random_bytes(3'000'001, 1);
   s.ann.write("large", content);
@@ -300,7 +309,8 @@ CASE(R8, SendsALargeFile, "P6.3, P6.4", "A file of some megabytes arrives byte f
   check(got.crc == crc(content), "crc=" + crc(content), got.crc);
 }
 
-CASE(R8, AnOfferThatIsDeclined, "P6.2, I3, I6", "A NO to the offer is said, and nothing is sent; the exit status is 1.") {
+CASE(R8, AnOfferThatIsDeclined, "P6.2, I3, I6",
+     "A NO to the offer is said, and nothing is sent; the exit status is 1.") {
   Sender s;
   s.ann.write("a.txt", "hello\n");
   Talk& talk = s.offer("a.txt", {}, "a.txt");
@@ -311,7 +321,8 @@ CASE(R8, AnOfferThatIsDeclined, "P6.2, I3, I6", "A NO to the offer is said, and 
   s.ann.expect_exit(1);
 }
 
-CASE(R8, ANoInTheMiddle, "P6.3, I3", "A NO in the middle of a file is noticed, its sentence shown, and the sending ends.") {
+CASE(R8, ANoInTheMiddle, "P6.3, I3",
+     "A NO in the middle of a file is noticed, its sentence shown, and the sending ends.") {
   Sender s;
   s.ann.write("large", text_of(60'000'000));
   Talk& talk = s.offer("large", {}, "large");
@@ -340,7 +351,8 @@ CASE(R8, AnOkTooEarly, "P6.3", "An OK before the END is a failure, and not a del
   s.ann.prints("send 1 failed zoe@127.0.0.1:40000 60000000 bytes, ...: large");
 }
 
-CASE(R8, AReceiverThatIsGone, "I3, P6.4", "When the connection ends before the reply to END, the file is not called delivered.") {
+CASE(R8, AReceiverThatIsGone, "I3, P6.4",
+     "When the connection ends before the reply to END, the file is not called delivered.") {
   Sender s;
   s.ann.write("a.txt", "hello\n");
   Talk& talk = s.offer("a.txt", {}, "a.txt");
@@ -383,7 +395,8 @@ CASE(R8, ToAll, "I2, I3", "/sendall offers to everyone, and says at the end who 
   s.ann.prints("sent to 1 of 2, zoe@127.0.0.1:40000; not reached: yan@127.0.0.1:40001 (...): a.txt");
 }
 
-CASE(R8, TwoOfItsKind, "P6, I3, I6", "Between two peers that run this program a file arrives as it was; the end of input waits for it.") {
+CASE(R8, TwoOfItsKind, "P6, I3, I6",
+     "Between two peers that run this program a file arrives as it was; the end of input waits for it.") {
   Program bob("bob", {"--accept", "always"}), ann("ann");
   bob.ready(), ann.ready();
   const std::string content = random_bytes(1'000'000, 2);
@@ -408,9 +421,12 @@ CASE(R10, AFolderArrives, "P6.5, I3", "A folder arrives with its files, its subf
   r.bob.has_stored("photos/a.txt", "hello\n");
   r.bob.has_stored("photos/sub/run.sh", kRun);
   struct stat run {}, text {};
-  ::stat(r.bob.path("downloads/photos/sub/run.sh").c_str(), &run), ::stat(r.bob.path("downloads/photos/a.txt").c_str(), &text);
-  check((run.st_mode & 0100) != 0 && (text.st_mode & 0111) == 0, "run.sh can be executed, and a.txt cannot", "otherwise");
-  r.bob.prints("receive ... stored zoe@127.0.0.1:40000 18 bytes in 3 files and folders, cksum " + crc(sum) + ": downloads/photos/");
+  ::stat(r.bob.path("downloads/photos/sub/run.sh").c_str(), &run),
+      ::stat(r.bob.path("downloads/photos/a.txt").c_str(), &text);
+  check((run.st_mode & 0100) != 0 && (text.st_mode & 0111) == 0, "run.sh can be executed, and a.txt cannot",
+        "otherwise");
+  r.bob.prints("receive ... stored zoe@127.0.0.1:40000 18 bytes in 3 files and folders, cksum " + crc(sum) +
+               ": downloads/photos/");
 }
 
 CASE(R10, EmptyOnes, "P6.5", "Empty files and empty subfolders arrive, too.") {
@@ -419,7 +435,8 @@ CASE(R10, EmptyOnes, "P6.5", "Empty files and empty subfolders arrive, too.") {
   talk.ask("FILE :empty\nFILE :none/\nEND size=0 crc=" + crc("empty\nnone/\n"), "OK :photos/");
   r.bob.has_stored("photos/empty", "");
   struct stat folder {};
-  check(::stat(r.bob.path("downloads/photos/none").c_str(), &folder) == 0 && S_ISDIR(folder.st_mode), "a folder photos/none", "none");
+  check(::stat(r.bob.path("downloads/photos/none").c_str(), &folder) == 0 && S_ISDIR(folder.st_mode),
+        "a folder photos/none", "none");
 }
 
 CASE(R10, WrongChecksums, "P6.5, P6.4", "A folder whose checksum is wrong is not stored.") {
@@ -443,7 +460,11 @@ CASE(R10, NothingIncompleteHasAName, "P6.4, P6.5", "Until all has come nothing s
 CASE(R10, WhatIsMissing, "P6.5, I3", "What the sender could not read is left out, and the user is told why.") {
   Receiver r;
   Talk& talk = r.zoe.offers(r.bob, "size=6 files=2 :photos/");
-  talk.ask("FILE :a.txt\nDATA offset=0 size=3\nhelMISSING :it became shorter\nFILE :b.txt\nDATA offset=3 size=3\nlo\nEND size=6 crc=" + crc("a.txt\nhelb.txt\nlo\n"), "OK :photos/");
+  talk.ask(
+      "FILE :a.txt\nDATA offset=0 size=3\nhelMISSING :it became shorter\nFILE :b.txt\nDATA offset=3 size=3\nlo\nEND "
+      "size=6 crc=" +
+          crc("a.txt\nhelb.txt\nlo\n"),
+      "OK :photos/");
   r.bob.prints("receive ... stored zoe@... 6 bytes in ..., not sent: a.txt (it became shorter): downloads/photos/");
   r.bob.has_stored("photos/b.txt", "lo\n");
   r.bob.has_not_stored("photos/a.txt");
@@ -462,7 +483,9 @@ CASE(R10, PathsThatAreNone, "P6.5, P9", "A path that leads out of the folder, or
 
 CASE(R10, WhatIsOutOfOrder, "P6.5, P7", "Entries out of order, twice, or more than were offered, are refused.") {
   Receiver r;
-  for (const char* lines : {"FILE :b\nFILE :a\n", "FILE :a\nFILE :a\n", "FILE :a\nFILE :b\nFILE :c\n", "DATA offset=0 size=1\n", "FILE :a/\nDATA offset=0 size=1\n", "FILE :a\nMISSING :x\nMISSING :x\n", "MISSING :x\n", "RESUME\n"}) {
+  for (const char* lines :
+       {"FILE :b\nFILE :a\n", "FILE :a\nFILE :a\n", "FILE :a\nFILE :b\nFILE :c\n", "DATA offset=0 size=1\n",
+        "FILE :a/\nDATA offset=0 size=1\n", "FILE :a\nMISSING :x\nMISSING :x\n", "MISSING :x\n", "RESUME\n"}) {
     Talk& talk = r.zoe.offers(r.bob, "size=6 files=2 :photos/", "OK...");
     talk.send(lines);
     talk.expect("NO syntax...");
@@ -485,7 +508,8 @@ CASE(R10, FoldersReplaceNothing, "P6.4, P6.5", "A folder that exists is not repl
 
 CASE(R10, SendsAFolder, "P6.5, I3", "A folder is sent in the order of its paths, with one checksum for all of it.") {
   Sender s;
-  for (const char* file : {"sub.txt", "sub/x", "a.txt", "sub-a/empty"}) s.ann.write(std::string("photos/") + file, file == std::string("sub-a/empty") ? "" : "hello\n");
+  for (const char* file : {"sub.txt", "sub/x", "a.txt", "sub-a/empty"})
+    s.ann.write(std::string("photos/") + file, file == std::string("sub-a/empty") ? "" : "hello\n");
   ::chmod(s.ann.write("photos/sub/run.sh", kRun).c_str(), 0755);
   Talk& talk = s.offer("photos", {{"size", "30"}, {"files", "7"}}, "photos/");
   s.ann.prints("send 1 offered zoe@127.0.0.1:40000 30 bytes in 7 files and folders: photos/");
@@ -513,16 +537,19 @@ CASE(R10, LinksAreNotSent, "P6.5, I3, I6", "Links in a folder are not sent; the 
 CASE(R10, TwoOfItsKind, "P6.5", "Between two peers that run this program a folder arrives as it was.") {
   Program bob("bob", {"--accept", "always"}), ann("ann");
   bob.ready(), ann.ready();
-  for (const char* file : {"1", "a/b/c/deep", "a b/文件", "z"}) ann.write(std::string("photos/") + file, random_bytes(10'000, static_cast<unsigned>(file[0])));
+  for (const char* file : {"1", "a/b/c/deep", "a b/文件", "z"})
+    ann.write(std::string("photos/") + file, random_bytes(10'000, static_cast<unsigned>(file[0])));
   ann.prints("joined bob@...");
   ann.say("/send bob photos/");
   ann.prints("send 1 delivered bob@... 40000 bytes in 8 files and folders, cksum ...: photos/");
-  check(std::system(("diff -r '" + ann.path("photos") + "' '" + bob.path("downloads/photos") + "'").c_str()) == 0, "the same folder", "another");
+  check(std::system(("diff -r '" + ann.path("photos") + "' '" + bob.path("downloads/photos") + "'").c_str()) == 0,
+        "the same folder", "another");
 }
 
 // ---- R10: going on -------------------------------------------------------------------------------------------------
 
-CASE(R10, ABrokenFileGoesOn, "P6.6, I3", "What has come of a file that broke off is named in the OK to the next offer; RESUME goes on from there.") {
+CASE(R10, ABrokenFileGoesOn, "P6.6, I3",
+     "What has come of a file that broke off is named in the OK to the next offer; RESUME goes on from there.") {
   Receiver r;
   Talk& first = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt");
   first.send("DATA offset=0 size=6\nhel");
@@ -555,7 +582,9 @@ CASE(R10, ABrokenFolderGoesOn, "P6.6, P6.5", "A folder that broke off goes on wi
   r.bob.prints("receive ... failed zoe@127.0.0.1:40000 18 bytes in ...: photos/");
   Talk& second = r.asks("size=18 files=3 :photos/");
   second.request("OK", {{"entries", "3"}, {"offset", "9"}, {"crc", crc("a.txt\nhello\nsub/\nsub/run.sh\n#!/")}});
-  second.ask("RESUME\nDATA offset=9 size=9\n" + kRun.substr(3) + "END size=18 crc=" + crc("a.txt\nhello\nsub/\nsub/run.sh\n" + kRun), "OK :photos/");
+  second.ask("RESUME\nDATA offset=9 size=9\n" + kRun.substr(3) +
+                 "END size=18 crc=" + crc("a.txt\nhello\nsub/\nsub/run.sh\n" + kRun),
+             "OK :photos/");
   r.bob.has_stored("photos/sub/run.sh", kRun);
 }
 
@@ -566,7 +595,8 @@ CASE(R10, ResumesAFile, "P6.6, I3", "When the receiver has the beginning, the se
   talk.send("OK entries=1 offset=3 crc=" + crc("hel") + "\n");
   talk.request("RESUME");
   const Received got(talk, 3);
-  check(got.bytes == "lo\n" && got.crc == "3015617425", "the last 3 bytes, crc=3015617425", escaped(got.bytes) + ", crc=" + got.crc);
+  check(got.bytes == "lo\n" && got.crc == "3015617425", "the last 3 bytes, crc=3015617425",
+        escaped(got.bytes) + ", crc=" + got.crc);
   s.ann.prints("send 1 started zoe@127.0.0.1:40000 6 bytes, resumed at 3: a.txt");
 }
 
@@ -576,10 +606,12 @@ CASE(R10, NotWhatHasChanged, "P6.6, I3", "When that beginning is not that of its
   Talk& talk = s.offer("a.txt", {}, "a.txt");
   talk.send("OK entries=1 offset=3 crc=" + crc("jel") + "\n");
   const Received got(talk);
-  check(got.bytes == "hello\n" && got.crc == "3015617425", "all 6 bytes, crc=3015617425", escaped(got.bytes) + ", crc=" + got.crc);
+  check(got.bytes == "hello\n" && got.crc == "3015617425", "all 6 bytes, crc=3015617425",
+        escaped(got.bytes) + ", crc=" + got.crc);
 }
 
-CASE(R10, ResumesAFolder, "P6.6, P6.5", "A folder is resumed within a file, too, and its checksum is that of all of it.") {
+CASE(R10, ResumesAFolder, "P6.6, P6.5",
+     "A folder is resumed within a file, too, and its checksum is that of all of it.") {
   Sender s;
   for (const char* file : {"1", "2", "3"}) s.ann.write(std::string("photos/") + file, "hello\n");
   Talk& talk = s.offer("photos", {{"size", "18"}, {"files", "3"}}, "photos/");

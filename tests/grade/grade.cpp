@@ -98,9 +98,14 @@ void pass_on(int number) {
 // The first process of a process namespace: with it ends whatever is in there. It passes on signals, and the status.
 [[noreturn]] void keep(const std::function<void()>& run) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  ::setpgid(0, 0);
+  ::setsid();
   for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) ::signal(number, pass_on);
+  // Not before it is known to whom: the program may be running before fork() has returned here.
+  sigset_t all, before;
+  ::sigfillset(&all);
+  ::sigprocmask(SIG_BLOCK, &all, &before);
   program_pid = ::fork();
+  ::sigprocmask(SIG_SETMASK, &before, nullptr);
   if (program_pid == 0) {
     for (const int number : {SIGPIPE, SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) ::signal(number, SIG_DFL);
     run();
@@ -166,7 +171,10 @@ void end_case() {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now() - world.start).count(); }
 
+// What comes again and again, as from a program that floods, is one line.
 void note_in_log(const std::string& line) {
+  const auto said = [](const std::string& whole) { return whole.substr(std::min<size_t>(whole.size(), 9)); };
+  if (!world.log.empty() && said(world.log.back()) == said(line)) return;
   world.log.push_back(line);
   if (world.log.size() > kShown) world.log.pop_front();
 }
@@ -174,7 +182,8 @@ void note_in_log(const std::string& line) {
 void fail(const std::string& expected, const std::string& came) {
   std::ofstream report(world.folder + "/report");
   report << "    expected  " << expected << "\n    came      " << came << "\n";
-  for (const std::string& line : world.log) report << (&line == &world.log.front() ? "    before    " : "              ") << line << "\n";
+  for (const std::string& line : world.log)
+    report << (&line == &world.log.front() ? "    before    " : "              ") << line << "\n";
   report.close();
   throw std::runtime_error(expected + "; " + came);
 }
@@ -190,7 +199,8 @@ void serve_all(double seconds) {
   ::poll(ready.data(), ready.size(), static_cast<int>(seconds * 1000));
   for (const pollfd& one : ready) {
     if (one.revents == 0) continue;
-    const auto at = std::find_if(world.watched.begin(), world.watched.end(), [&](const auto& e) { return e.first == one.fd; });
+    const auto at =
+        std::find_if(world.watched.begin(), world.watched.end(), [&](const auto& e) { return e.first == one.fd; });
     if (at == world.watched.end()) continue;
     const auto readable = at->second;  // a copy, for it may unwatch itself
     readable();
@@ -220,7 +230,8 @@ bool fits(const std::string& pattern, const std::string& with_cr) {
     const size_t dots = pattern.find("...", from);
     const std::string part = pattern.substr(from, dots == std::string::npos ? dots : dots - from);
     if (dots == std::string::npos)  // the last part, at the end
-      return text.size() >= at + part.size() && (first ? text == part : text.compare(text.size() - part.size(), part.size(), part) == 0);
+      return text.size() >= at + part.size() &&
+             (first ? text == part : text.compare(text.size() - part.size(), part.size(), part) == 0);
     const size_t found = text.find(part, at);
     if (found == std::string::npos || (first && found != 0)) return false;
     at = found + part.size();
@@ -298,7 +309,7 @@ Program::Program(const std::string& its_name, std::vector<std::string> options, 
   enter(host);
   const auto run = [&] {
     for (const auto& [from, to] : {std::pair(in[0], 0), std::pair(out[1], 1), std::pair(err[1], 2)}) ::dup2(from, to);
-    ::setsid();
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     restrict();
     std::vector<char*> arguments;
     for (const std::string& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
@@ -313,12 +324,14 @@ Program::Program(const std::string& its_name, std::vector<std::string> options, 
   world.keepers.push_back(keeper_);
   for (const int fd : {in[0], out[1], err[1]}) ::close(fd);
   in_ = in[1];
+  streams_ = {out[0], err[0]};
   for (const int fd : {in_, out[0], err[0]}) ::fcntl(fd, F_SETFL, O_NONBLOCK);
   watch(out[0], [this, fd = out[0]] { read(fd, false); });
   watch(err[0], [this, fd = err[0]] { read(fd, true); });
 }
 
 Program::~Program() {
+  for (const int fd : streams_) unwatch(fd), ::close(fd);
   if (in_ != -1) ::close(in_);
 }
 
@@ -328,14 +341,14 @@ void Program::read(int fd, bool is_error) {
   if (got == -1 && errno == EAGAIN) return;
   if (got <= 0) {
     unwatch(fd);
-    ::close(fd);
     --open_;
     if (!is_error && !partial_.empty()) lines_.push_back({partial_, false});
     return;
   }
   // What floods is read on, or it would stand still and look well, but slowly, and not kept.
   if ((kept_ += static_cast<size_t>(got)) > kKeptOutput) {
-    if (kept_ - static_cast<size_t>(got) <= kKeptOutput) log("came", name + " prints", "more than a megabyte; the rest is not kept");
+    if (kept_ - static_cast<size_t>(got) <= kKeptOutput)
+      log("came", name + " prints", "more than a megabyte; the rest is not kept");
     ::usleep(2000);
     return;
   }
@@ -379,8 +392,9 @@ void Program::end_input() {
   ::close(std::exchange(in_, -1));
 }
 
-void Program::signal(int number) const {
+void Program::signal(int number) {
   log("sent", "to " + name, std::string("signal ") + ::strsignal(number));
+  if (has_ended()) return;  // and kill(-1) would be for every process there is
   ::kill(keeper_, number == SIGSTOP ? SIGUSR1 : number == SIGCONT ? SIGUSR2 : number);
 }
 
@@ -416,7 +430,8 @@ void Program::prints_not(const std::string& pattern, double seconds) {
 }
 
 size_t Program::count(const std::string& pattern) const {
-  return static_cast<size_t>(std::count_if(lines_.begin(), lines_.end(), [&](const Printed& l) { return fits(pattern, l.text); }));
+  return static_cast<size_t>(
+      std::count_if(lines_.begin(), lines_.end(), [&](const Printed& l) { return fits(pattern, l.text); }));
 }
 
 void Program::expect_exit(int status, double seconds) {
@@ -438,7 +453,8 @@ void Program::serves() {
   Stranger newcomer("newcomer" + number, 45000 + served_, "lab", 0);
   Talk& talk = newcomer.introduced(*this);
   talk.ask("MSG number=1 :still here? " + number, "OK...");
-  prints("message newcomer" + number + "@127.0.0.1:" + std::to_string(newcomer.ear.port) + " private: still here? " + number);
+  prints("message newcomer" + number + "@127.0.0.1:" + std::to_string(newcomer.ear.port) + " private: still here? " +
+         number);
   talk.close();
 }
 
@@ -458,13 +474,15 @@ std::vector<std::string> Program::stored() const {
 
 void Program::has_stored(const std::string& file, const std::string& content) const {
   const std::string where = path("downloads/" + file);
-  check(fs::is_regular_file(where), "the file downloads/" + escaped(file), "downloads/ has: " + escaped(list(stored(), ", ")));
+  check(fs::is_regular_file(where), "the file downloads/" + escaped(file),
+        "downloads/ has: " + escaped(list(stored(), ", ")));
   const std::string is = read_file(where);
   check(is == content, "downloads/" + escaped(file) + " as it was sent: " + escaped(content, 60), escaped(is, 60));
 }
 
 void Program::has_not_stored(const std::string& file) const {
-  check(fs::symlink_status(path("downloads/" + file)).type() == fs::file_type::not_found, "nothing stands under the name downloads/" + escaped(file), "it is there");
+  check(fs::symlink_status(path("downloads/" + file)).type() == fs::file_type::not_found,
+        "nothing stands under the name downloads/" + escaped(file), "it is there");
 }
 
 // ---- UDP -----------------------------------------------------------------------------------------------------------
@@ -472,7 +490,8 @@ void Program::has_not_stored(const std::string& file) const {
 Ear::Ear(int its_port, const std::string& ip, int host) : port(its_port), fd_(open_socket(SOCK_DGRAM, host)) {
   const int on = 1;
   ::setsockopt(fd_, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
-  must(::bind(fd_, raw(socket_address(ip, port)), sizeof(sockaddr_in)) == 0, "bind to UDP port " + std::to_string(port));
+  must(::bind(fd_, raw(socket_address(ip, port)), sizeof(sockaddr_in)) == 0,
+       "bind to UDP port " + std::to_string(port));
   watch(fd_, [this] {
     char bytes[65536];
     sockaddr_in from{};
@@ -483,7 +502,8 @@ Ear::Ear(int its_port, const std::string& ip, int host) : port(its_port), fd_(op
     ::inet_ntop(AF_INET, &from.sin_addr, source, sizeof source);
     const Datagram datagram{std::string(bytes, static_cast<size_t>(got)), source, ntohs(from.sin_port), now(), false};
     if (heard.size() >= 10'000) return;
-    log("came", "to UDP port " + std::to_string(port) + " from " + source + ":" + std::to_string(datagram.port), datagram.bytes);
+    log("came", "to UDP port " + std::to_string(port) + " from " + source + ":" + std::to_string(datagram.port),
+        datagram.bytes);
     heard.push_back(datagram);
     at_once(datagram);
   });
@@ -512,11 +532,13 @@ Datagram Ear::hears(const std::string& verb, const Fields& required, double seco
 void Ear::hears_not(const std::string& verb, const Fields& required, double seconds) {
   pause(seconds);
   for (const Datagram& one : heard)
-    check(one.used || !Line(one.bytes).is(verb, required), "to UDP port " + std::to_string(port) + " comes no " + announcement(verb, required), escaped(one.bytes));
+    check(one.used || !Line(one.bytes).is(verb, required),
+          "to UDP port " + std::to_string(port) + " comes no " + announcement(verb, required), escaped(one.bytes));
 }
 
 size_t Ear::count(const std::string& verb, const Fields& required) const {
-  return static_cast<size_t>(std::count_if(heard.begin(), heard.end(), [&](const Datagram& d) { return Line(d.bytes).is(verb, required); }));
+  return static_cast<size_t>(
+      std::count_if(heard.begin(), heard.end(), [&](const Datagram& d) { return Line(d.bytes).is(verb, required); }));
 }
 
 // ---- TCP -----------------------------------------------------------------------------------------------------------
@@ -587,7 +609,9 @@ std::string Talk::line(const std::string& expected) {
   size_t end = 0;
   until(kSoon + 2, [&] {
     if ((end = buffer_.find('\n')) != std::string::npos) return true;
-    if (ended_) fail("to " + who_ + " comes: " + expected, "the end of the connection" + (buffer_.empty() ? "" : ", after " + escaped(buffer_)));
+    if (ended_)
+      fail("to " + who_ + " comes: " + expected,
+           "the end of the connection" + (buffer_.empty() ? "" : ", after " + escaped(buffer_)));
     return false;
   }, "to " + who_ + " comes: " + expected);
   std::string line = buffer_.substr(0, end);
@@ -609,7 +633,9 @@ Line Talk::request(const std::string& verb, const Fields& required) {
 }
 
 std::string Talk::bytes(size_t size) {
-  until(kSoon + 2, [&] { return buffer_.size() >= size || ended_; }, "to " + who_ + " come " + std::to_string(size) + " bytes");
+  until(
+      kSoon + 2, [&] { return buffer_.size() >= size || ended_; },
+      "to " + who_ + " come " + std::to_string(size) + " bytes");
   const std::string got = buffer_.substr(0, size);
   check(got.size() == size, "to " + who_ + " come " + std::to_string(size) + " bytes", std::to_string(got.size()));
   buffer_.erase(0, size);
@@ -634,13 +660,15 @@ Stranger::Stranger(const std::string& its_name, int port, const std::string& its
   std::snprintf(digits, sizeof digits, "%08x%08x", 0xfeedu + static_cast<unsigned>(host), static_cast<unsigned>(port));
   id = digits;
   listener_ = open_socket(SOCK_STREAM, host);
-  must(::bind(listener_, raw(socket_address("0.0.0.0", port)), sizeof(sockaddr_in)) == 0 && ::listen(listener_, 100) == 0,
+  must(::bind(listener_, raw(socket_address("0.0.0.0", port)), sizeof(sockaddr_in)) == 0 &&
+           ::listen(listener_, 100) == 0,
        "listen on " + std::to_string(port));
   beat_ = now() + 5;
   ear.at_once = [this](const Datagram& datagram) { answer(datagram); };
   watch(listener_, [this] {
     const int fd = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd != -1) world.talks.emplace_back(fd, name + ":" + std::to_string(ear.port) + " (a connection that the program opened)");
+    if (fd != -1)
+      world.talks.emplace_back(fd, name + ":" + std::to_string(ear.port) + " (a connection that the program opened)");
   });
   world.strangers.push_back(this);
 }
@@ -662,7 +690,8 @@ std::string Stranger::fields() const {
 
 void Stranger::answer(const Datagram& datagram) const {
   const Line line(datagram.bytes);
-  if (answers && line.is("HELLO", {}) && line["id"] != id && !line["id"].empty()) ear.send(datagram.ip, datagram.port, here(line["id"]));
+  if (answers && line.is("HELLO", {}) && line["id"] != id && !line["id"].empty())
+    ear.send(datagram.ip, datagram.port, here(line["id"]));
 }
 
 void Stranger::serve() {
@@ -676,13 +705,16 @@ void Stranger::serve() {
     if (introduces && !talk.introduced && talk.has_line()) {
       const Line line(talk.line());
       talk.introduced = true;
-      talk.send(line.verb == "HELLO" && !line["id"].empty() ? "OK " + here(line["id"]) + "\n" : "NO stranger introduce yourself first\n");
+      talk.send(line.verb == "HELLO" && !line["id"].empty() ? "OK " + here(line["id"]) + "\n"
+                                                            : "NO stranger introduce yourself first\n");
     }
     if (talk.ended_ && talk.buffer_.empty()) talk.close();
   }
 }
 
-void Stranger::tell(const Program& program, const std::string& datagram) const { ear.send(program.ip, program.port, datagram); }
+void Stranger::tell(const Program& program, const std::string& datagram) const {
+  ear.send(program.ip, program.port, datagram);
+}
 
 std::string Stranger::id_of(const Program& program) {
   tell(program, hello());
@@ -701,10 +733,13 @@ Talk& Stranger::call(const Program& program) {
   const int result = ::connect(fd, raw(socket_address(program.ip, program.port)), sizeof(sockaddr_in));
   pollfd done{fd, POLLOUT, 0};
   int error = result == -1 && errno != EINPROGRESS ? errno : 0;
-  until(kSoon, [&] { return error != 0 || ::poll(&done, 1, 0) > 0; }, program.name + " accepts a TCP connection at port " + std::to_string(program.port));
+  until(
+      kSoon, [&] { return error != 0 || ::poll(&done, 1, 0) > 0; },
+      program.name + " accepts a TCP connection at port " + std::to_string(program.port));
   socklen_t size = sizeof error;
   if (error == 0) ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
-  check(error == 0, program.name + " accepts a TCP connection at port " + std::to_string(program.port), std::strerror(error));
+  check(error == 0, program.name + " accepts a TCP connection at port " + std::to_string(program.port),
+        std::strerror(error));
   world.talks.emplace_back(fd, name + "'s connection");
   world.talks.back().claimed = true;
   return world.talks.back();
@@ -714,7 +749,8 @@ Talk& Stranger::introduced(const Program& program) {
   Talk& talk = call(program);
   talk.send(hello() + "\n");
   const Line reply(talk.line("OK ChatByP2P/1 HERE ... to=" + id));
-  check(reply.is("HERE", {{"to", id}}) && reply.whole.rfind("OK ", 0) == 0, "OK ChatByP2P/1 HERE ... to=" + id, escaped(reply.whole));
+  check(reply.is("HERE", {{"to", id}}) && reply.whole.rfind("OK ", 0) == 0, "OK ChatByP2P/1 HERE ... to=" + id,
+        escaped(reply.whole));
   return talk;
 }
 
@@ -723,7 +759,8 @@ Talk& Stranger::called() {
   const std::string mine = name + ":" + std::to_string(ear.port) + " (";
   until(kSoon + 4, [&] {
     for (Talk& talk : world.talks)
-      if (!talk.claimed && talk.who_.rfind(mine, 0) == 0 && (!introduces || (talk.introduced && !talk.buffer_.empty()))) return found = &talk, true;
+      if (!talk.claimed && talk.who_.rfind(mine, 0) == 0 && (!introduces || (talk.introduced && !talk.buffer_.empty())))
+        return found = &talk, true;
     return false;
   }, introduces ? "the program connects to " + name + " and asks for something" : "the program connects to " + name);
   found->claimed = true;
@@ -738,5 +775,9 @@ Talk& Stranger::offers(Program& program, const std::string& what, const std::str
   talk.expect(answer);
   return talk;
 }
+
+Strangers::Strangers(std::vector<std::string> options) : ann("ann", std::move(options)), zoe("zoe", 40000) { ann.ready(); }
+
+Two::Two(std::vector<std::string> options) : ann("ann", std::move(options)), zoe("zoe", 40000) { zoe.meet(ann.ready()); }
 
 }  // namespace grade

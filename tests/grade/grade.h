@@ -7,11 +7,11 @@
 //   Talk       a TCP connection, opened by a Stranger or by the program
 //   Ear        a bare UDP socket
 //
-// Who waits serves: every wait runs one loop that reads all of these, so nothing that floods or hangs can stop a case. The
-// first expectation that is missed ends its case, and writes for the report what was sent, was expected, and came.
+// Who waits serves: every wait runs one loop that reads all of these, so nothing that floods or hangs can stop a case.
+// The first expectation that is missed ends its case, and writes for the report what was sent, was expected, and came.
 //
-// A program is kept in: in a network namespace there is no way to a real network, and in a process namespace of its own it
-// ends with its case, whatever it has forked. The file system it shares with whoever runs the grader, as that user.
+// A program is kept in: in a network namespace there is no way to a real network, and in a process namespace of its own
+// it ends with its case, whatever it has forked. The file system it shares with whoever runs the grader, as that user.
 
 #ifndef CHATBYP2P_GRADE_H
 #define CHATBYP2P_GRADE_H
@@ -27,7 +27,8 @@
 
 namespace grade {
 
-// A requirement's points are shared equally among its cases. P5.3 is a clause of docs/protocol.md, I3 of docs/interface.md.
+// A requirement's points are shared equally among its cases. P5.3 is a clause of docs/protocol.md, I3 of
+// docs/interface.md.
 struct Case {
   Case(const char* requirement, const char* name, const char* clauses, const char* title, int limit);
   std::string requirement, name, clauses, title;
@@ -74,14 +75,15 @@ using Fields = std::vector<std::pair<std::string, std::string>>;  // {"to", "-"}
 class Program {
  public:
   // With --name and --group lab, unless the name is "".
-  explicit Program(const std::string& name, std::vector<std::string> options = {}, int host = 0, const std::string& group = "lab");
+  explicit Program(const std::string& name, std::vector<std::string> options = {}, int host = 0,
+                   const std::string& group = "lab");
   Program(const Program&) = delete;
   ~Program();
   Program& ready();                                   // waits for the line, and knows port and address from there
   void say(const std::string& line);
   void say_bytes(const std::string& bytes);
   void end_input();
-  void signal(int number) const;                      // SIGSTOP, SIGCONT, SIGTERM, SIGINT, SIGHUP, SIGKILL
+  void signal(int number);                            // SIGSTOP, SIGCONT, SIGTERM, SIGINT, SIGHUP, SIGKILL
   // Waits for a line of standard output that fits and was not waited for already, in whatever order they come.
   std::string prints(const std::string& pattern, double seconds = kSoon);
   void prints_not(const std::string& pattern, double seconds = 0);
@@ -107,6 +109,7 @@ class Program {
   struct Printed { std::string text; bool used; };
   std::string folder_, partial_, errors_;
   std::vector<Printed> lines_;
+  std::vector<int> streams_;
   size_t kept_ = 0;
   int in_ = -1, keeper_ = -1, status_ = -1, open_ = 2, served_ = 0;
 };
@@ -163,7 +166,8 @@ class Talk {
 
 class Stranger {
  public:
-  Stranger(const std::string& name, int port, const std::string& group = "lab", int host = 0, const std::string& ip = "127.0.0.1");
+  Stranger(const std::string& name, int port, const std::string& group = "lab", int host = 0,
+           const std::string& ip = "127.0.0.1");
   ~Stranger();
   void join_broadcasts();                             // has the shared port, too, so that it is found
   std::string fields() const;
@@ -172,13 +176,15 @@ class Stranger {
   std::string here(const std::string& to) const { return here() + " to=" + to; }
   std::string bye() const { return "ChatByP2P/1 BYE " + fields(); }
   void tell(const Program& program, const std::string& datagram) const;
-  Datagram hears(const std::string& verb, const Fields& required = {}, double seconds = kSoon) { return ear.hears(verb, required, seconds); }
+  Datagram hears(const std::string& verb, const Fields& required = {}, double seconds = kSoon) {
+    return ear.hears(verb, required, seconds);
+  }
   std::string id_of(const Program& program);          // asks it
   Stranger& meet(Program& program);                   // says HELLO, and is listed
   Talk& call(const Program& program);
   Talk& introduced(const Program& program);           // has said HELLO there, and was answered
   Talk& asked();                                      // a connection of the program's, on which it asks for something
-  Talk& called();                                     // any, of which nothing was read: to answer even the HELLO by hand
+  Talk& called();  // any, of which nothing was read: to answer even the HELLO by hand
   // A file that is offered and accepted: what follows is up to the case.
   Talk& offers(Program& program, const std::string& what, const std::string& answer = "OK");
 
@@ -194,6 +200,19 @@ class Stranger {
   int host_, listener_;
   double beat_ = 5;
   std::unique_ptr<Ear> shared_;
+};
+
+// How most cases begin, as `auto&& [ann, zoe] = Two();`: ann is the program, zoe the stranger, at port 40000.
+struct Strangers {
+  explicit Strangers(std::vector<std::string> options = {});
+  Program ann;
+  Stranger zoe;
+};
+
+struct Two {  // ann lists zoe
+  explicit Two(std::vector<std::string> options = {});
+  Program ann;
+  Stranger zoe;
 };
 
 }  // namespace grade

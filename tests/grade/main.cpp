@@ -1,9 +1,9 @@
 // make grade PEER=path/to/a/peer: how far a program keeps what docs/protocol.md and docs/interface.md promise.
 //
 // Each case is a process of its own, JOBS=6 at a time, those that may take long first: so none can disturb another, and
-// one that hangs is ended. What it has seen is kept until the end, and printed for the cases that failed. With --table, or
-// OUTPUT=csv, one line is printed instead: the program, and its points for each requirement. FILTER=R7, or FILTER=R7.Repeats,
-// runs some only.
+// one that hangs is ended. What it has seen is kept until the end, and printed for the cases that failed. With --table,
+// or OUTPUT=csv, one line is printed instead: the program, and its points for each requirement; POINTS=FILE writes that
+// line to a file, beside the report. FILTER=R7, or FILTER=R7.Repeats, runs some only.
 //
 // Exit status: 0 with all 100 points, 1 with less, 2 if nothing could be judged here.
 
@@ -104,7 +104,8 @@ std::vector<Outcome> run_all(const std::vector<const Case*>& cases, size_t jobs,
     const bool passed = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     std::string report = read_file(one.folder + "/report");
     if (!passed && report.empty())
-      report = "    expected  an end within " + std::to_string(one.of->limit) + " s\n    came      none, or the grader was in trouble:\n" +
+      report = "    expected  an end within " + std::to_string(one.of->limit) +
+               " s\n    came      none, or the grader was in trouble:\n" +
                read_file(one.folder + "/gtest").substr(0, 1000);
     outcomes.push_back({one.of, passed, report});
     std::error_code none;
@@ -130,56 +131,62 @@ int main(int argc, char** argv) {
                  "kernel.apparmor_restrict_unprivileged_userns=0 kernel.unprivileged_userns_clone=1\n";
     return 2;
   }
-  if (::access(program.c_str(), X_OK) == -1) std::cerr << "grade: " << program << " is not a program that can be started\n";
+  if (::access(program.c_str(), X_OK) == -1)
+    std::cerr << "grade: " << program << " is not a program that can be started\n";
   grade::begin_case("", 0);  // from here on now() is how long it takes
 
   std::vector<const Case*> cases;
   for (const Case& each : grade::all_cases())  // R1 is not R10
-    if (filter.empty() || filter == "*" || (each.requirement + ".").rfind(filter + ".", 0) == 0 || each.requirement + "." + each.name == filter)
+    if (filter.empty() || filter == "*" || (each.requirement + ".").rfind(filter + ".", 0) == 0 ||
+        each.requirement + "." + each.name == filter)
       cases.push_back(&each);
   std::stable_sort(cases.begin(), cases.end(), [](const Case* a, const Case* b) { return a->limit > b->limit; });
   const auto jobs = static_cast<size_t>(std::max(1, std::atoi(environment("JOBS", "6").c_str())));
   const std::vector<Outcome> outcomes = run_all(cases, jobs, !is_table && ::isatty(STDOUT_FILENO));
 
-  std::ostringstream table, failures;
+  std::ostringstream points, table, failures;
+  points << std::fixed << std::setprecision(1) << environment("PEER", "./peer");
   table << std::fixed << std::setprecision(1);
   double score = 0, extra = 0;
-  bool all_passed = true;
-  if (is_table) std::cout << environment("PEER", "./peer");
-  else std::cout << program << "\n\n" << std::flush;
+  bool all_passed = true, all_extra = true;
   for (const Requirement& requirement : kRequirements) {
+    const bool is_extra = requirement.id == std::string("R10");
     int passed = 0, of = 0;
-    for (const Case& each : grade::all_cases())
-      for (const Outcome& outcome : outcomes) {
-        if (outcome.of != &each || each.requirement != requirement.id) continue;
-        ++of;
-        passed += outcome.passed;
-        if (outcome.passed) continue;
-        failures << "\n" << each.requirement << "." << each.name << " (" << each.clauses << "): " << each.title << "\n" << outcome.report;
-      }
-    if (of == 0 && !is_table) continue;
-    const double points = of == 0 ? 0 : requirement.points * double(passed) / of;
-    (std::string(requirement.id) == "R10" ? extra : score) += points;
-    if (std::string(requirement.id) != "R10") all_passed = all_passed && passed == of;
-    if (is_table)
-      std::cout << " " << std::fixed << std::setprecision(1) << points;
-    else
-      std::cout << std::left << std::setw(4) << requirement.id << std::right << std::fixed << std::setprecision(1) << std::setw(5) << points << " of "
-                << std::setw(2) << requirement.points << " points, " << std::setw(2) << passed << " of " << std::setw(2) << of << " cases: " << requirement.says << "\n";
+    for (const Case* each : cases) {
+      const auto is_its = [&](const Outcome& outcome) { return outcome.of == each; };
+      if (each->requirement != requirement.id) continue;
+      const Outcome& outcome = *std::find_if(outcomes.begin(), outcomes.end(), is_its);
+      ++of;
+      passed += outcome.passed;
+      if (outcome.passed) continue;
+      failures << "\n"
+               << each->requirement << "." << each->name << " (" << each->clauses << "): " << each->title << "\n"
+               << outcome.report;
+    }
+    const double its_points = of == 0 ? 0 : requirement.points * double(passed) / of;
+    (is_extra ? extra : score) += its_points;
+    (is_extra ? all_extra : all_passed) = passed == of && (is_extra ? all_extra : all_passed);
+    points << " " << its_points;
+    if (of == 0) continue;
+    table << std::left << std::setw(4) << requirement.id << std::right << std::setw(5) << its_points << " of "
+          << std::setw(2) << requirement.points << " points, " << std::setw(2) << passed << " of " << std::setw(2) << of
+          << " cases: " << requirement.says << "\n";
   }
+  points << " " << score + extra << "\n";
+  if (const std::string file = environment("POINTS", ""); !file.empty()) std::ofstream(file) << points.str();
   // All but one of many cases may round to 100, and would hide the one.
-  const auto rounded = [](double points, int most, bool complete) { return complete ? most : std::min(most - 1, int(std::lround(points))); };
+  const auto rounded = [](double sum, int most, bool all) {
+    return all ? most : std::min(most - 1, int(std::lround(sum)));
+  };
+  const bool is_whole = cases.size() == grade::all_cases().size();
   if (is_table) {
-    std::cout << " " << std::setprecision(1) << score + extra << "\n";
+    std::cout << points.str();
   } else {
-    std::cout << failures.str() << "\n";
-    const bool all_extra = extra > 9.999;
-    if (cases.size() == grade::all_cases().size())
-      std::cout << "score " << rounded(score, 100, all_passed) << " of 100, and " << rounded(extra, 10, all_extra) << " of 10 extra";
-    else
-      std::cout << std::count_if(outcomes.begin(), outcomes.end(), [](const Outcome& o) { return o.passed; }) << " of " << outcomes.size() << " cases passed";
-    std::cout << " (" << std::lround(grade::now()) << " s)\n";
+    std::cout << program << "\n\n" << table.str() << failures.str() << "\n";
+    if (is_whole)
+      std::cout << "score " << rounded(score, 100, all_passed) << " of 100, and " << rounded(extra, 10, all_extra)
+                << " of 10 extra";
+    std::cout << (is_whole ? " (" : "(") << std::lround(grade::now()) << " s)\n";
   }
-  const bool selected_passed = std::all_of(outcomes.begin(), outcomes.end(), [](const Outcome& o) { return o.passed; });
-  return (cases.size() == grade::all_cases().size() ? all_passed : selected_passed) ? 0 : 1;
+  return all_passed && (is_whole || all_extra) ? 0 : 1;
 }
