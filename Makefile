@@ -5,10 +5,14 @@
 # make capture    the same, as tcpdump sees it on the cable, into CAPTURE=.build/first-contact.pcap, for Wireshark
 # make test       all tests, JOBS=4 at a time; README.md names what they need. Some of them: make test FILTER='Files.*'
 #                 under sanitizers: make test SANITIZE=address,undefined, and SANITIZE=thread
+# make grade      judges any program by docs/protocol.md and docs/interface.md: make grade PEER=path/to/their/peer; a table
+#                 of a folder of submissions: tests/grade/class.sh FOLDER
 # make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
 # make segment    how discovery grows with the number of hosts: tests/bench/segment.cpp. make segment SEGMENTS='2 10'
 # make soak       20 peers do everything at random for SECONDS=300, and the account must balance: tests/soak/soak.cpp
 # make fuzz       SECONDS=60 of made-up input for every parse(): tests/fuzz/fuzz.cpp; needs clang and libclang-rt-dev
+# make mutants    makes each mistake of docs/pitfalls.md in a copy, and sees that a test fails: tests/mutants.sh
+# make doccheck   what the documents show, name and link to
 # make coverage   which lines of the program the tests run: docs/testing.md
 # make clean      removes all that was built
 #
@@ -33,7 +37,7 @@ CAPTURE  ?= .build/first-contact.pcap
 SEGMENTS ?= 2 10 30 100 253
 PEERS    ?= 20
 
-.PHONY: demo classroom trace capture test bench segment soak fuzz coverage clean
+.PHONY: demo classroom trace capture test grade second doccheck mutants bench segment soak fuzz coverage clean
 
 $(PEER): $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -60,6 +64,27 @@ test: $(PEER) $(BUILD)/run-tests
 
 $(BUILD)/run-tests: $(TESTS)
 	$(COMPILE) $^ -lgtest -o $@
+
+# Of another program only its path is known: it is not ours to build.
+grade: $(BUILD)/grade $(if $(filter command,$(firstword $(origin PEER))),,$(PEER))
+	@PEER='$(PEER)' FILTER='$(FILTER)' $(BUILD)/grade
+
+$(BUILD)/grade: $(call objects,$(wildcard tests/grade/*.cpp)) $(BUILD)/tests/support/testing.o
+	$(COMPILE) $^ -lgtest -o $@
+
+# Another implementation, from the specification alone, before the same judge: but for the extra points it left out.
+second: $(BUILD)/second $(BUILD)/grade
+	@PEER=$(BUILD)/second $(BUILD)/grade || true
+
+$(BUILD)/second: tests/second/second.cpp
+	@mkdir -p $(@D)
+	$(COMPILE) $< -o $@
+
+doccheck:
+	$(MAKE) test FILTER='Documents*:References*:Trace*Documents*:Lines*Specification*'
+
+mutants: peer
+	NUMBERS='$(NUMBERS)' GRADE='$(GRADE)' tests/mutants.sh
 
 bench: peer $(BUILD)/bench
 	CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' $(BUILD)/bench '$(FILTER:*=)'

@@ -176,6 +176,24 @@ TEST(References, OfTheDocumentsToTheProgramNameFunctionsFragmentsAndTestsThatExi
   }
 }
 
+// What pitfalls.md quotes, and what its changes replace, stands in the program as it is quoted.
+TEST(References, OfThePitfallsQuoteTheProgram) {
+  const std::string text = read_file("docs/pitfalls.md");
+  size_t quoted = 0;
+  for (const auto& match : matches(text, R"(\*\*Here\*\*: `([a-z]+\.(?:cpp|h))` `[^`]*`:\s+`([^`]+)`)")) {
+    EXPECT_NE(read_file(match[1]).find(match[2]), std::string::npos) << match[0];
+    ++quoted;
+  }
+  EXPECT_GE(quoted, 25u);
+  std::string file;
+  for (const std::string& line : lines_of(text)) {
+    if (line.find("mutant: ") == 0) file = read_file(line.substr(8));
+    if (line == "```") file.clear();
+    if (file.empty() || line.find("- ") != 0) continue;
+    EXPECT_NE(file.find(line.substr(2) + "\n"), std::string::npos) << line;
+  }
+}
+
 TEST_F(Documents, TheTablesOfTheInterfaceNameEveryOptionAndCommand) {
   const std::string interface = read_file("docs/interface.md"), readme = read_file("README.md");
   Process& options = network->peer(0, "x", {"--help"});

@@ -1,0 +1,760 @@
+// R1 to R5: a peer starts, looks for others, is found, lists them, and keeps the list true.
+
+#include <signal.h>
+
+#include <algorithm>
+#include <set>
+
+#include "grade.h"
+
+using namespace grade;
+
+namespace {
+
+const std::string kFox = "\xf0\x9f\xa6\x8a";  // a character of four bytes
+
+std::string times(int count, const std::string& text) {
+  std::string all;
+  while (count-- > 0) all += text;
+  return all;
+}
+
+// That each of these options is refused, with a sentence where a user looks for it.
+void expect_refused(const std::vector<std::vector<std::string>>& all) {
+  for (const auto& options : all) {
+    Program ann("", options);
+    ann.expect_exit(2);
+    check(!ann.errors().empty(), "a sentence on standard error", "none");
+  }
+}
+
+// A well-formed HELLO with one thing changed.
+std::string with(std::string hello, const std::string& is, const std::string& becomes) {
+  const size_t at = hello.find(is);
+  return hello.replace(at, is.size(), becomes);
+}
+
+std::string padded(const std::string& hello, size_t size) { return hello + " x=" + text_of(size - hello.size() - 3); }
+
+// That none of these datagrams is answered, and that the next good one is.
+void expect_dropped(Program& ann, Stranger& zoe, const std::vector<std::string>& datagrams) {
+  for (const std::string& datagram : datagrams) zoe.tell(ann, datagram);
+  zoe.ear.hears_not("HERE", {}, 0.3);
+  zoe.id_of(ann);
+  for (const Datagram& one : zoe.ear.heard)
+    if (const Line line(one.bytes); line.verb == "HERE")
+      check(line["to"] == zoe.id, "an answer to the last HELLO only", escaped(one.bytes));
+  check(zoe.ear.count("HERE") == 1, "an answer to the last HELLO only",
+        std::to_string(zoe.ear.count("HERE")) + " answers");
+}
+
+}  // namespace
+
+// ---- R1 ------------------------------------------------------------------------------------------------------------
+
+CASE(R1, SaysThatItIsReady, "I1, I3", "A peer that has started says so, with its name, address, port and group.") {
+  Program ann("ann", {}, 0, "chess");
+  ann.prints("ready ann@127.0.0.1:25253 chess");
+}
+
+CASE(R1, OptionsWithAnEqualsSign, "I1", "--name=ann means the same as --name ann.") {
+  Program ann("", {"--name=ann", "--group=chess", "--port=25300"});
+  ann.prints("ready ann@127.0.0.1:25300 chess");
+}
+
+CASE(R1, DefaultsWithoutATerminal, "I1",
+     "Without a terminal the name is $USER, and the group lab, unless they are given.") {
+  ::setenv("USER", "dora", 1);
+  Program dora("");
+  dora.prints("ready dora@127.0.0.1:25253 lab");
+}
+
+CASE(R1, NamesOf32Characters, "I1, P2.2", "A name and a group may have 32 characters, of whatever script.") {
+  Program latin(text_of(32, 'n'), {}, 0, text_of(31, 'g'));
+  latin.prints("ready " + text_of(32, 'n') + "@... " + text_of(31, 'g'));
+  Program fox(times(32, kFox), {}, 0, times(32, "图"));
+  fox.prints("ready " + times(32, kFox) + "@... " + times(32, "图"));
+}
+
+CASE(R1, NamesOf33Characters, "I1, I6", "A name or a group of 33 characters is refused.") {
+  expect_refused(
+      {{"--name", text_of(33, 'n')}, {"--name", times(33, kFox)}, {"--name", "ann", "--group", text_of(33, 'g')}});
+}
+
+CASE(R1, NamesThatAreNone, "I1, I6, P3.1",
+     "Names with blanks or control characters, that are no UTF-8, or empty, are refused.") {
+  expect_refused({{"--name", "two words"},
+                  {"--name", ""},
+                  {"--name", "a\tb"},
+                  {"--name", "\x1b[2J"},
+                  {"--name", "\xff"},
+                  {"--name",
+                   "a\xc2\xa0"
+                   "b"},
+                  {"--name",
+                   "\xe2\x80\xae"
+                   "mirror"},
+                  {"--name", "ann", "--group", "two words"}});
+}
+
+CASE(R1, ItsPortIsOpen, "P1, P2.1", "Its own port is open for TCP and for UDP.") {
+  auto&& [ann, zoe] = Strangers();
+  zoe.call(ann).close();
+  zoe.id_of(ann);
+}
+
+CASE(R1, InstancesOfAHost, "P2.1, I1", "Several run on one host, each at the first port from 25253 on that is free.") {
+  Program a("a");
+  a.prints("ready a@127.0.0.1:25253 lab");
+  Program b("b");
+  b.prints("ready b@127.0.0.1:25254 lab");
+  Program c("c");
+  c.prints("ready c@127.0.0.1:25255 lab");
+}
+
+CASE(R1, APortThatIsHalfTaken, "P2.1",
+     "Its port is free for UDP and TCP alike: one that another program has for either is passed over.") {
+  Stranger both("both", 25253);
+  Ear udp(25254);
+  Program ann("ann");
+  ann.prints("ready ann@127.0.0.1:25255 lab");
+}
+
+CASE(R1, APortThatIsChosen, "I1", "--port chooses the port.") {
+  Program ann("ann", {"--port", "31000"});
+  check(ann.ready().port == 31000, "port 31000", std::to_string(ann.port));
+  Stranger("zoe", 40000).id_of(ann);
+}
+
+CASE(R1, APortThatIsTaken, "I1, I6", "A chosen port that is taken is refused, with exit status 2.") {
+  Stranger zoe("zoe", 31000);
+  expect_refused({{"--name", "ann", "--port", "31000"}});
+}
+
+CASE(R1, PortsThatAreNone, "I1, I6", "A port is a number from 1024 to 65535.") {
+  expect_refused({{"--name", "ann", "--port", "1023"},
+                  {"--name", "ann", "--port", "65536"},
+                  {"--name", "ann", "--port", "http"},
+                  {"--name", "ann", "--port"}});
+}
+
+CASE(R1, OptionsThatAreNone, "I1, I6", "An unknown option, or a wrong value of one, is refused with exit status 2.") {
+  expect_refused({{"--name", "ann", "--colour", "red"}, {"--name", "ann", "--accept", "perhaps"}});
+}
+
+CASE(R1, PlacesThatAreNotThere, "I1, I6", "An interface or a folder that is not there is refused with exit status 2.") {
+  expect_refused({{"--name", "ann", "--interface", "eth9"}, {"--name", "ann", "--dir", "/nowhere/at/all"}});
+}
+
+CASE(R1, Help, "I1", "--help prints the options, and that is all.") {
+  Program ann("", {"--help"});
+  ann.expect_exit(0);
+  for (const char* option : {"--name", "--group", "--port", "--interface", "--dir", "--accept"})
+    check(ann.output().find(option) != std::string::npos, std::string("a line about ") + option,
+          escaped(ann.output(), 100));
+}
+
+CASE(R1, Leaving, "I6", "/quit, the end of input, Ctrl-C, SIGTERM and SIGHUP end it, with exit status 0.") {
+  for (const int how : {0, -1, SIGINT, SIGTERM, SIGHUP}) {
+    Program ann("ann");
+    ann.ready();
+    if (how == 0) ann.say("/quit");
+    else if (how == -1) ann.end_input();
+    else ann.signal(how);
+    ann.expect_exit(0);
+  }
+}
+
+// ---- R2 ------------------------------------------------------------------------------------------------------------
+
+CASE(R2, SaysHelloAtStart, "P4.2",
+     "At start a peer says HELLO to the broadcast address, on loopback too, at port 25252.") {
+  Ear all(25252);
+  Program ann("ann");
+  all.hears("HELLO");
+}
+
+CASE(R2, SaysWhoItIs, "P4.1", "Its HELLO tells id, address, port, name and group.") {
+  Ear all(25252);
+  Program ann("ann", {}, 0, "chess");
+  const Datagram hello =
+      all.hears("HELLO", {{"ip", "127.0.0.1"}, {"port", "25253"}, {"name", "ann"}, {"group", "chess"}, {"to", "-"}});
+  check(hello.bytes.rfind("ChatByP2P/1 HELLO ", 0) == 0, "a datagram that begins with ChatByP2P/1 HELLO",
+        escaped(hello.bytes));
+  const std::string id = Line(hello.bytes)["id"];
+  check(id.size() == 16 && id.find_first_not_of("0123456789abcdef") == std::string::npos,
+        "an id of 16 digits 0-9 and a-f", id);
+}
+
+CASE(R2, SpeaksFromItsOwnPort, "P1", "Every datagram of a peer leaves from its own port, broadcasts too.") {
+  Ear all(25252);
+  Program ann("ann");
+  const Datagram hello = all.hears("HELLO");
+  check(hello.port == 25253, "a HELLO from port 25253", "one from port " + std::to_string(hello.port));
+}
+
+CASE(R2, SaysItThreeTimes, "P2.3", "It says HELLO three times at start, for a datagram may be lost.") {
+  Ear all(25252);
+  Program ann("ann");
+  for (int i = 0; i < 3; ++i) all.hears("HELLO", {}, 4);
+}
+
+CASE(R2, AnIdIsDrawnAnew, "P1", "A peer that is started again is another one: it has another id.") {
+  Ear all(25252);
+  std::set<std::string> ids;
+  for (int i = 0; i < 3; ++i) {
+    Program ann("ann", {"--port", std::to_string(26000 + i)});
+    ids.insert(Line(all.hears("HELLO", {{"port", std::to_string(26000 + i)}}).bytes)["id"]);
+    ann.signal(SIGKILL);
+    ann.expect_exit(128 + SIGKILL);
+  }
+  check(ids.size() == 3, "three ids", std::to_string(ids.size()));
+}
+
+CASE(R2, LongNamesFitIntoADatagram, "P2.2, P4.1",
+     "A HELLO with the longest name and group is one datagram of at most 512 bytes.") {
+  Ear all(25252);
+  Program ann(times(32, kFox), {}, 0, times(32, kFox));
+  const Datagram hello = all.hears("HELLO", {{"name", times(32, kFox)}, {"group", times(32, kFox)}});
+  check(hello.bytes.size() <= 512, "at most 512 bytes", std::to_string(hello.bytes.size()));
+}
+
+CASE(R2, BroadcastsOnItsNetwork, "P4.2",
+     "On a network it says HELLO to the directed broadcast address, with its address there.") {
+  classroom(2);
+  Ear all(25252, "10.77.0.31", 2);
+  Program ann("ann", {}, 1);
+  const Datagram hello = all.hears("HELLO", {{"ip", "10.77.0.1"}, {"port", "25253"}});
+  check(hello.ip == "10.77.0.1", "a HELLO from 10.77.0.1", "one from " + hello.ip);
+}
+
+CASE(R2, AsksEveryAddress, "P4.3",
+     "It asks every address of its network by itself, for networks may drop broadcasts.") {
+  classroom(2);
+  for (const char* address : {"3", "16", "30"})
+    network().run(2, std::string("ip addr add 10.77.0.") + address + "/27 dev eth0");
+  Ear two(25252, "10.77.0.2", 2), three(25252, "10.77.0.3", 2), middle(25252, "10.77.0.16", 2),
+      last(25252, "10.77.0.30", 2);
+  Program ann("ann", {}, 1);
+  for (Ear* ear : {&two, &three, &middle, &last}) ear->hears("HELLO", {{"name", "ann"}});
+}
+
+CASE(R2, AsksForTheWholeHost, "P4.3",
+     "A sweep's HELLO carries ask=host, for it reaches only one of a host's instances.") {
+  classroom(2);
+  Ear two(25252, "10.77.0.2", 2);
+  Program ann("ann", {}, 1);
+  two.hears("HELLO", {{"ask", "host"}});
+}
+
+CASE(R2, SweepsTwice, "P4.3", "It goes through all addresses twice.") {
+  classroom(2);
+  Ear two(25252, "10.77.0.2", 2);
+  Program ann("ann", {}, 1);
+  for (int i = 0; i < 2; ++i) two.hears("HELLO", {{"ask", "host"}});
+}
+
+CASE(R2, AScanLooksAgain, "P4.2, I2", "/scan says HELLO to the broadcast address again, and tells when it is over.") {
+  Ear all(25252);
+  Program ann("ann");
+  ann.ready();
+  pause(2.5);
+  for (Datagram& one : all.heard) one.used = true;
+  ann.say("/scan");
+  all.hears("HELLO");
+  ann.prints("scanned ... addresses; 0 users online");
+}
+
+CASE(R2, AScanOfOneAddress, "I2, I3", "/scan ADDRESS:PORT asks who is there, and lists who answers.") {
+  Stranger zoe("zoe", 40000);
+  Program ann("ann");
+  ann.ready().say("/scan 127.0.0.1:40000");
+  zoe.hears("HELLO", {{"name", "ann"}});
+  ann.prints("joined zoe@127.0.0.1:40000 lab");
+  ann.prints("scanned 1 addresses; 1 users online");
+}
+
+CASE(R2, AnAddressThatIsNew, "P4.2", "When the host gets an address later, HELLO is said on that network.") {
+  classroom(2);
+  network().run(1, "ip addr flush dev eth0");
+  Ear all(25252, "10.77.0.31", 2);
+  Program ann("ann", {}, 1);
+  ann.ready();
+  network().run(1, "ip addr add 10.77.0.9/27 brd + dev eth0");
+  all.hears("HELLO", {{"ip", "10.77.0.9"}}, 15);
+}
+
+CASE(R2, IsNotFoundByItself, "P4.1", "Its own datagrams, which come back, are dropped: nobody lists himself.") {
+  Program ann("ann");
+  ann.ready().say("/scan");
+  ann.prints("scanned ...");
+  ann.prints_not("joined ...");
+  ann.say("/list");
+  ann.prints("users 1");
+}
+
+CASE(R2, KeepsToAnInterface, "I1", "With --interface lo nothing leaves through another interface.") {
+  classroom(2);
+  Ear inside(25252, "127.255.255.255", 1), outside(25252, "0.0.0.0", 2);
+  Program ann("ann", {"--interface", "lo"}, 1);
+  inside.hears("HELLO");
+  outside.hears_not("HELLO", {}, 3);
+}
+
+// ---- R3 ------------------------------------------------------------------------------------------------------------
+
+CASE(R3, AnswersAHello, "P4.2", "Who says HELLO gets a HERE, with the own id in `to`, at the port that it came from.") {
+  auto&& [ann, zoe] = Strangers();
+  zoe.tell(ann, zoe.hello());
+  const Datagram here =
+      zoe.hears("HERE", {{"to", zoe.id}, {"name", "ann"}, {"group", "lab"}, {"ip", "127.0.0.1"}, {"port", "25253"}}, 2);
+  check(here.port == 25253, "an answer from port 25253", "one from port " + std::to_string(here.port));
+}
+
+CASE(R3, AnswersABroadcast, "P4.2", "A HELLO to the shared port is answered, too, from the own port.") {
+  auto&& [ann, zoe] = Strangers();
+  zoe.ear.send("127.255.255.255", 25252, zoe.hello());
+  const Datagram here = zoe.hears("HERE", {{"to", zoe.id}, {"name", "ann"}});
+  check(here.port == 25253, "an answer from port 25253", "one from port " + std::to_string(here.port));
+}
+
+CASE(R3, AllInstancesAnswerABroadcast, "P4.2, P2.1", "A broadcast reaches all instances of a host, and each answers.") {
+  Program ann("ann"), bob("bob");
+  ann.ready(), bob.ready();
+  Stranger zoe("zoe", 40000);
+  zoe.ear.send("127.255.255.255", 25252, zoe.hello());
+  for (const char* name : {"ann", "bob"}) zoe.hears("HERE", {{"to", zoe.id}, {"name", name}});
+}
+
+CASE(R3, AnswersWhereTheQuestionCameFrom, "P4.2",
+     "The answer goes to the source port, even where the question names another.") {
+  auto&& [ann, zoe] = Strangers();
+  Ear other(40001);
+  other.send("127.0.0.1", ann.port, zoe.hello());
+  other.hears("HERE", {{"to", zoe.id}});
+}
+
+CASE(R3, HasOneId, "P1, P4.1", "HELLO, HERE and an introduction over TCP all tell the same id.") {
+  Ear all(25252);
+  auto&& [ann, zoe] = Strangers();
+  const std::string id = zoe.id_of(ann);
+  all.hears("HELLO", {{"id", id}});
+  Talk& talk = zoe.call(ann);
+  talk.send(zoe.hello() + "\n");
+  talk.request("HERE", {{"id", id}, {"to", zoe.id}});
+}
+
+CASE(R3, AsksWhoHasAsked, "P4.4", "A peer that is new is asked, too: does it hear us?") {
+  auto&& [ann, zoe] = Strangers();
+  zoe.tell(ann, zoe.hello());
+  zoe.hears("HELLO", {{"name", "ann"}});
+}
+
+CASE(R3, ListsWhoHearsIt, "P4.4, I3", "Who has answered the question is listed, and the user is told.") {
+  Program ann("ann");
+  ann.ready();
+  Stranger zoe("zoe", 40000, "chess");
+  zoe.tell(ann, zoe.hello());
+  ann.prints("joined zoe@127.0.0.1:40000 chess");
+}
+
+CASE(R3, ListsNobodyForAHelloAlone, "P4.4",
+     "A HELLO alone lists nobody: it may be from somebody who does not hear us.") {
+  auto&& [ann, zoe] = Strangers();
+  zoe.answers = zoe.introduces = zoe.beats = false;
+  zoe.tell(ann, zoe.hello());
+  zoe.hears("HERE", {{"to", zoe.id}});
+  ann.prints_not("joined ...", 2);
+}
+
+CASE(R3, RepeatsItsQuestion, "P4.4, P2.3", "A question that is not answered is repeated, every 0.5 to 0.75 s.") {
+  auto&& [ann, zoe] = Strangers();
+  zoe.answers = zoe.introduces = zoe.beats = false;
+  zoe.tell(ann, zoe.hello());
+  for (int i = 0; i < 3; ++i) zoe.hears("HELLO", {}, 3);
+}
+
+CASE(R3, AsksOverTcpToo, "P4.4, P5.2", "Every fourth question is put over TCP, where a firewall may let it pass.") {
+  auto&& [ann, zoe] = Strangers();
+  zoe.answers = zoe.introduces = zoe.beats = false;
+  zoe.tell(ann, zoe.hello());
+  Talk& talk = zoe.called();
+  const Line hello = talk.request("HELLO", {{"name", "ann"}, {"port", "25253"}});
+  ann.prints_not("joined ...");
+  talk.send("OK " + zoe.here(hello["id"]) + "\n");
+  ann.prints("joined zoe@127.0.0.1:40000 lab");
+}
+
+CASE(R3, ListsAfterAnIntroduction, "P5.2, P4.4",
+     "An introduction over TCP lists, as a question that was answered does.") {
+  auto&& [ann, zoe] = Strangers();
+  zoe.introduced(ann);
+  ann.prints("joined zoe@127.0.0.1:40000 lab");
+}
+
+CASE(R3, NamesTheOtherInstances, "P4.3",
+     "A HELLO with ask=host is answered with a HERE for each other instance of the host, too.") {
+  Program ann("ann"), bob("bob");
+  ann.ready(), bob.ready();
+  ann.prints("joined bob@...");
+  Stranger zoe("zoe", 40000);
+  zoe.beats = false;
+  zoe.tell(ann, zoe.hello() + " ask=host");
+  zoe.hears("HERE", {{"to", zoe.id}, {"name", "ann"}});
+  for (;;) {
+    const Datagram hearsay = zoe.hears("HERE", {{"to", "-"}, {"name", "bob"}, {"port", std::to_string(bob.port)}});
+    if (hearsay.port == ann.port) break;  // and not bob's own heartbeat
+  }
+}
+
+CASE(R3, LineEndsOfDatagrams, "P3.2", "A datagram may end with LF, with CR LF, or with neither.") {
+  auto&& [ann, zoe] = Strangers();
+  for (const char* end : {"", "\n", "\r\n"}) {
+    zoe.tell(ann, zoe.hello() + end);
+    zoe.hears("HERE", {{"to", zoe.id}});
+  }
+}
+
+CASE(R3, FieldsInAnyOrder, "P3.2, P8", "Fields may come in any order, and unknown ones are skipped.") {
+  auto&& [ann, zoe] = Strangers();
+  zoe.tell(ann, "ChatByP2P/1 HELLO colour=red group=lab name=zoe port=40000 mood= ip=127.0.0.1 id=" + zoe.id);
+  zoe.hears("HERE", {{"to", zoe.id}});
+  ann.prints("joined zoe@127.0.0.1:40000 lab");
+}
+
+CASE(R3, LongDatagrams, "P2.2, P4.1", "A datagram of 511 or 512 bytes is read, one of 513 dropped.") {
+  auto&& [ann, zoe] = Strangers();
+  for (const size_t size : {511u, 512u}) {
+    zoe.tell(ann, padded(zoe.hello(), size));
+    zoe.hears("HERE", {{"to", zoe.id}});
+  }
+  Stranger eve("eve", 40001);
+  expect_dropped(ann, eve, {padded(eve.hello(), 513), padded(eve.hello(), 2000)});
+}
+
+CASE(R3, LaterVersions, "P8", "A datagram of another version is dropped.") {
+  auto&& [ann, zoe] = Strangers();
+  expect_dropped(
+      ann, zoe,
+      {with(zoe.hello(), "P2P/1", "P2P/2"), with(zoe.hello(), "P2P/1", "P2P/11"), with(zoe.hello(), "P2P/1", "P2P")});
+}
+
+CASE(R3, MissingFields, "P4.1", "A datagram that lacks one of the five fields is dropped.") {
+  auto&& [ann, zoe] = Strangers();
+  std::vector<std::string> all;
+  for (const char* field : {" id=", " ip=", " port=", " name=", " group="})
+    all.push_back(with(zoe.hello(), field, std::string(" x") + (field + 1)));
+  expect_dropped(ann, zoe, all);
+}
+
+CASE(R3, WrongFields, "P4.1, P3.2", "A datagram with a wrong value in one of its fields is dropped.") {
+  auto&& [ann, zoe] = Strangers();
+  const std::string hello = zoe.hello(), id = "id=" + zoe.id;
+  expect_dropped(
+      ann, zoe,
+      {with(hello, id, "id=" + zoe.id.substr(1)), with(hello, id, id + "0"), with(hello, id, "id=FEED567890ABCDEF"),
+       with(hello, "=40000", "=0"), with(hello, "=40000", "=65536"), with(hello, "=40000", "=-1"),
+       with(hello, "=40000", "=x"), with(hello, "=127.0.0.1", "=127.0.0.256"), with(hello, "=127.0.0.1", "=127.0.1"),
+       with(hello, "=127.0.0.1", "=127.0.0.01"), with(hello, "=zoe", "="), with(hello, "=zoe", "=" + text_of(33)),
+       with(hello, "=lab", "=" + times(33, kFox)), with(hello, "=zoe", "=\x1b[2J"), with(hello, "=zoe", "=\xff"),
+       with(hello, "=zoe",
+            "=a\xe3\x80\x80"
+            "b"),
+       with(hello, "HELLO", "hello")});
+}
+
+CASE(R3, NamesAtTheirLimit, "P2.2, P3.1", "A name of 32 characters of four bytes each is read and shown.") {
+  Program ann("ann");
+  ann.ready();
+  Stranger fox(times(32, kFox), 40000, text_of(32, 'g'));
+  fox.tell(ann, fox.hello());
+  ann.prints("joined " + fox.name + "@127.0.0.1:40000 " + fox.group);
+}
+
+// ---- R4 ------------------------------------------------------------------------------------------------------------
+
+CASE(R4, ListsWhoAnswers, "P4.4", "Who answers the HELLO that is broadcast at start is listed.") {
+  Stranger zoe("zoe", 40000);
+  zoe.join_broadcasts();
+  Program ann("ann");
+  ann.prints("joined zoe@127.0.0.1:40000 lab");
+}
+
+CASE(R4, ListsAllWhoAnswer, "P4.4, I3",
+     "All who answer are listed: /list shows each with group and address, and how many they are.") {
+  std::list<Stranger> all;
+  for (int i = 0; i < 5; ++i)
+    all.emplace_back("u" + std::to_string(i), 40000 + i, i < 3 ? "lab" : "chess").join_broadcasts();
+  Program ann("ann");
+  for (const Stranger& each : all)
+    ann.prints("joined " + each.name + "@127.0.0.1:" + std::to_string(each.ear.port) + " " + each.group);
+  ann.say("/list");
+  ann.prints("users 6");
+  for (const Stranger& each : all)
+    ann.prints("user ... - " + each.name + " " + each.group + " 127.0.0.1:" + std::to_string(each.ear.port));
+}
+
+CASE(R4, TheListHasOneself, "I3", "/list has one's own entry, marked with *.") {
+  Program ann("ann");
+  ann.ready().say("/list");
+  ann.prints("user 1 * ann lab 127.0.0.1:25253");
+  ann.prints("users 1");
+}
+
+CASE(R4, TheListIsNumbered, "I3", "The entries of /list are numbered, from 1 on, without a gap.") {
+  Stranger zoe("zoe", 40000), bob("bob", 40001);
+  Program ann("ann");
+  ann.ready();
+  zoe.meet(ann), bob.meet(ann);
+  ann.say("/list");
+  ann.prints("users 3");
+  for (int i = 1; i <= 3; ++i) ann.prints("user " + std::to_string(i) + " ...");
+}
+
+CASE(R4, FoundBySweepAlone, "P4.3, P4.4", "Where no broadcast passes, who answers the sweep is listed.") {
+  classroom(2);
+  Stranger zoe("zoe", 40000, "lab", 2, "10.77.0.2");
+  Ear shared(25252, "10.77.0.2", 2);
+  shared.at_once = [&](const Datagram& datagram) {
+    zoe.ear.send(datagram.ip, datagram.port, zoe.here(Line(datagram.bytes)["id"]));
+  };
+  Program ann("ann", {}, 1);
+  ann.prints("joined zoe@10.77.0.2:40000 lab");
+}
+
+CASE(R4, AnAnswerToAnother, "P4.4", "A HERE that answers somebody else's question is no answer to ours.") {
+  auto&& [ann, zoe] = Strangers();
+  zoe.answers = zoe.introduces = zoe.beats = false;
+  zoe.tell(ann, zoe.here("00000000000000ff"));
+  zoe.hears("HELLO");
+  ann.prints_not("joined ...", 2);
+}
+
+CASE(R4, AnAnswerWithoutTo, "P4.4", "A HERE from somebody new, without `to`, lists nobody yet: it is asked first.") {
+  auto&& [ann, zoe] = Strangers();
+  zoe.answers = zoe.introduces = zoe.beats = false;
+  zoe.tell(ann, zoe.here());
+  const std::string id = Line(zoe.hears("HELLO").bytes)["id"];
+  ann.prints_not("joined ...", 0.5);
+  zoe.tell(ann, zoe.here(id));
+  ann.prints("joined zoe@127.0.0.1:40000 lab");
+}
+
+CASE(R4, SaysAnotherAddress, "P4.1, I3",
+     "A peer stands under the address that it speaks from; /list also shows the one that it gives.") {
+  auto&& [ann, zoe] = Strangers();
+  zoe.announced_ip = "10.9.9.9";
+  zoe.meet(ann);
+  ann.say("/list");
+  ann.prints("user ... - zoe lab 127.0.0.1:40000 says 10.9.9.9");
+}
+
+CASE(R4, NamesThatAreEqual, "P1", "Two users with the same name are two entries.") {
+  Program ann("ann");
+  ann.ready();
+  Stranger one("zoe", 40000), two("zoe", 40001);
+  one.meet(ann), two.meet(ann);
+  ann.say("/list");
+  ann.prints("user ... - zoe lab 127.0.0.1:40000");
+  ann.prints("user ... - zoe lab 127.0.0.1:40001");
+  ann.prints("users 3");
+}
+
+CASE(R4, JoinsOnce, "I3, P4.4", "A user joins once, however often it is heard.") {
+  auto&& [ann, zoe] = Two();
+  for (int i = 0; i < 5; ++i) zoe.tell(ann, zoe.hello()), zoe.tell(ann, zoe.here());
+  ann.prints_not("joined ...", 1);
+  ann.say("/list");
+  ann.prints("users 2");
+}
+
+CASE(R4, TwoOfItsKind, "P4", "Two peers that run this program find each other.") {
+  Program ann("ann"), bob("bob");
+  ann.ready(), bob.ready();
+  ann.prints("joined bob@127.0.0.1:" + std::to_string(bob.port) + " lab");
+  bob.prints("joined ann@127.0.0.1:" + std::to_string(ann.port) + " lab");
+}
+
+CASE_OF(40, R4, AClassroom, "P4", "Four hosts, one with two instances: each lists all others, each once.") {
+  classroom(4);
+  std::list<Program> all;
+  for (const auto& [name, host] : {std::pair("a", 1), {"b", 1}, {"c", 2}, {"d", 3}, {"e", 4}})
+    all.emplace_back(name, std::vector<std::string>{}, host);
+  for (Program& each : all)
+    for (const Program& other : all)
+      if (&each != &other) each.prints("joined " + other.name + "@...", 15);
+  for (Program& each : all) {
+    each.say("/list");
+    each.prints("users 5");
+  }
+}
+
+// ---- R5 ------------------------------------------------------------------------------------------------------------
+
+CASE_OF(30, R5, BeatsEvery5Seconds, "P4.2, P2.3",
+        "Every 5 s a peer says HERE to the broadcast address, without `to`.") {
+  Ear all(25252);
+  Program ann("ann");
+  ann.ready();
+  const Datagram first = all.hears("HERE", {{"to", "-"}, {"name", "ann"}}, 8);
+  const Datagram second = all.hears("HERE", {{"to", "-"}, {"name", "ann"}}, 8);
+  const double between = second.at - first.at;
+  check(between > 4 && between < 6.5, "5 s between them, give or take 0.5 s", std::to_string(between) + " s");
+}
+
+CASE(R5, WhoSaysByeIsGone, "P4.2, I3", "Who says BYE is taken off the list at once.") {
+  auto&& [ann, zoe] = Two();
+  zoe.tell(ann, zoe.bye());
+  zoe.answers = zoe.beats = false;
+  ann.prints("left zoe@127.0.0.1:40000: said bye", 2);
+  ann.say("/list");
+  ann.prints("users 1");
+}
+
+CASE(R5, NobodySaysByeForAnother, "P4.2, P9", "A BYE from another address than the peer's takes nobody off.") {
+  auto&& [ann, zoe] = Two();
+  Ear mallory(40001, "127.0.0.2");
+  mallory.send("127.0.0.1", ann.port, zoe.bye());
+  ann.prints_not("left ...", 1);
+}
+
+CASE(R5, AfterABye, "P4.2", "For 15 s after its BYE nothing is listed under an id; but its questions are answered.") {
+  auto&& [ann, zoe] = Two();
+  const std::string id = zoe.id_of(ann);
+  zoe.tell(ann, zoe.bye());
+  ann.prints("left zoe@...");
+  zoe.tell(ann, zoe.hello());
+  zoe.hears("HERE", {{"to", zoe.id}});
+  zoe.tell(ann, zoe.here(id));
+  ann.prints_not("joined ...", 3);
+}
+
+CASE_OF(45, R5, WhoIsSilentIsGone, "P2.3, P4.4", "Who is not heard for 15 s is taken off the list, and not before.") {
+  auto&& [ann, zoe] = Two();
+  zoe.answers = zoe.introduces = zoe.beats = false;
+  const double since = now();
+  ann.prints("left zoe@127.0.0.1:40000: silent for 15 s", 22);
+  check(now() - since > 13, "not before 13 s have passed", std::to_string(now() - since) + " s");
+}
+
+CASE_OF(30, R5, AsksWhoIsOverdue, "P4.4, P2.3", "Who is not heard for 6 s is asked.") {
+  auto&& [ann, zoe] = Two();
+  pause(0.5);
+  zoe.beats = false;
+  zoe.answers = false;
+  for (Datagram& one : zoe.ear.heard) one.used = true;
+  zoe.hears("HELLO", {{"name", "ann"}}, 10);
+}
+
+CASE_OF(45, R5, WhoAnswersStays, "P4.4", "Who sends no heartbeat but answers questions stays on the list.") {
+  auto&& [ann, zoe] = Strangers();
+  zoe.beats = false;
+  zoe.meet(ann);
+  ann.prints_not("left ...", 20);
+  ann.say("/list");
+  ann.prints("users 2");
+}
+
+CASE_OF(60, R5, WhoDoesNotHearUs, "P4.4, I3",
+        "Who is heard but answers no question, 24 times, is taken off: it does not hear us.") {
+  auto&& [ann, zoe] = Two();
+  zoe.answers = zoe.introduces = false;
+  for (int i = 0; i < 12; ++i) {
+    zoe.tell(ann, zoe.hello());
+    if (ann.count("left zoe@...") > 0) break;
+    pause(3.5);
+  }
+  ann.prints("left zoe@127.0.0.1:40000: does not hear us", 1);
+}
+
+CASE(R5, ANameThatChanges, "P4.2, I3", "A new name is seen at once, in the next HERE.") {
+  auto&& [ann, zoe] = Two();
+  zoe.name = "小明";
+  zoe.tell(ann, zoe.here());
+  ann.prints("changed 小明@127.0.0.1:40000 lab: was zoe@127.0.0.1:40000 lab", 2);
+  ann.say("/list");
+  ann.prints("user ... - 小明 lab 127.0.0.1:40000");
+}
+
+CASE(R5, AGroupThatChanges, "P4.2, I3", "A new group is seen at once, too.") {
+  auto&& [ann, zoe] = Two();
+  zoe.group = "chess";
+  zoe.tell(ann, zoe.here());
+  ann.prints("changed zoe@127.0.0.1:40000 chess: was zoe@127.0.0.1:40000 lab", 2);
+}
+
+CASE(R5, TellsItsNewName, "P4.2, I2", "/name and /join are told to each peer that is known, at once; the id stays.") {
+  auto&& [ann, zoe] = Two();
+  const std::string id = zoe.id_of(ann);
+  ann.say("/name anna");
+  zoe.hears("HERE", {{"id", id}, {"name", "anna"}, {"group", "lab"}}, 3);
+  ann.prints("you anna@127.0.0.1:25253 lab");
+  ann.say("/join chess");
+  zoe.hears("HERE", {{"id", id}, {"name", "anna"}, {"group", "chess"}}, 3);
+  ann.prints("you anna@127.0.0.1:25253 chess");
+}
+
+CASE(R5, SaysBye, "P4.2, I6",
+     "However a peer leaves, it says BYE to each peer that it knows, and to the broadcast address.") {
+  for (const int how : {0, SIGTERM}) {
+    Ear all(25252);
+    Program ann("ann");
+    ann.ready();
+    Stranger zoe("zoe", 40000);
+    zoe.meet(ann);
+    if (how == 0) ann.say("/quit");
+    else ann.signal(how);
+    zoe.hears("BYE", {{"name", "ann"}});
+    all.hears("BYE", {{"name", "ann"}});
+    ann.expect_exit(0);
+  }
+}
+
+CASE(R5, ARestart, "P4.4, I3",
+     "A new id at the port of another means that the peer there was started anew: one goes, one comes.") {
+  auto&& [ann, zoe] = Two();
+  zoe.id = "00000000000000ab";
+  zoe.tell(ann, zoe.hello());
+  ann.prints("left zoe@127.0.0.1:40000: replaced");
+  ann.prints("joined zoe@127.0.0.1:40000 lab");
+  ann.say("/list");
+  ann.prints("users 2");
+}
+
+CASE(R5, HearsayIsAsked, "P4.3", "A HERE from another port than its own lists nobody: its peer is asked there.") {
+  Program ann("ann");
+  ann.ready();
+  Stranger gossip("gossip", 40000), zoe("zoe", 40001);
+  zoe.answers = zoe.introduces = zoe.beats = gossip.beats = false;
+  gossip.tell(ann, zoe.here());
+  const std::string id = Line(zoe.hears("HELLO", {{"name", "ann"}}).bytes)["id"];
+  ann.prints_not("joined ...", 1);
+  zoe.tell(ann, zoe.here(id));
+  ann.prints("joined zoe@127.0.0.1:40001 lab");
+}
+
+CASE(R5, AnIdStaysWhereItIsHeard, "P4.4, P9",
+     "The entry of a peer that is alive is not taken over from another address.") {
+  Program ann("ann");
+  ann.ready();
+  Stranger zoe("zoe", 40000), mallory("mallory", 40001);
+  zoe.meet(ann);
+  mallory.id = zoe.id;
+  const std::string id = zoe.id_of(ann);
+  mallory.tell(ann, mallory.hello());
+  mallory.tell(ann, mallory.here(id));
+  ann.prints_not("changed ...", 1);
+  ann.prints_not("left ...");
+  ann.prints_not("joined ...");
+}
+
+CASE_OF(30, R5, AnIdThatMoves, "P4.4, P2.3",
+        "A peer whose address has changed is the same, once nothing was heard from the old one for 10 s.") {
+  auto&& [ann, zoe] = Two();
+  zoe.answers = zoe.introduces = zoe.beats = false;
+  pause(11);
+  Stranger moved("zoe", 40001);
+  moved.id = zoe.id;
+  moved.tell(ann, moved.hello());
+  ann.prints("changed zoe@127.0.0.1:40001 lab: was zoe@127.0.0.1:40000 lab", 3);
+}

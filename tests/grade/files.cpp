@@ -1,0 +1,623 @@
+// R8 and R10: files, folders, and transfers that go on after a break.
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "grade.h"
+
+using namespace grade;
+
+namespace {
+
+const std::string kData = "DATA offset=0 size=6\nhello\n", kEnd = "END size=6 crc=3015617425";
+
+// bob, who receives, and zoe, whom he lists.
+struct Receiver {
+  explicit Receiver(const std::string& accept = "always") : bob("bob", {"--accept", accept}), zoe("zoe", 40000) {
+    bob.ready();
+    zoe.meet(bob);
+  }
+  Talk& asks(const std::string& what) {
+    Talk& talk = zoe.introduced(bob);
+    talk.send("OFFER " + what + "\n");
+    return talk;
+  }
+  // The N of the next offer.
+  std::string offered(const std::string& rest = "6 bytes: hello.txt") {
+    const std::string line = bob.prints("receive ... offered zoe@127.0.0.1:40000 " + rest);
+    return line.substr(8, line.find(' ', 8) - 8);
+  }
+  Program bob;
+  Stranger zoe;
+};
+
+// ann, who sends, and zoe, whom she lists.
+struct Sender {
+  Sender() : ann("ann"), zoe("zoe", 40000) {
+    ann.ready();
+    zoe.meet(ann);
+  }
+  // What she offers, up to her OFFER.
+  Talk& offer(const std::string& path, const Fields& fields, const std::string& name) {
+    ann.say("/send zoe " + path);
+    Talk& talk = zoe.asked();
+    const Line line = talk.request("OFFER", fields);
+    check(line.text == name, ":" + name, escaped(line.whole));
+    return talk;
+  }
+  Program ann;
+  Stranger zoe;
+};
+
+// Reads what a sender sends up to END: its bytes, or of a folder, what the checksum is over. Its offsets must be right.
+struct Received {
+  Received(Talk& talk, size_t offset = 0) {
+    for (;;) {
+      const Line line(talk.line("FILE, DATA or END"));
+      if (line.verb == "DATA") {
+        const size_t size = static_cast<size_t>(std::atoll(line["size"].c_str()));
+        check(line["offset"] == std::to_string(offset), "DATA offset=" + std::to_string(offset), escaped(line.whole));
+        bytes += talk.bytes(size);
+        offset += size;
+      } else if (line.verb == "FILE") {
+        entries += (line["mode"] == "x" ? "x " : "") + line.text + "\n";
+        bytes += line.text + "\n";
+      } else {
+        check(line.verb == "END", "FILE, DATA or END", escaped(line.whole));
+        check(line["size"] == std::to_string(offset), "END size=" + std::to_string(offset), escaped(line.whole));
+        crc = line["crc"];
+        return;
+      }
+    }
+  }
+  std::string bytes, entries, crc;
+};
+
+const std::string kRun = "#!/bin/sh\nls";
+
+}  // namespace
+
+// ---- R8: receiving -------------------------------------------------------------------------------------------------
+
+CASE(R8, AsksItsUser, "P6.2, I2, I3",
+     "An offered file is announced; /accept N lets it come; then it is stored, with its checksum.") {
+  Receiver r("ask");
+  Talk& talk = r.asks("size=6 files=1 :hello.txt");
+  const std::string n = r.offered();
+  talk.expect_silence(1);
+  r.bob.say("/accept " + n);
+  talk.expect("OK...");
+  talk.ask(kData + kEnd, "OK :hello.txt");
+  r.bob.prints("receive " + n + " started zoe@127.0.0.1:40000 6 bytes: hello.txt");
+  r.bob.prints("receive " + n + " stored zoe@127.0.0.1:40000 6 bytes, cksum 3015617425: downloads/hello.txt");
+  r.bob.has_stored("hello.txt", "hello\n");
+}
+
+CASE(R8, AcceptsAlways, "I1", "With --accept always it comes without a question.") {
+  Receiver r;
+  r.zoe.offers(r.bob, "size=6 files=1 :hello.txt", "OK...").ask(kData + kEnd, "OK :hello.txt");
+  r.bob.has_stored("hello.txt", "hello\n");
+}
+
+CASE(R8, AcceptsNever, "I1, P7", "With --accept never each offer is declined.") {
+  Receiver r("never");
+  Talk& talk = r.asks("size=6 files=1 :hello.txt");
+  talk.expect("NO declined...");
+  talk.expect_end();
+}
+
+CASE(R8, Rejects, "I2, P7", "/reject N declines an offer.") {
+  Receiver r("ask");
+  Talk& talk = r.asks("size=6 files=1 :hello.txt");
+  const std::string n = r.offered();
+  r.bob.say("/reject " + n);
+  talk.expect("NO declined...");
+  talk.expect_end();
+  r.bob.prints("receive " + n + " failed zoe@127.0.0.1:40000 6 bytes, ...: hello.txt");
+}
+
+CASE(R8, AcceptsUnderAnotherName, "I2, P6.4", "/accept N AS stores it under the name AS, which the sender is told.") {
+  Receiver r("ask");
+  Talk& talk = r.asks("size=6 files=1 :hello.txt");
+  r.bob.say("/accept " + r.offered() + " my poem.txt");
+  talk.expect("OK...");
+  talk.ask(kData + kEnd, "OK :my poem.txt");
+  r.bob.has_stored("my poem.txt", "hello\n");
+  r.bob.has_not_stored("hello.txt");
+}
+
+CASE(R8, ChoosesTheFolder, "I1", "--dir chooses the folder, which is made if its parent is there.") {
+  Program bob("bob", {"--accept", "always", "--dir", "elsewhere"});
+  bob.ready();
+  Stranger zoe("zoe", 40000);
+  zoe.offers(bob, "size=6 files=1 :hello.txt", "OK...").ask(kData + kEnd, "OK :hello.txt");
+  check(read_file(bob.path("elsewhere/hello.txt")) == "hello\n", "the file elsewhere/hello.txt", "none, or another");
+}
+
+CASE(R8, NothingIncompleteHasAName, "P6.4, P9",
+     "Until all has come and was verified, nothing stands under the file's name.") {
+  Receiver r;
+  Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt");
+  talk.send("DATA offset=0 size=6\nhel");
+  pause(0.5);
+  r.bob.has_not_stored("hello.txt");
+  talk.send("lo\n");
+  pause(0.5);
+  r.bob.has_not_stored("hello.txt");
+  talk.ask(kEnd, "OK :hello.txt");
+  r.bob.has_stored("hello.txt", "hello\n");
+}
+
+CASE(R8, WrongChecksums, "P6.4, P7", "A file whose checksum or size is wrong is thrown away: NO checksum.") {
+  Receiver r;
+  for (const std::string& end :
+       {std::string("END size=6 crc=1"), std::string("END size=5 crc=3015617425"), "END size=0 crc=" + crc("")}) {
+    Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt", "OK...");
+    talk.ask(kData + end, "NO checksum...");
+    talk.expect_end();
+    r.bob.prints("receive ... failed zoe@127.0.0.1:40000 6 bytes, ...: hello.txt");
+  }
+  r.bob.has_not_stored("hello.txt");
+}
+
+CASE(R8, LessThanOffered, "P6.4, P7", "Less than was offered is no file, even with the checksum of what came.") {
+  Receiver r;
+  Talk& talk = r.zoe.offers(r.bob, "size=7 files=1 :hello.txt");
+  talk.ask(kData + kEnd, "NO checksum...");
+  r.bob.has_not_stored("hello.txt");
+}
+
+CASE(R8, MoreThanOffered, "P6.3, P7", "More than was offered, or at another offset, is refused.") {
+  Receiver r;
+  for (const char* data : {"DATA offset=0 size=7\nhello!\n", "DATA offset=1 size=5\n", "DATA offset=0 size=-1\n",
+                           "DATA offset=0 size=6\nhello\nDATA offset=6 size=1\n"}) {
+    Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt", "OK...");
+    talk.send(data);
+    talk.expect("NO syntax...");
+    talk.expect_end();
+  }
+  r.bob.has_not_stored("hello.txt");
+}
+
+CASE(R8, ReplacesNothing, "P6.4",
+     "A file that exists is not replaced: the new one gets another name, which the sender is told.") {
+  Receiver r;
+  r.bob.write("downloads/hello.txt", "mine");
+  Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt");
+  talk.send(kData + kEnd + "\n");
+  const std::string name = Line(talk.expect("OK :...")).text;
+  check(name != "hello.txt", "another name than hello.txt", name);
+  r.bob.has_stored("hello.txt", "mine");
+  r.bob.has_stored(name, "hello\n");
+}
+
+CASE(R8, EmptyFiles, "P6.4", "An empty file has no DATA, and the checksum 4294967295.") {
+  Receiver r;
+  r.zoe.offers(r.bob, "size=0 files=1 :empty").ask("END size=0 crc=4294967295", "OK :empty");
+  r.bob.has_stored("empty", "");
+}
+
+CASE(R8, BytesTooEarly, "P6.2, P7", "What is sent before the offer is answered ends it: NO early.") {
+  Receiver r("ask");
+  Talk& talk = r.asks("size=6 files=1 :hello.txt");
+  r.offered();
+  talk.ask("DATA offset=0 size=6\nhello", "NO early...");
+  talk.expect_end();
+  r.bob.has_not_stored("hello.txt");
+}
+
+CASE(R8, TheSenderStops, "P6.2, P6.3, P7",
+     "STOP, before or after the answer, is understood: NO stopped; the user is told.") {
+  Receiver r("ask");
+  Talk& talk = r.asks("size=6 files=1 :hello.txt");
+  const std::string n = r.offered();
+  talk.ask("STOP :I have changed my mind", "NO stopped...");
+  talk.expect_end();
+  r.bob.prints("receive " + n + " failed zoe@127.0.0.1:40000 6 bytes, ...: hello.txt");
+  Talk& second = r.asks("size=6 files=1 :hello.txt");
+  r.bob.say("/accept " + r.offered());
+  second.expect("OK...");
+  second.ask("DATA offset=0 size=3\nhelSTOP :the dog ate it", "NO stopped...");
+  r.bob.prints("receive ... failed zoe@127.0.0.1:40000 6 bytes, ...the dog ate it...: hello.txt");
+}
+
+CASE(R8, TheReceiverCancels, "I2, P7", "/cancel N ends what is coming, and tells the sender: NO cancelled.") {
+  Receiver r("ask");
+  Talk& talk = r.asks("size=6 files=1 :hello.txt");
+  const std::string n = r.offered();
+  r.bob.say("/accept " + n);
+  talk.expect("OK...");
+  talk.send("DATA offset=0 size=6\nhel");
+  r.bob.prints("receive " + n + " started ...");
+  r.bob.say("/cancel " + n);
+  talk.expect("NO cancelled...");
+  r.bob.prints("receive " + n + " failed zoe@127.0.0.1:40000 6 bytes, ...: hello.txt");
+  r.bob.has_not_stored("hello.txt");
+}
+
+CASE(R8, ItsConnectionGoesOn, "P6.4", "After the OK to END the connection goes on: a message, or another file.") {
+  Receiver r;
+  Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :a");
+  talk.ask(kData + kEnd, "OK :a");
+  talk.ask("MSG number=1 :did you get it?", "OK...");
+  talk.ask("OFFER size=6 files=1 :b", "OK...");
+  talk.ask(kData + kEnd, "OK :b");
+}
+
+CASE(R8, TransfersAreListed, "I2, I3", "/transfers lists what is offered and under way; a wrong number is an error.") {
+  Receiver r("ask");
+  r.asks("size=6 files=1 :hello.txt");
+  const std::string n = r.offered();
+  r.bob.say("/transfers");
+  r.bob.prints("receive " + n + " offered zoe@127.0.0.1:40000 6 bytes...: hello.txt");
+  r.bob.prints("transfers 1");
+  r.bob.say("/accept 99");
+  r.bob.prints("error: ...");
+}
+
+CASE(R8, AnOfferHoldsUpNothing, "P5.3, P6", "While an offer waits for its answer, messages come and go.") {
+  Receiver r("ask");
+  r.asks("size=6 files=1 :hello.txt");
+  r.offered();
+  r.zoe.introduced(r.bob).ask("MSG number=1 :in between", "OK...");
+  r.bob.prints("message zoe@127.0.0.1:40000 private: in between");
+  r.bob.say("/msg zoe wait");
+  r.zoe.asked().send("OK\n");
+  r.bob.prints("delivered zoe@127.0.0.1:40000: wait");
+}
+
+// ---- R8: sending ---------------------------------------------------------------------------------------------------
+
+CASE(R8, SendsAFile, "P6, I3",
+     "/send offers a file, sends it when it is accepted, and says so when the other side has stored it.") {
+  Sender s;
+  s.ann.write("my poem.txt", "hello\n");
+  Talk& talk = s.offer("my poem.txt", {{"size", "6"}, {"files", "1"}}, "my poem.txt");
+  s.ann.prints("send 1 offered zoe@127.0.0.1:40000 6 bytes: my poem.txt");
+  talk.expect_silence(1);
+  talk.send("OK\n");
+  s.ann.prints("send 1 started zoe@127.0.0.1:40000 6 bytes: my poem.txt");
+  const Received got(talk);
+  check(got.bytes == "hello\n" && got.crc == "3015617425", "hello\\n, crc=3015617425",
+        escaped(got.bytes) + ", crc=" + got.crc);
+  s.ann.prints_not("send 1 delivered ...", 0.5);
+  talk.send("OK :another name.txt\n");
+  s.ann.prints("send 1 delivered zoe@127.0.0.1:40000 6 bytes, cksum 3015617425: another name.txt");
+}
+
+CASE(R8, SendsAnEmptyFile, "P6.4", "An empty file is sent, too, with its checksum.") {
+  Sender s;
+  s.ann.write("empty", "");
+  Talk& talk = s.offer("empty", {{"size", "0"}}, "empty");
+  talk.send("OK\n");
+  const Received got(talk);
+  check(got.bytes.empty() && got.crc == "4294967295", "no bytes, crc=4294967295", "crc=" + got.crc);
+}
+
+CASE(R8, SendsALargeFile, "P6.3, P6.4",
+     "A file of some megabytes arrives byte for byte, with offsets, sizes and checksum that fit.") {
+  Sender s;
+  const std::string content = random_bytes(3'000'001, 1);
+  s.ann.write("large", content);
+  Talk& talk = s.offer(s.ann.path("large"), {{"size", "3000001"}, {"files", "1"}}, "large");
+  talk.send("OK\n");
+  const Received got(talk);
+  check(got.bytes == content, "the bytes of the file", "others");
+  check(got.crc == crc(content), "crc=" + crc(content), got.crc);
+}
+
+CASE(R8, AnOfferThatIsDeclined, "P6.2, I3, I6",
+     "A NO to the offer is said, and nothing is sent; the exit status is 1.") {
+  Sender s;
+  s.ann.write("a.txt", "hello\n");
+  Talk& talk = s.offer("a.txt", {}, "a.txt");
+  talk.send("NO declined not now\n");
+  s.ann.prints("send 1 failed zoe@127.0.0.1:40000 6 bytes, ...: a.txt");
+  check(!talk.has_line(), "nothing more", "a line");
+  s.ann.end_input();
+  s.ann.expect_exit(1);
+}
+
+CASE(R8, ANoInTheMiddle, "P6.3, I3",
+     "A NO in the middle of a file is noticed, its sentence shown, and the sending ends.") {
+  Sender s;
+  s.ann.write("large", text_of(60'000'000));
+  Talk& talk = s.offer("large", {}, "large");
+  talk.send("OK\n");
+  talk.request("DATA");
+  talk.send("NO failed the disk is full\n");
+  s.ann.prints("send 1 failed zoe@127.0.0.1:40000 60000000 bytes, ...the disk is full...: large");
+}
+
+CASE(R8, AnEndThatIsRefused, "P6.4, I3", "A NO to END means that the file has not arrived.") {
+  Sender s;
+  s.ann.write("a.txt", "hello\n");
+  Talk& talk = s.offer("a.txt", {}, "a.txt");
+  talk.send("OK\n");
+  const Received got(talk);
+  talk.send("NO checksum the file did not arrive as it was sent\n");
+  s.ann.prints("send 1 failed zoe@127.0.0.1:40000 6 bytes, ...: a.txt");
+  s.ann.prints_not("send 1 delivered ...");
+}
+
+CASE(R8, AnOkTooEarly, "P6.3", "An OK before the END is a failure, and not a delivery.") {
+  Sender s;
+  s.ann.write("large", text_of(60'000'000));
+  Talk& talk = s.offer("large", {}, "large");
+  talk.send("OK\nOK :large\n");
+  s.ann.prints("send 1 failed zoe@127.0.0.1:40000 60000000 bytes, ...: large");
+}
+
+CASE(R8, AReceiverThatIsGone, "I3, P6.4",
+     "When the connection ends before the reply to END, the file is not called delivered.") {
+  Sender s;
+  s.ann.write("a.txt", "hello\n");
+  Talk& talk = s.offer("a.txt", {}, "a.txt");
+  talk.send("OK\n");
+  const Received got(talk);
+  talk.close();
+  s.ann.prints("send 1 failed zoe@127.0.0.1:40000 6 bytes, ...it may have arrived: a.txt");
+}
+
+CASE(R8, TheSenderCancels, "I2, P6.2", "/cancel N withdraws an offer, and tells the receiver: STOP.") {
+  Sender s;
+  s.ann.write("a.txt", "hello\n");
+  Talk& talk = s.offer("a.txt", {}, "a.txt");
+  s.ann.say("/cancel 1");
+  talk.request("STOP");
+  talk.send("NO stopped all right\n");
+  s.ann.prints("send 1 failed zoe@127.0.0.1:40000 6 bytes, ...: a.txt");
+}
+
+CASE(R8, FilesThatAreNotThere, "I3, I6", "A file that is not there is an error, and exit status 1.") {
+  Sender s;
+  s.ann.say("/send zoe nowhere.txt");
+  s.ann.prints("error: ...");
+  s.ann.end_input();
+  s.ann.expect_exit(1);
+}
+
+CASE(R8, ToAll, "I2, I3", "/sendall offers to everyone, and says at the end who has it and who has not.") {
+  Sender s;
+  Stranger yan("yan", 40001);
+  yan.meet(s.ann);
+  s.ann.write("a.txt", "hello\n");
+  s.ann.say("/sendall a.txt");
+  Talk &one = s.zoe.asked(), &two = yan.asked();
+  one.request("OFFER"), two.request("OFFER");
+  two.send("NO declined not now\n");
+  one.send("OK\n");
+  const Received got(one);
+  one.send("OK :a.txt\n");
+  s.ann.prints("sent to 1 of 2, zoe@127.0.0.1:40000; not reached: yan@127.0.0.1:40001 (...): a.txt");
+}
+
+CASE(R8, TwoOfItsKind, "P6, I3, I6",
+     "Between two peers that run this program a file arrives as it was; the end of input waits for it.") {
+  Program bob("bob", {"--accept", "always"}), ann("ann");
+  bob.ready(), ann.ready();
+  const std::string content = random_bytes(1'000'000, 2);
+  ann.write("photo.jpg", content);
+  ann.prints("joined bob@...");
+  ann.say("/send bob photo.jpg");
+  ann.end_input();
+  ann.prints("send 1 delivered bob@... 1000000 bytes, cksum " + crc(content) + ": photo.jpg");
+  bob.prints("receive 1 stored ann@... 1000000 bytes, cksum " + crc(content) + ": downloads/photo.jpg");
+  bob.has_stored("photo.jpg", content);
+  ann.expect_exit(0);
+}
+
+// ---- R10: folders --------------------------------------------------------------------------------------------------
+
+CASE(R10, AFolderArrives, "P6.5, I3", "A folder arrives with its files, its subfolders, and what can be executed.") {
+  Receiver r;
+  const std::string sum = "a.txt\nhello\nsub/\nsub/run.sh\n" + kRun;
+  Talk& talk = r.zoe.offers(r.bob, "size=18 files=3 :photos/");
+  talk.send("FILE :a.txt\n" + kData + "FILE :sub/\nFILE mode=x :sub/run.sh\nDATA offset=6 size=12\n" + kRun);
+  talk.ask("END size=18 crc=" + crc(sum), "OK :photos/");
+  r.bob.has_stored("photos/a.txt", "hello\n");
+  r.bob.has_stored("photos/sub/run.sh", kRun);
+  struct stat run {}, text {};
+  ::stat(r.bob.path("downloads/photos/sub/run.sh").c_str(), &run),
+      ::stat(r.bob.path("downloads/photos/a.txt").c_str(), &text);
+  check((run.st_mode & 0100) != 0 && (text.st_mode & 0111) == 0, "run.sh can be executed, and a.txt cannot",
+        "otherwise");
+  r.bob.prints("receive ... stored zoe@127.0.0.1:40000 18 bytes in 3 files and folders, cksum " + crc(sum) +
+               ": downloads/photos/");
+}
+
+CASE(R10, EmptyOnes, "P6.5", "Empty files and empty subfolders arrive, too.") {
+  Receiver r;
+  Talk& talk = r.zoe.offers(r.bob, "size=0 files=2 :photos/");
+  talk.ask("FILE :empty\nFILE :none/\nEND size=0 crc=" + crc("empty\nnone/\n"), "OK :photos/");
+  r.bob.has_stored("photos/empty", "");
+  struct stat folder {};
+  check(::stat(r.bob.path("downloads/photos/none").c_str(), &folder) == 0 && S_ISDIR(folder.st_mode),
+        "a folder photos/none", "none");
+}
+
+CASE(R10, WrongChecksums, "P6.5, P6.4", "A folder whose checksum is wrong is not stored.") {
+  Receiver r;
+  Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :photos/");
+  talk.ask("FILE :a.txt\n" + kData + kEnd, "NO checksum...");
+  r.bob.has_not_stored("photos");
+}
+
+CASE(R10, NothingIncompleteHasAName, "P6.4, P6.5", "Until all has come nothing stands under the folder's name.") {
+  Receiver r;
+  Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :photos/");
+  talk.send("FILE :a.txt\n" + kData);
+  pause(0.5);
+  r.bob.has_not_stored("photos");
+  talk.reset();
+  r.bob.prints("receive ... failed zoe@127.0.0.1:40000 6 bytes in 1 files and folders, ...: photos/");
+  r.bob.has_not_stored("photos");
+}
+
+CASE(R10, WhatIsMissing, "P6.5, I3", "What the sender could not read is left out, and the user is told why.") {
+  Receiver r;
+  Talk& talk = r.zoe.offers(r.bob, "size=6 files=2 :photos/");
+  talk.ask(
+      "FILE :a.txt\nDATA offset=0 size=3\nhelMISSING :it became shorter\nFILE :b.txt\nDATA offset=3 size=3\nlo\nEND "
+      "size=6 crc=" +
+          crc("a.txt\nhelb.txt\nlo\n"),
+      "OK :photos/");
+  r.bob.prints("receive ... stored zoe@... 6 bytes in ..., not sent: a.txt (it became shorter): downloads/photos/");
+  r.bob.has_stored("photos/b.txt", "lo\n");
+  r.bob.has_not_stored("photos/a.txt");
+}
+
+CASE(R10, PathsThatAreNone, "P6.5, P9", "A path that leads out of the folder, or is none, is refused.") {
+  Receiver r;
+  for (const char* path : {"../x", "/x", "a/../../x", "", "..", "a//b", "./a", "tab\there"}) {
+    Talk& talk = r.zoe.offers(r.bob, "size=6 files=2 :photos/", "OK...");
+    talk.ask(std::string("FILE :") + path, "NO syntax...");
+    talk.expect_end();
+  }
+  r.bob.has_not_stored("photos");
+  r.bob.has_not_stored("x");
+}
+
+CASE(R10, WhatIsOutOfOrder, "P6.5, P7", "Entries out of order, twice, or more than were offered, are refused.") {
+  Receiver r;
+  for (const char* lines :
+       {"FILE :b\nFILE :a\n", "FILE :a\nFILE :a\n", "FILE :a\nFILE :b\nFILE :c\n", "DATA offset=0 size=1\n",
+        "FILE :a/\nDATA offset=0 size=1\n", "FILE :a\nMISSING :x\nMISSING :x\n", "MISSING :x\n", "RESUME\n"}) {
+    Talk& talk = r.zoe.offers(r.bob, "size=6 files=2 :photos/", "OK...");
+    talk.send(lines);
+    talk.expect("NO syntax...");
+    talk.expect_end();
+  }
+  r.bob.has_not_stored("photos");
+}
+
+CASE(R10, FoldersReplaceNothing, "P6.4, P6.5", "A folder that exists is not replaced, nor is anything put into it.") {
+  Receiver r;
+  r.bob.write("downloads/photos/mine", "mine");
+  Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :photos/");
+  talk.send("FILE :a.txt\n" + kData + "END size=6 crc=" + crc("a.txt\nhello\n") + "\n");
+  const std::string name = Line(talk.expect("OK :.../")).text;
+  check(name != "photos/", "another name than photos/", name);
+  r.bob.has_stored(name + "a.txt", "hello\n");
+  r.bob.has_stored("photos/mine", "mine");
+  r.bob.has_not_stored("photos/a.txt");
+}
+
+CASE(R10, SendsAFolder, "P6.5, I3", "A folder is sent in the order of its paths, with one checksum for all of it.") {
+  Sender s;
+  for (const char* file : {"sub.txt", "sub/x", "a.txt", "sub-a/empty"})
+    s.ann.write(std::string("photos/") + file, file == std::string("sub-a/empty") ? "" : "hello\n");
+  ::chmod(s.ann.write("photos/sub/run.sh", kRun).c_str(), 0755);
+  Talk& talk = s.offer("photos", {{"size", "30"}, {"files", "7"}}, "photos/");
+  s.ann.prints("send 1 offered zoe@127.0.0.1:40000 30 bytes in 7 files and folders: photos/");
+  talk.send("OK\n");
+  const Received got(talk);
+  const std::string order = "a.txt\nsub-a/\nsub-a/empty\nsub.txt\nsub/\nx sub/run.sh\nsub/x\n";
+  check(got.entries == order, escaped(order), escaped(got.entries));
+  check(got.crc == crc(got.bytes), "crc=" + crc(got.bytes), got.crc);
+  talk.send("OK :photos/\n");
+  s.ann.prints("send 1 delivered zoe@127.0.0.1:40000 30 bytes in 7 files and folders, cksum " + got.crc + ": photos/");
+}
+
+CASE(R10, LinksAreNotSent, "P6.5, I3, I6", "Links in a folder are not sent; the sender's user is told.") {
+  Sender s;
+  s.ann.write("photos/a.txt", "hello\n");
+  check(::symlink("/etc/passwd", s.ann.path("photos/link").c_str()) == 0, "a link", "none");
+  Talk& talk = s.offer("photos", {{"size", "6"}, {"files", "1"}}, "photos/");
+  talk.send("OK\n");
+  const Received got(talk);
+  check(got.entries == "a.txt\n", "a.txt alone", escaped(got.entries));
+  talk.send("OK :photos/\n");
+  s.ann.prints("send 1 delivered zoe@... 6 bytes in ..., not sent: link (...): photos/");
+}
+
+CASE(R10, TwoOfItsKind, "P6.5", "Between two peers that run this program a folder arrives as it was.") {
+  Program bob("bob", {"--accept", "always"}), ann("ann");
+  bob.ready(), ann.ready();
+  for (const char* file : {"1", "a/b/c/deep", "a b/文件", "z"})
+    ann.write(std::string("photos/") + file, random_bytes(10'000, static_cast<unsigned>(file[0])));
+  ann.prints("joined bob@...");
+  ann.say("/send bob photos/");
+  ann.prints("send 1 delivered bob@... 40000 bytes in 8 files and folders, cksum ...: photos/");
+  check(std::system(("diff -r '" + ann.path("photos") + "' '" + bob.path("downloads/photos") + "'").c_str()) == 0,
+        "the same folder", "another");
+}
+
+// ---- R10: going on -------------------------------------------------------------------------------------------------
+
+CASE(R10, ABrokenFileGoesOn, "P6.6, I3",
+     "What has come of a file that broke off is named in the OK to the next offer; RESUME goes on from there.") {
+  Receiver r;
+  Talk& first = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt");
+  first.send("DATA offset=0 size=6\nhel");
+  pause(0.3);
+  first.half_close();
+  r.bob.prints("receive ... failed zoe@127.0.0.1:40000 6 bytes, ...: hello.txt");
+  Talk& second = r.asks("size=6 files=1 :hello.txt");
+  second.request("OK", {{"entries", "1"}, {"offset", "3"}, {"crc", crc("hel")}});
+  second.ask("RESUME\nDATA offset=3 size=3\nlo\n" + kEnd, "OK :hello.txt");
+  r.bob.has_stored("hello.txt", "hello\n");
+}
+
+CASE(R10, OrBeginsAnew, "P6.6", "Who does not say RESUME begins anew, and nothing of the earlier try is in the file.") {
+  Receiver r;
+  Talk& first = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt");
+  first.send("DATA offset=0 size=6\nJEL");
+  pause(0.3);
+  first.half_close();
+  r.bob.prints("receive ... failed zoe@127.0.0.1:40000 6 bytes, ...: hello.txt");
+  r.zoe.offers(r.bob, "size=6 files=1 :hello.txt", "OK...").ask(kData + kEnd, "OK :hello.txt");
+  r.bob.has_stored("hello.txt", "hello\n");
+}
+
+CASE(R10, ABrokenFolderGoesOn, "P6.6, P6.5", "A folder that broke off goes on within the file that was cut.") {
+  Receiver r;
+  Talk& first = r.zoe.offers(r.bob, "size=18 files=3 :photos/");
+  first.send("FILE :a.txt\n" + kData + "FILE :sub/\nFILE mode=x :sub/run.sh\nDATA offset=6 size=12\n#!/");
+  pause(0.3);
+  first.half_close();
+  r.bob.prints("receive ... failed zoe@127.0.0.1:40000 18 bytes in ...: photos/");
+  Talk& second = r.asks("size=18 files=3 :photos/");
+  second.request("OK", {{"entries", "3"}, {"offset", "9"}, {"crc", crc("a.txt\nhello\nsub/\nsub/run.sh\n#!/")}});
+  second.ask("RESUME\nDATA offset=9 size=9\n" + kRun.substr(3) +
+                 "END size=18 crc=" + crc("a.txt\nhello\nsub/\nsub/run.sh\n" + kRun),
+             "OK :photos/");
+  r.bob.has_stored("photos/sub/run.sh", kRun);
+}
+
+CASE(R10, ResumesAFile, "P6.6, I3", "When the receiver has the beginning, the sender says RESUME and sends the rest.") {
+  Sender s;
+  s.ann.write("a.txt", "hello\n");
+  Talk& talk = s.offer("a.txt", {}, "a.txt");
+  talk.send("OK entries=1 offset=3 crc=" + crc("hel") + "\n");
+  talk.request("RESUME");
+  const Received got(talk, 3);
+  check(got.bytes == "lo\n" && got.crc == "3015617425", "the last 3 bytes, crc=3015617425",
+        escaped(got.bytes) + ", crc=" + got.crc);
+  s.ann.prints("send 1 started zoe@127.0.0.1:40000 6 bytes, resumed at 3: a.txt");
+}
+
+CASE(R10, NotWhatHasChanged, "P6.6, I3", "When that beginning is not that of its file, the sender begins anew.") {
+  Sender s;
+  s.ann.write("a.txt", "hello\n");
+  Talk& talk = s.offer("a.txt", {}, "a.txt");
+  talk.send("OK entries=1 offset=3 crc=" + crc("jel") + "\n");
+  const Received got(talk);
+  check(got.bytes == "hello\n" && got.crc == "3015617425", "all 6 bytes, crc=3015617425",
+        escaped(got.bytes) + ", crc=" + got.crc);
+}
+
+CASE(R10, ResumesAFolder, "P6.6, P6.5",
+     "A folder is resumed within a file, too, and its checksum is that of all of it.") {
+  Sender s;
+  for (const char* file : {"1", "2", "3"}) s.ann.write(std::string("photos/") + file, "hello\n");
+  Talk& talk = s.offer("photos", {{"size", "18"}, {"files", "3"}}, "photos/");
+  talk.send("OK entries=2 offset=9 crc=" + crc("1\nhello\n2\nhel") + "\n");
+  talk.request("RESUME");
+  const Received got(talk, 9);
+  check(got.bytes == "lo\n3\nhello\n", "the rest of the second file, and the third", escaped(got.bytes));
+  check(got.crc == crc("1\nhello\n2\nhello\n3\nhello\n"), "crc=" + crc("1\nhello\n2\nhello\n3\nhello\n"), got.crc);
+}

@@ -1,0 +1,783 @@
+// The implementation of grade.h.
+
+#include "grade.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <stdexcept>
+
+namespace fs = std::filesystem;
+
+namespace grade {
+
+namespace {
+
+constexpr size_t kKeptOutput = 1'000'000, kKeptOfATalk = 32'000'000, kShown = 10;
+
+// What one case is made of. Each has a process to itself, so there is one of these at a time.
+struct World {
+  std::string folder;
+  std::chrono::steady_clock::time_point start;
+  double limit = 0;
+  std::unique_ptr<Network> network;
+  std::deque<std::string> log;
+  std::vector<std::pair<int, std::function<void()>>> watched;
+  std::vector<Stranger*> strangers;
+  std::list<Talk> talks;
+  std::vector<int> keepers;
+} world;
+
+sockaddr_in socket_address(const std::string& ip, int port) {
+  sockaddr_in raw{};
+  raw.sin_family = AF_INET;
+  raw.sin_port = htons(static_cast<uint16_t>(port));
+  ::inet_pton(AF_INET, ip.c_str(), &raw.sin_addr);
+  return raw;
+}
+
+const sockaddr* raw(const sockaddr_in& address) { return reinterpret_cast<const sockaddr*>(&address); }
+
+void must(bool good, const std::string& what) {
+  if (!good) throw std::runtime_error("the grader itself: " + what + ": " + std::strerror(errno));
+}
+
+void watch(int fd, std::function<void()> readable) { world.watched.emplace_back(fd, std::move(readable)); }
+
+void unwatch(int fd) {
+  auto& all = world.watched;
+  all.erase(std::remove_if(all.begin(), all.end(), [&](const auto& entry) { return entry.first == fd; }), all.end());
+}
+
+void enter(int host) { must(::setns(network().descriptor(host), CLONE_NEWNET) == 0, "setns"); }
+
+int open_socket(int type, int host) {
+  enter(host);
+  const int fd = ::socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
+  must(fd != -1, "socket");
+  ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  return fd;
+}
+
+void log(const std::string& what, const std::string& who, const std::string& bytes) {
+  char at[16];
+  std::snprintf(at, sizeof at, "%5.1f s  ", now());
+  note_in_log(at + what + "  " + who + "  " + escaped(bytes));
+}
+
+// A program of a student may do anything: so it gets no more of the machine than it needs.
+void restrict() {
+  const rlimit core{0, 0}, file{1 << 29, 1 << 29};
+  ::setrlimit(RLIMIT_CORE, &core);
+  ::setrlimit(RLIMIT_FSIZE, &file);
+}
+
+pid_t program_pid = -1;
+
+void pass_on(int number) {
+  if (program_pid > 0) ::kill(program_pid, number == SIGUSR1 ? SIGSTOP : number == SIGUSR2 ? SIGCONT : number);
+}
+
+// The first process of a process namespace: with it ends whatever is in there. It passes on signals, and the status.
+[[noreturn]] void keep(const std::function<void()>& run) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  ::setsid();
+  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) ::signal(number, pass_on);
+  // Not before it is known to whom: the program may be running before fork() has returned here.
+  sigset_t all, before;
+  ::sigfillset(&all);
+  ::sigprocmask(SIG_BLOCK, &all, &before);
+  program_pid = ::fork();
+  ::sigprocmask(SIG_SETMASK, &before, nullptr);
+  if (program_pid == 0) {
+    for (const int number : {SIGPIPE, SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) ::signal(number, SIG_DFL);
+    run();
+    ::_exit(127);
+  }
+  // Or the input of a program would not end as long as the keeper of another one holds it, too.
+  if (::syscall(SYS_close_range, 0u, ~0u, 0u) == -1)
+    for (int fd = 0; fd < 4096; ++fd) ::close(fd);
+  for (int status;;) {
+    const pid_t ended = ::waitpid(-1, &status, 0);
+    if (ended == -1 && errno != EINTR) ::_exit(127);
+    if (ended == program_pid) ::_exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+  }
+}
+
+std::string list(const std::vector<std::string>& words, const std::string& between) {
+  std::string all;
+  for (const std::string& word : words) all += (all.empty() ? "" : between) + word;
+  return all;
+}
+
+std::string announcement(const std::string& verb, const Fields& required) {
+  std::string all = verb;
+  for (const auto& [key, value] : required) all += value == "-" ? ", without " + key : " ... " + key + "=" + value;
+  return all;
+}
+
+}  // namespace
+
+// ---- Cases ---------------------------------------------------------------------------------------------------------
+
+static std::list<Case>& cases() {
+  static std::list<Case> all;
+  return all;
+}
+const std::list<Case>& all_cases() { return cases(); }
+
+Case::Case(const char* r, const char* n, const char* c, const char* t, int l)
+    : requirement(r), name(n), clauses(c), title(t), limit(l) {
+  cases().push_back(*this);
+}
+
+void classroom(int hosts) { world.network = std::make_unique<Network>(hosts); }
+
+const Network& network() {
+  if (!world.network) classroom(0);
+  return *world.network;
+}
+
+void begin_case(const std::string& folder, int limit) {
+  world.folder = folder;
+  world.limit = limit;
+  world.start = std::chrono::steady_clock::now();
+}
+
+void end_case() {
+  for (const int keeper : world.keepers) {
+    ::kill(-keeper, SIGKILL);
+    ::kill(keeper, SIGKILL);
+    ::waitpid(keeper, nullptr, 0);
+  }
+}
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now() - world.start).count(); }
+
+// What comes again and again, as from a program that floods, is one line.
+void note_in_log(const std::string& line) {
+  const auto said = [](const std::string& whole) { return whole.substr(std::min<size_t>(whole.size(), 9)); };
+  if (!world.log.empty() && said(world.log.back()) == said(line)) return;
+  world.log.push_back(line);
+  if (world.log.size() > kShown) world.log.pop_front();
+}
+
+void fail(const std::string& expected, const std::string& came) {
+  std::ofstream report(world.folder + "/report");
+  report << "    expected  " << expected << "\n    came      " << came << "\n";
+  for (const std::string& line : world.log)
+    report << (&line == &world.log.front() ? "    before    " : "              ") << line << "\n";
+  report.close();
+  throw std::runtime_error(expected + "; " + came);
+}
+
+void check(bool good, const std::string& expected, const std::string& came) {
+  if (!good) fail(expected, came);
+}
+
+// Reads what has come on any socket or stream, waiting for `seconds` at most.
+void serve_all(double seconds) {
+  std::vector<pollfd> ready;
+  for (const auto& entry : world.watched) ready.push_back({entry.first, POLLIN, 0});
+  ::poll(ready.data(), ready.size(), static_cast<int>(seconds * 1000));
+  for (const pollfd& one : ready) {
+    if (one.revents == 0) continue;
+    const auto at =
+        std::find_if(world.watched.begin(), world.watched.end(), [&](const auto& e) { return e.first == one.fd; });
+    if (at == world.watched.end()) continue;
+    const auto readable = at->second;  // a copy, for it may unwatch itself
+    readable();
+  }
+  for (Stranger* stranger : world.strangers) stranger->serve();
+}
+
+void until(double seconds, const std::function<bool()>& condition, const std::string& expected) {
+  const double end = now() + seconds;
+  for (bool late = false; !condition(); late = now() > end) {
+    char within[32];
+    std::snprintf(within, sizeof within, ", within %g s", seconds);
+    if (late) fail(expected + within, "nothing that fits");
+    if (now() > world.limit) fail(expected, "nothing that fits, and the case has taken too long");
+    serve_all(0.01);
+  }
+}
+
+void pause(double seconds) {
+  for (const double end = now() + seconds; now() < end;) serve_all(std::max(0.0, std::min(0.02, end - now())));
+}
+
+bool fits(const std::string& pattern, const std::string& with_cr) {
+  const std::string text = with_cr.substr(0, with_cr.size() - (!with_cr.empty() && with_cr.back() == '\r'));
+  size_t at = 0, from = 0;
+  for (bool first = true;; first = false) {
+    const size_t dots = pattern.find("...", from);
+    const std::string part = pattern.substr(from, dots == std::string::npos ? dots : dots - from);
+    if (dots == std::string::npos)  // the last part, at the end
+      return text.size() >= at + part.size() &&
+             (first ? text == part : text.compare(text.size() - part.size(), part.size(), part) == 0);
+    const size_t found = text.find(part, at);
+    if (found == std::string::npos || (first && found != 0)) return false;
+    at = found + part.size();
+    from = dots + 3;
+  }
+}
+
+std::string escaped(const std::string& bytes, size_t most) {
+  std::string all;
+  for (size_t i = 0; i < std::min(most, bytes.size()); ++i) {
+    const auto byte = static_cast<unsigned char>(bytes[i]);
+    char hex[5];
+    std::snprintf(hex, sizeof hex, "\\x%02x", byte);
+    all += byte == '\n' ? "\\n" : byte == '\r' ? "\\r" : byte < 0x20 || byte >= 0x7F ? hex : std::string(1, bytes[i]);
+  }
+  return all + (bytes.size() > most ? "... (" + std::to_string(bytes.size()) + " bytes)" : "");
+}
+
+// POSIX: the polynomial over the bytes, and then over their number, lowest byte first; complemented.
+std::string crc(const std::string& bytes) {
+  uint32_t sum = 0;
+  const auto add = [&](unsigned byte) {
+    sum ^= byte << 24;
+    for (int bit = 0; bit < 8; ++bit) sum = (sum << 1) ^ (sum & 0x80000000u ? 0x04C11DB7u : 0u);
+  };
+  for (const char byte : bytes) add(static_cast<unsigned char>(byte));
+  for (size_t size = bytes.size(); size > 0; size >>= 8) add(size & 0xFF);
+  return std::to_string(static_cast<uint32_t>(~sum));
+}
+
+std::string text_of(size_t size, char letter) { return std::string(size, letter); }
+
+Line::Line(const std::string& line) : whole(line) {
+  const size_t size = line.find_last_not_of("\r\n");
+  std::string head = line.substr(0, size == std::string::npos ? 0 : size + 1);
+  if (const size_t colon = head.find(" :"); colon != std::string::npos) {
+    text = head.substr(colon + 2);
+    head.erase(colon);
+  }
+  if (head.rfind("OK ChatByP2P/1 ", 0) == 0) head.erase(0, 15);
+  else if (head.rfind("ChatByP2P/1 ", 0) == 0) head.erase(0, 12);
+  for (size_t at = 0, end; at < head.size(); at = end + 1) {
+    end = std::min(head.find(' ', at), head.size());
+    const std::string word = head.substr(at, end - at);
+    const size_t equals = word.find('=');
+    if (at == 0) verb = word;
+    else if (equals != std::string::npos) fields.emplace_back(word.substr(0, equals), word.substr(equals + 1));
+  }
+}
+
+std::string Line::operator[](const std::string& key) const {
+  for (const auto& [name, value] : fields)
+    if (name == key) return value;
+  return "";
+}
+
+bool Line::is(const std::string& wanted, const Fields& required) const {
+  return verb == wanted && std::all_of(required.begin(), required.end(), [&](const auto& field) {
+           return (*this)[field.first] == (field.second == "-" ? "" : field.second);
+         });
+}
+
+// ---- The program that is judged ------------------------------------------------------------------------------------
+
+Program::Program(const std::string& its_name, std::vector<std::string> options, int host, const std::string& group)
+    : name(its_name.empty() ? "the program" : its_name) {
+  std::vector<std::string> command = {peer_program()};
+  if (!its_name.empty()) command.insert(command.end(), {"--name", its_name, "--group", group});
+  command.insert(command.end(), options.begin(), options.end());
+  log("start", list(command, " ").substr(command[0].rfind('/') + 1), "");
+  folder_ = world.folder + "/" + escaped(name).substr(0, 40);
+  fs::create_directories(folder_);
+  int in[2], out[2], err[2];
+  must(::pipe2(in, O_CLOEXEC) == 0 && ::pipe2(out, O_CLOEXEC) == 0 && ::pipe2(err, O_CLOEXEC) == 0, "pipe2");
+  enter(host);
+  const auto run = [&] {
+    for (const auto& [from, to] : {std::pair(in[0], 0), std::pair(out[1], 1), std::pair(err[1], 2)}) ::dup2(from, to);
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    restrict();
+    std::vector<char*> arguments;
+    for (const std::string& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
+    arguments.push_back(nullptr);
+    if (::chdir(folder_.c_str()) == 0) ::execv(arguments[0], arguments.data());
+  };
+  // As fork(), but into a new process namespace; where that is not allowed, in our own, and then its group is ended.
+  keeper_ = static_cast<int>(::syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0));
+  if (keeper_ == -1) keeper_ = ::fork();
+  must(keeper_ != -1, "fork");
+  if (keeper_ == 0) keep(run);
+  world.keepers.push_back(keeper_);
+  for (const int fd : {in[0], out[1], err[1]}) ::close(fd);
+  in_ = in[1];
+  streams_ = {out[0], err[0]};
+  for (const int fd : {in_, out[0], err[0]}) ::fcntl(fd, F_SETFL, O_NONBLOCK);
+  watch(out[0], [this, fd = out[0]] { read(fd, false); });
+  watch(err[0], [this, fd = err[0]] { read(fd, true); });
+}
+
+Program::~Program() {
+  for (const int fd : streams_) unwatch(fd), ::close(fd);
+  if (in_ != -1) ::close(in_);
+}
+
+void Program::read(int fd, bool is_error) {
+  char bytes[65536];
+  const ssize_t got = ::read(fd, bytes, sizeof bytes);
+  if (got == -1 && errno == EAGAIN) return;
+  if (got <= 0) {
+    unwatch(fd);
+    --open_;
+    if (!is_error && !partial_.empty()) lines_.push_back({partial_, false});
+    return;
+  }
+  // What floods is read on, or it would stand still and look well, but slowly, and not kept.
+  if ((kept_ += static_cast<size_t>(got)) > kKeptOutput) {
+    if (kept_ - static_cast<size_t>(got) <= kKeptOutput)
+      log("came", name + " prints", "more than a megabyte; the rest is not kept");
+    ::usleep(2000);
+    return;
+  }
+  if (is_error) {
+    errors_.append(bytes, static_cast<size_t>(got));
+    log("came", name + " says on standard error", std::string(bytes, static_cast<size_t>(got)));
+    return;
+  }
+  partial_.append(bytes, static_cast<size_t>(got));
+  size_t from = 0;
+  for (size_t end; (end = partial_.find('\n', from)) != std::string::npos; from = end + 1) {
+    lines_.push_back({partial_.substr(from, end - from), false});
+    if (lines_.size() < 10'000) log("came", name + " prints", lines_.back().text);
+  }
+  partial_.erase(0, from);
+}
+
+Program& Program::ready() {
+  const std::string line = prints("ready ...@...:... ...");
+  const size_t at = line.find('@'), colon = line.find(':', at);
+  ip = line.substr(at + 1, colon - at - 1);
+  port = std::atoi(line.c_str() + colon + 1);
+  return *this;
+}
+
+void Program::say(const std::string& line) { say_bytes(line + "\n"); }
+
+void Program::say_bytes(const std::string& bytes) {
+  log("sent", "typed to " + name, bytes.substr(0, bytes.size() - 1));
+  size_t done = 0;
+  until(kSoon, [&] {
+    const ssize_t wrote = ::write(in_, bytes.data() + done, bytes.size() - done);
+    if (wrote == -1 && errno != EAGAIN) fail(name + " reads its input", "it has closed it, or ended");
+    done += static_cast<size_t>(std::max<ssize_t>(wrote, 0));
+    return done == bytes.size();
+  }, name + " reads its input");
+}
+
+void Program::end_input() {
+  log("sent", "to " + name, "the end of its input");
+  ::close(std::exchange(in_, -1));
+}
+
+void Program::signal(int number) {
+  log("sent", "to " + name, std::string("signal ") + ::strsignal(number));
+  if (has_ended()) return;  // and kill(-1) would be for every process there is
+  ::kill(keeper_, number == SIGSTOP ? SIGUSR1 : number == SIGCONT ? SIGUSR2 : number);
+}
+
+bool Program::has_ended() {
+  int status = 0;
+  if (status_ == -1 && keeper_ != -1 && ::waitpid(keeper_, &status, WNOHANG) == keeper_) {
+    world.keepers.erase(std::find(world.keepers.begin(), world.keepers.end(), keeper_));
+    status_ = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    keeper_ = -1;
+  }
+  return status_ != -1;
+}
+
+std::string Program::prints(const std::string& pattern, double seconds) {
+  size_t looked = 0, found = 0;
+  const std::string expected = name + " prints: " + escaped(pattern);
+  until(seconds, [&] {
+    const bool over = has_ended() && open_ <= 0;
+    for (; looked < lines_.size(); ++looked)
+      if (!lines_[looked].used && fits(pattern, lines_[looked].text)) return found = looked, true;
+    if (over) fail(expected, status_ == 127 ? "it has ended, with status 127: is " + peer_program() + " a program?"
+                                            : "it has ended, with status " + std::to_string(status_));
+    return false;
+  }, expected);
+  lines_[found].used = true;
+  return lines_[found].text;
+}
+
+void Program::prints_not(const std::string& pattern, double seconds) {
+  pause(seconds);
+  for (const Printed& line : lines_)
+    if (!line.used) check(!fits(pattern, line.text), name + " prints no line like: " + pattern, escaped(line.text));
+}
+
+size_t Program::count(const std::string& pattern) const {
+  return static_cast<size_t>(
+      std::count_if(lines_.begin(), lines_.end(), [&](const Printed& l) { return fits(pattern, l.text); }));
+}
+
+void Program::expect_exit(int status, double seconds) {
+  const std::string expected = name + " ends, with exit status " + std::to_string(status);
+  until(seconds, [&] { return has_ended(); }, expected);
+  until(1, [&] { return open_ <= 0; }, name + " closes its output");
+  check(status_ == status, expected, status_ > 128 ? "it was ended by signal " + std::to_string(status_ - 128)
+                                                   : "status " + std::to_string(status_));
+}
+
+std::string Program::output() const {
+  std::string all;
+  for (const Printed& line : lines_) all += line.text + "\n";
+  return all + partial_;
+}
+
+void Program::serves() {
+  const std::string number = std::to_string(++served_);
+  Stranger newcomer("newcomer" + number, 45000 + served_, "lab", 0);
+  Talk& talk = newcomer.introduced(*this);
+  talk.ask("MSG number=1 :still here? " + number, "OK...");
+  prints("message newcomer" + number + "@127.0.0.1:" + std::to_string(newcomer.ear.port) + " private: still here? " +
+         number);
+  talk.close();
+}
+
+std::string Program::write(const std::string& file, const std::string& content) const {
+  fs::create_directories(fs::path(path(file)).parent_path());
+  std::ofstream(path(file), std::ios::binary) << content;
+  return path(file);
+}
+
+std::vector<std::string> Program::stored() const {
+  std::vector<std::string> names;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(path("downloads"), none)) names.push_back(entry.path().filename());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+void Program::has_stored(const std::string& file, const std::string& content) const {
+  const std::string where = path("downloads/" + file);
+  check(fs::is_regular_file(where), "the file downloads/" + escaped(file),
+        "downloads/ has: " + escaped(list(stored(), ", ")));
+  const std::string is = read_file(where);
+  check(is == content, "downloads/" + escaped(file) + " as it was sent: " + escaped(content, 60), escaped(is, 60));
+}
+
+void Program::has_not_stored(const std::string& file) const {
+  check(fs::symlink_status(path("downloads/" + file)).type() == fs::file_type::not_found,
+        "nothing stands under the name downloads/" + escaped(file), "it is there");
+}
+
+// ---- UDP -----------------------------------------------------------------------------------------------------------
+
+Ear::Ear(int its_port, const std::string& ip, int host) : port(its_port), fd_(open_socket(SOCK_DGRAM, host)) {
+  const int on = 1;
+  ::setsockopt(fd_, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
+  must(::bind(fd_, raw(socket_address(ip, port)), sizeof(sockaddr_in)) == 0,
+       "bind to UDP port " + std::to_string(port));
+  watch(fd_, [this] {
+    char bytes[65536];
+    sockaddr_in from{};
+    socklen_t size = sizeof from;
+    const ssize_t got = ::recvfrom(fd_, bytes, sizeof bytes, 0, reinterpret_cast<sockaddr*>(&from), &size);
+    if (got < 0) return;
+    char source[INET_ADDRSTRLEN];
+    ::inet_ntop(AF_INET, &from.sin_addr, source, sizeof source);
+    const Datagram datagram{std::string(bytes, static_cast<size_t>(got)), source, ntohs(from.sin_port), now(), false};
+    if (heard.size() >= 10'000) return;
+    log("came", "to UDP port " + std::to_string(port) + " from " + source + ":" + std::to_string(datagram.port),
+        datagram.bytes);
+    heard.push_back(datagram);
+    at_once(datagram);
+  });
+}
+
+Ear::~Ear() {
+  unwatch(fd_);
+  ::close(fd_);
+}
+
+void Ear::send(const std::string& ip, int to, const std::string& bytes) const {
+  log("sent", "from UDP port " + std::to_string(port) + " to " + ip + ":" + std::to_string(to), bytes);
+  ::sendto(fd_, bytes.data(), bytes.size(), 0, raw(socket_address(ip, to)), sizeof(sockaddr_in));
+}
+
+Datagram Ear::hears(const std::string& verb, const Fields& required, double seconds) {
+  Datagram found{};
+  until(seconds, [&] {
+    for (Datagram& one : heard)
+      if (!one.used && Line(one.bytes).is(verb, required)) return one.used = true, found = one, true;
+    return false;
+  }, "to UDP port " + std::to_string(port) + " comes: " + announcement(verb, required));
+  return found;
+}
+
+void Ear::hears_not(const std::string& verb, const Fields& required, double seconds) {
+  pause(seconds);
+  for (const Datagram& one : heard)
+    check(one.used || !Line(one.bytes).is(verb, required),
+          "to UDP port " + std::to_string(port) + " comes no " + announcement(verb, required), escaped(one.bytes));
+}
+
+size_t Ear::count(const std::string& verb, const Fields& required) const {
+  return static_cast<size_t>(
+      std::count_if(heard.begin(), heard.end(), [&](const Datagram& d) { return Line(d.bytes).is(verb, required); }));
+}
+
+// ---- TCP -----------------------------------------------------------------------------------------------------------
+
+Talk::Talk(int fd, const std::string& who) : who_(who), fd_(fd) {
+  const int on = 1;
+  ::setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  watch(fd_, [this] {
+    char bytes[65536];
+    const ssize_t got = ::recv(fd_, bytes, sizeof bytes, 0);
+    if (got == -1 && errno == EAGAIN) return;
+    if (got > 0) {
+      log("came", "to " + who_, std::string(bytes, static_cast<size_t>(got)));
+      if (buffer_.size() < kKeptOfATalk) buffer_.append(bytes, static_cast<size_t>(got));
+      return;
+    }
+    log("came", "to " + who_, got == 0 ? "the end of the connection" : "a reset");
+    ended_ = true;
+    unwatch(fd_);
+  });
+}
+
+Talk::~Talk() { close(); }
+
+void Talk::close() {
+  if (fd_ == -1) return;
+  unwatch(fd_);
+  ::close(std::exchange(fd_, -1));
+}
+
+void Talk::half_close() {
+  log("sent", "by " + who_, "the end of what it sends");
+  ::shutdown(fd_, SHUT_WR);
+}
+
+void Talk::reset() {
+  log("sent", "by " + who_, "a reset");
+  const linger now{1, 0};
+  ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  close();
+}
+
+bool Talk::send(const std::string& bytes) {
+  log("sent", "by " + who_, bytes);
+  size_t done = 0;
+  bool good = true;
+  until(kSoon, [&] {
+    const ssize_t sent = ::send(fd_, bytes.data() + done, bytes.size() - done, MSG_NOSIGNAL);
+    if (sent == -1 && errno != EAGAIN) good = false;
+    done += static_cast<size_t>(std::max<ssize_t>(sent, 0));
+    return !good || done == bytes.size();
+  }, "the program reads what comes over TCP");
+  return good;
+}
+
+// Without a moment between them the kernel would hand over the pieces as one.
+void Talk::pieces(const std::string& bytes, size_t cut) {
+  const size_t size = cut == 0 ? 1 : cut;
+  for (size_t at = 0; at < bytes.size();) {
+    const std::string piece = bytes.substr(at, at == 0 || cut == 0 ? size : std::string::npos);
+    if (!send(piece)) return;
+    at += piece.size();
+    if (at < bytes.size()) pause(0.002);
+  }
+}
+
+std::string Talk::line(const std::string& expected) {
+  size_t end = 0;
+  until(kSoon + 2, [&] {
+    if ((end = buffer_.find('\n')) != std::string::npos) return true;
+    if (ended_)
+      fail("to " + who_ + " comes: " + expected,
+           "the end of the connection" + (buffer_.empty() ? "" : ", after " + escaped(buffer_)));
+    return false;
+  }, "to " + who_ + " comes: " + expected);
+  std::string line = buffer_.substr(0, end);
+  buffer_.erase(0, end + 1);
+  if (!line.empty() && line.back() == '\r') line.pop_back();
+  return line;
+}
+
+std::string Talk::expect(const std::string& pattern) {
+  const std::string got = line(pattern);
+  check(fits(pattern, got), "to " + who_ + " comes: " + pattern, escaped(got));
+  return got;
+}
+
+Line Talk::request(const std::string& verb, const Fields& required) {
+  const Line got(line(announcement(verb, required)));
+  check(got.is(verb, required), "to " + who_ + " comes: " + announcement(verb, required), escaped(got.whole));
+  return got;
+}
+
+std::string Talk::bytes(size_t size) {
+  until(
+      kSoon + 2, [&] { return buffer_.size() >= size || ended_; },
+      "to " + who_ + " come " + std::to_string(size) + " bytes");
+  const std::string got = buffer_.substr(0, size);
+  check(got.size() == size, "to " + who_ + " come " + std::to_string(size) + " bytes", std::to_string(got.size()));
+  buffer_.erase(0, size);
+  return got;
+}
+
+void Talk::expect_end(double seconds) {
+  until(seconds, [&] { return ended_; }, "the program ends the connection of " + who_);
+}
+
+void Talk::expect_silence(double seconds) {
+  pause(seconds);
+  check(buffer_.empty() && !ended_, "to " + who_ + " comes nothing for " + std::to_string(seconds).substr(0, 3) + " s",
+        ended_ ? "the end of the connection" : escaped(buffer_));
+}
+
+// ---- A peer written by hand ----------------------------------------------------------------------------------------
+
+Stranger::Stranger(const std::string& its_name, int port, const std::string& its_group, int host, const std::string& ip)
+    : name(its_name), group(its_group), announced_ip(ip), ear(port, "0.0.0.0", host), ip_(ip), host_(host) {
+  char digits[17];
+  std::snprintf(digits, sizeof digits, "%08x%08x", 0xfeedu + static_cast<unsigned>(host), static_cast<unsigned>(port));
+  id = digits;
+  listener_ = open_socket(SOCK_STREAM, host);
+  must(::bind(listener_, raw(socket_address("0.0.0.0", port)), sizeof(sockaddr_in)) == 0 &&
+           ::listen(listener_, 100) == 0,
+       "listen on " + std::to_string(port));
+  beat_ = now() + 5;
+  ear.at_once = [this](const Datagram& datagram) { answer(datagram); };
+  watch(listener_, [this] {
+    const int fd = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd != -1)
+      world.talks.emplace_back(fd, name + ":" + std::to_string(ear.port) + " (a connection that the program opened)");
+  });
+  world.strangers.push_back(this);
+}
+
+Stranger::~Stranger() {
+  unwatch(listener_);
+  ::close(listener_);
+  world.strangers.erase(std::find(world.strangers.begin(), world.strangers.end(), this));
+}
+
+void Stranger::join_broadcasts() {
+  shared_ = std::make_unique<Ear>(25252, "0.0.0.0", host_);
+  shared_->at_once = [this](const Datagram& datagram) { answer(datagram); };
+}
+
+std::string Stranger::fields() const {
+  return "id=" + id + " ip=" + announced_ip + " port=" + std::to_string(ear.port) + " name=" + name + " group=" + group;
+}
+
+void Stranger::answer(const Datagram& datagram) const {
+  const Line line(datagram.bytes);
+  if (answers && line.is("HELLO", {}) && line["id"] != id && !line["id"].empty())
+    ear.send(datagram.ip, datagram.port, here(line["id"]));
+}
+
+void Stranger::serve() {
+  if (beats && now() > beat_) {
+    beat_ = now() + 5;
+    ear.send(host_ == 0 ? "127.255.255.255" : "10.77.0.31", 25252, here());
+  }
+  const std::string mine = name + ":" + std::to_string(ear.port) + " (";
+  for (Talk& talk : world.talks) {
+    if (talk.claimed || talk.who_.rfind(mine, 0) != 0) continue;
+    if (introduces && !talk.introduced && talk.has_line()) {
+      const Line line(talk.line());
+      talk.introduced = true;
+      talk.send(line.verb == "HELLO" && !line["id"].empty() ? "OK " + here(line["id"]) + "\n"
+                                                            : "NO stranger introduce yourself first\n");
+    }
+    if (talk.ended_ && talk.buffer_.empty()) talk.close();
+  }
+}
+
+void Stranger::tell(const Program& program, const std::string& datagram) const {
+  ear.send(program.ip, program.port, datagram);
+}
+
+std::string Stranger::id_of(const Program& program) {
+  tell(program, hello());
+  return Line(hears("HERE", {{"to", id}}).bytes)["id"];
+}
+
+Stranger& Stranger::meet(Program& program) {
+  tell(program, hello());
+  program.prints("joined " + name + "@" + ip_ + ":" + std::to_string(ear.port) + " " + group);
+  return *this;
+}
+
+Talk& Stranger::call(const Program& program) {
+  const int fd = open_socket(SOCK_STREAM, host_);
+  if (ip_ != "127.0.0.1") ::bind(fd, raw(socket_address(ip_, 0)), sizeof(sockaddr_in));
+  const int result = ::connect(fd, raw(socket_address(program.ip, program.port)), sizeof(sockaddr_in));
+  pollfd done{fd, POLLOUT, 0};
+  int error = result == -1 && errno != EINPROGRESS ? errno : 0;
+  until(
+      kSoon, [&] { return error != 0 || ::poll(&done, 1, 0) > 0; },
+      program.name + " accepts a TCP connection at port " + std::to_string(program.port));
+  socklen_t size = sizeof error;
+  if (error == 0) ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+  check(error == 0, program.name + " accepts a TCP connection at port " + std::to_string(program.port),
+        std::strerror(error));
+  world.talks.emplace_back(fd, name + "'s connection");
+  world.talks.back().claimed = true;
+  return world.talks.back();
+}
+
+Talk& Stranger::introduced(const Program& program) {
+  Talk& talk = call(program);
+  talk.send(hello() + "\n");
+  const Line reply(talk.line("OK ChatByP2P/1 HERE ... to=" + id));
+  check(reply.is("HERE", {{"to", id}}) && reply.whole.rfind("OK ", 0) == 0, "OK ChatByP2P/1 HERE ... to=" + id,
+        escaped(reply.whole));
+  return talk;
+}
+
+Talk& Stranger::called() {
+  Talk* found = nullptr;
+  const std::string mine = name + ":" + std::to_string(ear.port) + " (";
+  until(kSoon + 4, [&] {
+    for (Talk& talk : world.talks)
+      if (!talk.claimed && talk.who_.rfind(mine, 0) == 0 && (!introduces || (talk.introduced && !talk.buffer_.empty())))
+        return found = &talk, true;
+    return false;
+  }, introduces ? "the program connects to " + name + " and asks for something" : "the program connects to " + name);
+  found->claimed = true;
+  return *found;
+}
+
+Talk& Stranger::asked() { return called(); }
+
+Talk& Stranger::offers(Program& program, const std::string& what, const std::string& answer) {
+  Talk& talk = introduced(program);
+  talk.send("OFFER " + what + "\n");
+  talk.expect(answer);
+  return talk;
+}
+
+Strangers::Strangers(std::vector<std::string> options) : ann("ann", std::move(options)), zoe("zoe", 40000) { ann.ready(); }
+
+Two::Two(std::vector<std::string> options) : ann("ann", std::move(options)), zoe("zoe", 40000) { zoe.meet(ann.ready()); }
+
+}  // namespace grade

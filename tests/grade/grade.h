@@ -1,0 +1,220 @@
+// What the cases of `make grade` are told with. They judge any program by docs/protocol.md and docs/interface.md alone:
+// from outside, over its sockets and its standard streams, and with nothing of ours but the tests' virtual classroom.
+//
+//   CASE       one story of what a user, or another peer, may rely on; with its requirement and its clauses
+//   Program    the program that is judged, started on a host of the virtual classroom
+//   Stranger   a peer written by hand, who keeps to the protocol: it answers and beats by itself while a case waits
+//   Talk       a TCP connection, opened by a Stranger or by the program
+//   Ear        a bare UDP socket
+//
+// Who waits serves: every wait runs one loop that reads all of these, so nothing that floods or hangs can stop a case.
+// The first expectation that is missed ends its case, and writes for the report what was sent, was expected, and came.
+//
+// A program is kept in: in a network namespace there is no way to a real network, and in a process namespace of its own
+// it ends with its case, whatever it has forked. The file system it shares with whoever runs the grader, as that user.
+
+#ifndef CHATBYP2P_GRADE_H
+#define CHATBYP2P_GRADE_H
+
+#include <functional>
+#include <list>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "support/testing.h"
+
+namespace grade {
+
+// A requirement's points are shared equally among its cases. P5.3 is a clause of docs/protocol.md, I3 of
+// docs/interface.md.
+struct Case {
+  Case(const char* requirement, const char* name, const char* clauses, const char* title, int limit);
+  std::string requirement, name, clauses, title;
+  int limit;  // seconds
+};
+const std::list<Case>& all_cases();
+
+#define CASE_OF(limit, requirement, name, clauses, title)                                                    \
+  static const grade::Case case_##requirement##_##name(#requirement, #name, clauses, title, limit);           \
+  TEST(requirement, name)
+#define CASE(requirement, name, clauses, title) CASE_OF(20, requirement, name, clauses, title)
+
+// Before its first line a case may ask for hosts; else it is on one host, number 0, with loopback only.
+void classroom(int hosts);
+const Network& network();
+void begin_case(const std::string& folder, int limit);
+void end_case();  // ends all programs
+
+constexpr double kSoon = 8;  // for what is done at once, on a machine that has other things to do
+double now();                // seconds since the case began
+
+[[noreturn]] void fail(const std::string& expected, const std::string& came);
+void check(bool good, const std::string& expected, const std::string& came);
+void until(double seconds, const std::function<bool()>& condition, const std::string& expected);
+void pause(double seconds);  // and serves meanwhile
+void note_in_log(const std::string& line);
+
+// "..." stands for anything; a text may have CR at its end.
+bool fits(const std::string& pattern, const std::string& text);
+std::string escaped(const std::string& bytes, size_t most = 160);
+std::string crc(const std::string& bytes);  // as cksum has it
+std::string text_of(size_t size, char letter = 'x');
+
+// A line of the protocol, taken apart: its fields in any order, its text without the colon.
+struct Line {
+  explicit Line(const std::string& line);
+  std::string verb, text, whole;
+  std::vector<std::pair<std::string, std::string>> fields;
+  std::string operator[](const std::string& key) const;  // "" if it is not there
+  bool is(const std::string& verb, const std::vector<std::pair<std::string, std::string>>& required) const;
+};
+using Fields = std::vector<std::pair<std::string, std::string>>;  // {"to", "-"}: not there
+
+class Program {
+ public:
+  // With --name and --group lab, unless the name is "".
+  explicit Program(const std::string& name, std::vector<std::string> options = {}, int host = 0,
+                   const std::string& group = "lab");
+  Program(const Program&) = delete;
+  ~Program();
+  Program& ready();                                   // waits for the line, and knows port and address from there
+  void say(const std::string& line);
+  void say_bytes(const std::string& bytes);
+  void end_input();
+  void signal(int number);                            // SIGSTOP, SIGCONT, SIGTERM, SIGINT, SIGHUP, SIGKILL
+  // Waits for a line of standard output that fits and was not waited for already, in whatever order they come.
+  std::string prints(const std::string& pattern, double seconds = kSoon);
+  void prints_not(const std::string& pattern, double seconds = 0);
+  size_t count(const std::string& pattern) const;
+  void expect_exit(int status, double seconds = kSoon);
+  const std::string& errors() const { return errors_; }
+  std::string output() const;
+  void serves();                                      // a newcomer is answered and his message is shown
+  std::string path(const std::string& file = "") const { return folder_ + (file.empty() ? "" : "/" + file); }
+  std::string write(const std::string& file, const std::string& content) const;
+  std::vector<std::string> stored() const;            // names in downloads/
+  // That the file stands there, with this content.
+  void has_stored(const std::string& file, const std::string& content) const;
+  void has_not_stored(const std::string& file) const;
+
+  const std::string name;
+  std::string ip = "127.0.0.1";
+  int port = 25253;
+
+ private:
+  void read(int fd, bool is_error);
+  bool has_ended();
+  struct Printed { std::string text; bool used; };
+  std::string folder_, partial_, errors_;
+  std::vector<Printed> lines_;
+  std::vector<int> streams_;
+  size_t kept_ = 0;
+  int in_ = -1, keeper_ = -1, status_ = -1, open_ = 2, served_ = 0;
+};
+
+struct Datagram {
+  std::string bytes, ip;
+  int port;
+  double at;
+  bool used;
+};
+
+class Ear {
+ public:
+  Ear(int port, const std::string& ip = "0.0.0.0", int host = 0);
+  ~Ear();
+  void send(const std::string& ip, int port, const std::string& bytes) const;
+  Datagram hears(const std::string& verb, const Fields& required = {}, double seconds = kSoon);
+  void hears_not(const std::string& verb, const Fields& required, double seconds);
+  size_t count(const std::string& verb, const Fields& required = {}) const;
+  std::function<void(const Datagram&)> at_once = [](const Datagram&) {};
+  std::vector<Datagram> heard;
+  const int port;
+
+ private:
+  int fd_;
+};
+
+class Talk {
+ public:
+  explicit Talk(int fd, const std::string& who);
+  ~Talk();
+  bool send(const std::string& bytes);
+  void pieces(const std::string& bytes, size_t cut);  // two, or with 0, one byte at a time
+  std::string line(const std::string& expected = "a line");  // without its line end
+  std::string expect(const std::string& pattern);     // the next line fits
+  void ask(const std::string& request, const std::string& reply) { send(request + "\n"), expect(reply); }
+  Line request(const std::string& verb, const Fields& required = {});
+  std::string bytes(size_t size);
+  void expect_end(double seconds = 15);               // what is sent meanwhile does not matter
+  void expect_silence(double seconds);
+  bool has_line() const { return buffer_.find('\n') != std::string::npos; }
+  bool has_ended() const { return ended_; }
+  void half_close();
+  void reset();
+  void close();
+  bool claimed = false, introduced = false;           // of those that the program opened
+
+ private:
+  friend class Stranger;
+  std::string who_, buffer_;
+  int fd_;
+  bool ended_ = false;
+};
+
+class Stranger {
+ public:
+  Stranger(const std::string& name, int port, const std::string& group = "lab", int host = 0,
+           const std::string& ip = "127.0.0.1");
+  ~Stranger();
+  void join_broadcasts();                             // has the shared port, too, so that it is found
+  std::string fields() const;
+  std::string hello() const { return "ChatByP2P/1 HELLO " + fields(); }
+  std::string here() const { return "ChatByP2P/1 HERE " + fields(); }
+  std::string here(const std::string& to) const { return here() + " to=" + to; }
+  std::string bye() const { return "ChatByP2P/1 BYE " + fields(); }
+  void tell(const Program& program, const std::string& datagram) const;
+  Datagram hears(const std::string& verb, const Fields& required = {}, double seconds = kSoon) {
+    return ear.hears(verb, required, seconds);
+  }
+  std::string id_of(const Program& program);          // asks it
+  Stranger& meet(Program& program);                   // says HELLO, and is listed
+  Talk& call(const Program& program);
+  Talk& introduced(const Program& program);           // has said HELLO there, and was answered
+  Talk& asked();                                      // a connection of the program's, on which it asks for something
+  Talk& called();  // any, of which nothing was read: to answer even the HELLO by hand
+  // A file that is offered and accepted: what follows is up to the case.
+  Talk& offers(Program& program, const std::string& what, const std::string& answer = "OK");
+
+  std::string name, group, id, announced_ip;
+  bool answers = true, beats = true, introduces = true;
+  Ear ear;
+
+ private:
+  void serve();
+  void answer(const Datagram& datagram) const;
+  friend void serve_all(double);
+  std::string ip_;
+  int host_, listener_;
+  double beat_ = 5;
+  std::unique_ptr<Ear> shared_;
+};
+
+// How most cases begin, as `auto&& [ann, zoe] = Two();`: ann is the program, zoe the stranger, at port 40000.
+struct Strangers {
+  explicit Strangers(std::vector<std::string> options = {});
+  Program ann;
+  Stranger zoe;
+};
+
+struct Two {  // ann lists zoe
+  explicit Two(std::vector<std::string> options = {});
+  Program ann;
+  Stranger zoe;
+};
+
+}  // namespace grade
+
+#endif

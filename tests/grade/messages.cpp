@@ -1,0 +1,634 @@
+// R6 and R7: messages, and the stream that carries them.
+
+#include <signal.h>
+
+#include "grade.h"
+
+using namespace grade;
+
+namespace {
+
+const std::string kFox = "\xf0\x9f\xa6\x8a";
+
+// One line of that many bytes, which is a message: filled up by a field that nobody knows.
+std::string message_of(size_t size, int number) {
+  const std::string head = "MSG number=" + std::to_string(number) + " filler=",
+                    tail = " :" + std::to_string(size) + " bytes";
+  return head + text_of(size - head.size() - tail.size()) + tail;
+}
+
+}  // namespace
+
+// ---- R6: what the program sends ------------------------------------------------------------------------------------
+
+CASE(R6, IntroducesItselfAndSpeaks, "P5.2, P5.3, I2",
+     "/msg connects to the user's port, says HELLO, and then the message, with number and scope.") {
+  auto&& [ann, zoe] = Two();
+  ann.say("/msg zoe Hello, Zoe");
+  zoe.introduces = false;
+  Talk& talk = zoe.called();
+  const Line hello = talk.request("HELLO", {{"name", "ann"}, {"port", "25253"}, {"group", "lab"}});
+  talk.send("OK " + zoe.here(hello["id"]) + "\n");
+  const Line msg = talk.request("MSG", {{"scope", "private"}});
+  check(msg.text == "Hello, Zoe", ":Hello, Zoe", escaped(msg.whole));
+  check(!msg["number"].empty() && msg["number"].find_first_not_of("0123456789") == std::string::npos, "a number",
+        escaped(msg.whole));
+}
+
+CASE(R6, WaitsForTheReplyToItsHello, "P5.1", "Nothing is said before the reply to HELLO has come.") {
+  auto&& [ann, zoe] = Two();
+  zoe.introduces = false;
+  ann.say("/msg zoe secret");
+  Talk& talk = zoe.called();
+  talk.request("HELLO");
+  talk.expect_silence(1);
+}
+
+CASE(R6, DeliveredMeansAcknowledged, "P5.3, I3",
+     "A message is called delivered when the other side has said OK, and not before.") {
+  auto&& [ann, zoe] = Two();
+  ann.say("/msg zoe hello: there");
+  Talk& talk = zoe.asked();
+  talk.request("MSG");
+  ann.prints_not("delivered ...", 1);
+  talk.send("OK\n");
+  ann.prints("delivered zoe@127.0.0.1:40000: hello: there");
+}
+
+CASE(R6, ANoIsAFailure, "P5.1, P7, I3",
+     "A NO, of whatever word, means that the message is not delivered, and that is said.") {
+  auto&& [ann, zoe] = Two();
+  for (const char* no : {"NO unknown no such request", "NO toothache whatever that is"}) {
+    ann.say(std::string("/msg zoe hello ") + no);
+    Talk& talk = zoe.asked();
+    talk.request("MSG");
+    talk.send(std::string(no) + "\n");
+    talk.claimed = false;  // it may be kept for the next
+    ann.prints("failed zoe@127.0.0.1:40000: ...not delivered: hello " + std::string(no));
+  }
+  ann.prints_not("delivered ...");
+}
+
+CASE(R6, OneConversation, "P5.3", "Messages to one address go over one connection, with numbers that grow.") {
+  auto&& [ann, zoe] = Two();
+  ann.say("/msg zoe one");
+  Talk& talk = zoe.asked();
+  long last = -1;
+  for (const char* text : {"one", "two", "three"}) {
+    if (text != std::string("one")) ann.say(std::string("/msg zoe ") + text);
+    const Line msg = talk.request("MSG");
+    check(msg.text == text && std::atol(msg["number"].c_str()) > last, std::string("a larger number, :") + text,
+          escaped(msg.whole));
+    last = std::atol(msg["number"].c_str());
+    talk.send("OK\n");
+    ann.prints("delivered zoe@127.0.0.1:40000: " + std::string(text));
+  }
+}
+
+CASE(R6, OneAfterTheOther, "P5.1, P5.3",
+     "Each message waits for the reply to the one before, and none overtakes another.") {
+  auto&& [ann, zoe] = Two();
+  for (const char* text : {"one", "two", "three"}) ann.say(std::string("/msg zoe ") + text);
+  Talk& talk = zoe.asked();
+  for (const char* text : {"one", "two", "three"}) {
+    const Line msg = talk.request("MSG");
+    check(msg.text == text, std::string(":") + text, escaped(msg.whole));
+    talk.expect_silence(0.5);
+    talk.send("OK\n");
+  }
+}
+
+CASE(R6, NobodyIsThere, "I3, I6", "A message to where nobody listens has failed, and the exit status tells it.") {
+  Program ann("ann");
+  ann.ready().say("/msg 127.0.0.1:9 hello");
+  ann.prints("failed ...127.0.0.1:9: ...not delivered: hello");
+  ann.end_input();
+  ann.expect_exit(1);
+}
+
+CASE(R6, AnotherIsThere, "P5.2", "Where another id answers than the one that was meant, nothing more is said.") {
+  auto&& [ann, zoe] = Two();
+  zoe.introduces = false;
+  ann.say("/msg zoe secret");
+  Talk& talk = zoe.called();
+  const Line hello = talk.request("HELLO");
+  const std::string id = zoe.id;
+  zoe.id = "00000000000000ee";
+  talk.send("OK " + zoe.here(hello["id"]) + "\n");
+  zoe.id = id;
+  ann.prints("failed zoe@127.0.0.1:40000: ...not delivered: secret");
+  check(!talk.has_line(), "no line to somebody else", "one");
+}
+
+CASE(R6, PlainLines, "I2, I3", "After /to WHO plain lines go to WHO, and //text sends /text.") {
+  auto&& [ann, zoe] = Two();
+  ann.say("/to zoe");
+  ann.prints("to zoe@127.0.0.1:40000");
+  ann.say("a plain line");
+  ann.say("//not a command");
+  Talk& talk = zoe.asked();
+  for (const char* text : {"a plain line", "/not a command"}) {
+    const Line msg = talk.request("MSG", {{"scope", "private"}});
+    check(msg.text == text, std::string(":") + text, escaped(msg.whole));
+    talk.send("OK\n");
+  }
+}
+
+CASE(R6, ByTheBeginningOfAName, "I2", "/to takes the beginning of a name that nobody else's begins with.") {
+  auto&& [ann, zoe] = Two();
+  ann.say("/to zo");
+  ann.prints("to zoe@127.0.0.1:40000");
+}
+
+CASE(R6, WaysToSayWho, "I2", "WHO is a name, a number of /list, NAME@IP:PORT, or IP:PORT.") {
+  auto&& [ann, zoe] = Two();
+  ann.say("/list");
+  const std::string entry = ann.prints("user ... - zoe lab 127.0.0.1:40000");
+  ann.prints("users 2");
+  for (const std::string& who :
+       {std::string("zoe"), entry.substr(5, 1), std::string("zoe@127.0.0.1:40000"), std::string("127.0.0.1:40000")}) {
+    ann.say("/msg " + who + " by " + who);
+    Talk& talk = zoe.asked();
+    check(talk.request("MSG").text == "by " + who, ":by " + who, "another text");
+    talk.send("OK\n");
+    talk.claimed = false;
+    ann.prints("delivered zoe@127.0.0.1:40000: by " + who);
+  }
+}
+
+CASE(R6, AmbiguousNames, "I2, I3", "Where a name fits two users, the command is refused and both are named.") {
+  auto&& [ann, zoe] = Two();
+  Stranger other("zoe", 40001);
+  other.meet(ann);
+  ann.say("/msg zoe which of you");
+  const std::string line = ann.prints("error: ...");
+  for (const char* who : {"127.0.0.1:40000", "127.0.0.1:40001"})
+    check(line.find(who) != std::string::npos, std::string("the candidate ") + who, escaped(line));
+  ann.say("/msg zoe@127.0.0.1:40001 you");
+  check(other.asked().request("MSG").text == "you", ":you", "another text");
+}
+
+CASE(R6, UnknownNames, "I3, I6", "A message to a user who is not there is an error, and exit status 1.") {
+  Program ann("ann");
+  ann.ready().say("/msg nobody hello");
+  ann.prints("error: ...");
+  ann.say("hello?");
+  ann.prints("error: ...");
+  ann.end_input();
+  ann.expect_exit(1);
+}
+
+CASE(R6, UnknownCommands, "I3, I6", "A command that does not exist is an error, and the program goes on.") {
+  auto&& [ann, zoe] = Two();
+  ann.say("/dance");
+  ann.prints("error: ...");
+  ann.say("/msg zoe hello");
+  zoe.asked().send("OK\n");
+  ann.prints("delivered zoe@127.0.0.1:40000: hello");
+  ann.end_input();
+  ann.expect_exit(0);
+}
+
+CASE(R6, ToTheGroup, "I2, I3, P5.3",
+     "/group reaches everyone in the own group, nobody else, and says how many have it.") {
+  auto&& [ann, zoe] = Two();
+  Stranger yan("yan", 40001), eve("eve", 40002, "chess");
+  yan.meet(ann), eve.meet(ann);
+  ann.say("/group for the lab");
+  for (Stranger* each : {&zoe, &yan}) {
+    Talk& talk = each->asked();
+    check(talk.request("MSG", {{"scope", "group"}}).text == "for the lab", ":for the lab", "another text");
+    talk.send("OK\n");
+  }
+  ann.prints("delivered 2 of 2");
+  ann.say("/msg eve only you");
+  check(eve.asked().request("MSG").text == "only you", "nothing but the second message", "the first");
+}
+
+CASE(R6, ToAll, "I2, I3, P5.3", "/all reaches everyone; who could not be reached is named.") {
+  auto&& [ann, zoe] = Two();
+  Stranger eve("eve", 40001, "chess"), yan("yan", 40002);
+  eve.meet(ann), yan.meet(ann);
+  ann.say("/all for everyone");
+  for (Stranger* each : {&zoe, &eve, &yan}) {
+    Talk& talk = each->asked();
+    check(talk.request("MSG", {{"scope", "all"}}).text == "for everyone", ":for everyone", "another text");
+    talk.send(each == &eve ? "NO failed not today\n" : "OK\n");
+  }
+  ann.prints("delivered 2 of 3; not reached: eve@127.0.0.1:40001");
+}
+
+CASE(R6, LongTexts, "I2, P2.2", "A text of 4,000 bytes is sent, one of 4,001 refused.") {
+  auto&& [ann, zoe] = Two();
+  ann.say("/msg zoe " + text_of(4001));
+  ann.prints("error: ...");
+  ann.say("/msg zoe " + text_of(4000));
+  check(zoe.asked().request("MSG").text == text_of(4000), "the 4,000 bytes", "others");
+}
+
+CASE(R6, TextsAsTheyAre, "P3.2, I2", "Blanks, colons, TABs and every script arrive as they were typed.") {
+  auto&& [ann, zoe] = Two();
+  ann.say("/to zoe");
+  Talk* talk = nullptr;
+  for (const std::string text : {"two  blanks", ": a colon", "a=b c=d", "OK", "你好，世界", "tab\there",
+                                 "\xf0\x9f\x91\xa9\xe2\x80\x8d\xf0\x9f\x91\xa7"}) {
+    ann.say(text);
+    if (!talk) talk = &zoe.asked();
+    const Line msg = talk->request("MSG");
+    check(msg.text == text, ":" + escaped(text), escaped(msg.whole));
+    talk->send("OK\n");
+  }
+}
+
+CASE(R6, TheEndOfInput, "I6",
+     "The end of input lets what is to be sent be sent first; the status is 0 if all was delivered.") {
+  Stranger zoe("zoe", 40000);
+  zoe.join_broadcasts();
+  Program ann("ann");
+  for (const char* text : {"one", "two"}) ann.say(std::string("/msg zoe ") + text);
+  ann.end_input();
+  Talk& talk = zoe.asked();
+  for (int i = 0; i < 2; ++i) {
+    talk.request("MSG");
+    pause(0.5);
+    talk.send("OK\n");
+  }
+  ann.expect_exit(0);
+}
+
+CASE(R6, TwoOfItsKindTalk, "P5.3, I3", "Between two peers that run this program messages arrive, in order and once.") {
+  Program ann("ann"), bob("bob");
+  ann.ready(), bob.ready();
+  ann.prints("joined bob@...");
+  for (int i = 0; i < 20; ++i) ann.say("/msg bob number " + std::to_string(i) + ".");
+  for (int i = 0; i < 20; ++i) {
+    const std::string line = bob.prints("message ann@... private: number ...");
+    check(fits("..." + (" " + std::to_string(i)) + ".", line), "number " + std::to_string(i) + ".", escaped(line));
+    ann.prints("delivered bob@...: number " + std::to_string(i) + ".");
+  }
+  bob.prints_not("message ...", 0.3);
+}
+
+// ---- R6: what the program shows ------------------------------------------------------------------------------------
+
+CASE(R6, ShowsAMessage, "P5.3, I3", "A message is shown with who sent it, from where, and to whom it was.") {
+  auto&& [ann, zoe] = Two();
+  Talk& talk = zoe.introduced(ann);
+  for (const char* scope : {"private", "group", "all"}) {
+    talk.ask(std::string("MSG number=1 scope=") + scope + " :to " + scope, "OK...");
+    ann.prints("message zoe@127.0.0.1:40000 " + std::string(scope) + ": to " + scope);
+  }
+}
+
+CASE(R6, UnknownScopes, "P5.3", "A scope that nobody knows, or none, is read as private.") {
+  auto&& [ann, zoe] = Two();
+  Talk& talk = zoe.introduced(ann);
+  talk.ask("MSG number=1 scope=planet :hello, planet", "OK...");
+  talk.ask("MSG number=2 :hello, you", "OK...");
+  ann.prints("message zoe@127.0.0.1:40000 private: hello, planet");
+  ann.prints("message zoe@127.0.0.1:40000 private: hello, you");
+}
+
+// ---- R7: lines, however the network cuts them ----------------------------------------------------------------------
+
+CASE_OF(30, R7, HelloInPieces, "P5.1, P3.2", "A HELLO is understood wherever the network cuts it.") {
+  auto&& [ann, zoe] = Strangers();
+  for (size_t cut = 0; cut <= zoe.hello().size(); ++cut) {
+    Talk& talk = zoe.call(ann);
+    talk.pieces(zoe.hello() + "\n", cut);
+    talk.expect("OK ChatByP2P/1 HERE ...");
+    talk.close();
+  }
+}
+
+CASE_OF(30, R7, MessagesInPieces, "P5.1, P3.2", "A MSG is understood wherever the network cuts it, and shown once.") {
+  auto&& [ann, zoe] = Two();
+  const std::string tail = " scope=all :héllo\n";
+  Talk& talk = zoe.introduced(ann);
+  for (size_t cut = 0; cut <= tail.size() + 13; ++cut) {
+    talk.pieces("MSG number=" + std::to_string(100 + cut) + tail, cut);
+    talk.expect("OK...");
+    ann.prints("message zoe@127.0.0.1:40000 all: héllo");
+  }
+  ann.prints_not("message ...", 0.2);
+}
+
+CASE_OF(30, R7, OffersInPieces, "P5.1, P3.2", "An OFFER is understood wherever the network cuts it.") {
+  auto&& [ann, zoe] = Two({"--accept", "always"});
+  const std::string offer = "OFFER size=6 files=1 :hello.txt\n";
+  for (size_t cut = 0; cut < offer.size(); ++cut) {
+    Talk& talk = zoe.introduced(ann);
+    talk.pieces(offer, cut);
+    talk.expect("OK...");
+    talk.ask("STOP :only a test", "NO stopped...");
+    talk.close();
+  }
+}
+
+CASE_OF(30, R7, DataInPieces, "P5.1, P6.3", "DATA and its bytes are understood wherever the network cuts them.") {
+  auto&& [ann, zoe] = Two({"--accept", "always"});
+  const std::string data = "DATA offset=0 size=6\nhello\n";
+  for (size_t cut = 0; cut < data.size(); ++cut) {
+    Talk& talk = zoe.offers(ann, "size=6 files=1 :" + std::to_string(cut), "OK...");
+    talk.pieces(data, cut);
+    talk.ask("END size=6 crc=3015617425", "OK :" + std::to_string(cut));
+    ann.has_stored(std::to_string(cut), "hello\n");
+    talk.close();
+  }
+}
+
+CASE_OF(30, R7, EndsInPieces, "P5.1, P6.4", "An END is understood wherever the network cuts it.") {
+  auto&& [ann, zoe] = Two({"--accept", "always"});
+  const std::string end = "END size=6 crc=3015617425\n";
+  for (size_t cut = 0; cut < end.size(); ++cut) {
+    Talk& talk = zoe.offers(ann, "size=6 files=1 :" + std::to_string(cut), "OK...");
+    talk.send("DATA offset=0 size=6\nhello\n");
+    talk.pieces(end, cut);
+    talk.expect("OK :" + std::to_string(cut));
+    talk.close();
+  }
+}
+
+CASE(R7, ManyInOnePiece, "P5.1", "Several requests in one piece are answered in their order.") {
+  auto&& [ann, zoe] = Two();
+  Talk& talk = zoe.call(ann);
+  talk.send(zoe.hello() + "\nMSG number=1 :one\nDANCE\nMSG number=2 :two\nMSG :wrong\n");
+  for (const char* reply : {"OK ChatByP2P/1 HERE ...", "OK", "NO unknown...", "OK", "NO syntax..."})
+    talk.expect(reply + std::string(reply == std::string("OK") ? "..." : ""));
+  ann.prints("message zoe@127.0.0.1:40000 private: one");
+  ann.prints("message zoe@127.0.0.1:40000 private: two");
+}
+
+CASE(R7, AFileInOnePiece, "P5.1, P6.3",
+     "DATA, its bytes, and END may come in one piece; bytes that look like lines are bytes.") {
+  auto&& [ann, zoe] = Two({"--accept", "always"});
+  const std::string bytes = "END size=6 crc=0\nSTOP\n\r\n";
+  Talk& talk = zoe.offers(ann, "size=" + std::to_string(bytes.size()) + " files=1 :tricky", "OK...");
+  talk.send("DATA offset=0 size=5\n" + bytes.substr(0, 5) + "DATA offset=5 size=" + std::to_string(bytes.size() - 5) +
+            "\n" + bytes.substr(5) + "END size=" + std::to_string(bytes.size()) + " crc=" + crc(bytes) + "\n");
+  talk.expect("OK :tricky");
+  ann.has_stored("tricky", bytes);
+}
+
+CASE(R7, CrLf, "P3.2", "Lines may end with CR LF; the CR is no part of the text.") {
+  auto&& [ann, zoe] = Two({"--accept", "always"});
+  Talk& talk = zoe.call(ann);
+  talk.ask(zoe.hello() + "\r", "OK ChatByP2P/1 HERE ...");
+  talk.ask("MSG number=1 :hello\r", "OK...");
+  ann.prints("message zoe@127.0.0.1:40000 private: hello");
+  talk.ask("OFFER size=2 files=1 :cr.txt\r", "OK...");
+  talk.ask("DATA offset=0 size=2\r\n\r\nEND size=2 crc=" + crc("\r\n") + "\r", "OK :cr.txt");
+  ann.has_stored("cr.txt", "\r\n");
+}
+
+CASE(R7, HalfClose, "P5.1", "Who has said all and half-closes the connection still gets the replies.") {
+  auto&& [ann, zoe] = Two();
+  Talk& talk = zoe.call(ann);
+  talk.send(zoe.hello() + "\nMSG number=1 :that was all\n");
+  talk.half_close();
+  talk.expect("OK ChatByP2P/1 HERE ...");
+  talk.expect("OK...");
+  talk.expect_end();
+  ann.prints("message zoe@127.0.0.1:40000 private: that was all");
+}
+
+CASE(R7, LongLines, "P2.2, P7",
+     "A line of 4,095 or 4,096 bytes is read; one of 4,097 gets NO long, and ends the connection.") {
+  auto&& [ann, zoe] = Two();
+  Talk& talk = zoe.introduced(ann);
+  talk.ask(message_of(4095, 1), "OK...");
+  talk.ask(message_of(4096, 2), "OK...");
+  talk.ask(message_of(4096, 3) + "\r", "OK...");  // its end is not counted
+  ann.prints("message zoe@... private: 4095 bytes");
+  for (int i = 0; i < 2; ++i) ann.prints("message zoe@... private: 4096 bytes");
+  talk.ask(message_of(4097, 4), "NO long...");
+  talk.expect_end();
+  ann.prints_not("message ...");
+}
+
+CASE(R7, TextsAtTheirLimit, "P2.2, P5.3, P7",
+     "A text of 3,999 or 4,000 bytes is shown; one of 4,001, or of none, gets NO syntax.") {
+  auto&& [ann, zoe] = Two();
+  Talk& talk = zoe.introduced(ann);
+  for (const size_t size : {3999u, 4000u}) {
+    talk.ask("MSG number=" + std::to_string(size) + " :" + text_of(size), "OK...");
+    ann.prints("message zoe@... private: " + text_of(size));
+  }
+  talk.ask("MSG number=1 :" + text_of(4001), "NO syntax...");
+  talk.ask("MSG number=1 :", "NO syntax...");
+  talk.ask("MSG number=1", "NO syntax...");
+  ann.prints_not("message ...");
+}
+
+CASE(R7, NamesAtTheirLimit, "P2.2, P7", "Over TCP, too, a name has 32 characters at most, of whatever script.") {
+  Program ann("ann");
+  ann.ready();
+  std::string foxes;
+  for (int i = 0; i < 31; ++i) foxes += kFox;
+  for (const auto& [name, good] : {std::pair(foxes, true),
+                                   {foxes + kFox, true},
+                                   {foxes + kFox + "x", false},
+                                   {text_of(32), true},
+                                   {text_of(33), false}}) {
+    Stranger zoe(name, 40000);
+    Talk& talk = zoe.call(ann);
+    talk.ask(zoe.hello(), good ? "OK ChatByP2P/1 HERE ..." : "NO stranger...");
+    talk.close();
+  }
+}
+
+CASE(R7, Numbers, "P2.2, P3.2, P7",
+     "A number goes from 0 to 2^63 - 1; anything else gets NO syntax, and the connection goes on.") {
+  auto&& [ann, zoe] = Two();
+  Talk& talk = zoe.introduced(ann);
+  for (const char* bad : {"9223372036854775808", "99999999999999999999999", "-1", "+1", "1x", "0x1", ""})
+    talk.ask(std::string("MSG number=") + bad + " :wrong", "NO syntax...");
+  for (const char* good : {"0", "9223372036854775807", "007"}) {
+    talk.ask(std::string("MSG number=") + good + " :" + good, "OK...");
+    ann.prints("message zoe@... private: " + std::string(good));
+  }
+  ann.prints_not("message ...");
+}
+
+CASE(R7, UnknownVerbs, "P7, P8", "An unknown verb gets NO unknown, and the connection goes on.") {
+  auto&& [ann, zoe] = Two();
+  Talk& talk = zoe.introduced(ann);
+  for (const char* request : {"DANCE", "TIME zone=UTC", "msg number=1 :small letters", "DATA offset=0 size=0",
+                              "END size=0 crc=4294967295", "RESUME", "STOP"})
+    talk.ask(request, "NO unknown...");
+  talk.ask("MSG number=1 :still here", "OK...");
+}
+
+CASE(R7, UnknownFields, "P3.2, P8", "Unknown fields are skipped, and the known ones may come in any order.") {
+  auto&& [ann, zoe] = Two();
+  Talk& talk = zoe.introduced(ann);
+  talk.ask("MSG colour=red scope=all mood= number=1 a=b=c :in any order", "OK...");
+  ann.prints("message zoe@127.0.0.1:40000 all: in any order");
+  talk.ask("MSG number=2 : :blanks = kept ", "OK...");
+  ann.prints("message zoe@127.0.0.1:40000 private:  :blanks = kept ");
+}
+
+CASE(R7, AKeyGivenTwice, "P3.2, P7", "A key that is given twice makes the line wrong.") {
+  auto&& [ann, zoe] = Two();
+  Talk& talk = zoe.introduced(ann);
+  talk.ask("MSG number=1 number=2 :twice", "NO syntax...");
+  talk.ask("MSG number=1 scope=all scope=all :twice", "NO syntax...");
+  ann.prints_not("message ...");
+}
+
+CASE(R7, StrangersFirst, "P5.2, P7", "Who has not introduced himself gets NO stranger, and may do so then.") {
+  auto&& [ann, zoe] = Strangers();
+  Talk& talk = zoe.call(ann);
+  for (const std::string& request : {std::string("MSG number=1 :too early"), std::string("OFFER size=1 files=1 :x"),
+                                     std::string("ChatByP2P/1 HELLO id=1")})
+    talk.ask(request, "NO stranger...");
+  talk.ask(zoe.hello(), "OK ChatByP2P/1 HERE ...");
+  talk.ask("MSG number=1 :now", "OK...");
+  ann.prints("message zoe@127.0.0.1:40000 private: now");
+  ann.prints_not("message ...");
+}
+
+CASE(R7, LaterVersions, "P8, P7",
+     "A HELLO of a later version gets NO stranger, with the version that is spoken, and another try is possible.") {
+  auto&& [ann, zoe] = Strangers();
+  Talk& talk = zoe.call(ann);
+  talk.ask("ChatByP2P/2" + zoe.hello().substr(11), "NO stranger...ChatByP2P/1...");
+  talk.ask(zoe.hello(), "OK ChatByP2P/1 HERE ...");
+}
+
+CASE(R7, ItsOwnId, "P7", "Who introduces himself with the receiver's own id gets NO self.") {
+  auto&& [ann, zoe] = Strangers();
+  const std::string id = zoe.id_of(ann);
+  zoe.id = id;
+  zoe.call(ann).ask(zoe.hello(), "NO self...");
+}
+
+CASE(R7, AnotherId, "P5.2, P7", "HELLO may be repeated with another name, but not with another id.") {
+  auto&& [ann, zoe] = Strangers();
+  Talk& talk = zoe.introduced(ann);
+  zoe.name = "zora";
+  talk.ask(zoe.hello(), "OK ChatByP2P/1 HERE ...");
+  zoe.id = "00000000000000ab";
+  talk.ask(zoe.hello(), "NO other...");
+  talk.expect_end();
+}
+
+CASE(R7, Repeats, "P5.3, P7",
+     "A message that comes once more, with the same number, gets OK, and is not shown again.") {
+  auto&& [ann, zoe] = Two();
+  Talk& talk = zoe.introduced(ann);
+  for (int i = 0; i < 2; ++i) talk.ask("MSG number=5 :once", "OK...");
+  talk.close();
+  zoe.introduced(ann).ask("MSG number=5 :once", "OK...");
+  ann.prints("message zoe@... private: once");
+  ann.prints_not("message ...", 0.5);
+}
+
+CASE(R7, ThirtyTwoRepeats, "P5.3", "The last 32 messages of a peer are remembered.") {
+  auto&& [ann, zoe] = Two();
+  Talk& talk = zoe.introduced(ann);
+  for (int round = 0; round < 2; ++round)
+    for (int i = 1; i <= 32; ++i)
+      talk.ask("MSG number=" + std::to_string(i) + " :number " + std::to_string(i), "OK...");
+  for (int i = 1; i <= 32; ++i) ann.prints("message zoe@... private: number " + std::to_string(i));
+  ann.prints_not("message ...", 0.5);
+}
+
+CASE(R7, NoRepeats, "P5.3", "Another text under the same number, or the same from another id, is another message.") {
+  auto&& [ann, zoe] = Two();
+  zoe.introduced(ann).ask("MSG number=5 :one", "OK...");
+  zoe.introduced(ann).ask("MSG number=5 :two", "OK...");
+  Stranger yan("yan", 40001);
+  yan.introduced(ann).ask("MSG number=5 :one", "OK...");
+  for (const char* line :
+       {"zoe@127.0.0.1:40000 private: one", "zoe@127.0.0.1:40000 private: two", "yan@127.0.0.1:40001 private: one"})
+    ann.prints(std::string("message ") + line);
+}
+
+CASE(R7, ASecondTry, "P5.3",
+     "A message whose connection ends before its reply is sent once more, on a new one, with the same number.") {
+  auto&& [ann, zoe] = Two();
+  ann.say("/msg zoe hello");
+  Talk& first = zoe.asked();
+  const std::string number = first.request("MSG")["number"];
+  first.close();
+  Talk& second = zoe.asked();
+  check(second.request("MSG", {{"number", number}}).text == "hello", ":hello", "another text");
+  second.send("OK\n");
+  ann.prints("delivered zoe@127.0.0.1:40000: hello");
+}
+
+CASE(R7, ASecondTryOfAKeptConnection, "P5.3",
+     "That holds for a connection that was kept, too; and the next message does not overtake it.") {
+  auto&& [ann, zoe] = Two();
+  ann.say("/msg zoe one");
+  Talk& first = zoe.asked();
+  first.request("MSG");
+  first.send("OK\n");
+  ann.prints("delivered zoe@...: one");
+  first.reset();
+  ann.say("/msg zoe two");
+  ann.say("/msg zoe three");
+  Talk& second = zoe.asked();
+  for (const char* text : {"two", "three"}) {
+    const Line msg = second.request("MSG");
+    check(msg.text == text, std::string(":") + text, escaped(msg.whole));
+    second.send("OK\n");
+    ann.prints("delivered zoe@...: " + std::string(text));
+  }
+}
+
+CASE(R7, OnlyASecondTry, "P5.3, I3", "When the second try fails, too, the message has failed: it may have arrived.") {
+  auto&& [ann, zoe] = Two();
+  ann.say("/msg zoe hello");
+  for (int i = 0; i < 2; ++i) {
+    Talk& talk = zoe.asked();
+    talk.request("MSG");
+    talk.close();
+  }
+  ann.prints("failed zoe@127.0.0.1:40000: ...it may have arrived; not delivered: hello");
+  ann.prints_not("delivered ...");
+}
+
+CASE_OF(45, R7, NoReply, "P5.3, P2.3",
+        "When no reply comes for 10 s, the message is sent once more, on a new connection.") {
+  auto&& [ann, zoe] = Two();
+  ann.say("/msg zoe hello");
+  Talk& first = zoe.asked();
+  const std::string number = first.request("MSG")["number"];
+  const double since = now();
+  pause(7);
+  Talk& second = zoe.asked();
+  check(now() - since > 8, "10 s of patience", std::to_string(now() - since) + " s");
+  second.request("MSG", {{"number", number}});
+  second.send("OK\n");
+  ann.prints("delivered zoe@127.0.0.1:40000: hello");
+}
+
+CASE(R7, RepliesInPieces, "P3.2, P5.1",
+     "Replies, too, are understood however they are cut, with CR LF or a text behind OK.") {
+  auto&& [ann, zoe] = Two();
+  zoe.introduces = false;
+  ann.say("/msg zoe one");
+  Talk& talk = zoe.called();
+  talk.pieces("OK " + zoe.here(talk.request("HELLO")["id"]) + "\r\n", 0);
+  talk.request("MSG");
+  talk.pieces("OK\r\n", 0);
+  ann.prints("delivered zoe@...: one");
+  ann.say("/msg zoe two");
+  talk.request("MSG");
+  talk.pieces("OK whatever this is\n", 4);
+  ann.prints("delivered zoe@...: two");
+}
+
+CASE_OF(60, R7, IdleConversations, "P2.3, P5.1",
+        "A conversation that was not used for 30 s is closed by who has opened it, without a line.") {
+  auto&& [ann, zoe] = Two();
+  ann.say("/msg zoe hello");
+  Talk& talk = zoe.asked();
+  talk.request("MSG");
+  talk.send("OK\n");
+  const double since = now();
+  talk.expect_end(40);
+  check(now() - since > 25 && !talk.has_line(), "30 s of patience, and no line", std::to_string(now() - since) + " s");
+}
