@@ -3,9 +3,9 @@
 # prints a table of their points. What `make` said, and the report for its author, are kept beside it, as
 # FOLDER/NAME.build and FOLDER/NAME.grade.
 #
-# `make` runs whatever a Makefile says. So it runs without a network, for BUILD_SECONDS=120 at most, and if this is run as
-# root, as the user BUILD_USER=nobody, in a copy that is thrown away. It can read what that user can: use a machine, or a
-# container, that has nothing to lose. PROGRAM=peer is the name of what it must build.
+# `make` runs whatever a Makefile says. So it runs without a network, for BUILD_SECONDS=120 at most, and if this is run
+# as root, as the user BUILD_USER=nobody, in a copy that is thrown away. It can read what that user can: so use a
+# machine, or a container, that has nothing to lose. PROGRAM=peer is the name of what it must build.
 set -u
 [ $# -eq 1 ] && [ -d "$1" ] || { echo "usage: tests/grade/class.sh FOLDER" >&2; exit 2; }
 cd "$(dirname "$0")/../.." || exit 2

@@ -776,8 +776,12 @@ Talk& Stranger::offers(Program& program, const std::string& what, const std::str
   return talk;
 }
 
-Strangers::Strangers(std::vector<std::string> options) : ann("ann", std::move(options)), zoe("zoe", 40000) { ann.ready(); }
+Strangers::Strangers(std::vector<std::string> options) : ann("ann", std::move(options)), zoe("zoe", 40000) {
+  ann.ready();
+}
 
-Two::Two(std::vector<std::string> options) : ann("ann", std::move(options)), zoe("zoe", 40000) { zoe.meet(ann.ready()); }
+Two::Two(std::vector<std::string> options) : ann("ann", std::move(options)), zoe("zoe", 40000) {
+  zoe.meet(ann.ready());
+}
 
 }  // namespace grade
