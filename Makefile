@@ -11,6 +11,7 @@
 # make segment    how discovery grows with the number of hosts: tests/bench/segment.cpp. make segment SEGMENTS='2 10'
 # make soak       20 peers do everything at random for SECONDS=300, and the account must balance: tests/soak/soak.cpp
 # make fuzz       SECONDS=60 of made-up input for every parse(): tests/fuzz/fuzz.cpp; needs clang and libclang-rt-dev
+# make second     another implementation, written from the specification alone, before the same judge: tests/second
 # make mutants    makes each mistake of docs/pitfalls.md in a copy, and sees that a test fails: tests/mutants.sh
 # make doccheck   what the documents show, name and link to
 # make coverage   which lines of the program the tests run: docs/testing.md
@@ -74,7 +75,7 @@ $(BUILD)/grade: $(call objects,$(wildcard tests/grade/*.cpp)) $(BUILD)/tests/sup
 
 # Another implementation, from the specification alone, before the same judge: but for the extra points it left out.
 second: $(BUILD)/second $(BUILD)/grade
-	@PEER=$(BUILD)/second $(BUILD)/grade || true
+	PEER=$(BUILD)/second $(BUILD)/grade
 
 $(BUILD)/second: tests/second/second.cpp
 	@mkdir -p $(@D)

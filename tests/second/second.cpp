@@ -729,6 +729,7 @@ string sendBytes(Conn& c, const string& path, std::int64_t size, std::int64_t& o
 }
 void sendTransfer(const std::shared_ptr<Transfer>& t, const string& path, bool folder, const std::shared_ptr<Round>& round) {
     std::unique_ptr<Conn> c;
+    struct Ending { std::unique_ptr<Conn>& c; ~Ending() { if (c) c->end(""); } } last{c};  // after all has been said
     string error, reply, extra, newName;
     std::vector<string> notSent;
     bool ended = false, links = false, talking = false;
@@ -781,14 +782,12 @@ void sendTransfer(const std::shared_ptr<Transfer>& t, const string& path, bool f
         for (const string& f : notSent) extra += (extra.empty() ? ", not sent: " : ", ") + f;
         { Lock lock(mu); for (const Entry& e : lacking) { --t->files; t->size -= e.size; } }
         report(*t, "delivered", ", cksum " + number(sum.value()) + extra, newName, true);
-        c->end("");
         Lock lock(mu);
         lost = lost || std::any_of(notSent.begin(), notSent.end(), [](auto& f) { return f.find(" (a link or a special file)") == string::npos; });
         if (round) round->reached.push_back(t->peer.who);
     } catch (const string& why) {
         error = why + (ended && talking ? "; it may have arrived" : "");
         if (c && talking && !ended && c->line("STOP :" + why)) { c->stop = [] { return false; }; c->read(reply, 1); }
-        if (c) { c->end(""); }
         Lock lock(mu);
         lost = true;
         report(*t, "failed", ", " + error, "", true);
@@ -966,10 +965,10 @@ void serve(int fd, Addr from) {
             if (id.empty()) { c.line("NO stranger introduce yourself first, with a HELLO of " + version); continue; }
             const Request r(line);
             Target sender = guest;
-            {                                                                  // 5.2: under the listed name, if at the same IP address
+            {                                                                  // 5.2: under the listed name, if at the same address
                 Lock lock(mu);
                 const auto p = peers.find(id);
-                if (p != peers.end() && p->second.listed && p->second.at.ip == from.ip) sender = {id, p->second.at, who(p->second)};
+                if (p != peers.end() && p->second.listed && p->second.at == guest.at) sender = {id, p->second.at, who(p->second)};
             }
             if (r.wrong) c.line("NO syntax not of the form of a request");
             else if (r.verb == "MSG") {
