@@ -979,7 +979,7 @@ std::atomic<int> signal_caught{0};  // that ends the program; a handler may run 
 std::atomic<bool> stop_is_asked{false}, screen_has_changed{false};
 
 // All a handler may do: note it, and make select() return. A flag alone could be set just before select() begins to
-// wait, and be seen only when the next datagram comes.
+// wait, and be seen when that wait is over.
 extern "C" void on_signal(int number) {
   if (number == SIGTSTP) stop_is_asked = true;
   else if (number == SIGCONT || number == SIGWINCH) screen_has_changed = true;
