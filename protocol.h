@@ -497,8 +497,9 @@ inline int check(ssize_t result, const std::string& what) {
   return static_cast<int>(result);
 }
 
-// EINTR, once for the whole program (but select(), in wait() of peer.cpp): a signal that arrives while a call waits makes the call fail although nothing is
-// wrong. Whoever takes that -1 for an error loses a message when somebody types Ctrl-Z and fg: signal(7).
+// EINTR, once for the whole program (but for select(), in wait() of peer.cpp): a signal that arrives while a call waits
+// makes the call fail although nothing is wrong. Whoever takes that -1 for an error loses a message when somebody types
+// Ctrl-Z and fg: signal(7).
 template <class Call>
 auto uninterrupted(Call call) {
   auto result = call();
