@@ -214,7 +214,7 @@ TEST_F(Hostile, AnEndlessTransferOfNothingDoesNotFillTheMemoryOfWhoTracesIt) {
   for (int i = 0; i < 1000; ++i) lines += "DATA offset=0 size=0\n";
   std::atomic<bool> over{false}, ended{false};
   std::thread flood([&] {
-    while (!over && sender->send(lines)) {}
+    for (int i = 0; i < (kSanitized ? 5 : 150) && !over && sender->send(lines); ++i) {}
     ended = true;
   });
   // Nobody reads what bob prints, so his main thread stands still, and takes nothing out of the queue.
