@@ -63,6 +63,11 @@ struct Interface {
   uint32_t ip, netmask;
   Clock::time_point heard_back = {};         // when we last heard a broadcast of our own
   bool operator==(const Interface& o) const { return name == o.name && ip == o.ip && netmask == o.netmask; }
+  bool is_loopback() const { return ip >> 24 == IN_LOOPBACKNET; }
+  bool has_on_link(uint32_t other) const { return (ip & netmask) == (other & netmask); }
+  bool can_broadcast() const { return ~netmask > 1; }  // a /31 and a /32 have no broadcast address
+  uint32_t broadcast_ip() const { return ip | ~netmask; }
+  int bits() const { return __builtin_popcount(netmask); }  // 24, of 255.255.255.0
 };
 
 Descriptor shared_socket, own_socket;
@@ -115,7 +120,7 @@ void send_text(const std::string& text, Address to) {
   if (tracing) trace(ends_of(fd, "->", to), text);
   const ssize_t result = ::sendto(fd, text.data(), text.size(), MSG_DONTWAIT, generic(raw), sizeof raw);
   if (result != -1) return void(++sent);
-  send_error = std::generic_category().message(errno);
+  send_error = error_text(errno);
   send_failed = Clock::now();
   traced(fd, "sendto", result, to);
 }
@@ -131,7 +136,7 @@ void send(Announcement what, Address to) {
 // ENETUNREACH on a host without a default route.
 void broadcast(Verb verb) {
   for (const Interface& i : interfaces)
-    if (~i.netmask > 1) send({verb, myself}, {i.ip | ~i.netmask, kDiscoveryPort});  // a /31 and a /32 have none
+    if (i.can_broadcast()) send({verb, myself}, {i.broadcast_ip(), kDiscoveryPort});
 }
 
 // ============================================================================
@@ -410,7 +415,7 @@ void discovery::scan() {
   hellos_left = kBurst;
   probes.clear();
   for (const Interface& i : interfaces)
-    if (i.ip >> 24 != IN_LOOPBACKNET) sweep(i.ip, __builtin_popcount(i.netmask), kDiscoveryPort);
+    if (!i.is_loopback()) sweep(i.ip, i.bits(), kDiscoveryPort);
   repeat_probes();
 }
 
@@ -440,13 +445,13 @@ void discovery::heard_over_tcp(const Identity& who) {
 
 void discovery::diagnose() {
   for (const Interface& i : interfaces) {
-    const std::string address = Address{i.ip}.ip_text(), broadcast = Address{i.ip | ~i.netmask}.ip_text();
-    tell(true, "interface " + i.name + " is up, with " + address + "/" + to_string(__builtin_popcount(i.netmask)));
-    if (~i.netmask > 1)
+    const std::string address = Address{i.ip}.ip_text(), broadcast = Address{i.broadcast_ip()}.ip_text();
+    tell(true, "interface " + i.name + " is up, with " + address + "/" + to_string(i.bits()));
+    if (i.can_broadcast())
       tell(is_recent(i.heard_back), "our last broadcast to " + broadcast + " was heard back " + ago(i.heard_back),
            "a firewall of this machine drops it; let in UDP 25252 to 25508");
   }
-  const auto is_network = [](const Interface& i) { return i.ip >> 24 != IN_LOOPBACKNET; };
+  const auto is_network = [](const Interface& i) { return !i.is_loopback(); };
   tell(std::any_of(interfaces.begin(), interfaces.end(), is_network), "a network to find others on",
        "no interface but lo is up with an IPv4 address; plug in a cable or join a Wi-Fi; ip -brief -4 addr lists them");
   const std::string shared = to_string(local_address(shared_socket.get()).port);
@@ -470,7 +475,7 @@ bool discovery::diagnose(Address other) {
   tell(source.has_value(), "a route leads to " + ip + from,
        "none by the interfaces we use; ip route get " + ip + " shows which one it takes");
   if (!source) return false;
-  const auto reaches = [&](const Interface& i) { return (i.ip & i.netmask) == (other.ip & i.netmask); };
+  const auto reaches = [&](const Interface& i) { return i.has_on_link(other.ip); };
   tell(std::any_of(interfaces.begin(), interfaces.end(), reaches), ip + " is on a network of ours",
        "a router is between, and no broadcast passes it; /scan " + ip + " finds who is there");
   for (auto& [id, user] : heard)
@@ -506,7 +511,7 @@ std::optional<Identity> discovery::user(const std::string& id) {
 
 uint32_t discovery::own_ip() {
   for (const Interface& i : interfaces)
-    if (i.ip >> 24 != IN_LOOPBACKNET) return i.ip;
+    if (!i.is_loopback()) return i.ip;
   return INADDR_LOOPBACK;
 }
 
@@ -514,7 +519,7 @@ uint32_t discovery::own_ip() {
 // sends nothing, but looks up the route, and the source address that goes with it.
 std::optional<uint32_t> discovery::source_for(uint32_t ip) {
   for (const Interface& i : interfaces)
-    if ((i.ip & i.netmask) == (ip & i.netmask)) return i.ip;
+    if (i.has_on_link(ip)) return i.ip;
   const Descriptor fd(::socket(AF_INET, SOCK_DGRAM, 0));  // without one, no route, and the program goes on
   sockaddr_in raw = Address{ip, kDiscoveryPort}.to_sockaddr();
   if (::connect(fd.get(), generic(raw), sizeof raw) == -1) return std::nullopt;

@@ -40,8 +40,6 @@ namespace {
 // Options
 // ============================================================================
 
-std::string reason(int error) { return std::generic_category().message(error); }  // "Connection refused"
-
 using UsageError = std::invalid_argument;  // what is wrong with the command line, in one sentence: exit status 2
 
 struct Option {
@@ -75,7 +73,7 @@ const Option kOptions[] = {
        tracing = true;
        if (!value.empty()) trace_file = Descriptor(::open(value.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0666));
        if (value.empty() || trace_file.get() != -1) return true;
-       throw UsageError("cannot write " + value + ": " + reason(errno));
+       throw UsageError("cannot write " + value + ": " + error_text(errno));
      }}};
 
 // `wanted` of a new user: asked for on a terminal, with `offered` for an empty answer.
@@ -127,10 +125,7 @@ size_t columns(std::string_view text) {
 
 // As much of its beginning as fits.
 std::string clipped(std::string text, size_t width) {
-  while (columns(text) > width) {
-    while ((text.back() & 0xC0) == 0x80) text.pop_back();
-    text.pop_back();
-  }
+  while (columns(text) > width) drop_last_character(text);
   return text;
 }
 
@@ -597,9 +592,10 @@ void diagnose(std::string who) {
 void diagnosed(const Event& event) {
   static const std::pair<std::string, const char*> kRemedies[] = {
       {"no answer in time", "it is stopped, or hangs; is its terminal waiting for fg?"},
-      {reason(ECONNREFUSED), "no peer listens there; does it run, with the port of its ready line?"},
-      {reason(ETIMEDOUT), "a firewall drops it; both machines must let in TCP 25253 to 25508"},
-      {reason(EHOSTUNREACH), "nobody has that address; a typing error, a cable, or a Wi-Fi that keeps clients apart"}};
+      {error_text(ECONNREFUSED), "no peer listens there; does it run, with the port of its ready line?"},
+      {error_text(ETIMEDOUT), "a firewall drops it; both machines must let in TCP 25253 to 25508"},
+      {error_text(EHOSTUNREACH),
+       "nobody has that address; a typing error, a cable, or a Wi-Fi that keeps clients apart"}};
   discovery::diagnose_answer(event.who.address);
   const auto tell = [](const std::string& line) { events.push({Event::Kind::told, {}, line}); };  // after the answer
   if (event.text.empty()) return tell("diag ok: TCP: " + event.who.label() + " answers");
@@ -700,7 +696,7 @@ void send_file(std::string rest) {
 
 void send_file_to_many(const std::string& scope, const std::string& path) {
   if (path.empty()) fail("which file? /send" + scope + " PATH");
-  if (::access(path.c_str(), R_OK) == -1) fail("cannot read " + path + ": " + reason(errno));
+  if (::access(path.c_str(), R_OK) == -1) fail("cannot read " + path + ": " + error_text(errno));
   send_files(path, audience(scope));
 }
 
@@ -1014,7 +1010,8 @@ void allow_descriptors() {
 void prepare_folder() {
   const int error = ::mkdir(download_folder.c_str(), 0777) == -1 && errno != EEXIST ? errno : 0;
   if (::access((download_folder + "/.").c_str(), W_OK | X_OK) == 0) return;  // "/." of a file is ENOTDIR
-  const std::string why = "files cannot be stored in " + download_folder + ": " + reason(error != 0 ? error : errno);
+  const std::string why =
+      "files cannot be stored in " + download_folder + ": " + error_text(error != 0 ? error : errno);
   if (download_folder != "downloads") throw UsageError(why);
   print("note: " + why + "; choose another folder with --dir");
 }
@@ -1123,11 +1120,11 @@ std::string ends_of(int fd, const char* arrow, Address other) {
 
 // Into a file, each line by one write(), or the threads' lines would be mixed. To the screen by way of the queue, for
 // the screen is the main thread's.
-void trace(const std::string& path, std::string_view what) {
+void trace(const std::string& ends, std::string_view what) {
   const auto now = std::chrono::system_clock::now();
   const std::string micros = to_string(1'000'000 + now.time_since_epoch() / 1us % 1'000'000).substr(1);
   const std::string time = time_text("%H:%M:%S.", std::chrono::system_clock::to_time_t(now)) + micros;
-  const std::string line = time + " " + path + "  " + printable(what);
+  const std::string line = time + " " + ends + "  " + printable(what);
   if (trace_file.get() == -1) return events.push({Event::Kind::traced, {}, line});
   if (::write(trace_file.get(), (line + "\n").data(), line.size() + 1) == -1) return;  // a full disk: so be it
 }

@@ -83,6 +83,12 @@ inline char32_t take_character(std::string_view& text) {
   return good ? code : kNotUtf8;
 }
 
+// Takes the last character off `text`, which must not be empty: in UTF-8 its tail bytes go with its head.
+inline void drop_last_character(std::string& text) {
+  while (text.size() > 1 && (text.back() & 0xC0) == 0x80) text.pop_back();
+  text.pop_back();
+}
+
 // Characters that act on a terminal, or on the order of the text around them, instead of being read.
 inline bool is_control(char32_t c) {
   return c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0x61C || c == 0x200E || c == 0x200F ||
@@ -422,10 +428,7 @@ inline std::string numbered_name(const std::string& name, unsigned n, const std:
   if (dot == 0 || name.size() - dot > 32) dot = name.size();
   std::string stem = name.substr(0, dot);
   const std::string ending = (n == 0 ? "" : " (" + std::to_string(n) + ")") + name.substr(dot) + suffix;
-  while (stem.size() + ending.size() > kMaxFileName) {
-    while ((stem.back() & 0xC0) == 0x80) stem.pop_back();  // the tail bytes of a UTF-8 character go with its head
-    stem.pop_back();
-  }
+  while (stem.size() + ending.size() > kMaxFileName) drop_last_character(stem);
   return stem + ending;
 }
 
@@ -490,6 +493,8 @@ using std::to_string;
 
 // ---- Tools around POSIX calls ------------------------------------------------
 
+inline std::string error_text(int error) { return std::generic_category().message(error); }  // "Connection refused"
+
 // `result`, or, where it is -1, an exception that says what was tried and why it failed:
 // "bind UDP port 25253: Address already in use".
 inline int check(ssize_t result, const std::string& what) {
@@ -550,7 +555,7 @@ void trace(const std::string& ends, std::string_view what);
 inline ssize_t traced(int fd, const char* call, ssize_t result, Address other = {}) {
   if (!tracing) return result;
   const int error = errno;
-  const std::string reason = result == -1 ? " (" + std::generic_category().message(error) + ")" : "";
+  const std::string reason = result == -1 ? " (" + error_text(error) + ")" : "";
   trace(ends_of(fd, "--", other), call + (" = " + std::to_string(result)) + reason);
   errno = error;
   return result;

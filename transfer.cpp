@@ -284,7 +284,7 @@ class Source {
     file_ = Descriptor(::open(full.c_str(), flags));
     info_ = {};
     trouble_.clear();
-    if (file_.get() == -1 || ::fstat(file_.get(), &info_) == -1) trouble_ = std::generic_category().message(errno);
+    if (file_.get() == -1 || ::fstat(file_.get(), &info_) == -1) trouble_ = error_text(errno);
     else if (!S_ISREG(info_.st_mode) && !is_folder()) trouble_ = "not a file any more";
     if (!trouble_.empty()) left_ = 0;
     return true;
@@ -300,7 +300,7 @@ class Source {
     if (cancelled_) throw kCancelled;
     for (size_t got = 0; got < size;) {
       const ssize_t n = uninterrupted([&] { return ::read(file_.get(), into + got, size - got); });
-      if (n == -1) throw FileError{std::generic_category().message(errno)};
+      if (n == -1) throw FileError{error_text(errno)};
       if (n == 0) throw FileError{"became shorter while it was sent"};
       got += static_cast<size_t>(n);
     }

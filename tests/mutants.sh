@@ -14,11 +14,11 @@ mkdir -p "$room/tree"
 git ls-files -z | xargs -0 tar c | tar x -C "$room/tree"
 
 # Of each pitfall that has a change: its number, the file, its first test, its name; and the old and the new lines.
-awk -v room="$room" '
+awk -v room="$room" -v chosen=" ${NUMBERS-} " '
   /^### / { number = $2 + 0; name = $0; sub(/^### [0-9]+\. /, "", name); test = ""; changes = 0 }
   /^\*\*Caught by\*\*/ && match($0, /`[A-Z][A-Za-z]*\.[A-Za-z0-9]+`/) { test = substr($0, RSTART + 1, RLENGTH - 2) }
   /^mutant: / { file = $2; inside = 1; printf "" >(room "/" number ".old"); printf "" >(room "/" number ".new"); next }
-  inside && /^```/ { inside = 0; if (test != "") print number "\t" file "\t" test "\t" name }
+  inside && /^```/ { inside = 0; if (test != "" && (chosen ~ /^ *$/ || index(chosen, " " number " "))) print number "\t" file "\t" test "\t" name }
   inside && /^- / { print substr($0, 3) >(room "/" number ".old") }
   inside && /^\+ / { print substr($0, 3) >(room "/" number ".new") }
 ' "$text" >"$room/list"
@@ -42,7 +42,6 @@ done
 survived=0 caught=0
 tab=$(printf '\t')
 while IFS=$tab read -r number file test name; do
-  case " ${NUMBERS:-$number} " in *" $number "*) ;; *) continue ;; esac
   cp "$file" "$room/tree/$file"
   # All of the old lines, one after the other, must stand there exactly once.
   awk -v old="$room/$number.old" -v new="$room/$number.new" '

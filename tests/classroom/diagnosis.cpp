@@ -2,15 +2,6 @@
 
 #include "support/testing.h"
 
-namespace {
-
-void drop(const Network& network, int host, const std::string& hook, const std::string& rule) {
-  network.run(host, "nft add table inet f && nft 'add chain inet f c { type filter hook " + hook + " priority 0; }' && "
-                    "nft add rule inet f c " + rule + " drop");
-}
-
-}  // namespace
-
 TEST(Diagnosis, SaysOfEachStepThatItHolds) {
   NEEDS_NAMESPACES();
   Network network(2);
@@ -38,7 +29,7 @@ TEST(Diagnosis, TellsTheOtherOnesFirewallFromAPeerThatDoesNotRunAndFromAnAddress
   NEEDS_NAMESPACES();
   Network network(3);
   network.peer(2, "bob").wait_for("ready .*");
-  drop(network, 2, "input", "meta l4proto { tcp, udp }");
+  network.drop(2, "input", "meta l4proto { tcp, udp }");
   Process& ann = network.peer(1, "ann");
   ann.wait_for("ready .*");
   ann.say("/diag 10.77.0.2");  // bob has a firewall
@@ -53,7 +44,7 @@ TEST(Diagnosis, TellsTheOtherOnesFirewallFromAPeerThatDoesNotRunAndFromAnAddress
   for (const char* host : {"2", "3", "7"}) tells("UDP: 10.77.0." + std::string(host) + ":25253 answered never: .*");
   tells("UDP: 10.77.0.2:.* it is heard, but its firewall drops what comes to it; .* UDP 25252 to 25508");
   network.run(2, "nft flush ruleset");
-  drop(network, 2, "input", "meta l4proto udp");
+  network.drop(2, "input", "meta l4proto udp");
   ann.say("/diag 10.77.0.2");
   ann.wait_for("diag ok: TCP: bob@10.77.0.2:25253 answers");
 }
@@ -61,8 +52,8 @@ TEST(Diagnosis, TellsTheOtherOnesFirewallFromAPeerThatDoesNotRunAndFromAnAddress
 TEST(Diagnosis, FindsOurOwnFirewall) {
   NEEDS_NAMESPACES();
   Network network(2);
-  drop(network, 1, "input", "iifname eth0 meta l4proto udp");
-  drop(network, 2, "output", "meta l4proto { tcp, udp }");
+  network.drop(1, "input", "iifname eth0 meta l4proto udp");
+  network.drop(2, "output", "meta l4proto { tcp, udp }");
   Process& ann = network.peer(1, "ann");
   Process& bob = network.peer(2, "bob");
   ann.wait_for("ready .*");

@@ -112,9 +112,7 @@ TEST(Discovery, WorksByTheSweepAloneWhereBroadcastsAreDropped) {
   NEEDS_NAMESPACES();
   Network network(5);
   for (int host = 1; host <= 5; ++host)
-    network.run(host,
-                "nft add table inet f && nft 'add chain inet f in { type filter hook input priority 0; }' && "
-                "nft add rule inet f in meta pkttype broadcast drop");
+    network.drop(host, "input", "meta pkttype broadcast");
   const auto peers = network.peers();
   expect_all_list_all(peers, 5);
   // And they stay: no heartbeat arrives, so each asks.
@@ -125,9 +123,7 @@ TEST(Discovery, ASweptHostAnswersForAllItsInstances) {
   NEEDS_NAMESPACES();
   Network network(2);
   for (int host = 1; host <= 2; ++host)
-    network.run(host,
-                "nft add table inet f && nft 'add chain inet f in { type filter hook input priority 0; }' && "
-                "nft add rule inet f in meta pkttype broadcast drop");
+    network.drop(host, "input", "meta pkttype broadcast");
   std::vector<Process*> peers;
   for (const auto& [host, name] : {std::pair(1, "a"), {1, "b"}, {1, "c"}, {2, "d"}})
     peers.push_back(&network.peer(host, name));
@@ -137,9 +133,7 @@ TEST(Discovery, ASweptHostAnswersForAllItsInstances) {
 TEST(Discovery, HearingInOneDirectionIsEnoughWhereTcpPasses) {
   NEEDS_NAMESPACES();
   Network network(2);
-  network.run(2,
-              "nft add table inet f && nft 'add chain inet f out { type filter hook output priority 0; }' && "
-              "nft add rule inet f out oifname eth0 meta l4proto udp drop");
+  network.drop(2, "output", "oifname eth0 meta l4proto udp");
   Process& ann = network.peer(1, "ann");
   Process& mute = network.peer(2, "mute");
   mute.wait_for("joined ann@10.77.0.1:25253 lab", 10);
@@ -158,9 +152,7 @@ TEST(Discovery, ListsNobodyWhomNothingReaches) {
   mute.wait_for("joined ann@.*");
   ann.wait_for("joined mute@.*");
   // From now on mute hears ann, but ann hears nothing of mute, over UDP or TCP.
-  network.run(2,
-              "nft add table inet f && nft 'add chain inet f out { type filter hook output priority 0; }' && "
-              "nft add rule inet f out oifname eth0 ip protocol { tcp, udp } drop");
+  network.drop(2, "output", "oifname eth0 ip protocol { tcp, udp }");
   ann.wait_for("left mute@\\S+: silent for 15 s", 20);
   mute.wait_for("left ann@\\S+: does not hear us", 20);
   EXPECT_FALSE(mute.prints("joined ann.*", 6));
@@ -274,9 +266,7 @@ TEST(Discovery, ScansOneAddressOrANetworkAndTellsTheEnd) {
   NEEDS_NAMESPACES();
   Network network(3);
   for (int host = 1; host <= 3; ++host)  // nobody hears a broadcast, nor a first sweep
-    network.run(host,
-                "nft add table inet f && nft 'add chain inet f in { type filter hook input priority 0; }' && "
-                "nft add rule inet f in udp dport 25252 drop");
+    network.drop(host, "input", "udp dport 25252");
   Process& ann = network.peer(1, "ann");
   network.peer(2, "bob");
   network.peer(3, "cleo");

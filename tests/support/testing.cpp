@@ -370,6 +370,11 @@ Network::~Network() {
   for (const int network : namespaces_) ::close(network);  // the last reference: the kernel takes it all down
 }
 
+void Network::drop(int host, const std::string& hook, const std::string& rule) const {
+  run(host, "nft add table inet f && nft 'add chain inet f c { type filter hook " + hook + " priority 0; }' && "
+            "nft add rule inet f c " + rule + " drop");
+}
+
 int Network::descriptor(int host) const { return namespaces_.at(static_cast<size_t>(host)); }
 
 void Network::run(int host, const std::string& command) const { shell(descriptor(host), command); }

@@ -91,6 +91,9 @@ class Network {
 
   static std::string address(int host) { return "10.77.0." + std::to_string(host); }
   void run(int host, const std::string& command) const;  // in a shell; the test fails if it does
+  // A firewall of that host: drops what `rule` fits (as nft has it) at the hook "input" or "output". One a host; "nft
+  // flush ruleset" ends it.
+  void drop(int host, const std::string& hook, const std::string& rule) const;
   int descriptor(int host) const;                    // of its namespace
 
   // ./peer on that host, in a folder of its own, folder(name), which it finds again when it is started again; with --name
