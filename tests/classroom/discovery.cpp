@@ -49,6 +49,56 @@ TEST(Discovery, NeedsNoNetworkButLoopback) {
   expect_all_list_all(peers, 3);
 }
 
+TEST(Discovery, ASecondUserOfTheMachineIsNotShutOut) {
+  NEEDS_NAMESPACES();
+  if (std::system("setpriv --reuid 65534 --clear-groups true 2>/dev/null") != 0)
+    GTEST_SKIP() << "only root can start a program as another user: sudo make test";
+  Network network(0);
+  const Folder home;
+  const std::string program = home.path("peer");  // where the other user can read it
+  network.run(0, "cp " + peer_program() + " " + program + " && chmod 755 " + home.path() + " " + program);
+  Process& ann = network.peer(0, "ann");
+  ann.wait_for("ready .*");
+  Process bob(network.descriptor(0), {"/usr/bin/env", "setpriv", "--reuid", "65534", "--clear-groups", program, "--name", "bob"}, home.path());
+  bob.wait_for("joined ann@127.0.0.1:25253 lab");
+  ann.wait_for("joined bob@127.0.0.1:25254 lab");
+}
+
+TEST(Discovery, ADatagramThatIsTooLongIsNotTakenForItsBeginning) {
+  NEEDS_NAMESPACES();
+  Network network(0);
+  network.peer(0, "bob", {"--port", "25301"}).wait_for("ready .*");
+  const Socket stranger = Socket::udp(network, 0, 40000);
+  std::string hello = "ChatByP2P/1 HELLO id=00000000000000cc ip=127.0.0.1 port=40000 name=cut group=lab colour=";
+  hello += std::string(512 - hello.size(), 'x');
+  stranger.send_to("127.0.0.1", 25301, hello + "x");
+  EXPECT_EQ(stranger.datagram(1), "");
+  stranger.send_to("127.0.0.1", 25301, hello);  // the longest that is allowed
+  EXPECT_EQ(stranger.datagram().substr(0, 16), "ChatByP2P/1 HERE");
+}
+
+TEST(Discovery, FourHundredQuestionsAtOnceAreAllAnswered) {
+  NEEDS_NAMESPACES();
+  Network network(0);
+  Process& bob = network.peer(0, "bob", {"--port", "25301"});
+  bob.wait_for("ready .*");
+  std::vector<Socket> strangers;  // four, since what a socket gets is not to overflow here either
+  for (int port = 40001; port <= 40004; ++port) strangers.push_back(Socket::udp(network, 0, port));
+  bob.signal(SIGSTOP);  // as if all came in the same instant
+  for (int port = 40001; port <= 40004; ++port)
+    for (int i = 0; i < 100; ++i)
+      strangers[static_cast<size_t>(port - 40001)].send_to(
+          "127.0.0.1", 25301, "ChatByP2P/1 HELLO id=" + std::string(11, '0') + std::to_string(port) +
+                                  " ip=127.0.0.1 port=" + std::to_string(port) + " name=zoe group=lab");
+  bob.signal(SIGCONT);
+  for (const Socket& stranger : strangers) {
+    int answers = 0;
+    for (std::string came; answers < 100 && !(came = stranger.datagram()).empty();)
+      answers += came.find("ChatByP2P/1 HERE") == 0;
+    EXPECT_EQ(answers, 100);
+  }
+}
+
 TEST(Discovery, ListsNobodyOnHearsayButAsksAtTheDoor) {
   NEEDS_NAMESPACES();
   Network network(0);
@@ -173,6 +223,33 @@ TEST(Discovery, AKilledPeerIsGoneAfterThreeHeartbeatsAndAMessageToItFailsAtOnce)
   ann.say("/msg bob are you there");
   ann.wait_for("failed bob@10.77.0.2:25253: .*refused; not delivered: are you there", 5);
   ann.wait_for("left bob@10.77.0.2:25253: silent for 15 s", 20);
+}
+
+// No test may set the machine's clock. So bob is told another time of day than it has, as soon as there is a file "jump".
+TEST(Discovery, AClockThatIsSetTwoHoursOnMakesNobodyLeave) {
+  NEEDS_NAMESPACES();
+  Network network(0);
+  const Folder home;
+  const std::string fake = home.write("fake.cpp", R"(
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+extern "C" int clock_gettime(clockid_t which, timespec* now) {
+  const long result = syscall(SYS_clock_gettime, which, now);
+  if (which == CLOCK_REALTIME && access("jump", F_OK) == 0) now->tv_sec += 7200;
+  return static_cast<int>(result);
+})");
+  network.run(0, "g++ -shared -fPIC " + fake + " -o " + home.path("fake.so"));
+  Process bob(network.descriptor(0), {"/usr/bin/env", "LD_PRELOAD=" + home.path("fake.so"), "ASAN_OPTIONS=verify_asan_link_order=0",
+                                      peer_program(), "--name", "bob"}, home.path());
+  Process& ann = network.peer(0, "ann");
+  bob.wait_for("joined ann.*");
+  ann.wait_for("joined bob.*");
+  home.write("jump", "");
+  EXPECT_FALSE(bob.prints("left .*", 2));
+  bob.say("/msg ann what time is it?");
+  bob.wait_for("delivered ann.*");
+  EXPECT_EQ(bob.count("left .*"), 0u);
 }
 
 TEST(Discovery, WhoLeavesIsGoneAtOnce) {

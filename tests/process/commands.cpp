@@ -88,6 +88,12 @@ TEST_F(Commands, WithoutADescriptorLeftItSaysSoAndGoesOnWhenSomeAreFree) {
     return std::count_if(begin(open), end(open), [](auto& fd) { return std::stoi(fd.path().filename()) < 20; });
   };
   EXPECT_TRUE(eventually(10, [&] { return used() == 20; }));
+  const auto busy = [&] {  // seconds that the main thread has had a processor so far
+    return std::stod(read_file("/proc/" + std::to_string(bob.pid()) + "/schedstat")) / 1e9;
+  };
+  const double before = busy();
+  EXPECT_FALSE(bob.prints("left .*", 2));
+  EXPECT_LT(busy() - before, 0.2);  // the callers that wait in the queue do not make it turn round and round
   bob.say("/send ann x");
   bob.wait_for("error: cannot read x: Too many open files");
   bob.say("/msg ann hello?");

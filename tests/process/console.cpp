@@ -23,7 +23,18 @@ class Console {
   }
   Console(const Network& network, int width, int height)
       : network_(network), size_(" -x " + std::to_string(width) + " -y " + std::to_string(height)) {}
-  ~Console() { run("kill-server"); }
+  ~Console() {
+    // The peer first: LeakSanitizer stops it when it ends, and would wait for ever if a SIGCONT undid that stop. Who
+    // loses his terminal gets one.
+    const std::string of_each_pane = "list-panes -a -F '#{pane_pid}' | xargs -r -n 1 ";
+    run(of_each_pane + "pkill -TERM -P || true");
+    EXPECT_TRUE(eventually(30, [&] {
+      run(of_each_pane + "pgrep -P > " + folder_.path("children") + " || true");
+      return read_file(folder_.path("children")).empty();
+    })) << screen();
+    EXPECT_EQ(screen().find("Sanitizer"), std::string::npos) << screen();
+    run("kill-server");
+  }
 
   void start(const std::string& command) const {
     run("new-session -d" + size_ + " 'cd " + folder_.path() + " && " + command + "'");
