@@ -997,13 +997,12 @@ void catch_signals() {
   check(::sigaction(SIGPIPE, &action, nullptr), "sigaction");
 }
 
-// 512 connections, each with a folder and a file of it open, need more descriptors than the 1,024 that a program may
-// have unless it asks for more. What select() watches is opened first, and stays below FD_SETSIZE.
-void allow_descriptors() {
+// Which numbers the kernel may give them: those below `most`. If it fails, the program has what it had.
+void allow_descriptors(rlim_t most) {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) == -1) return;
-  limit.rlim_cur = limit.rlim_max;
-  ::setrlimit(RLIMIT_NOFILE, &limit);  // if it fails, the program has what it had
+  limit.rlim_cur = std::min(limit.rlim_max, most);
+  ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 // A folder that the user names must be good; without the default one, all but receiving files still works.
@@ -1078,9 +1077,8 @@ void follow_terminal() {
   if (terminal) editor.seize_terminal();
 }
 
-// Until there is something to do: which descriptors can be read. They were opened first of all, so they are small
-// numbers: one of FD_SETSIZE (1,024) or more would make FD_SET() write outside its array, without a word. select()
-// overwrites its set and, on Linux, its timeout: both are made anew each time.
+// Until there is something to do: which descriptors can be read. select() overwrites its set and, on Linux, its timeout:
+// both are made anew each time.
 fd_set wait() {
   fd_set readable;
   FD_ZERO(&readable);
@@ -1136,9 +1134,12 @@ int main(int argc, char** argv) try {
   if (!std::setlocale(LC_CTYPE, "C.UTF-8")) std::setlocale(LC_CTYPE, "");  // for wcwidth()
   parse_options({argv + 1, argv + argc});
   catch_signals();  // before anyone can see us: who is found may be told to leave
-  allow_descriptors();
   prepare_folder();
+  // FD_SET() of a number from FD_SETSIZE (1,024) on writes outside its array, without a word: whoever started us may have
+  // left us as many open files. What select() watches gets a smaller one, or is refused.
+  allow_descriptors(FD_SETSIZE);
   open_ports();
+  allow_descriptors(RLIM_INFINITY);  // 512 connections, each with a folder and a file of it open, need more
   if (terminal) editor.seize_terminal();
   print("ready " + own_entry().label() + " " + myself.group);
   if (terminal) print("/help lists the commands");

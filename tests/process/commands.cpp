@@ -68,6 +68,10 @@ TEST_F(Commands, WhatTheSystemRefusesAtStartIsOneSentenceAndExitOne) {
   Process peer(network->descriptor(0), {"/bin/sh", "-c", close + "ulimit -n 6; exec \"$0\" --name ann", peer_program()}, folder.path());
   EXPECT_EQ(peer.exit_status(), 1);
   peer.wait_for("peer: socket: Too many open files", 1);
+  const std::string many = "ulimit -n 2000; for i in $(seq 3 1100); do eval \"exec $i</dev/null\"; done; ";
+  Process late(network->descriptor(0), {"/bin/bash", "-c", many + "exec \"$0\" --name ann", peer_program()}, folder.path());
+  EXPECT_EQ(late.exit_status(), 1);  // a descriptor that select() cannot watch is none
+  late.wait_for("peer: socket: Too many open files", 1);
 }
 
 TEST_F(Commands, WithoutADescriptorLeftItSaysSoAndGoesOnWhenSomeAreFree) {

@@ -290,3 +290,19 @@ TEST_F(Messages, WithBytesThatAreNotTextEndTheirConnectionOnly) {
   bob.wait_for("message ann@\\S+ private: still here");
   EXPECT_EQ(bob.count("message .*"), 1u);
 }
+
+// A connection that is closed with unread bytes in it is reset, and then nothing that was lost is sent again.
+TEST_F(Messages, ThatAreTooLongAreAnsweredThoughThePacketWithTheAnswerIsLost) {
+  network = std::make_unique<Network>(2);
+  network->peer(1, "ann").wait_for("ready .*");
+  Socket stranger = Socket::tcp(*network, 2, "10.77.0.1", 25253);
+  network->drop(1, "output", "tcp sport 25253");
+  stranger.send(std::string(20'000, 'x'));
+  EXPECT_TRUE(eventually(10, [&] {  // the answer has been sent, and half the connection closed
+    const std::string sockets = network->folder("ann").path("sockets");
+    network->run(1, "ss -Htn state all sport = 25253 > " + sockets);
+    return read_file(sockets).find("FIN-WAIT-1") != std::string::npos || read_file(sockets).find("ESTAB") == std::string::npos;
+  }));
+  network->run(1, "nft flush ruleset");
+  EXPECT_EQ(stranger.line().substr(0, 8), "NO long ");
+}
