@@ -478,7 +478,7 @@ bool begins_with(std::string_view text, std::string_view beginning) {
   return text.substr(0, beginning.size()) == beginning;
 }
 
-// Nor those that cannot be typed: a file's name may have any bytes.
+// And drops those that cannot be typed: a file's name may have any bytes.
 void keep_those_that_begin_with(const std::string& beginning, std::vector<std::string>& words) {
   const auto is_other = [&](const std::string& word) {
     return !begins_with(word, beginning) || !is_text(word) || word.find('\t') != std::string::npos;
@@ -997,7 +997,7 @@ void catch_signals() {
   check(::sigaction(SIGPIPE, &action, nullptr), "sigaction");
 }
 
-// Which numbers the kernel may give them: those below `most`. If it fails, the program has what it had.
+// From now on the kernel gives no number of `most` or more. If that fails, all stays as it was.
 void allow_descriptors(rlim_t most) {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) == -1) return;
