@@ -25,8 +25,8 @@ COMPILE   = $(CXX) -std=c++17 -pthread -D_FILE_OFFSET_BITS=64 $(WARNINGS) $(CXXF
 
 # What is built for a sanitizer is kept apart, the program too. Without the check of virtual tables: it looks at memory
 # through a pipe, and takes every object for a wrong one where a test has left no descriptor for that.
-SANITIZE :=
 # GCC takes what a sanitizer adds to <regex> for variables that may be uninitialized; clang does not know that warning.
+SANITIZE :=
 CHECKED  := $(if $(SANITIZE),-O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize=vptr \
               -fno-sanitize-recover=all $(if $(findstring clang,$(CXX)),,-Wno-maybe-uninitialized))
 BUILD    := .build$(if $(SANITIZE),/$(SANITIZE))
