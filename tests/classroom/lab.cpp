@@ -4,10 +4,75 @@
 #include <signal.h>
 
 #include <filesystem>
+#include <fstream>
+#include <regex>
+#include <sstream>
 
 #include "support/classroom.h"
 
 namespace fs = std::filesystem;
+
+namespace {
+
+// What the document shows between two texts.
+std::string shown(const std::string& before, const std::string& after) {
+  static const std::string text = read_file("docs/lab.md");
+  const size_t begin = text.find(before);
+  if (begin == std::string::npos) throw std::runtime_error("docs/lab.md has no " + before);
+  return text.substr(begin + before.size(), text.find(after, begin + before.size()) - begin - before.size());
+}
+
+// The first `code span` of each row of a table.
+std::vector<std::string> first_spans(const std::string& table) {
+  std::vector<std::string> spans;
+  const std::regex row("\n *\\| `([^`]+)` \\|");
+  for (std::sregex_iterator match(table.begin(), table.end(), row), end; match != end; ++match) spans.push_back((*match)[1]);
+  return spans;
+}
+
+// Without what no two runs have in common: times, who came first, how much is free; and without borders.
+std::string timeless(std::string screen) {
+  for (const auto& [pattern, text] : {std::pair("\\d\\d:\\d\\d ", "HH:MM "), {"[ \\d]*MB are free", "MB are free"},
+                                      {"joined \\w+@10.77.0..:25253 lab *", "joined "}, {" *│", "│"}, {"─|┬|┼", ""},
+                                      {" *\n", "\n"}})
+    screen = std::regex_replace(screen, std::regex(pattern), text);
+  return screen;
+}
+
+// A terminal on which the class is shown: tmux within tmux.
+class Screen {
+ public:
+  Screen(size_t columns, size_t rows)
+      : room_("4", std::getenv("PATH"),
+              {"env", "-u", "TMUX", "LC_ALL=C.UTF-8", "tmux", "-u", "-f", "/dev/null", "-L", "outer", "new-session", "-d",
+               "-x", std::to_string(columns), "-y", std::to_string(rows), Classroom::script_path()}) {
+    EXPECT_EQ(room_.script().exit_status(), 0);
+  }
+  ~Screen() { run("kill-server"); }
+
+  void press(const std::string& keys) const { run("send-keys " + keys); }
+  void type(const std::string& line) const { run("send-keys -l -- '" + line + "'"); }
+  void enter(const std::string& line) const {
+    type(line);
+    press("Enter");
+  }
+  std::string text() const {
+    run("capture-pane -p > " + shot_.path("screen"));
+    return read_file(shot_.path("screen"));
+  }
+  bool shows(const std::string& text_shown) const {
+    return eventually(60, [&] { return text().find(text_shown) != std::string::npos; });
+  }
+
+ private:
+  void run(const std::string& command) const {
+    room_.network().run(0, "env -u TMUX LC_ALL=C.UTF-8 TMUX_TMPDIR=" + room_.temporary() + " tmux -u -L outer " + command);
+  }
+  Classroom room_;
+  const Folder shot_;
+};
+
+}  // namespace
 
 TEST(Lab, PutsAClassOnOneMachineAndLeavesNothingHoweverItEnds) {
   NEEDS_NAMESPACES();
@@ -91,4 +156,132 @@ TEST(Lab, RefusesANumberOfMachinesThatItCannotMake) {
     room.script().wait_for("classroom: HOSTS is the number of machines, 1 to 30, and not '" + hosts + "'");
     EXPECT_EQ(room.script().exit_status(), 2);
   }
+}
+
+TEST(LabDocument, ShowsTheScreenOfAClassAndTheKeysThatReachEachPartOfIt) {
+  NEEDS_NAMESPACES();
+  NEEDS_TMUX();
+  const std::string sample = std::regex_replace(shown("while carl is typing:\n\n", "\n\n") + "\n", std::regex("(^|\n)    "), "$1");
+  const auto rows = static_cast<size_t>(std::count(sample.begin(), sample.end(), '\n'));
+  Screen screen(98, rows);
+  for (const std::string pane : {"ann", "bob", "carl", "dora"}) {  // three others each, in the order of the panes
+    ASSERT_TRUE(eventually(60, [&] {
+      const std::string text = screen.text();
+      const std::regex joined("joined \\w+@10");
+      return std::distance(std::sregex_iterator(text.begin(), text.end(), joined), std::sregex_iterator()) == 12;
+    })) << screen.text();
+  }
+  screen.enter("/msg bob shall I send you something?");
+  ASSERT_TRUE(screen.shows("delivered bob: shall I")) << screen.text();
+  screen.enter("/to bob");
+  ASSERT_TRUE(screen.shows("\nto bob@")) << screen.text();
+  screen.enter("/send bob ann.txt");
+  ASSERT_TRUE(screen.shows("MB are free")) << screen.text();
+  screen.press("C-b Right");
+  screen.enter("/accept 1");
+  ASSERT_TRUE(screen.shows("receive 1 stored")) << screen.text();
+  screen.press("C-b Down");
+  screen.enter("/all lunch?");
+  ASSERT_TRUE(screen.shows("delivered 3 of 3")) << screen.text();
+  screen.press("C-b Left");
+  screen.type("/group 十二点?");
+  EXPECT_TRUE(eventually(60, [&] { return timeless(screen.text()) == timeless(sample); }))
+      << "The document shows\n" << timeless(sample) << "but it is\n" << timeless(screen.text());
+  screen.press("C-c");
+  EXPECT_TRUE(screen.shows("carl's peer has ended.")) << screen.text();
+  EXPECT_TRUE(screen.shows("\ncarl#")) << screen.text();
+  screen.press("C-b n");
+  EXPECT_TRUE(screen.shows("\nswitch#")) << screen.text();
+}
+
+TEST(LabDocument, SaysWhatIsSeenOfWhatIsTriedAtTheSwitch) {
+  NEEDS_NAMESPACES();
+  const Folder path;
+  fill_path(path);
+  Classroom room("3", path.path());
+  const auto terminals = room.enter();
+  ASSERT_EQ(terminals.size(), 4u);
+  Process &ann = *terminals.at("ann"), &bob = *terminals.at("bob"), &lab = *terminals.at("switch");
+  ann.wait_for("joined bob@.*");
+  bob.wait_for("joined ann@.*");
+  const auto tried = first_spans(shown("| type | and see |", "\n\n"));
+  ASSERT_EQ(tried.size(), 4u);
+
+  lab.say(tried[0]);
+  ann.wait_for("left bob@\\S+: silent for 15 s");
+  bob.wait_for("left ann@\\S+: silent for 15 s");
+  lab.say(std::regex_replace(tried[0], std::regex("down"), "up"));
+  ann.wait_for("joined bob@.*");
+  bob.wait_for("joined ann@.*");
+
+  lab.say(tried[1] + "; echo loses");
+  lab.wait_for("(switch# )*loses");
+  const std::string packets = "grep '^Tcp: [0-9]' /proc/net/snmp | cut -d' ' -f13";  // sent again
+  for (bool again = false, first = true; !again; first = false) {
+    ann.say("/msg bob hello");
+    ann.wait_for("(delivered|failed) bob@.*hello");
+    lab.say("echo again $(ip netns exec ann sh -c \"" + packets + "\")");
+    again = lab.wait_for("(switch# )*again \\d+").find("again 0") == std::string::npos && !first;
+    ASSERT_FALSE(HasFailure());
+  }
+  EXPECT_EQ(ann.count("left .*"), 1u);
+  lab.say("nft flush ruleset; echo flushed");
+  lab.wait_for("(switch# )*flushed");
+
+  lab.say(tried[2] + "; echo closed");
+  lab.wait_for("(switch# )*closed");
+  ann.say("/msg bob hello");
+  ann.wait_for("failed bob@\\S+: .*not delivered: hello.*");
+  const std::string knock = "ip netns exec carl " + std::regex_replace(shown("of its `ready` line, `nc", "` says"), std::regex("^"), "nc");
+  lab.say(std::regex_replace(knock, std::regex("ADDRESS"), "10.77.0.2"));
+  lab.wait_for(".* timed out.*");
+  // And as section 2 has it, with the names of bob's chain.
+  const std::string rules = shown("Then, with its names\n", "\n\n");
+  lab.say(std::regex_replace(rules, std::regex(" +sudo (nft insert rule) inet filter input"), "ip netns exec bob $1 inet f input"));
+  lab.say(std::regex_replace(knock, std::regex("ADDRESS"), "10.77.0.2"));
+  lab.wait_for(".* succeeded!.*");
+  ann.say("/msg 10.77.0.2:25253 and now?");
+  ann.wait_for("delivered bob@\\S+: and now\\?");
+
+  if (read_file("/proc/self/uid_map").find("4294967295") == std::string::npos) return;  // as the row says, root is needed
+  lab.say(tried[3]);
+  lab.wait_for(".*ChatByP2P/1 HE(LLO|RE) id=.*");
+}
+
+TEST(LabDocument, SaysWhatTheCommandsAnswerBySomebodyIsMissing) {
+  NEEDS_NAMESPACES();
+  Network network(3);
+  Process& ann = network.peer(1, "ann");
+  Process& bob = network.peer(2, "bob");
+  ann.wait_for("joined bob@.*");
+  bob.wait_for("joined ann@.*");
+  const Folder scratch;
+  const auto output = [&](int host, const std::string& command) {
+    network.run(host, "(" + command + ") >" + scratch.path("output") + " 2>&1 || true");
+    return read_file(scratch.path("output"));
+  };
+  const auto expect = [&](int host, const std::string& command, const std::string& pattern, bool found = true) {
+    const std::string text = output(host, command);
+    EXPECT_EQ(std::regex_search(text, std::regex(pattern)), found) << command << "\n" << text;
+  };
+  const std::string text = shown("\n1. **Both: which address", "\n5. ");
+  for (const std::string command : {"ip -brief -4 addr", "ss -lun", "ss -ltn"})
+    EXPECT_NE(text.find("`" + command + "`"), std::string::npos) << command;
+  expect(1, "ip -brief -4 addr", "eth0\\S* +UP +10\\.77\\.0\\.1/27");
+  for (const int host : {2, 3}) {  // where a peer runs, and where none does
+    expect(host, "ss -lun", "0\\.0\\.0\\.0:25252 ", host == 2);
+    expect(host, "ss -lun", "0\\.0\\.0\\.0:25253 ", host == 2);
+    expect(host, "ss -ltn", "0\\.0\\.0\\.0:25253 ", host == 2);
+  }
+
+  const std::string knock = "nc" + shown("of its `ready` line, `nc", "` says");
+  const auto knock_at = [&](const std::string& ip) { return std::regex_replace(knock, std::regex("ADDRESS"), ip); };
+  const auto answers = first_spans(text);
+  ASSERT_EQ(answers.size(), 4u);
+  expect(1, knock_at("10.77.0.2"), answers[0]);
+  expect(1, knock_at("10.77.0.3"), answers[1]);
+  network.drop(3, "input", "tcp dport 25253");
+  expect(1, knock_at("10.77.0.3"), answers[2]);
+  expect(1, knock_at("10.77.0.9"), answers[3]);
+  expect(1, "ip neigh show 10.77.0.9", "FAILED\\s*$");
 }
