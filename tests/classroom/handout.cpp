@@ -1,5 +1,5 @@
-// The handout, docs/assignment.md, played in a class of three as a student would: what is typed, and what has to be seen
-// then, is read from the document. Its prose says in whose pane: the last names before a line that is to be seen.
+// The handout, docs/assignment.md, played in a class of three as a student would: what is typed, and what has to be
+// seen then, is read from the document. Its prose says in whose pane: the last names before a line that is to be seen.
 
 #include <cstring>
 #include <regex>
@@ -75,7 +75,8 @@ std::vector<Step> steps_of(const std::string& text) {
 std::string pattern(const std::string& shown) {
   std::string regex;
   for (const char c : shown) regex += (std::strchr("\\^$.|?*+()[]{}", c) ? "\\" : "") + std::string(1, c);
-  for (const auto& [word, any] : {std::pair("…", ".*"), {"\\bREASON\\b", ".+"}, {"\\bWHO\\b", "\\S+"}, {"\\bN\\b", "\\d+"}})
+  for (const auto& [word, any] :
+       {std::pair("…", ".*"), {"\\bREASON\\b", ".+"}, {"\\bWHO\\b", "\\S+"}, {"\\bN\\b", "\\d+"}})
     regex = std::regex_replace(regex, std::regex(word), any);
   return regex;
 }
@@ -84,19 +85,18 @@ class Handout : public testing::Test {
  protected:
   void SetUp() override {
     NEEDS_NAMESPACES();
-    fill_path(path_);
     // In the folder of the student's program, as the document has it.
     const size_t begin = handout().find("    PEER=$PWD/peer HOSTS=3 $COURSE/tests/classroom.sh");
     ASSERT_NE(begin, std::string::npos);
     const std::string command = handout().substr(begin, handout().find('\n', begin) - begin);
     const std::string folder = std::filesystem::path(peer_program()).parent_path();
     const std::string course = std::filesystem::current_path();
-    room_ = std::make_unique<Classroom>("1", path_.path(), std::vector<std::string>{
+    room_ = std::make_unique<Classroom>("1", fill_path(path_), std::vector<std::string>{
         "/bin/sh", "-c", "COURSE='" + course + "'; cd '" + folder + "' && exec env" + command});
     for (auto& [name, terminal] : room_->enter()) panes_[name].process = std::move(terminal);
     ASSERT_EQ(panes_.size(), 4u);
     for (const std::string name : {"ann", "bob", "carl"})
-      for (int others = 0; others < 2; ++others) panes_[name].process->wait_for("joined \\w+@10\\.77\\.0\\..:25253 lab");
+      for (int n = 0; n < 2; ++n) panes_[name].process->wait_for("joined \\w+@10\\.77\\.0\\..:25253 lab");
   }
 
   void TearDown() override {
@@ -117,6 +117,7 @@ class Handout : public testing::Test {
       if (match[1].matched) say(name, match[1]);
       else interrupt(name);
     }
+    if (where_.back() == '#' && row.see.empty()) await_shell(name);
     see(name, row.see);
   }
 
@@ -137,6 +138,7 @@ class Handout : public testing::Test {
   void play(const std::vector<Step>& steps) {
     for (const Step& step : steps) {
       begin(step);
+      if (step.output.empty()) await_shell(step.machine);
       expect(step.machine, step.output);
     }
   }
@@ -148,7 +150,7 @@ class Handout : public testing::Test {
       const std::string prose = match[1];
       std::set<std::string> named;
       for (const std::string who : {"ann", "bob", "carl"})
-        if (std::regex_search(prose, std::regex("\\b" + who + "\\b")) || 
+        if (std::regex_search(prose, std::regex("\\b" + who + "\\b")) ||
             (who != name && prose.find("the others") != std::string::npos))
           named.insert(who);
       if (!named.empty()) panes = named;
@@ -162,7 +164,13 @@ class Handout : public testing::Test {
     Pane& pane = panes_.at(name);
     EXPECT_TRUE(shown.empty() || eventually(60, [&] {
       return std::regex_search(pane.process->output().substr(pane.seen), line);
-    })) << name << " does not print\n" << shown << "\nbut\n" << pane.process->output().substr(pane.seen);
+    })) << name << " does not print\n" << shown << "\n" << screens();
+  }
+
+  std::string screens() {
+    std::string all;
+    for (auto& [name, pane] : panes_) all += "--- " + name + "\n" + pane.process->output() + "\n";
+    return all;
   }
 
   void mark() {
@@ -177,6 +185,13 @@ class Handout : public testing::Test {
     pane.process->say(line);
     EXPECT_TRUE(eventually(30, [&] { return pane.process->has_read(); }));
     ++played_;
+  }
+
+  // Until what was typed is done, though it shows nothing.
+  void await_shell(const std::string& name) {
+    const std::string done = "done " + std::to_string(played_);
+    panes_.at(name).process->say("echo " + done);
+    expect(name, done);
   }
 
   // Ctrl-C, which a terminal would send to all that runs there; the shell then asks for a command.
@@ -207,11 +222,30 @@ class Handout : public testing::Test {
 
 }  // namespace
 
+TEST(HandoutMakefile, BuildsWhatChangedAndWhatASanitizerNeeds) {
+  const std::string step = section("\n3. **A program that starts**");
+  std::string makefile = step.substr(step.find("       CXXFLAGS"));
+  makefile = makefile.substr(0, makefile.find("\n\n"));
+  const Folder program;
+  program.write("Makefile", std::regex_replace(makefile, std::regex("(^|\n)       "), "$1") + "\n");
+  program.write("main.cpp", "#include \"peer.h\"\nint main() { return Peer().status; }\n");
+  program.write("peer.h", "struct Peer { int status = 0; };\n");
+  const std::string here = "unset MAKEFLAGS MAKELEVEL PEER; cd " + program.path() + " && ";
+  EXPECT_EQ(std::system((here + "make >log 2>&1 && ./peer && make -q").c_str()), 0) << read_file(program.path("log"));
+  EXPECT_EQ(read_file(program.path("log")).find("warning"), std::string::npos);
+  EXPECT_NE(std::system((here + "touch -d tomorrow peer.h && make -q").c_str()), 0);
+  const auto sanitized = matches(handout(), std::regex("`(rm -f \\*\\.o; make CXXFLAGS=[^`]*)`"));
+  ASSERT_EQ(sanitized.size(), 1u);
+  EXPECT_EQ(std::system((here + sanitized[0][1].str() + " >log 2>&1 && grep -q __asan peer && ./peer").c_str()), 0)
+      << read_file(program.path("log"));
+}
+
 TEST_F(Handout, ItsFirstHourShowsAPacketAndAnAnswer) {
-  play(steps_of(section("\n5. **Your first packet**").substr(0, section("\n5. **Your first packet**").find("\n6. "))));
+  const std::string hour = section("\n5. **Your first packet**");
+  play(steps_of(hour.substr(0, hour.find("\n6. "))));
   expect("bob", "ChatByP2P/1 HELLO id=… ip=10.77.0.1 port=25253 name=ann group=lab");
   interrupt("bob");
-  play(steps_of(section("\n6. **Your first answer**")));
+  play(steps_of(hour.substr(hour.find("\n6. "))));
   EXPECT_EQ(played_, 3);
 }
 
@@ -254,6 +288,7 @@ TEST_F(Handout, ItsFourthMilestoneIsSeenAsItSays) {
   rows.pop_back();
   play(rows);
   play(rows_of(third.substr(third.find("And a file of 20 MB"))));
+  ASSERT_FALSE(HasFailure());
   see("bob", resumed);
   EXPECT_EQ(played_, 4 + 1 + 4 + 9);
 }

@@ -24,17 +24,15 @@ std::string shown(const std::string& before, const std::string& after) {
 
 // The first `code span` of each row of a table.
 std::vector<std::string> first_spans(const std::string& table) {
-  std::vector<std::string> spans;
   const std::regex row("\n *\\| `([^`]+)` \\|");
-  for (std::sregex_iterator match(table.begin(), table.end(), row), end; match != end; ++match) spans.push_back((*match)[1]);
-  return spans;
+  return {std::sregex_token_iterator(table.begin(), table.end(), row, 1), std::sregex_token_iterator()};
 }
 
 // Without what no two runs have in common: times, who came first, how much is free; and without borders.
 std::string timeless(std::string screen) {
-  for (const auto& [pattern, text] : {std::pair("\\d\\d:\\d\\d ", "HH:MM "), {"[ \\d]*MB are free", "MB are free"},
-                                      {"joined \\w+@10.77.0..:25253 lab *", "joined "}, {" *│", "│"}, {"─|┬|┼", ""},
-                                      {" *\n", "\n"}})
+  for (const auto& [pattern, text] :
+       {std::pair("\\d\\d:\\d\\d ", "HH:MM "), {"[ \\d]*MB are free", "MB are free"},
+        {"joined \\w+@10.77.0..:25253 lab *", "joined "}, {" *│", "│"}, {"─|┬|┼", ""}, {" *\n", "\n"}})
     screen = std::regex_replace(screen, std::regex(pattern), text);
   return screen;
 }
@@ -66,10 +64,32 @@ class Screen {
 
  private:
   void run(const std::string& command) const {
-    room_.network().run(0, "env -u TMUX LC_ALL=C.UTF-8 TMUX_TMPDIR=" + room_.temporary() + " tmux -u -L outer " + command);
+    room_.network().run(0, "env -u TMUX LC_ALL=C.UTF-8 TMUX_TMPDIR=" + room_.temporary() + " tmux -u -L outer " +
+                               command);
   }
   Classroom room_;
   const Folder shot_;
+};
+
+// How section 3 finds out whether a machine answers.
+std::string knocking() { return "nc" + shown("of its `ready` line, `nc", "` says"); }
+
+// A class of three, and what the document has to try at its switch.
+struct Trials {
+  Trials() {
+    ann.wait_for("joined bob@.*");
+    bob.wait_for("joined ann@.*");
+  }
+  void try_and_wait(const std::string& commands) const {
+    lab.say(commands + "\necho tried");
+    lab.wait_for("(switch# )*tried");
+  }
+
+  const std::vector<std::string> tried = first_spans(shown("| type | and see |", "\n\n"));
+  const Folder path;
+  Classroom room{"3", fill_path(path)};
+  const std::map<std::string, std::unique_ptr<Process>> terminals = room.enter();
+  Process &ann = *terminals.at("ann"), &bob = *terminals.at("bob"), &lab = *terminals.at("switch");
 };
 
 }  // namespace
@@ -161,7 +181,8 @@ TEST(Lab, RefusesANumberOfMachinesThatItCannotMake) {
 TEST(LabDocument, ShowsTheScreenOfAClassAndTheKeysThatReachEachPartOfIt) {
   NEEDS_NAMESPACES();
   NEEDS_TMUX();
-  const std::string sample = std::regex_replace(shown("while carl is typing:\n\n", "\n\n") + "\n", std::regex("(^|\n)    "), "$1");
+  const std::string block = shown("while carl is typing:\n\n", "\n\n") + "\n";
+  const std::string sample = std::regex_replace(block, std::regex("(^|\n)    "), "$1");
   const auto rows = static_cast<size_t>(std::count(sample.begin(), sample.end(), '\n'));
   Screen screen(98, rows);
   for (const std::string pane : {"ann", "bob", "carl", "dora"}) {  // three others each, in the order of the panes
@@ -194,58 +215,48 @@ TEST(LabDocument, ShowsTheScreenOfAClassAndTheKeysThatReachEachPartOfIt) {
   EXPECT_TRUE(screen.shows("\nswitch#")) << screen.text();
 }
 
-TEST(LabDocument, SaysWhatIsSeenOfWhatIsTriedAtTheSwitch) {
+TEST(LabDocument, SaysWhatIsSeenOfACableThatIsPulledOutAndOfPacketsThatAreLost) {
   NEEDS_NAMESPACES();
-  const Folder path;
-  fill_path(path);
-  Classroom room("3", path.path());
-  const auto terminals = room.enter();
-  ASSERT_EQ(terminals.size(), 4u);
-  Process &ann = *terminals.at("ann"), &bob = *terminals.at("bob"), &lab = *terminals.at("switch");
-  ann.wait_for("joined bob@.*");
-  bob.wait_for("joined ann@.*");
-  const auto tried = first_spans(shown("| type | and see |", "\n\n"));
-  ASSERT_EQ(tried.size(), 4u);
+  Trials room;
+  room.lab.say(room.tried.at(0));
+  room.ann.wait_for("left bob@\\S+: silent for 15 s");
+  room.bob.wait_for("left ann@\\S+: silent for 15 s");
+  room.lab.say(std::regex_replace(room.tried[0], std::regex("down"), "up"));
+  room.ann.wait_for("joined bob@.*");
+  room.bob.wait_for("joined ann@.*");
 
-  lab.say(tried[0]);
-  ann.wait_for("left bob@\\S+: silent for 15 s");
-  bob.wait_for("left ann@\\S+: silent for 15 s");
-  lab.say(std::regex_replace(tried[0], std::regex("down"), "up"));
-  ann.wait_for("joined bob@.*");
-  bob.wait_for("joined ann@.*");
-
-  lab.say(tried[1] + "; echo loses");
-  lab.wait_for("(switch# )*loses");
-  const std::string packets = "grep '^Tcp: [0-9]' /proc/net/snmp | cut -d' ' -f13";  // sent again
-  for (bool again = false, first = true; !again; first = false) {
-    ann.say("/msg bob hello");
-    ann.wait_for("(delivered|failed) bob@.*hello");
-    lab.say("echo again $(ip netns exec ann sh -c \"" + packets + "\")");
-    again = lab.wait_for("(switch# )*again \\d+").find("again 0") == std::string::npos && !first;
-    ASSERT_FALSE(HasFailure());
+  room.try_and_wait(room.tried.at(1));
+  const std::string sent_again = "grep '^Tcp: [0-9]' /proc/net/snmp | cut -d' ' -f13";
+  for (bool is_lost = false; !is_lost && !testing::Test::HasFailure();) {
+    room.ann.say("/msg bob hello");
+    room.ann.wait_for("(delivered|failed) bob@.*hello");
+    room.lab.say("echo again $(ip netns exec ann sh -c \"" + sent_again + "\")");
+    is_lost = !std::regex_match(room.lab.wait_for("(switch# )*again \\d+"), std::regex(".*again 0"));
   }
-  EXPECT_EQ(ann.count("left .*"), 1u);
-  lab.say("nft flush ruleset; echo flushed");
-  lab.wait_for("(switch# )*flushed");
+  EXPECT_EQ(room.ann.count("left .*"), 1u);  // that of the cable
+  room.try_and_wait("nft flush ruleset");
+}
 
-  lab.say(tried[2] + "; echo closed");
-  lab.wait_for("(switch# )*closed");
-  ann.say("/msg bob hello");
-  ann.wait_for("failed bob@\\S+: .*not delivered: hello.*");
-  const std::string knock = "ip netns exec carl " + std::regex_replace(shown("of its `ready` line, `nc", "` says"), std::regex("^"), "nc");
-  lab.say(std::regex_replace(knock, std::regex("ADDRESS"), "10.77.0.2"));
-  lab.wait_for(".* timed out.*");
-  // And as section 2 has it, with the names of bob's chain.
-  const std::string rules = shown("Then, with its names\n", "\n\n");
-  lab.say(std::regex_replace(rules, std::regex(" +sudo (nft insert rule) inet filter input"), "ip netns exec bob $1 inet f input"));
-  lab.say(std::regex_replace(knock, std::regex("ADDRESS"), "10.77.0.2"));
-  lab.wait_for(".* succeeded!.*");
-  ann.say("/msg 10.77.0.2:25253 and now?");
-  ann.wait_for("delivered bob@\\S+: and now\\?");
+TEST(LabDocument, SaysWhatIsSeenOfAFirewallAndHowToOpenIt) {
+  NEEDS_NAMESPACES();
+  Trials room;
+  room.try_and_wait(room.tried.at(2));
+  room.ann.say("/msg bob hello");
+  room.ann.wait_for("failed bob@\\S+: .*not delivered: hello");
+  const std::string knock = "ip netns exec carl " + std::regex_replace(knocking(), std::regex("ADDRESS"), "10.77.0.2");
+  room.lab.say(knock);
+  room.lab.wait_for(".* timed out.*");
+  const std::string rules = shown("Then, with its names\n", "\n\n");  // here they are bob's
+  const std::regex insert(" +sudo (nft insert rule) inet filter input");
+  room.try_and_wait(std::regex_replace(rules, insert, "ip netns exec bob $1 inet f input"));
+  room.lab.say(knock);
+  room.lab.wait_for(".* succeeded!.*");
+  room.ann.say("/msg 10.77.0.2:25253 and now?");
+  room.ann.wait_for("delivered bob@\\S+: and now\\?");
 
-  if (read_file("/proc/self/uid_map").find("4294967295") == std::string::npos) return;  // as the row says, root is needed
-  lab.say(tried[3]);
-  lab.wait_for(".*ChatByP2P/1 HE(LLO|RE) id=.*");
+  if (read_file("/proc/self/uid_map").find("4294967295") == std::string::npos) return;  // the row says: root alone
+  room.lab.say(room.tried.at(3));
+  room.lab.wait_for(".*ChatByP2P/1 HE(LLO|RE) id=.*");
 }
 
 TEST(LabDocument, SaysWhatTheCommandsAnswerBySomebodyIsMissing) {
@@ -274,8 +285,7 @@ TEST(LabDocument, SaysWhatTheCommandsAnswerBySomebodyIsMissing) {
     expect(host, "ss -ltn", "0\\.0\\.0\\.0:25253 ", host == 2);
   }
 
-  const std::string knock = "nc" + shown("of its `ready` line, `nc", "` says");
-  const auto knock_at = [&](const std::string& ip) { return std::regex_replace(knock, std::regex("ADDRESS"), ip); };
+  const auto knock_at = [](const std::string& ip) { return std::regex_replace(knocking(), std::regex("ADDRESS"), ip); };
   const auto answers = first_spans(text);
   ASSERT_EQ(answers.size(), 4u);
   expect(1, knock_at("10.77.0.2"), answers[0]);

@@ -71,13 +71,14 @@ class Classroom {
   std::unique_ptr<Process> script_;
 };
 
-// A folder for PATH, with what the script uses but for tmux.
-inline void fill_path(const Folder& folder) {
+// A folder for PATH, with what the script uses but for tmux; its path.
+inline std::string fill_path(const Folder& folder) {
   for (const std::string name :
        {"sh", "env", "id", "ip", "unshare", "nsenter", "mount", "setpriv", "sleep", "mkdir", "seq"})
     for (const std::string place : {"/sbin/", "/usr/sbin/", "/bin/", "/usr/bin/"})
       if (std::filesystem::exists(place + name) && !std::filesystem::exists(folder.path(name)))
         std::filesystem::create_symlink(place + name, folder.path(name));
+  return folder.path();
 }
 
 #endif
