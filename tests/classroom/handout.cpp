@@ -91,7 +91,7 @@ class Handout : public testing::Test {
     const std::string command = handout().substr(begin, handout().find('\n', begin) - begin);
     const std::string folder = std::filesystem::path(peer_program()).parent_path();
     const std::string course = std::filesystem::current_path();
-    room_ = std::make_unique<Classroom>("1", fill_path(path_), std::vector<std::string>{
+    room_ = std::make_unique<Classroom>("(the command has it)", fill_path(path_), std::vector<std::string>{
         "/bin/sh", "-c", "COURSE='" + course + "'; cd '" + folder + "' && exec env" + command});
     for (auto& [name, terminal] : room_->enter()) panes_[name].process = std::move(terminal);
     ASSERT_EQ(panes_.size(), 4u);
@@ -101,6 +101,7 @@ class Handout : public testing::Test {
 
   void TearDown() override {
     if (panes_.size() != 4) return;
+    EXPECT_EQ(screens().find("Sanitizer"), std::string::npos) << screens();  // else a killed peer tells nothing
     room_->script().say("");
     EXPECT_EQ(room_->script().exit_status(), 0);
   }
