@@ -117,9 +117,9 @@ enter="$2 --target $first --mount --pid --net"  # begins each command that is to
 exec 3<&0  # what waits below does so in the background, or traps would wait, too; and there input has to be handed on
 if ! command -v tmux >/dev/null; then
   echo "tmux is not installed (sudo apt-get install tmux), so open a terminal for each machine, and type there:"
-  for host in $(seq "$hosts"); do echo "  $enter $self host $(name_of "$host")"; done
+  for host in $(seq "$hosts"); do echo "  PEER='$peer' $enter $self host $(name_of "$host")"; done
   echo "and for the switch:"
-  echo "  $enter $self switch"
+  echo "  PEER='$peer' $enter $self switch"
   echo "Enter ends the class."
   read -r _ <&3 &
 else

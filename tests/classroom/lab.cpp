@@ -4,71 +4,96 @@
 #include <signal.h>
 
 #include <filesystem>
+#include <fstream>
+#include <regex>
+#include <sstream>
 
-#include "support/testing.h"
+#include "support/classroom.h"
 
 namespace fs = std::filesystem;
 
 namespace {
 
-#define NEEDS_TMUX() \
-  if (std::system("command -v tmux >/dev/null") != 0) GTEST_SKIP() << "tmux is not installed: apt-get install tmux"
+// What the document shows between two texts.
+std::string shown(const std::string& before, const std::string& after) {
+  static const std::string text = read_file("docs/lab.md");
+  const size_t begin = text.find(before);
+  if (begin == std::string::npos) throw std::runtime_error("docs/lab.md has no " + before);
+  return text.substr(begin + before.size(), text.find(after, begin + before.size()) - begin - before.size());
+}
 
-// A run of the script with `hosts` hosts, in a network namespace of its own and with a folder of its own for temporary
-// files. All its processes are known by having the name of that folder in their environment.
-class Classroom {
+// The first `code span` of each row of a table.
+std::vector<std::string> first_spans(const std::string& table) {
+  const std::regex row("\n *\\| `([^`]+)` \\|");
+  return {std::sregex_token_iterator(table.begin(), table.end(), row, 1), std::sregex_token_iterator()};
+}
+
+// Without what no two runs have in common: times, who came first, how much is free; and without borders.
+std::string timeless(std::string screen) {
+  for (const auto& [pattern, text] :
+       {std::pair("\\d\\d:\\d\\d ", "HH:MM "), {"[ \\d]*MB are free", "MB are free"},
+        {"joined \\w+@10.77.0..:25253 lab *", "joined "}, {" *│", "│"}, {"─|┬|┼", ""}, {" *\n", "\n"}})
+    screen = std::regex_replace(screen, std::regex(pattern), text);
+  return screen;
+}
+
+// A terminal on which the class is shown: tmux within tmux.
+class Screen {
  public:
-  explicit Classroom(const std::string& hosts, const std::string& path = std::getenv("PATH"),
-                     const std::vector<std::string>& command = {script_path()}) {
-    std::vector<std::string> words = {"/usr/bin/env",           "HOSTS=" + hosts,           "PATH=" + path,
-                                      "PEER=" + peer_program(), "TMPDIR=" + temporary(),    "TERM=xterm",
-                                      "SHELL=/bin/sh",          "TMUX_TMPDIR=" + temporary()};
-    words.insert(words.end(), command.begin(), command.end());
-    script_ = std::make_unique<Process>(network_.descriptor(0), words, folder_.path());
+  Screen(size_t columns, size_t rows)
+      : room_("4", std::getenv("PATH"),
+              {"env", "-u", "TMUX", "LC_ALL=C.UTF-8", "tmux", "-u", "-f", "/dev/null", "-L", "outer", "new-session",
+               "-d", "-x", std::to_string(columns), "-y", std::to_string(rows), Classroom::script_path()}) {
+    EXPECT_EQ(room_.script().exit_status(), 0);
   }
+  ~Screen() { run("kill-server || true"); }
 
-  static std::string script_path() { return fs::absolute("tests/classroom.sh"); }
-  std::string temporary() const { return folder_.path(); }
-  Process& script() { return *script_; }
-  const Network& network() const { return network_; }
-
-  // What the script says to type in order to get in, without what follows it.
-  std::string entrance() {
-    const std::string line = script_->wait_for("The class has begun; to see it: nsenter .* attach", 60);
-    const size_t begin = line.find("nsenter");
-    return begin == std::string::npos ? "false" : line.substr(begin, line.rfind(" attach") - begin);
+  void press(const std::string& keys) const { run("send-keys " + keys); }
+  void type(const std::string& line) const { run("send-keys -l -- '" + line + "'"); }
+  void enter(const std::string& line) const {
+    type(line);
+    press("Enter");
   }
-
-  size_t processes() const {
-    size_t found = 0;
-    std::error_code ignored;
-    for (const auto& entry : fs::directory_iterator("/proc", ignored))
-      found += read_file(entry.path() / "environ").find("TMPDIR=" + temporary()) != std::string::npos;
-    return found;
+  std::string text() const {
+    run("capture-pane -p > " + shot_.path("screen"));
+    return read_file(shot_.path("screen"));
   }
-
-  // Within the time that the kernel takes to end some dozen processes.
-  void expect_nothing_left() {
-    EXPECT_TRUE(eventually(60, [&] { return processes() == 0; })) << processes() << " processes still run";
-    EXPECT_EQ(folder_.names(), std::vector<std::string>());
-    EXPECT_FALSE(fs::exists("/run/class"));
-    EXPECT_FALSE(fs::exists("/run/netns/ann"));
+  bool shows(const std::string& text_shown) const {
+    return eventually(60, [&] { return text().find(text_shown) != std::string::npos; });
   }
 
  private:
-  const Folder folder_;
-  const Network network_{0};
-  std::unique_ptr<Process> script_;
+  void run(const std::string& command) const {
+    room_.network().run(0, "env -u TMUX LC_ALL=C.UTF-8 TMUX_TMPDIR=" + room_.temporary() + " tmux -u -L outer " +
+                               command);
+  }
+  Classroom room_;
+  const Folder shot_;
 };
 
-// A folder for PATH, with what the script uses but for tmux.
-void fill_path(const Folder& folder) {
-  for (const std::string name :
-       {"sh", "env", "id", "ip", "unshare", "nsenter", "mount", "setpriv", "sleep", "mkdir", "seq"})
-    for (const std::string place : {"/sbin/", "/usr/sbin/", "/bin/", "/usr/bin/"})
-      if (fs::exists(place + name) && !fs::exists(folder.path(name)))
-        fs::create_symlink(place + name, folder.path(name));
-}
+// How section 3 finds out whether a machine answers.
+std::string knocking() { return "nc" + shown("of its `ready` line, `nc", "` says"); }
+
+// And not only in a user namespace, where tcpdump finds nobody else to become.
+bool is_root() { return read_file("/proc/self/uid_map").find("4294967295") != std::string::npos; }
+
+// A class of three, and what the document has to try at its switch.
+struct Trials {
+  Trials() {
+    ann.wait_for("joined bob@.*");
+    bob.wait_for("joined ann@.*");
+  }
+  void try_and_wait(const std::string& commands) const {
+    lab.say(commands + "\necho tried");
+    lab.wait_for("(switch# )*tried");
+  }
+
+  const std::vector<std::string> tried = first_spans(shown("| type | and see |", "\n\n"));
+  const Folder path;
+  Classroom room{"3", fill_path(path)};
+  const std::map<std::string, std::unique_ptr<Process>> terminals = room.enter();
+  Process &ann = *terminals.at("ann"), &bob = *terminals.at("bob"), &lab = *terminals.at("switch");
+};
 
 }  // namespace
 
@@ -121,21 +146,15 @@ TEST(Lab, WithoutTmuxSaysHowToEnterEachMachine) {
   for (const bool by_signal : {false, true}) {
     Classroom room("2", path.path());
     room.script().wait_for("tmux is not installed .*");
-    std::vector<std::unique_ptr<Process>> people;
-    for (int host = 1; host <= 2; ++host) {
-      const std::string line = room.script().wait_for("  nsenter .* host (ann|bob)");
-      people.push_back(std::make_unique<Process>(
-          room.network().descriptor(0),
-          std::vector<std::string>{"/usr/bin/env", "PEER=" + peer_program(), "sh", "-c", line}, room.temporary()));
-    }
-    people[0]->wait_for("joined bob@10.77.0.2:25253 lab");
-    people[1]->wait_for("joined ann@10.77.0.1:25253 lab");
-    people[0]->say("/send bob ann.txt");
-    people[1]->wait_for("receive 1 offered ann@10.77.0.1:25253 19 bytes: ann.txt");
+    const auto people = room.enter();
+    people.at("ann")->wait_for("joined bob@10.77.0.2:25253 lab");
+    people.at("bob")->wait_for("joined ann@10.77.0.1:25253 lab");
+    people.at("ann")->say("/send bob ann.txt");
+    people.at("bob")->wait_for("receive 1 offered ann@10.77.0.1:25253 19 bytes: ann.txt");
     if (by_signal) room.script().signal(SIGTERM);
     else room.script().say("");
     EXPECT_EQ(room.script().exit_status(), 0);
-    for (const auto& person : people) person->exit_status();
+    for (const auto& person : people) person.second->exit_status();
     room.expect_nothing_left();
   }
 }
@@ -160,4 +179,130 @@ TEST(Lab, RefusesANumberOfMachinesThatItCannotMake) {
     room.script().wait_for("classroom: HOSTS is the number of machines, 1 to 30, and not '" + hosts + "'");
     EXPECT_EQ(room.script().exit_status(), 2);
   }
+}
+
+TEST(LabDocument, ShowsTheScreenOfAClassAndTheKeysThatReachEachPartOfIt) {
+  NEEDS_NAMESPACES();
+  NEEDS_TMUX();
+  const std::string block = shown("while carl is typing:\n\n", "\n\n") + "\n";
+  const std::string sample = std::regex_replace(block, std::regex("(^|\n)    "), "$1");
+  const auto rows = static_cast<size_t>(std::count(sample.begin(), sample.end(), '\n'));
+  Screen screen(98, rows);
+  for (const std::string pane : {"ann", "bob", "carl", "dora"}) {  // three others each, in the order of the panes
+    ASSERT_TRUE(eventually(60, [&] {
+      const std::string text = screen.text();
+      const std::regex joined("joined \\w+@10");
+      return std::distance(std::sregex_iterator(text.begin(), text.end(), joined), std::sregex_iterator()) == 12;
+    })) << screen.text();
+  }
+  screen.enter("/msg bob shall I send you something?");
+  ASSERT_TRUE(screen.shows("delivered bob: shall I")) << screen.text();
+  screen.enter("/to bob");
+  ASSERT_TRUE(screen.shows("\nto bob@")) << screen.text();
+  screen.enter("/send bob ann.txt");
+  ASSERT_TRUE(screen.shows("MB are free")) << screen.text();
+  screen.press("C-b Right");
+  screen.enter("/accept 1");
+  ASSERT_TRUE(screen.shows("receive 1 stored")) << screen.text();
+  screen.press("C-b Down");
+  screen.enter("/all lunch?");
+  ASSERT_TRUE(screen.shows("delivered 3 of 3")) << screen.text();
+  screen.press("C-b Left");
+  screen.type("/group 十二点?");
+  EXPECT_TRUE(eventually(60, [&] { return timeless(screen.text()) == timeless(sample); }))
+      << "The document shows\n" << timeless(sample) << "but it is\n" << timeless(screen.text());
+  screen.press("C-c");
+  EXPECT_TRUE(screen.shows("carl's peer has ended.")) << screen.text();
+  EXPECT_TRUE(screen.shows("\ncarl#")) << screen.text();
+  screen.press("C-b n");
+  EXPECT_TRUE(screen.shows("\nswitch#")) << screen.text();
+}
+
+TEST(LabDocument, SaysWhatIsSeenOfACableThatIsPulledOutAndOfPacketsThatAreLost) {
+  NEEDS_NAMESPACES();
+  Trials room;
+  room.lab.say(room.tried.at(0));
+  room.ann.wait_for("left bob@\\S+: silent for 15 s");
+  room.bob.wait_for("left ann@\\S+: silent for 15 s");
+  room.lab.say(std::regex_replace(room.tried[0], std::regex("down"), "up"));
+  room.ann.wait_for("joined bob@.*");
+  room.bob.wait_for("joined ann@.*");
+
+  room.try_and_wait(room.tried.at(1));
+  const std::string sent_again = "grep '^Tcp: [0-9]' /proc/net/snmp | cut -d' ' -f13";
+  for (bool is_lost = false; !is_lost && !testing::Test::HasFailure();) {
+    room.ann.say("/msg bob hello");
+    room.ann.wait_for("(delivered|failed) bob@.*hello");
+    room.lab.say("echo again $(ip netns exec ann sh -c \"" + sent_again + "\")");
+    is_lost = !std::regex_match(room.lab.wait_for("(switch# )*again \\d+"), std::regex(".*again 0"));
+  }
+  EXPECT_EQ(room.ann.count("left .*"), 1u);  // that of the cable
+  room.try_and_wait("nft flush ruleset");
+}
+
+TEST(LabDocument, SaysWhatIsSeenOfAFirewallAndHowToOpenIt) {
+  NEEDS_NAMESPACES();
+  Trials room;
+  room.try_and_wait(room.tried.at(2));
+  room.ann.say("/msg bob hello");
+  room.ann.wait_for("failed bob@\\S+: .*not delivered: hello");
+  const std::string knock = "ip netns exec carl " + std::regex_replace(knocking(), std::regex("ADDRESS"), "10.77.0.2");
+  room.lab.say(knock);
+  room.lab.wait_for(".* timed out.*");
+  const std::string rules = shown("Then, with its names\n", "\n\n");  // here they are bob's
+  const std::regex insert(" +sudo (nft insert rule) inet filter input");
+  room.try_and_wait(std::regex_replace(rules, insert, "ip netns exec bob $1 inet f input"));
+  room.lab.say(knock);
+  room.lab.wait_for(".* succeeded!.*");
+  room.ann.say("/msg 10.77.0.2:25253 and now?");
+  room.ann.wait_for("delivered bob@\\S+: and now\\?");
+
+  if (!is_root()) return;  // as the row says
+  room.lab.say(room.tried.at(3));
+  room.lab.wait_for(".*ChatByP2P/1 HE(LLO|RE) id=.*");
+}
+
+TEST(LabDocument, SaysWhatTheCommandsAnswerBySomebodyIsMissing) {
+  NEEDS_NAMESPACES();
+  Network network(3);
+  Process& ann = network.peer(1, "ann");
+  Process& bob = network.peer(2, "bob");
+  ann.wait_for("joined bob@.*");
+  bob.wait_for("joined ann@.*");
+  const Folder scratch;
+  const auto output = [&](int host, const std::string& command) {
+    network.run(host, "(" + command + ") >" + scratch.path("output") + " 2>&1 || true");
+    return read_file(scratch.path("output"));
+  };
+  const auto expect = [&](int host, const std::string& command, const std::string& pattern, bool found = true) {
+    const std::string text = output(host, command);
+    EXPECT_EQ(std::regex_search(text, std::regex(pattern)), found) << command << "\n" << text;
+  };
+  const std::string text = shown("\n1. **Both: which address", "\n5. ");
+  for (const std::string command : {"ip -brief -4 addr", "ss -lun", "ss -ltn"})
+    EXPECT_NE(text.find("`" + command + "`"), std::string::npos) << command;
+  expect(1, "ip -brief -4 addr", "eth0\\S* +UP +10\\.77\\.0\\.1/27");
+  for (const int host : {2, 3}) {  // where a peer runs, and where none does
+    expect(host, "ss -lun", "0\\.0\\.0\\.0:25252 ", host == 2);
+    expect(host, "ss -lun", "0\\.0\\.0\\.0:25253 ", host == 2);
+    expect(host, "ss -ltn", "0\\.0\\.0\\.0:25253 ", host == 2);
+  }
+
+  const auto knock_at = [](const std::string& ip) { return std::regex_replace(knocking(), std::regex("ADDRESS"), ip); };
+  const auto answers = first_spans(text);
+  ASSERT_EQ(answers.size(), 4u);
+  expect(1, knock_at("10.77.0.2"), answers[0]);
+  expect(1, knock_at("10.77.0.3"), answers[1]);
+  network.drop(3, "input", "tcp dport 25253");
+  expect(1, knock_at("10.77.0.3"), answers[2]);
+  expect(1, knock_at("10.77.0.9"), answers[3]);
+  expect(1, "ip neigh show 10.77.0.9", "FAILED\\s*$");
+
+  if (!is_root()) return;
+  Process arriving(network.descriptor(2), {"/bin/sh", "-c", "exec " + shown("`/scan ADDRESS`:\n\n       sudo ", "\n")},
+                   scratch.path());
+  arriving.wait_for("listening on any.*");
+  ann.say("/scan 10.77.0.2");
+  arriving.wait_for(".*ChatByP2P/1 HELLO id=.*");
+  arriving.wait_for(".*ChatByP2P/1 HERE id=.*");
 }

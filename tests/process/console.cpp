@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstring>
 #include <regex>
 #include <sstream>
 #include <thread>
@@ -345,6 +346,35 @@ TEST_F(Terminals, AskForNameAndGroupUntilTheyAreGoodAndOfferTheUsualOnes) {
   ann.type("chess");
   ann.press("Enter");
   EXPECT_TRUE(ann.shows("ready ann@127.0.0.1:25253 chess\n/help lists the commands\nann>")) << ann.screen();
+}
+
+// README.md shows each line that is typed, with an Enter where ⏎ stands; then it says what is seen.
+TEST_F(Terminals, TakeTheKeysOfTheReadmeForAFirstMessage) {
+  const std::string readme = read_file("README.md");
+  std::smatch claim;
+  ASSERT_TRUE(std::regex_search(readme, claim, std::regex("it takes (\\d+) keys:\n\n((?:    .*\n)+)")));
+  Process& bob = network->peer(0, "bob");
+  bob.wait_for("ready .*");
+  Console ann(*network, 80, 24);
+  ann.start("ln -s " + peer_program() + " peer && USER=ann exec sh -i");
+  const std::vector<std::string> next = {"Your name", "Your group", "joined bob", "to bob@", "delivered bob: hi\n"};
+  const std::regex shown("    (.+?)((?: ⏎)+) {3,}.*");
+  std::istringstream lines(claim[2]);
+  size_t keys = 0, enters = 0;
+  std::smatch match;
+  for (std::string line; std::getline(lines, line) && std::regex_match(line, match, shown);) {
+    ann.type(match[1]);
+    keys += match[1].str().size();
+    for (size_t left = match[2].str().size() / std::strlen(" ⏎"); left > 0; --left, ++keys) {
+      ann.press("Enter");
+      ASSERT_LT(enters, next.size());
+      EXPECT_TRUE(ann.shows(next[enters++])) << ann.screen();
+    }
+  }
+  EXPECT_EQ(enters, next.size());
+  EXPECT_EQ(keys, std::stoul(claim[1]));
+  EXPECT_NE(claim[2].str().find("delivered bob: hi"), std::string::npos);
+  bob.wait_for("message ann@\\S+ private: hi");
 }
 
 TEST_F(Terminals, TellNewcomersOneByOneAndAClassInOneLine) {

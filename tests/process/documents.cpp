@@ -8,6 +8,8 @@
 
 #include "support/testing.h"
 
+namespace fs = std::filesystem;
+
 namespace {
 
 std::vector<std::string> lines_of(const std::string& text) {
@@ -31,7 +33,7 @@ std::string id_in(const std::string& line) {
 
 std::vector<std::string> documents() {
   std::vector<std::string> all{"README.md"};
-  for (const auto& entry : std::filesystem::recursive_directory_iterator("docs"))
+  for (const auto& entry : fs::recursive_directory_iterator("docs"))
     if (entry.path().extension() == ".md") all.push_back(entry.path());
   return all;
 }
@@ -96,6 +98,27 @@ Skeleton skeleton(const std::string& document) {
 
 }  // namespace
 
+// What documents show as typed: of `code spans` and of indented blocks, without comments, each command that one of
+// `words` begins; variables may stand before it.
+std::set<std::string> commands(const std::string& words) {
+  const std::string command = R"(^ *((?:[A-Z]+=\S+ +)*(?:)" + words + R"()(?: .*?)?)(?: {3,}.*| *# .*| *&)?$)";
+  const std::regex pattern(command);
+  std::set<std::string> found;
+  for (const std::string& document : documents()) {
+    std::string typed, prose;
+    for (const std::string& line : lines_of(read_file(document))) {
+      if (line.find("    ") == 0) typed += line + "\n";
+      else prose += line + "\n";
+    }
+    for (const auto& match : matches(prose, "`([^`\n]+)`")) typed += match[1].str() + "\n";
+    for (const auto& piece : lines_of(std::regex_replace(typed, std::regex("&& |; |\\| "), "\n"))) {
+      std::smatch match;
+      if (std::regex_match(piece, match, pattern)) found.insert(match[1]);
+    }
+  }
+  return found;
+}
+
 class Documents : public OneHost {};
 
 TEST_F(Documents, TheSessionsOfTheProtocolArePlayedAgain) {
@@ -146,16 +169,78 @@ TEST_F(Documents, TheSessionOfTheReadmeIsWhatTheDemoPrints) {
   EXPECT_EQ(compared, 2);
 }
 
+// With a clean environment: this may be a run of make itself.
+TEST_F(Documents, TheMakeCommandsNameTargetsThatExist) {
+  const auto all = commands("make");
+  for (const std::string& command : all) {
+    std::string dry = command;
+    dry.insert(dry.find("make") + 4, " -n");
+    EXPECT_NO_THROW(network->run(0, "unset MAKEFLAGS MAKELEVEL PEER; COURSE=$PWD; " + dry + " >/dev/null")) << command;
+  }
+  EXPECT_THROW(network->run(0, "unset MAKEFLAGS; make -n nonsense 2>/dev/null"), std::runtime_error);
+  EXPECT_GE(all.size(), 25u);
+}
+
+TEST_F(Documents, TheOptionsOfThePeerAreTakenAsTheyAreShown) {
+  network = std::make_unique<Network>(1);
+  const Folder scratch;
+  fs::create_symlink(peer_program(), scratch.path("peer"));
+  int tried = 0;
+  for (const std::string& command : commands("\\./peer")) {
+    if (command.find("⏎") != std::string::npos) continue;  // keys: Terminals has them
+    EXPECT_NO_THROW(network->run(1, "cd " + scratch.path() + " && USER=ann " + command + " </dev/null >/dev/null"))
+        << command;
+    ++tried;
+  }
+  EXPECT_GE(tried, 5);
+}
+
+// By the lines of instructor.md, last year's solutions are made useless, and the year after those of this one.
+TEST_F(Documents, TheProtocolIsAnotherOneEachYear) {
+  const Folder scratch;
+  network->run(0, "tar -c --exclude=./.git --exclude=./.build . | tar -xC " + scratch.path());
+  const std::string here = "cd " + scratch.path() + " && ";
+  const std::string commit = "git add -A && git -c user.name=ann -c user.email=ann@example.org commit -qm year";
+  network->run(0, here + "git init -q . && " + commit);
+  const std::string text = read_file("docs/instructor.md"), begin = "\n    new=ChatByP26 shift=2000\n";
+  ASSERT_NE(text.find(begin), std::string::npos);
+  const std::string block = text.substr(text.find(begin), text.find("\n\nWhat is left") - text.find(begin));
+  const std::string packets = read_file("docs/first-contact.md");  // the section about the .pcap keeps its first values
+  const bool has_first = packets.find("25252", packets.find("\n## 2")) != std::string::npos;
+  for (const int year : {1, 2}) {
+    const std::string word = "ChatLan0" + std::to_string(year), port = std::to_string(25252 + 2000 * year);
+    const std::string script = scratch.write(".git/block", std::regex_replace(block, std::regex("ChatByP26"), word));
+    network->run(0, here + "bash " + script + " >.git/left || true");  // grep may find nothing
+    const auto left = lines_of(read_file(scratch.path(".git/left")));
+    EXPECT_EQ(left.size() > 10, year == 1 && has_first);
+    for (const std::string& line : left) {
+      std::smatch match;
+      ASSERT_TRUE(std::regex_search(line, match, std::regex("^docs/first-contact.md:(\\d+):"))) << line;
+      network->run(0, here + "sed -n '1,/^## 2/p' docs/first-contact.md | test $(wc -l) -lt " + match[1].str());
+    }
+    const std::string constants = read_file(scratch.path("protocol.h"));
+    EXPECT_NE(constants.find("kMagic = \"" + word + "/1\";"), std::string::npos);
+    EXPECT_NE(constants.find("kDiscoveryPort = " + port + ";"), std::string::npos);
+    network->run(0, here + commit);
+  }
+  network->run(0, here + "unset MAKEFLAGS MAKELEVEL; make CXXFLAGS=-O0 peer >/dev/null");
+  Socket shared = Socket::udp(*network, 0, 25252 + 4000);
+  network->run(0, here + "./peer --name ann --interface lo </dev/null >/dev/null");
+  EXPECT_EQ(shared.datagram().find("ChatLan02/1 HELLO id="), 0u);
+}
+
 TEST(References, LeadToFilesAndHeadingsThatExist) {
   int links = 0;
   for (const std::string& document : documents()) {
     const std::string text = read_file(document);
+    for (const auto& match : matches(text, R"(\btests/[\w./-]*\w)"))
+      EXPECT_TRUE(fs::exists(match[0].str())) << document << " names " << match[0];
     for (const auto& match : matches(text, R"(\]\(([^)#\s]*)(#[^)\s]*)?\))")) {
       const std::string target = match[1], anchor = match[2];
       if (target.find("://") != std::string::npos) continue;
-      const auto file = target.empty() ? std::filesystem::path(document)
-                                       : std::filesystem::path(document).parent_path() / target;
-      EXPECT_TRUE(std::filesystem::exists(file)) << document << " links to " << target;
+      const auto file = target.empty() ? fs::path(document)
+                                       : fs::path(document).parent_path() / target;
+      EXPECT_TRUE(fs::exists(file)) << document << " links to " << target;
       EXPECT_TRUE(anchor.empty() || anchors(file).count(anchor) == 1) << document << " links to " << target << anchor;
       ++links;
     }

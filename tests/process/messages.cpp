@@ -76,7 +76,8 @@ TEST_F(Messages, ReachTheRightOneOfTwoUsersCalledAnn) {
   Process& bob = network->peer(0, "bob", {"--port", "25303"});
   EXPECT_TRUE(eventually(3, [&] { return bob.count("joined ann.*") == 2; }));
   bob.say("/msg ann which of you");
-  bob.wait_for("error: ann can mean more than one user; write ann@127.0.0.1:2530[12] or ann@127.0.0.1:2530[12]");
+  bob.wait_for("error: ann can mean more than one user; write ann@127.0.0.1:(25301|25302) "
+               "or ann@127.0.0.1:(25301|25302)");
   bob.say("/msg ann@127.0.0.1:25302 you, the second");
   ann2.wait_for("message bob@127.0.0.1:25303 private: you, the second");
   bob.say("/msg 127.0.0.1:25301 and you, the first");

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -203,6 +204,11 @@ void Process::say(const std::string& line) const {
     if (wrote == -1) return;
     done += static_cast<size_t>(wrote);
   }
+}
+
+bool Process::has_read() const {
+  int left = 0;
+  return ::ioctl(in_, FIONREAD, &left) == 0 && left == 0;
 }
 
 void Process::end_input() {

@@ -57,6 +57,7 @@ class Process {
   ~Process();                                        // ends it, by SIGKILL if need be; a crash then fails the test
 
   void say(const std::string& line) const;           // a line of its standard input
+  bool has_read() const;                             // all that was said; what is said next is another program's, perhaps
   void end_input();
   void signal(int number) const;
   pid_t pid() const { return pid_; }

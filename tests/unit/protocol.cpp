@@ -152,7 +152,8 @@ TEST(Addresses, AreInNetworkByteOrderForTheSystemOnly) {
   const Address ann{0x0A000007, 25253};
   const sockaddr_in raw = ann.to_sockaddr();
   EXPECT_EQ(std::memcmp(&raw.sin_addr, "\x0A\x00\x00\x07", 4), 0);
-  EXPECT_EQ(std::memcmp(&raw.sin_port, "\x62\xA5", 2), 0);
+  const unsigned char port[] = {25253 / 256, 25253 % 256};
+  EXPECT_EQ(std::memcmp(&raw.sin_port, port, 2), 0);
   EXPECT_EQ(ann.text(), "10.0.0.7:25253");
   EXPECT_EQ(Address::from_sockaddr(raw), ann);
 }
