@@ -145,7 +145,7 @@ inline std::string_view take_word(std::string_view& text) {
   return word;
 }
 
-// ---- Addresses [3.3] ---------------------------------------------------------
+// ---- Addresses [3.2] ---------------------------------------------------------
 
 // IPv4, in host byte order. Only to_sockaddr() and from_sockaddr() know of network byte order: forget one htons()
 // elsewhere, and 25253 silently becomes port 42338.

@@ -4,7 +4,7 @@
 # Who passes it has survived: then there is a mistake that no test would notice. Ends with 0 only if none does.
 #
 #   make mutants NUMBERS='1 7 12'     only these pitfalls
-#   make mutants GRADE=1              the grader judges each, too: which requirements noticed it (3 minutes each)
+#   make mutants GRADE=1              the grader judges each, too: which requirements noticed it (a minute each)
 set -eu
 cd "${0%/*}/.."
 text=$PWD/docs/pitfalls.md

@@ -436,7 +436,7 @@ CASE(R3, LaterVersions, "P8", "A datagram of another version is dropped.") {
   auto&& [ann, zoe] = Strangers();
   expect_dropped(
       ann, zoe,
-      {with(zoe.hello(), "P2P/1", "P2P/2"), with(zoe.hello(), "P2P/1", "P2P/11"), with(zoe.hello(), "P2P/1", "P2P")});
+      {with(zoe.hello(), "/1 ", "/2 "), with(zoe.hello(), "/1 ", "/11 "), with(zoe.hello(), "/1 ", " ")});
 }
 
 CASE(R3, MissingFields, "P4.1", "A datagram that lacks one of the five fields is dropped.") {
