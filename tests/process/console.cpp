@@ -101,7 +101,8 @@ class Terminals : public OneHost {
  protected:
   void SetUp() override {
     OneHost::SetUp();
-    if (std::system("command -v tmux >/dev/null") != 0) GTEST_SKIP() << "tmux is not installed: apt-get install tmux";
+    if (std::system("command -v tmux >/dev/null && command -v pkill >/dev/null") != 0)
+      GTEST_SKIP() << "tmux or pkill is not installed: apt-get install tmux procps";
   }
 };
 
