@@ -68,9 +68,11 @@ test: $(PEER) $(BUILD)/run-tests
 $(BUILD)/run-tests: $(TESTS)
 	$(COMPILE) $^ -lgtest -o $@
 
-# Of another program only its path is known: it is not ours to build.
-grade: $(BUILD)/grade $(if $(filter command,$(firstword $(origin PEER))),,$(PEER))
-	@PEER='$(PEER)' FILTER='$(FILTER)' $(BUILD)/grade
+# Of another program only its path is known: it is not ours to build. A relative one begins where it was typed, at PWD:
+# with "make -C" it would name our own peer, and that would be graded.
+THEIRS := $(if $(filter command,$(firstword $(origin PEER))),$(if $(filter /%,$(PEER)),,$(PWD)/)$(PEER))
+grade: $(BUILD)/grade $(if $(THEIRS),,$(PEER))
+	@PEER='$(or $(THEIRS),$(PEER))' FILTER='$(FILTER)' $(BUILD)/grade
 
 $(BUILD)/grade: $(call objects,$(wildcard tests/grade/*.cpp)) $(BUILD)/tests/support/testing.o
 	$(COMPILE) $^ -lgtest -o $@

@@ -491,7 +491,7 @@ std::string suggestion(const std::string& typed, const std::vector<std::string>&
   std::string fits;
   size_t count = 0;
   for (const std::string& word : words)
-    if (typed.size() > 1 && begins_with(word, typed) && ++count <= 3) fits += (fits.empty() ? "" : " or ") + word;
+    if (typed != "/" && begins_with(word, typed) && ++count <= 3) fits += (fits.empty() ? "" : " or ") + word;
   const auto far = [&](const std::string& word) {
     const bool is_swapped = std::is_permutation(typed.begin(), typed.end(), word.begin(), word.end());
     return is_swapped ? 1 : distance(typed, word);
@@ -608,6 +608,8 @@ void diagnosed(const Event& event) {
 void quit(std::string) {
   leave_now = leaving;
   leaving = true;
+  if (terminal && !leave_now && transfer::is_sending())
+    print("note: leaving when what is being sent has ended; /quit again leaves now");
 }
 
 // ---- Messages ---------------------------------------------------------------
@@ -688,15 +690,22 @@ void send_files(const std::string& path, const std::vector<Identity>& to) {
     }
 }
 
+void expect_path(const std::string& path, const std::string& command) {
+  if (path.empty()) fail("which file? " + command + " PATH");
+  if (::access(path.c_str(), R_OK) == 0) return;
+  const std::string why = error_text(errno), shell = "~\"'";  // what a shell would take away
+  const bool is_shells = shell.find(path[0]) != std::string::npos;
+  fail("cannot read " + path + ": " + why + (is_shells ? "; a path is typed without quotes, and ~ is no folder" : ""));
+}
+
 void send_file(std::string rest) {
   const Identity to = find(next_word(rest));
-  if (rest.empty()) fail("which file? /send WHO PATH");
+  expect_path(rest, "/send WHO");
   send_files(rest, {to});
 }
 
 void send_file_to_many(const std::string& scope, const std::string& path) {
-  if (path.empty()) fail("which file? /send" + scope + " PATH");
-  if (::access(path.c_str(), R_OK) == -1) fail("cannot read " + path + ": " + error_text(errno));
+  expect_path(path, "/send" + scope);
   send_files(path, audience(scope));
 }
 
@@ -888,7 +897,9 @@ std::string complete(const std::string& before) {
 // One line of input.
 void obey(std::string line) {
   if (!line.empty() && line.back() == '\r') line.pop_back();  // a script written on Windows
-  if (line.find_first_not_of(" \t") == std::string::npos) return;
+  const size_t first = line.find_first_not_of(" \t");
+  if (first == std::string::npos) return;
+  if (line[first] == '/') line.erase(0, first);  // pasted out of a text, where it was indented
   const bool is_text = line[0] != '/' || line.substr(0, 2) == "//";
   std::string rest = line;
   const std::string name = is_text ? "" : next_word(rest);

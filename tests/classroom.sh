@@ -8,10 +8,11 @@
 #
 # Without a terminal it starts all the same, says how to look in, and lasts until the session or this script is ended.
 set -eu
+peer=${PEER-}
+case $peer in '' | /*) ;; *) peer=$PWD/$peer ;; esac  # from where it was typed
 cd "${0%/*}/.."
+export PEER="${peer:=$PWD/peer}"
 self=$PWD/tests/classroom.sh
-peer=${PEER:-peer}
-case $peer in /*) ;; *) peer=$PWD/$peer ;; esac
 room=/run/class
 
 fail() { echo "classroom: $1" >&2; exit "${2-1}"; }

@@ -172,6 +172,15 @@ TEST(Lab, WhereNamespacesAreForbiddenSaysWhatToDo) {
   room.expect_nothing_left();
 }
 
+TEST(Lab, TakesTheProgramThatWasMeantWhereItWasTyped) {
+  NEEDS_NAMESPACES();
+  const Network network(0);
+  const Folder theirs;
+  Process script(network.descriptor(0), {"/usr/bin/env", "PEER=./peer", Classroom::script_path()}, theirs.path());
+  script.wait_for("classroom: there is no " + theirs.path() + "/./peer yet; make it with: make");
+  EXPECT_EQ(script.exit_status(), 1);
+}
+
 TEST(Lab, RefusesANumberOfMachinesThatItCannotMake) {
   NEEDS_NAMESPACES();
   for (const std::string hosts : {"0", "31", "-1", "four", "2 3", "010", "99999999999999999999"}) {

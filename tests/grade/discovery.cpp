@@ -70,8 +70,10 @@ CASE(R1, DefaultsWithoutATerminal, "I1",
 }
 
 CASE(R1, NamesOf32Characters, "I1, P2.2", "A name and a group may have 32 characters, of whatever script.") {
-  Program latin(text_of(32, 'n'), {}, 0, text_of(31, 'g'));
-  latin.prints("ready " + text_of(32, 'n') + "@... " + text_of(31, 'g'));
+  {
+    Program latin(text_of(32, 'n'), {}, 0, text_of(31, 'g'));
+    latin.prints("ready " + text_of(32, 'n') + "@... " + text_of(31, 'g'));
+  }
   Program fox(times(32, kFox), {}, 0, times(32, "图"));
   fox.prints("ready " + times(32, kFox) + "@... " + times(32, "图"));
 }

@@ -131,8 +131,10 @@ int main(int argc, char** argv) {
                  "kernel.apparmor_restrict_unprivileged_userns=0 kernel.unprivileged_userns_clone=1\n";
     return 2;
   }
-  if (::access(program.c_str(), X_OK) == -1)
-    std::cerr << "grade: " << program << " is not a program that can be started\n";
+  if (::access(program.c_str(), X_OK) == -1) {
+    std::cerr << "grade: " << program << " is not a program that can be started; build it first\n";
+    return 2;
+  }
   grade::begin_case("", 0);  // from here on now() is how long it takes
 
   std::vector<const Case*> cases;
@@ -140,6 +142,10 @@ int main(int argc, char** argv) {
     if (filter.empty() || filter == "*" || (each.requirement + ".").rfind(filter + ".", 0) == 0 ||
         each.requirement + "." + each.name == filter)
       cases.push_back(&each);
+  if (cases.empty()) {
+    std::cerr << "grade: no case is called " << filter << "; FILTER takes R1 to R10, or one such as R1.Leaving\n";
+    return 2;
+  }
   std::stable_sort(cases.begin(), cases.end(), [](const Case* a, const Case* b) { return a->limit > b->limit; });
   const auto jobs = static_cast<size_t>(std::max(1, std::atoi(environment("JOBS", "6").c_str())));
   const std::vector<Outcome> outcomes = run_all(cases, jobs, !is_table && ::isatty(STDOUT_FILENO));
@@ -151,19 +157,26 @@ int main(int argc, char** argv) {
   bool all_passed = true, all_extra = true;
   for (const Requirement& requirement : kRequirements) {
     const bool is_extra = requirement.id == std::string("R10");
+    const auto is_its = [&](const Case& each) { return each.requirement == requirement.id; };
+    const auto all = std::count_if(grade::all_cases().begin(), grade::all_cases().end(), is_its);
     int passed = 0, of = 0;
+    std::string names;
+    std::ostringstream reports;
     for (const Case* each : cases) {
-      const auto is_its = [&](const Outcome& outcome) { return outcome.of == each; };
-      if (each->requirement != requirement.id) continue;
-      const Outcome& outcome = *std::find_if(outcomes.begin(), outcomes.end(), is_its);
+      if (!is_its(*each)) continue;
+      const auto is_of = [&](const Outcome& outcome) { return outcome.of == each; };
+      const Outcome& outcome = *std::find_if(outcomes.begin(), outcomes.end(), is_of);
       ++of;
       passed += outcome.passed;
-      if (outcome.passed) continue;
-      failures << "\n"
-               << each->requirement << "." << each->name << " (" << each->clauses << "): " << each->title << "\n"
-               << outcome.report;
+      if (outcome.passed) names += " " + each->name;
+      else
+        reports << "\n"
+                << each->requirement << "." << each->name << " (" << each->clauses << "): " << each->title << "\n"
+                << outcome.report;
     }
-    const double its_points = of == 0 ? 0 : requirement.points * double(passed) / of;
+    if (passed < of) failures << "\n" << requirement.id << ", passed:" << (names.empty() ? " none" : names) << "\n";
+    failures << reports.str();
+    const double its_points = requirement.points * double(passed) / double(all);
     (is_extra ? extra : score) += its_points;
     (is_extra ? all_extra : all_passed) = passed == of && (is_extra ? all_extra : all_passed);
     points << " " << its_points;

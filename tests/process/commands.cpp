@@ -136,6 +136,8 @@ TEST_F(Commands, EachWrongCommandIsOneSentenceAndTheProgramGoesOn) {
       {"/to nobody", "nobody called nobody is online; /list shows who is"},
       {"/to bobo", "nobody called bobo is online \\(did you mean bob\\?\\); .*"},
       {"/msg bo hello", "nobody called bo is online \\(did you mean bob\\?\\); .*"},
+      {"/msg b hello", "nobody called b is online \\(did you mean bob\\?\\); .*"},
+      {"    /list all", "/list takes nothing behind it; .*"},  // pasted out of a document
       {"/to 99", "nobody called 99 is online; .*"},
       {"/msg", "to whom\\? .*"},
       {"/msg bob", "there is no text to send"},

@@ -306,6 +306,22 @@ TEST_F(Terminals, AreLeftInOrderHoweverTheProgramEnds) {
   }
 }
 
+TEST_F(Terminals, SayWhyAProgramThatWasToldToQuitDoesNotYet) {
+  Process& bob = network->peer(0, "bob");
+  Console ann(*network, kAnn);
+  ASSERT_TRUE(ann.shows("joined bob"));
+  ann.folder().write("a", "hello\n");
+  ann.type("/send bob a");
+  ann.press("Enter");
+  bob.wait_for("receive 1 offered .*");
+  ann.type("/quit");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("note: leaving when what is being sent has ended; /quit again leaves now")) << ann.screen();
+  ann.type("/quit");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("ended 0")) << ann.screen();
+}
+
 TEST_F(Terminals, AreTheShellsWhileTheProgramIsStoppedAndTheLineIsThereAgainAfterFg) {
   Console ann(*network, 80, 24);
   ann.start("PS1=shell: exec sh -i");

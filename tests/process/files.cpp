@@ -148,6 +148,8 @@ TEST_F(Files, ThatCannotBeReadAreNamedAtOnce) {
   ::mkfifo(network->folder("ann").path("fifo").c_str(), 0600);
   for (const auto& [what, why] : std::vector<std::pair<std::string, std::string>>{
            {"nowhere.txt", "cannot read nowhere.txt: No such file or directory"},
+           {"~/x", "cannot read ~/x: No such file or directory; a path is typed without quotes, and ~ is no folder"},
+           {"\"x\"", "cannot read \"x\": No such file or directory; a path is typed without quotes, .*"},
            {"fifo", "fifo is not a file or a folder"},
            {"..", "the name of .. cannot be sent; write its full path, or rename it"},
            {"", "which file\\? /send WHO PATH"}}) {
