@@ -18,18 +18,6 @@ struct Step {
   std::string machine, command, output;  // `bob# command`, what is below it
 };
 
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  std::istringstream stream(text);
-  for (std::string line; std::getline(stream, line);) lines.push_back(line);
-  return lines;
-}
-
-std::vector<std::smatch> matches(std::string&& gone, const std::regex&) = delete;  // a match points into its text
-std::vector<std::smatch> matches(const std::string& text, const std::regex& pattern) {
-  return {std::sregex_iterator(text.begin(), text.end(), pattern), std::sregex_iterator()};
-}
-
 const std::string& handout() {
   static const std::string text = read_file("docs/assignment.md");
   return text;
@@ -115,7 +103,7 @@ class Handout : public testing::Test {
       if (where_.back() == '#') enter_shell(name);
       mark();
     }
-    for (const auto& match : matches(row.type, std::regex("`([^`]+)`|Ctrl-C"))) {
+    for (const auto& match : matches(row.type, "`([^`]+)`|Ctrl-C")) {
       if (match[1].matched) say(name, match[1]);
       else interrupt(name);
     }
@@ -150,7 +138,7 @@ class Handout : public testing::Test {
   // The prose names the panes, the lines are `spans`.
   void see(const std::string& name, const std::string& text) {
     std::set<std::string> panes{name};
-    for (const auto& match : matches(text, std::regex("([^`]*)`([^`]+)`"))) {
+    for (const auto& match : matches(text, "([^`]*)`([^`]+)`")) {
       const std::string prose = match[1];
       std::set<std::string> named;
       for (const std::string who : {"ann", "bob", "carl"})
@@ -184,7 +172,7 @@ class Handout : public testing::Test {
   void say(const std::string& name, std::string line) {
     Pane& pane = panes_.at(name);
     const std::string all = pane.process->output();
-    const auto offers = matches(all, std::regex("receive (\\d+) offered"));
+    const auto offers = matches(all, "receive (\\d+) offered");
     if (!offers.empty()) line = std::regex_replace(line, std::regex("\\bN\\b"), offers.back()[1].str());
     pane.process->say(line);
     EXPECT_TRUE(eventually(30, [&] { return pane.process->has_read(); }));
@@ -244,7 +232,7 @@ TEST(HandoutMakefile, BuildsWhatChangedAndWhatASanitizerNeeds) {
   EXPECT_EQ(std::system((here + "make >log 2>&1 && ./peer && make -q").c_str()), 0) << read_file(program.path("log"));
   EXPECT_EQ(read_file(program.path("log")).find("warning"), std::string::npos);
   EXPECT_NE(std::system((here + "touch -d tomorrow peer.h && make -q").c_str()), 0);
-  const auto sanitized = matches(handout(), std::regex("`(rm -f \\*\\.o; make CXXFLAGS=[^`]*)`"));
+  const auto sanitized = matches(handout(), "`(rm -f \\*\\.o; make CXXFLAGS=[^`]*)`");
   ASSERT_EQ(sanitized.size(), 1u);
   EXPECT_EQ(std::system((here + sanitized[0][1].str() + " >log 2>&1 && grep -q __asan peer && ./peer").c_str()), 0)
       << read_file(program.path("log"));
@@ -288,7 +276,7 @@ TEST_F(Handout, ItsFourthMilestoneIsSeenAsItSays) {
   ASSERT_FALSE(HasFailure());
   begin(crowd);
   await("[ $(ip netns exec bob ss -Htn sport = :25253 | grep -c EST) -ge 128 ]");
-  const auto meanwhile = matches(text, std::regex("ann's `(/msg bob ([^`]+))` is delivered"));
+  const auto meanwhile = matches(text, "ann's `(/msg bob ([^`]+))` is delivered");
   ASSERT_EQ(meanwhile.size(), 1u);
   say("ann", meanwhile[0][1]);
   expect("ann", "delivered bob@10.77.0.2:25253: " + meanwhile[0][2].str());

@@ -12,13 +12,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  std::istringstream stream(text);
-  for (std::string line; std::getline(stream, line);) lines.push_back(line);
-  return lines;
-}
-
 // A program's own id is drawn anew each time: `id` stands for it in what is expected and in what came.
 std::string with_id(const std::string& line, const std::string& id) {
   const std::string documented = "5f0c61aa97d2b3e4";
@@ -36,13 +29,6 @@ std::vector<std::string> documents() {
   for (const auto& entry : fs::recursive_directory_iterator("docs"))
     if (entry.path().extension() == ".md") all.push_back(entry.path());
   return all;
-}
-
-std::vector<std::smatch> matches(std::string&& gone, const char*) = delete;  // a match points into its text
-std::vector<std::smatch> matches(const std::string& text, const char* pattern) {
-  static std::map<std::string, std::regex> compiled;
-  const std::regex& regex = compiled.emplace(pattern, pattern).first->second;
-  return {std::sregex_iterator(text.begin(), text.end(), regex), std::sregex_iterator()};
 }
 
 // "#3-somebody-is-missing" for "## 3. Somebody is missing": as the usual viewers make it.

@@ -12,13 +12,6 @@ namespace {
 constexpr char kLine[] =
     R"(\d\d:\d\d:\d\d\.\d{6} (UDP|TCP) \d+\.\d+\.\d+\.\d+:\d+ *(->|<-|--) (\*|\d+\.\d+\.\d+\.\d+:\d+) *  .+)";
 
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  std::istringstream stream(text);
-  for (std::string line; std::getline(stream, line);) lines.push_back(line);
-  return lines;
-}
-
 // Without what no two runs have in common: times, ids, the ports that the kernel chose, descriptors.
 std::string timeless(std::string line) {
   for (const auto& [pattern, name] : std::vector<std::pair<std::string, std::string>>{

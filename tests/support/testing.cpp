@@ -19,6 +19,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <random>
 #include <regex>
 #include <sstream>
@@ -138,6 +139,19 @@ std::string read_file(const std::string& path) {
   std::ostringstream content;
   content << std::ifstream(path, std::ios::binary).rdbuf();
   return content.str();
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.push_back(line);
+  return lines;
+}
+
+std::vector<std::smatch> matches(const std::string& text, const std::string& pattern) {
+  static std::map<std::string, std::regex> compiled;
+  const std::regex& regex = compiled.emplace(pattern, pattern).first->second;
+  return {std::sregex_iterator(text.begin(), text.end(), regex), std::sregex_iterator()};
 }
 
 std::string random_bytes(size_t size, unsigned seed) {

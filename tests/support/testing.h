@@ -15,6 +15,7 @@
 
 #include <functional>
 #include <memory>
+#include <regex>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,10 @@ class Folder {
 
 std::string peer_program();  // $PEER, or ./peer
 std::string read_file(const std::string& path);
+std::vector<std::string> lines_of(const std::string& text);  // without their ends
+// Where the text has what the pattern (ECMAScript) says, from left to right. They point into the text.
+std::vector<std::smatch> matches(const std::string& text, const std::string& pattern);
+std::vector<std::smatch> matches(std::string&& gone, const std::string& pattern) = delete;
 std::string random_bytes(size_t size, unsigned seed);
 std::string cksum(const std::string& path);  // "CRC SIZE", by the system's own command
 
