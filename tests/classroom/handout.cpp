@@ -4,7 +4,6 @@
 #include <cstring>
 #include <regex>
 #include <set>
-#include <sstream>
 
 #include "support/classroom.h"
 

@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <fstream>
 #include <regex>
-#include <sstream>
 
 #include "support/classroom.h"
 
@@ -99,7 +98,7 @@ struct Trials {
 
 TEST(Lab, PutsAClassOnOneMachineAndLeavesNothingHoweverItEnds) {
   NEEDS_NAMESPACES();
-  NEEDS_TMUX();
+  NEEDS_PROGRAM("tmux", "tmux");
   for (const int how : {0, SIGTERM, SIGHUP, SIGINT, SIGKILL}) {
     SCOPED_TRACE("ended by " + (how == 0 ? "tmux kill-server" : "signal " + std::to_string(how)));
     Classroom room("3");
@@ -124,9 +123,8 @@ TEST(Lab, PutsAClassOnOneMachineAndLeavesNothingHoweverItEnds) {
 
 TEST(Lab, OnATerminalShowsTheClassUntilItIsLeftOrTheTerminalIsClosed) {
   NEEDS_NAMESPACES();
-  NEEDS_TMUX();
-  if (std::system("command -v script >/dev/null") != 0)
-    GTEST_SKIP() << "script is not installed: apt-get install bsdutils";
+  NEEDS_PROGRAM("tmux", "tmux");
+  NEEDS_PROGRAM("script", "bsdutils");
   for (const bool closed : {false, true}) {
     Classroom room("2", std::getenv("PATH"), {"script", "-qefc", Classroom::script_path(), "/dev/null"});
     Process& terminal = room.script();
@@ -192,7 +190,7 @@ TEST(Lab, RefusesANumberOfMachinesThatItCannotMake) {
 
 TEST(LabDocument, ShowsTheScreenOfAClassAndTheKeysThatReachEachPartOfIt) {
   NEEDS_NAMESPACES();
-  NEEDS_TMUX();
+  NEEDS_PROGRAM("tmux", "tmux");
   const std::string block = shown("while carl is typing:\n\n", "\n\n") + "\n";
   const std::string sample = std::regex_replace(block, std::regex("(^|\n)    "), "$1");
   const auto rows = static_cast<size_t>(std::count(sample.begin(), sample.end(), '\n'));

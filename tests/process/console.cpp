@@ -54,9 +54,7 @@ class Console {
   // The rows of the screen, without blank ones at its end.
   std::vector<std::string> rows() const {
     run("capture-pane -p > " + folder_.path("screen"));
-    std::vector<std::string> rows;
-    std::istringstream text(read_file(folder_.path("screen")));
-    for (std::string row; std::getline(text, row);) rows.push_back(row);
+    std::vector<std::string> rows = lines_of(read_file(folder_.path("screen")));
     while (!rows.empty() && rows.back().empty()) rows.pop_back();
     return rows;
   }
@@ -101,8 +99,8 @@ class Terminals : public OneHost {
  protected:
   void SetUp() override {
     OneHost::SetUp();
-    if (std::system("command -v tmux >/dev/null && command -v pkill >/dev/null") != 0)
-      GTEST_SKIP() << "tmux or pkill is not installed: apt-get install tmux procps";
+    NEEDS_PROGRAM("tmux", "tmux");
+    NEEDS_PROGRAM("pkill", "procps");
   }
 };
 
@@ -251,8 +249,7 @@ TEST_P(Flooded, LeaveTheTypedLineWholeAfterEveryStep) {
     })) << ann.screen() << before << "|" << after;
     std::string text = ann.screen();
     size_t rows_with_prompt = 0;
-    std::istringstream stream(text);
-    for (std::string row; std::getline(stream, row);) {
+    for (const std::string& row : lines_of(text)) {
       const bool is_row = row.substr(0, prompt.size()) == prompt;
       rows_with_prompt += is_row;
       EXPECT_TRUE(is_row || std::regex_match(row, std::regex("\\d\\d:\\d\\d (bob|cleo): flood \\d+|ann> .*|to bob@.*|"

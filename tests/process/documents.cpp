@@ -4,7 +4,6 @@
 #include <map>
 #include <regex>
 #include <set>
-#include <sstream>
 
 #include "support/testing.h"
 
@@ -184,7 +183,7 @@ TEST_F(Documents, TheOptionsOfThePeerAreTakenAsTheyAreShown) {
 
 // By the lines of instructor.md, last year's solutions are made useless, and the year after those of this one.
 TEST_F(Documents, TheProtocolIsAnotherOneEachYear) {
-  if (std::system("command -v git >/dev/null") != 0) GTEST_SKIP() << "git is not installed: apt-get install git";
+  NEEDS_PROGRAM("git", "git");
   const Folder scratch;
   network->run(0, "tar -c --exclude=./.git --exclude=./.build . | tar -xC " + scratch.path());
   const std::string here = "cd " + scratch.path() + " && ";

@@ -3,7 +3,6 @@
 #include <cstdlib>
 #include <regex>
 #include <set>
-#include <sstream>
 
 #include "support/testing.h"
 
@@ -123,7 +122,7 @@ TEST_F(Trace, IsWhatTheDocumentsShow) {
 }
 
 TEST_F(Trace, AndThePacketsAreWhatTheDocumentsSay) {
-  if (std::system("command -v tcpdump >/dev/null") != 0) GTEST_SKIP() << "tcpdump is not installed: apt-get install tcpdump";
+  NEEDS_PROGRAM("tcpdump", "tcpdump");
   const Folder scratch;
   network->run(0, "tcpdump -#qnr docs/first-contact.pcap > " + scratch.path("kept") + " 2>/dev/null");
   const auto packets = lines_of(read_file(scratch.path("kept")));

@@ -8,9 +8,6 @@
 
 #include "testing.h"
 
-#define NEEDS_TMUX() \
-  if (std::system("command -v tmux >/dev/null") != 0) GTEST_SKIP() << "tmux is not installed: apt-get install tmux"
-
 // A run of the script with `hosts` hosts, in a network namespace of its own and with a folder of its own for temporary
 // files. All its processes are known by having the name of that folder in their environment.
 class Classroom {

@@ -29,6 +29,11 @@ bool enter_private_network();
                   "sysctl kernel.apparmor_restrict_unprivileged_userns=0 kernel.unprivileged_userns_clone=1"
 bool namespaces_work();
 
+// And of every test that uses a program which may be missing: its name, and that of its package.
+#define NEEDS_PROGRAM(program, package)                           \
+  if (std::system("command -v " program " >/dev/null") != 0)      \
+  GTEST_SKIP() << program " is not installed: apt-get install " package
+
 // True as soon as `condition` is; false if it is not within `seconds`.
 bool eventually(double seconds, const std::function<bool()>& condition);
 
