@@ -319,6 +319,13 @@ struct Post {  // what the user said or sent once, to one or to many
   std::string got = {}, missed = {};  // who, and who not
 };
 
+// Whom the user has named, by /to or by a number of /list: an id at its address, for as long as it stays listed. Who
+// comes with that id later may be somebody else.
+struct Addressee {
+  Identity who;
+  std::string gone = {};  // what became of it: "has left"; empty while it is listed
+};
+
 struct File {  // an offer or a transfer
   uint64_t ticket;
   std::string direction, who;
@@ -340,8 +347,8 @@ Clock::time_point last_joined;
 LineEditor editor(complete);
 std::string piped;                   // read from a pipe, and not yet a line
 bool input_ended, leaving, leave_now, undelivered;
-std::vector<std::string> numbered;   // ids in the order of the last /list: numbers must not shift meanwhile
-std::optional<Identity> chosen;      // by /to
+std::vector<Addressee> numbered;     // as the last /list had them: numbers must not shift meanwhile
+std::optional<Addressee> chosen;     // by /to
 std::vector<Identity> newcomers;     // not yet shown, from the first one's coming on
 Clock::time_point newcomers_since;
 std::map<uint64_t, Post> posts;      // by ticket
@@ -433,7 +440,7 @@ const char* colour_of(const Identity& who) {
 
 // In a narrow window a long one is cut, for half of the row belongs to what is typed.
 std::string prompt(size_t width) {
-  const std::string to = chosen ? " to " + printable(short_label(*chosen)) : "";
+  const std::string to = chosen ? " to " + printable(short_label(chosen->who)) : "";
   return clipped(printable(myself.name) + to, std::max<size_t>(width / 2, 2) - 2) + "> ";
 }
 
@@ -513,11 +520,28 @@ std::vector<std::string> short_labels() {
   return labels;
 }
 
+// What /to and the numbers of /list still mean, when a user has left, or has another name or address.
+void follow(const Event& event) {
+  std::vector<Addressee*> all;
+  for (Addressee& one : numbered) all.push_back(&one);
+  if (chosen) all.push_back(&*chosen);
+  for (Addressee* one : all) {
+    if (one->who.id != event.who.id || !one->gone.empty()) continue;
+    const bool moved = !(one->who.address == event.who.address);
+    if (event.kind == Event::Kind::left) one->gone = "has left";
+    else if (moved) one->gone = "is at another address now";
+    else one->who = event.who;
+  }
+}
+
 // Whom WHO means. A word can be one user's name and another's number: then it is refused, never guessed.
 Identity find(const std::string& who) {
   if (who.empty()) fail("to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
   const auto number = parse_number(who, numbered.size());
-  const std::string id = number.value_or(0) > 0 ? numbered[*number - 1] : "";
+  const Addressee by_number = number.value_or(0) > 0 ? numbered[*number - 1] : Addressee{};
+  const std::string& id = by_number.who.id;
+  if (!by_number.gone.empty())
+    fail("number " + who + " was " + by_number.who.label() + ", who " + by_number.gone + "; /list numbers anew");
   const auto address = parse_address(std::string_view(who).substr(who.rfind('@') + 1));  // npos + 1 is 0
   std::vector<Identity> fits;
   std::string candidates;
@@ -541,7 +565,7 @@ void list(std::string) {
   all.insert(std::find_if(all.begin(), all.end(), [&](auto& user) { return user.label() > own.label(); }), own);
   numbered.clear();
   for (const Identity& user : all) {
-    numbered.push_back(user.id);
+    numbered.push_back({user});
     const std::string said = user.said_ip == user.address.ip ? "" : " says " + Address{user.said_ip}.ip_text();
     print("user " + to_string(numbered.size()) + (user.id == myself.id ? " * " : " - ") + user.name + " " + user.group +
           " " + user.address.text() + said);
@@ -557,8 +581,8 @@ void choose(std::string rest) {
   std::vector<std::string> fits = short_labels();
   if (std::find(fits.begin(), fits.end(), who) == fits.end())
     keep_those_that_begin_with(who, fits);
-  chosen = find(fits.size() == 1 && !who.empty() ? fits[0] : who);
-  print("to " + chosen->label());
+  chosen = Addressee{find(fits.size() == 1 && !who.empty() ? fits[0] : who)};
+  print("to " + chosen->who.label());
 }
 
 void introduce_as(const std::string& name, const std::string& group) {
@@ -659,9 +683,8 @@ void send_to_many(const std::string& scope, const std::string& text) { send(scop
 
 void say(const std::string& text) {
   if (!chosen) fail("to whom? choose with /to WHO, or write /msg WHO TEXT");
-  const auto to = discovery::user(chosen->id);
-  if (!to && !chosen->id.empty()) fail(chosen->label() + " has left; /to WHO chooses another");
-  send("private", text, {to.value_or(*chosen)});
+  if (!chosen->gone.empty()) fail(chosen->who.label() + " " + chosen->gone + "; /to WHO chooses another");
+  send("private", text, {chosen->who});
 }
 
 void message(std::string rest) {
@@ -950,6 +973,7 @@ void handle(const Event& event) {
     newcomers_since = {};  // nobody acts before he has joined
     show_newcomers();
   }
+  if (event.kind == Kind::left || event.kind == Kind::changed) follow(event);
   switch (event.kind) {
     case Kind::joined: return greet(event.who);
     case Kind::left: return print_quietly("left " + event.who.label() + ": " + event.text);

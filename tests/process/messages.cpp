@@ -108,6 +108,37 @@ TEST_F(Messages, ReachAUserWhoseNameLooksLikeANumber) {
   EXPECT_EQ(seven.count("message .*"), 1u);
 }
 
+// bob falls silent and cleo says BYE; then others come, at another address, with the ids of those two.
+TEST_F(Messages, ForWhomOneHasChosenGoToNobodyWhoComesLaterWithHisId) {
+  Process& ann = ann_who_lists_bob();
+  const std::string cleos = "id=00000000000000cc ip=127.0.0.1 port=40002 name=cleo group=lab";
+  const Socket cleo = Socket::udp(*network, 0, 40002);
+  cleo.meet("127.0.0.1", 25253, cleos);
+  ann.wait_for("joined cleo@127.0.0.1:40002 lab");
+  ann.say("/list");
+  ann.wait_for("user 2 - bob .*");
+  ann.wait_for("user 3 - cleo .*");
+  ann.say("/to cleo");
+  ann.wait_for("to cleo@127.0.0.1:40002");
+  cleo.send_to("127.0.0.1", 25253, "ChatByP2P/1 BYE " + cleos);
+  ann.wait_for("left cleo@127.0.0.1:40002: said bye");
+  const Socket thief = Socket::udp(*network, 0, 40003, "127.0.0.2");
+  const auto takes = [&](const std::string& who) {
+    const std::string there = " ip=127.0.0.2 port=40003 name=eve group=lab";
+    thief.meet("127.0.0.1", 25253, "id=" + who + there);
+    return ann.prints("(joined|changed) eve@127.0.0.2:40003 lab.*", 1);
+  };
+  EXPECT_TRUE(eventually(30, [&] { return takes("00000000000000bb"); }));
+  ann.wait_for("changed eve@127.0.0.2:40003 lab: was bob@127.0.0.1:40001 lab");
+  ann.say("/msg 2 for bob alone");
+  ann.wait_for("error: number 2 was bob@127.0.0.1:40001, who is at another address now; /list numbers anew");
+  EXPECT_TRUE(eventually(30, [&] { return takes("00000000000000cc"); }));
+  ann.say("for cleo alone");
+  ann.wait_for("error: cleo@127.0.0.1:40002 has left; /to WHO chooses another");
+  ann.say("/msg 3 for her, too");
+  ann.wait_for("error: number 3 was cleo@127.0.0.1:40002, who has left; /list numbers anew");
+}
+
 TEST_F(Messages, AreTriedOnceMoreWhenAKeptConnectionHasDied) {
   Process& ann = network->peer(0, "ann");
   const Socket listener = Socket::tcp_listener(*network, 0, 40001);
