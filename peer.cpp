@@ -871,7 +871,8 @@ void help(std::string name) {
     for (const Command& c : kCommands) line(c);
     return print("help: any other line is a message to whom /to chose; a first // sends one /");
   }
-  const Command& c = command_called((name[0] == '/' ? "" : "/") + name);
+  if (name[0] != '/') name = "/" + name;
+  const Command& c = command_called(name);
   line(c);
   print(std::string("help: for example  ") + c.name + c.example);
 }

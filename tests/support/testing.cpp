@@ -182,8 +182,8 @@ Process::Process(int network, const std::vector<std::string>& command, const std
   must(pid_ != -1, "fork");
   if (pid_ == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test that crashes leaves no peer behind
-    // Ignored signals stay ignored in a new program, and a shell starts what follows "&" with SIGINT ignored.
-    for (const int number : {SIGPIPE, SIGINT, SIGQUIT}) ::signal(number, SIG_DFL);
+    // Ignored signals stay ignored in a new program: nohup ignores SIGHUP, and a shell SIGINT in what "&" follows.
+    for (int number = 1; number < NSIG; ++number) ::signal(number, SIG_DFL);
     ::dup2(in[0], 0);
     ::dup2(out[1], 1);
     ::dup2(out[1], 2);
