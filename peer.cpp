@@ -1033,6 +1033,15 @@ void catch_signals() {
   check(::sigaction(SIGPIPE, &action, nullptr), "sigaction");
 }
 
+// A program may be started with standard input, output or error closed (<&- >&-). The next thing that it opens gets
+// that number: it would read its own output as commands, or print into a socket. /dev/null keeps the place.
+void fill_standard_descriptors() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(fd, F_GETFD) != -1) continue;
+    check(::open("/dev/null", O_RDWR), "open /dev/null");  // gets the lowest free number, which is fd
+  }
+}
+
 // From now on the kernel gives no number of `most` or more. If that fails, all stays as it was.
 void allow_descriptors(rlim_t most) {
   rlimit limit{};
@@ -1086,15 +1095,26 @@ void read_keys(std::string_view keys) {
   if (editor.has_ended) input_ended = leaving = true;
 }
 
+void read_lines(std::string_view input) {
+  piped += input;
+  if (input_ended && !piped.empty()) piped += '\n';
+  while (true) {
+    const size_t end = piped.find('\n');
+    if (end == std::string::npos) return;
+    const std::string line = piped.substr(0, end);
+    piped.erase(0, end + 1);
+    obey(line);
+  }
+}
+
 void read_input() {
   std::array<char, 4096> bytes;
   const ssize_t got = uninterrupted([&] { return ::read(STDIN_FILENO, bytes.data(), bytes.size()); });
-  if (got <= 0) input_ended = leaving = true;
+  input_ended = got <= 0;
   const std::string_view input(bytes.data(), static_cast<size_t>(std::max<ssize_t>(got, 0)));
-  if (terminal) return read_keys(input);
-  piped += input;
-  if (input_ended && !piped.empty()) piped += '\n';  // the end of input ends its last line, too
-  for (size_t end; (end = piped.find('\n')) != std::string::npos; piped.erase(0, end + 1)) obey(piped.substr(0, end));
+  if (terminal) read_keys(input);
+  else read_lines(input);
+  leaving |= input_ended;  // after its last line, which is obeyed, too
 }
 
 // Ctrl-Z and fg; and a window that has another size by now.
@@ -1166,6 +1186,8 @@ void trace(const std::string& ends, std::string_view what) {
 // ============================================================================
 
 int main(int argc, char** argv) try {
+  fill_standard_descriptors();
+  events.open();
   std::ios::sync_with_stdio(false);  // what is written is kept until flush(), and the screen does not flicker
   if (!std::setlocale(LC_CTYPE, "C.UTF-8")) std::setlocale(LC_CTYPE, "");  // for wcwidth()
   parse_options({argv + 1, argv + argc});

@@ -592,7 +592,8 @@ struct Event {
 // that select() waits for events and for sockets alike: a condition variable cannot be waited for beside a socket.
 class EventQueue {
  public:
-  EventQueue() {
+  // Not a constructor: that would run before main() has filled what is missing of the descriptors 0 to 2.
+  void open() {
     int ends[2];
     check(::pipe2(ends, O_NONBLOCK), "pipe2");
     reader_ = Descriptor(ends[0]);

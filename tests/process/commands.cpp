@@ -189,6 +189,36 @@ TEST_F(Commands, TheEndOfInputLetsWhatIsSentFinish) {
   bob.wait_for("left ann@\\S+: said bye");
 }
 
+TEST_F(Commands, TheEndOfInputEndsItsLastLineToo) {
+  Process& bob = network->peer(0, "bob");
+  bob.wait_for("ready .*");
+  const Folder folder;
+  const std::string program = "cd " + folder.path() + " && " + peer_program() + " --name ann --group lab";
+  network->run(0, "printf '/msg bob hi' | (" + program + ")");
+  bob.wait_for("message ann@\\S+ private: hi");
+  network->run(0, "printf '/list' | (" + program + ") > " + folder.path("list"));
+  const std::string list = read_file(folder.path("list"));
+  EXPECT_NE(list.find("\nusers 2\n"), std::string::npos) << list;
+}
+
+TEST_F(Commands, WithoutStandardInputOutputOrErrorItTalksAllTheSame) {
+  Process& bob = network->peer(0, "bob");
+  bob.wait_for("ready .*");
+  const Folder folder;
+  folder.write("commands", "/msg bob hi");
+  const std::string program = "cd " + folder.path() + " && " + peer_program() + " --name ann --group lab ";
+  const std::vector<std::string> closed = {"<commands >&-", "<commands 2>&-", "<commands >&- 2>&-"};
+  for (const std::string& which : closed) {
+    network->run(0, program + which);
+    bob.wait_for("message ann@\\S+ private: hi");
+    bob.wait_for("left ann@\\S+: said bye");
+  }
+  for (const std::string which : {"<&-", "<&- >&-", "<&- >&- 2>&-"}) {  // no input is one that has ended
+    network->run(0, "timeout 20 sh -c '" + program + which + "'");
+    bob.wait_for("left ann@\\S+: said bye");
+  }
+}
+
 TEST_F(Commands, TheExitStatusSaysWhetherAllWasDelivered) {
   network->peer(0, "bob");
   for (const auto& [command, status] : std::vector<std::pair<std::string, int>>{
