@@ -830,6 +830,7 @@ void help(std::string name);
 const struct Command {
   const char *name, *arguments, *meaning, *example;
   void (*run)(std::string rest);
+  const char* advice = "";
 } kCommands[] = {
     {"/list", "", "who is online", "", list},
     {"/to", " WHO", "talk to WHO: a name, a number of /list, NAME@IP:PORT or IP:PORT", " bob", choose},
@@ -837,7 +838,8 @@ const struct Command {
     {"/group", " TEXT", "a message to everyone in your group", " Where do we meet?",
      [](std::string text) { send_to_many("group", text); }},
     {"/all", " TEXT", "a message to everyone", " Lunch?", [](std::string text) { send_to_many("all", text); }},
-    {"/send", " WHO PATH", "offer a file or a folder", " bob Documents/my report.pdf", send_file},
+    {"/send", " WHO PATH", "offer a file or a folder", " bob Documents/my report.pdf", send_file,
+     "send a large folder as a tar archive: only a file goes on after a break"},
     {"/sendgroup", " PATH", "to everyone in your group", " photos/",
      [](std::string path) { send_file_to_many("group", path); }},
     {"/sendall", " PATH", "to everyone", " task.pdf", [](std::string path) { send_file_to_many("all", path); }},
@@ -875,6 +877,7 @@ void help(std::string name) {
   const Command& c = command_called(name);
   line(c);
   print(std::string("help: for example  ") + c.name + c.example);
+  if (*c.advice != '\0') print(std::string("help: ") + c.advice);
 }
 
 // ---- What TAB adds ---------------------------------------------------------------

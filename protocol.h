@@ -306,8 +306,8 @@ struct Offer {
   }
 };
 
-// OK entries=1 offset=4096 crc=930766865: the reply to an offer of which the receiver has a beginning, from an earlier
-// try: so many entries (of a file: 1), so many bytes, and their checksum. A plain OK where it has none [6.6].
+// OK entries=1 offset=4096 crc=930766865: the reply to the offer of a file of which the receiver has a beginning, from an
+// earlier try: so many bytes, and their checksum. A plain OK where it has none, and always of a folder [6.6].
 struct Prefix {
   uint64_t entries = 0, offset = 0;
   uint32_t crc = 0;

@@ -60,11 +60,12 @@ constexpr size_t kBatch = 256 * 1024;
 const Reply kCancelled{false, "cancelled the other user has cancelled it"};
 const Reply kNotALine{false, "syntax a line is VERB key=value ... :text"};
 
-// ---- State: set before the first thread starts, or the main thread's own ------------------
+// ---- State: set before the first thread starts, or the main thread's own, but for is_closing ---
 
 bool (*can_reach)(uint32_t ip);
 Descriptor listening_socket;
 Clock::time_point accept_after;               // the listening socket is not looked at before
+std::atomic<bool> is_closing{false};          // the program ends: for any thread that is still tidying up
 uint64_t next_number = 1, next_ticket = 1;    // of a message; of a session
 std::map<std::string, std::deque<std::pair<uint64_t, size_t>>> messages_seen;  // by id: number, hash of the text
 
@@ -176,8 +177,14 @@ class Connection {
   // Our last line. A socket that is closed with unread data in it sends a reset, which may overtake what we sent last.
   // So: half-close it, that is, say that we have finished, and read on until the other side has, too.
   void finish(const std::string& line) const {
+    say_last(line);
+    drain();
+  }
+  void say_last(const std::string& line) const {
     send_line(line);
     shut_down(SHUT_WR);
+  }
+  void drain() const {
     std::array<char, kMaxLine> bytes;
     for (const auto deadline = Clock::now() + kSilence; receive(bytes.data(), bytes.size(), 0, deadline) > 0;) {}
   }
@@ -252,8 +259,7 @@ struct Position {
   Prefix prefix() const { return {entries, offset, sum.value()}; }
 };
 
-// A file, or the entries of a folder one after the other, as one stream of bytes. Sender and receiver both walk their
-// own disk with it, in the same order; so what the receiver has can be compared with where the sender began.
+// A file, or the entries of a folder one after the other, as one stream of bytes.
 class Source {
  public:
   // Lists what is there.
@@ -264,7 +270,6 @@ class Source {
     if (is_folder) list();
     else add("", unreadable ? 0 : size);
     std::sort(entries_.begin(), entries_.end());  // by the bytes of their paths: "a/" comes before "a/b"
-    missed_in_list_ = missed.size();
   }
 
   uint64_t count = 0;  // entries that should be sent,
@@ -319,29 +324,25 @@ class Source {
       throw FileError{"was changed while it was sent"};
   }
 
-  // Reads to where `entries` have begun, and `offset` bytes of all have passed, in the last of them; or to the end.
-  // `at` is what it was at the beginning where that takes too long or something cannot be read: better sent anew, and
-  // all told that is missing.
-  void skip_to(uint64_t entries, uint64_t offset) try {
-      std::vector<char> bytes(entries > 0 ? kChunk : 0);
-      const auto deadline = Clock::now() + kPrefixTime;
-      while (at.entries < entries && next()) {
-        const bool is_last = at.entries == entries;
-        if (!trouble_.empty()) throw FileError{trouble_};
-        while (left_ > 0 && !(is_last && at.offset >= offset)) {
-          const uint64_t wanted = is_last ? std::min(left_, offset - at.offset) : left_;
-          read(bytes.data(), static_cast<size_t>(std::min<uint64_t>(wanted, bytes.size())));
-          if (Clock::now() > deadline) throw FileError{"too slow"};
-        }
+  // Whether the file begins with the bytes that the receiver has from an earlier try. If so, we stand behind them;
+  // else at its beginning. False also where they cannot be read, or not in time: then it is sent anew.
+  bool begins_with(const Prefix& theirs) {
+    const auto deadline = Clock::now() + kPrefixTime;
+    bool may_be = next() && trouble_.empty() && theirs.offset <= left_;
+    std::vector<char> bytes(may_be ? kChunk : 0);
+    try {
+      while (may_be && at.offset < theirs.offset) {
+        const uint64_t wanted = theirs.offset - at.offset;
+        read(bytes.data(), static_cast<size_t>(std::min<uint64_t>(wanted, bytes.size())));
+        may_be = Clock::now() < deadline;
       }
-  } catch (const FileError&) {
-    at = {};
-  }
-
-  void rewind() {
+    } catch (const FileError&) {
+      may_be = false;
+    }
+    if (may_be && at.prefix() == theirs) return true;
     next_ = 0;
     at = {};
-    missed.resize(missed_in_list_);
+    return false;
   }
 
  private:
@@ -389,7 +390,7 @@ class Source {
   const std::string root_;
   const std::atomic<bool>& cancelled_;
   std::vector<std::pair<std::string, uint64_t>> entries_;  // path and size
-  size_t next_ = 0, missed_in_list_ = 0;
+  size_t next_ = 0;
   // The present entry.
   std::string trouble_;  // why it cannot be read
   uint64_t left_ = 0;
@@ -401,9 +402,38 @@ class Source {
 // A file or folder on its way in
 // ============================================================================
 
+// Removes what is in `folder`, but for its subfolders. The path of one of those, or nothing where there is none.
+std::string remove_files(const std::string& folder, const std::atomic<bool>& stopped) {
+  std::error_code error;
+  fs::directory_iterator entry(folder, error);
+  for (; !error && !stopped && entry != fs::directory_iterator(); entry.increment(error)) {
+    const std::string path = entry->path().string();
+    if (entry->symlink_status(error).type() == fs::file_type::directory) return path;
+    ::unlink(path.c_str());
+  }
+  return "";
+}
+
+// Removes all that is in `root`, until `stopped`. Without recursion: its sender has decided how deep it is, and the
+// stack of a thread is small. What cannot be removed stays, with the folders around it.
+void empty_folder(const std::string& root, const std::atomic<bool>& stopped) {
+  std::string folder = root;
+  while (!stopped) {
+    const std::string subfolder = remove_files(folder, stopped);
+    if (!subfolder.empty()) {
+      folder = subfolder;
+      continue;
+    }
+    if (folder == root) return;
+    const bool is_removed = ::rmdir(folder.c_str()) == 0;
+    if (!is_removed) return;
+    folder.resize(folder.rfind('/'));
+  }
+}
+
 // Until it is whole it has a name of its own, "report.pdf.10.0.0.7.part": the sender's address is in it, so that nobody
-// else's report.pdf, let alone a file of the user's, is taken for the beginning of this one. What an earlier try has
-// left there is taken up again: Session::receive_bytes().
+// else's report.pdf, let alone a file of the user's, is taken for the beginning of this one. Of a file it stays when
+// the transfer fails, and the next try goes on from there: Session::receive_bytes(). Of a folder it is removed.
 class Incoming {
  public:
   Incoming(const std::string& name, bool is_folder, uint32_t from) : name_(name), is_folder_(is_folder) {
@@ -411,10 +441,13 @@ class Incoming {
     for (unsigned n = 0; !take(part_path(name, n, from)); ++n) {}
   }
   ~Incoming() {
-    struct stat info{};
     if (!is_ours(path_)) return;  // published: by now the name may be another transfer's
-    if (is_folder_) ::rmdir(path_.c_str());  // if it is empty
-    else if (::fstat(root_.get(), &info) == 0 && info.st_size == 0) ::unlink(path_.c_str());
+    if (is_folder_) {
+      empty_folder(path_, is_closing);
+      ::rmdir(path_.c_str());
+    } else if (!is_kept()) {
+      ::unlink(path_.c_str());
+    }
   }
   Incoming(const Incoming&) = delete;
 
@@ -428,15 +461,38 @@ class Incoming {
     return ::fnmatch("*.[0-9]*.[0-9]*.[0-9]*.[0-9]*.part", name.c_str(), FNM_CASEFOLD) == 0;
   }
 
-  const std::string& path() const { return path_; }
   std::string missed;  // what its sender could not read: add_missed()
 
-  void start_over() {
-    file_ = Descriptor();
-    if (!is_folder_) check(::ftruncate(root_.get(), 0), what());
-    std::error_code error;  // what cannot be removed will be in the way, and told then
-    if (is_folder_) for (const auto& entry : fs::directory_iterator(path_, error)) fs::remove_all(entry, error);
+  // Whether something stays for the next try, if this one fails.
+  bool is_kept() const {
+    struct stat info{};
+    return !is_folder_ && is_ours(path_) && ::fstat(root_.get(), &info) == 0 && info.st_size > 0;
   }
+
+  // What an earlier try has left of a file. Nothing where that cannot be read, or not in time.
+  Position beginning(const std::atomic<bool>& cancelled) const {
+    const auto deadline = Clock::now() + kPrefixTime;
+    std::vector<char> bytes(kChunk);
+    Position at;
+    at.enter("");
+    for (;;) {
+      if (cancelled) throw kCancelled;
+      const auto offset = static_cast<off_t>(at.offset);
+      const ssize_t got = uninterrupted([&] { return ::pread(root_.get(), bytes.data(), bytes.size(), offset); });
+      if (got == 0) return at;
+      if (got == -1 || Clock::now() > deadline) return {};
+      at.pass({bytes.data(), static_cast<size_t>(got)});
+    }
+  }
+
+  // Removes what a peer that was killed has left of a folder.
+  void empty(const std::atomic<bool>& cancelled) const {
+    empty_folder(path_, cancelled);
+    if (cancelled) throw kCancelled;
+    if (!fs::is_empty(path_)) throw std::runtime_error(what() + ": " + path_ + " is in the way; remove it");
+  }
+
+  void start_over() const { check(::ftruncate(root_.get(), 0), what()); }
 
   // What is written from now on is this entry's. O_EXCL: on a disk that takes "A" and "a" for the same name, the second
   // would replace the first.
@@ -447,13 +503,6 @@ class Incoming {
     const int flags = O_WRONLY | O_CREAT | O_EXCL;
     if (full.back() == '/') check(::mkdir(full.c_str(), 0777), what());
     else file_ = Descriptor(check(::open(full.c_str(), flags, entry.executable ? 0777 : 0666), what()));
-  }
-
-  // The same of an entry that is there, of which more comes.
-  void go_on(const Entry& entry) {
-    inside_ = entry.path;
-    const std::string full = entry_path();
-    if (is_folder_ && full.back() != '/') file_ = Descriptor(check(::open(full.c_str(), O_WRONLY | O_APPEND), what()));
   }
 
   bool is_within() const { return !inside_.empty(); }  // an entry of the folder, and it is not dropped
@@ -599,6 +648,7 @@ struct Session {
   Identity peer;                       // who is at the other end, as it says itself
   bool is_introduced = false;          // we to it, on the present connection
   bool in_doubt = false;               // the front order, or the END of a file, was sent, and no answer has come
+  std::optional<Incoming> incoming;    // of serve: the file that comes, or the last one
 
   // ---- For the main thread ----------------------------------------------------------------
 
@@ -648,6 +698,7 @@ struct Session {
     } catch (const std::exception& error) {
       failure = error.what();
     }
+    incoming.reset();
     if (cancelled) failure = "cancelled";
     if (role == Role::diagnose) report(Event::Kind::diagnosed, 0, failure);
     if (role == Role::send_file && !failure.empty()) report(Event::Kind::failed, ticket, failure + doubt());
@@ -760,11 +811,10 @@ struct Session {
     open();
     expect(target.id);
     try {
-      const Prefix theirs = Prefix::parse(demand(offer.format(), kOfferTime + kPrefixTime + kSilence));
-      source.skip_to(theirs.entries, theirs.offset);
-      const bool resumed = theirs.offset > 0 && source.at.prefix() == theirs;
+      const std::string answer = demand(offer.format(), kOfferTime + kPrefixTime + kSilence);
+      const Prefix theirs = offer.is_folder() ? Prefix{} : Prefix::parse(answer);
+      const bool resumed = theirs.offset > 0 && source.begins_with(theirs);
       if (resumed) connection->send_line("RESUME");
-      else source.rewind();
       bytes_done = source.at.offset;
       report(Event::Kind::started, ticket, beginning(theirs.offset, resumed), offer);
       send_bytes(source, resumed);
@@ -841,9 +891,12 @@ struct Session {
 
   // The last reply of a connection. It ends a transfer, too, if there was one.
   void refuse(const Reply& no) {
-    const std::string kept = bytes_done > 0 ? "; what has come is kept, for when it is sent again" : "";
+    const bool is_kept = incoming && incoming->is_kept();
+    const std::string kept = is_kept ? "; what has come is kept, for when it is sent again" : "";
     report(Event::Kind::failed, ticket, (cancelled ? "cancelled" : no.sentence()) + kept);
-    connection->finish(no.format());
+    connection->say_last(no.format());
+    incoming.reset();  // now that both are told: to remove a large folder takes a while
+    connection->drain();
   }
 
   Reply answer(const std::string& line) {
@@ -882,11 +935,12 @@ struct Session {
     const uint32_t from = target.address.ip;
     const bool has_beginning = ::access(Incoming::part_path(*name, 0, from).c_str(), F_OK) == 0;
     if (!has_beginning) expect_room(offered.size);  // else not all of it may be needed
-    Incoming incoming(await_consent(*name), offered.is_folder(), from);
-    const Position end = receive_bytes(offered, incoming);
-    const std::string stored = incoming.publish() + (offered.is_folder() ? "/" : "");
+    incoming.emplace(await_consent(*name), offered.is_folder(), from);
+    const Position end = receive_bytes(offered);
+    const std::string stored = incoming->publish() + (offered.is_folder() ? "/" : "");
     const Offer file{end.offset, end.entries, download_folder + "/" + stored};
-    report(Event::Kind::stored, ticket, incoming.missed, file, end.sum.value());
+    report(Event::Kind::stored, ticket, incoming->missed, file, end.sum.value());
+    incoming.reset();
     return {true, ":" + stored};
   }
 
@@ -926,55 +980,55 @@ struct Session {
     return line;
   }
 
-  // What an earlier try has left is offered to the sender, who compares it with the beginning of what it has now.
-  Position receive_bytes(const Offer& offered, Incoming& incoming) {
-    Source had(incoming.path(), offered.is_folder(), cancelled);
-    had.skip_to(UINT64_MAX, UINT64_MAX);
-    expect_room(offered.size - std::min(offered.size, had.at.offset));
-    const bool fits = had.at.offset <= offered.size && had.at.entries <= offered.files;
-    const std::string prefix = fits && had.missed.empty() ? had.at.prefix().format() : "";
+  // What an earlier try has left of a file is offered to the sender, who compares it with the beginning of what it has
+  // now. What is left of a folder, by a peer that was killed, is no beginning: it is removed.
+  Position receive_bytes(const Offer& offered) {
+    Position had;
+    if (offered.is_folder()) incoming->empty(cancelled);
+    else had = incoming->beginning(cancelled);
+    if (had.offset > offered.size) had = {};
+    expect_room(offered.size - had.offset);
+    const std::string prefix = had.prefix().format();
     connection->send_line("OK" + (prefix.empty() ? "" : " " + prefix));
     const std::string line = read_part(kPrefixTime + kSilence);
     const auto first = Line::parse(line);
     const bool resumed = !prefix.empty() && first && first->verb == "RESUME";
-    bytes_done = resumed ? had.at.offset : 0;
-    report(Event::Kind::started, ticket, beginning(prefix.empty() ? 0 : had.at.offset, resumed), offered);
-    if (resumed) {
-      incoming.go_on(had.entry());
-      return receive_parts(offered, incoming, had.at, read_part());
-    }
-    incoming.start_over();
+    bytes_done = resumed ? had.offset : 0;
+    report(Event::Kind::started, ticket, beginning(had.offset, resumed), offered);
+    if (resumed) return receive_parts(offered, had, read_part());
     Position at;
-    if (!offered.is_folder()) at.enter("");
-    return receive_parts(offered, incoming, at, line);
+    if (!offered.is_folder()) {
+      incoming->start_over();
+      at.enter("");
+    }
+    return receive_parts(offered, at, line);
   }
 
   // From `line`, the first one, to END.
-  Position receive_parts(const Offer& offered, Incoming& incoming, Position at, std::string line) {
+  Position receive_parts(const Offer& offered, Position at, std::string line) {
     for (;; line = read_part()) {
       const auto parsed = Line::parse(line);
       if (!parsed) throw kNotALine;
       if (const auto end = End::parse(*parsed)) {
         const bool may_end = offered.is_folder() || at.offset == offered.size;
         if (may_end && *end == End{at.offset, at.sum.value()}) return at;
-        incoming.start_over();
-        bytes_done = 0;
+        if (!offered.is_folder()) incoming->start_over();
         throw Reply{false, "checksum the file did not arrive as it was sent"};
       }
       if (const auto data = Data::parse(*parsed)) {
         if (data->offset != at.offset || data->size > offered.size - at.offset)
           throw Reply{false, "syntax expected was offset=" + to_string(at.offset) + ", and no more than was offered"};
-        if (!incoming.takes_bytes()) throw Reply{false, "syntax DATA follows the FILE that it belongs to"};
-        receive_data(data->size, incoming, at);
+        if (!incoming->takes_bytes()) throw Reply{false, "syntax DATA follows the FILE that it belongs to"};
+        receive_data(data->size, at);
       } else if (const auto entry = Entry::parse(*parsed)) {
         if (!offered.is_folder() || at.entries == offered.files)
           throw Reply{false, "syntax no more entries were offered"};
         if (!is_safe_path(entry->path) || entry->path <= at.path)
           throw Reply{false, "syntax this path is not allowed, or not in its order"};
-        incoming.enter(*entry);
+        incoming->enter(*entry);
         at.enter(entry->path);
-      } else if (parsed->verb == "MISSING" && incoming.is_within()) {
-        incoming.drop(std::string(parsed->text.value_or("no reason was given")));
+      } else if (parsed->verb == "MISSING" && incoming->is_within()) {
+        incoming->drop(std::string(parsed->text.value_or("no reason was given")));
         --at.entries;
       } else {
         throw Reply{false, "syntax FILE, DATA, MISSING or END was expected, each in its place"};
@@ -982,11 +1036,11 @@ struct Session {
     }
   }
 
-  void receive_data(uint64_t size, Incoming& incoming, Position& at) {
+  void receive_data(uint64_t size, Position& at) {
     if (tracing) connection->trace("<-", "(" + to_string(size) + " bytes)");
     for (; size > 0 && !cancelled; bytes_done = at.offset) {
       const std::string_view bytes = connection->read(size);
-      incoming.write(bytes);
+      incoming->write(bytes);
       at.pass(bytes);
       size -= bytes.size();
     }
@@ -1147,7 +1201,11 @@ bool transfer::is_repeat(const Event& event) {
 }
 
 bool transfer::is_open() { return !sessions.empty(); }
-void transfer::close() { sessions.clear(); }
+
+void transfer::close() {
+  is_closing = true;
+  sessions.clear();
+}
 
 void transfer::reap() {
   const auto ended = [](const auto& s) { return s->done.load(); };

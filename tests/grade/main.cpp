@@ -42,7 +42,7 @@ const Requirement kRequirements[] = {
     {"R7", "takes a stream for a stream", 15},
     {"R8", "offers, accepts, verifies and stores files", 12},
     {"R9", "is harmed by no stranger", 8},
-    {"R10", "folders, and transfers that go on (extra)", 10}};
+    {"R10", "folders, and files that go on (extra)", 10}};
 
 struct Outcome {
   const Case* of;

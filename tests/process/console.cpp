@@ -472,7 +472,7 @@ TEST_F(Terminals, ShowAllHelpOnOneScreenAndAnExampleOfEach) {
   EXPECT_EQ(ann.count("help: .*") + 2, ann.rows().size()) << ann.screen();  // and none is longer than a row
   ann.type("/help send");
   ann.press("Enter");
-  EXPECT_TRUE(ann.shows("help: /send WHO PATH: .*\nhelp: for example  /send bob .*\n")) << ann.screen();
+  EXPECT_TRUE(ann.shows("help: /send WHO PATH: .*\nhelp: for example  /send bob .*\nhelp: send a large folder as a tar archive: only .*\n")) << ann.screen();
 }
 
 TEST_F(Terminals, ShowHowFarATransferIsInOneRowThatGoesAwayWithIt) {
