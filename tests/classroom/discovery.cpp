@@ -240,7 +240,7 @@ extern "C" int clock_gettime(clockid_t which, timespec* now) {
   return static_cast<int>(result);
 })");
   network.run(0, "g++ -shared -fPIC " + fake + " -o " + home.path("fake.so"));
-  Process bob(network.descriptor(0), {"/usr/bin/env", "LD_PRELOAD=" + home.path("fake.so"), "ASAN_OPTIONS=verify_asan_link_order=0",
+  Process bob(network.descriptor(0), {"/usr/bin/env", "LD_PRELOAD=" + home.path("fake.so"),
                                       peer_program(), "--name", "bob"}, home.path());
   Process& ann = network.peer(0, "ann");
   bob.wait_for("joined ann.*");

@@ -585,7 +585,7 @@ TEST_F(Files, OnADiskWithoutHardLinksReplaceNothingEither) {
                                                     "{ return errno = EPERM, -1; }\n");
   network->run(0, "g++ -shared -fPIC " + fake + " -o " + folder.path("fake.so") + " && mkdir " + folder.path("downloads"));
   folder.write("downloads/x", "precious");
-  Process stick(network->descriptor(0), {"/usr/bin/env", "LD_PRELOAD=" + folder.path("fake.so"), "ASAN_OPTIONS=verify_asan_link_order=0",
+  Process stick(network->descriptor(0), {"/usr/bin/env", "LD_PRELOAD=" + folder.path("fake.so"),
                                          peer_program(), "--name", "bob", "--group", "lab", "--accept", "always"}, folder.path());
   stick.wait_for("ready .*");
   ann = &network->peer(0, "ann");

@@ -33,6 +33,7 @@ namespace {
 
 bool namespaces = false;
 int home_network = -1;
+constexpr int kReported = 66;  // the exit status of a process of which a sanitizer has something to report
 
 void must(bool good, const std::string& what) {
   if (!good) throw std::runtime_error(what + ": " + std::strerror(errno));
@@ -55,6 +56,22 @@ auto within(int network, Action action) {
   must(::setns(home_network, CLONE_NEWNET) == 0, "setns back");
   return result;
 }
+
+// By default AddressSanitizer and UndefinedBehaviorSanitizer end a process with status 1, as our program ends itself when
+// something was not delivered. Whatever is started from here inherits this, by way of a shell, too.
+void tell_sanitizers() {
+  const std::string exitcode = "exitcode=" + std::to_string(kReported);
+  for (const char* name : {"ASAN_OPTIONS", "LSAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"}) {
+    const char* given = std::getenv(name);
+    const std::string options = (given ? given + std::string(":") : "") + exitcode;
+    ::setenv(name, options.c_str(), 1);
+  }
+  // Some tests preload a library, which then comes before that of the sanitizer.
+  const std::string address = std::getenv("ASAN_OPTIONS") + std::string(":verify_asan_link_order=0");
+  ::setenv("ASAN_OPTIONS", address.c_str(), 1);
+}
+
+bool has_reported(int status) { return WIFEXITED(status) && WEXITSTATUS(status) == kReported; }
 
 int new_network() {
   must(::unshare(CLONE_NEWNET) == 0, "unshare");
@@ -92,6 +109,7 @@ std::string peer_program() {
 }
 
 bool enter_private_network() {
+  tell_sanitizers();
   const uid_t uid = ::getuid();
   const gid_t gid = ::getgid();
   if (::unshare(uid == 0 ? CLONE_NEWNET : CLONE_NEWUSER | CLONE_NEWNET) == -1) return false;
@@ -154,6 +172,10 @@ std::vector<std::smatch> matches(const std::string& text, const std::string& pat
   return {std::sregex_iterator(text.begin(), text.end(), regex), std::sregex_iterator()};
 }
 
+bool is_sanitizers(const std::string& text) {
+  return text.find("Sanitizer") != std::string::npos || text.find(": runtime error: ") != std::string::npos;
+}
+
 std::string random_bytes(size_t size, unsigned seed) {
   std::mt19937 random(seed);
   std::string bytes(size, '\0');
@@ -205,8 +227,7 @@ Process::~Process() {
     const bool left = ends(5, status);
     if (!left && ::kill(pid_, SIGKILL) == 0) ::waitpid(pid_, nullptr, 0);
     const bool crashed = left && WIFSIGNALED(status) && WTERMSIG(status) != SIGTERM && WTERMSIG(status) != SIGKILL;
-    const bool reported = left && WIFEXITED(status) && (WEXITSTATUS(status) == 23 || WEXITSTATUS(status) == 66);
-    if (crashed || reported) ADD_FAILURE() << "left with status " << status << ":\n" << output();
+    if (crashed || (left && has_reported(status))) ADD_FAILURE() << "left with status " << status << ":\n" << output();
   }
   ::close(out_);
 }
@@ -320,6 +341,7 @@ int Process::exit_status(double seconds) {
     return -1;
   }
   pid_ = -1;
+  if (has_reported(status)) ADD_FAILURE() << "a sanitizer has something to report:\n" << output();
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 

@@ -19,7 +19,8 @@
 #include <string>
 #include <vector>
 
-// Puts this process into a network namespace of its own, before any test runs. False where the system forbids it.
+// Puts this process into a network namespace of its own, before any test runs. False where the system forbids it. And
+// has the sanitizers, if any are used, end a process with a status that Process knows for a report.
 bool enter_private_network();
 
 // At the top of every test that starts a peer.
@@ -57,6 +58,7 @@ std::vector<std::string> lines_of(const std::string& text);  // without their en
 // Where the text has what the pattern (ECMAScript) says, from left to right. They point into the text.
 std::vector<std::smatch> matches(const std::string& text, const std::string& pattern);
 std::vector<std::smatch> matches(std::string&& gone, const std::string& pattern) = delete;
+bool is_sanitizers(const std::string& text);  // there is a report of a sanitizer in it
 std::string random_bytes(size_t size, unsigned seed);
 std::string cksum(const std::string& path);  // "CRC SIZE", by the system's own command
 
@@ -64,7 +66,7 @@ class Process {
  public:
   Process(int network, const std::vector<std::string>& command, const std::string& folder);
   Process(Process&&) = delete;
-  ~Process();                                        // ends it, by SIGKILL if need be; a crash then fails the test
+  ~Process();                                        // ends it, by SIGKILL if need be; a crash or a report then fails the test
 
   void say(const std::string& line) const;           // a line of its standard input
   bool has_read() const;                             // all that was said; what is said next is another program's, perhaps
@@ -80,7 +82,8 @@ class Process {
   size_t count(const std::string& pattern);          // of all lines so far
   const std::vector<std::string>& lines();           // all so far: where there are many, cheaper than count()
   std::string output();                              // of both streams, all so far
-  int exit_status(double seconds = 30);              // 128 + N if signal N ended it; -1, and a failure, if it still runs
+  // 128 + N if signal N ended it; -1, and a failure, if it still runs. A report of a sanitizer fails the test, too.
+  int exit_status(double seconds = 30);
 
   void read_more(double seconds = 0);                // what it prints, lest a full pipe make it wait for us
 
