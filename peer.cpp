@@ -413,23 +413,57 @@ std::string time_text(const char* format, std::time_t time) {
 
 std::string time_of_day() { return terminal ? time_text("%H:%M ", std::time(nullptr)) : ""; }
 
+// Who is listed, as the events of discovery tell it, and how many have each name. It is kept, and not counted anew, so
+// that a line with a name in it costs the same in a class of 1,000 as in one of 10.
+class Directory {
+ public:
+  void enter(const Identity& who) {  // who has joined, or has changed
+    remove(who.id);
+    users_[who.id] = who;
+    ++bearers_[comparable(who.name)];
+  }
+
+  void remove(const std::string& id) {
+    const auto user = users_.find(id);
+    if (user == users_.end()) return;
+    const auto bearers = bearers_.find(comparable(user->second.name));
+    --bearers->second;
+    if (bearers->second == 0) bearers_.erase(bearers);
+    users_.erase(user);
+  }
+
+  // Who has this id and this address. Null where nobody is listed with both: an id anyone can claim, and a name, too.
+  const Identity* find(const Identity& who) const {
+    const auto user = users_.find(who.id);
+    const bool is_there = user != users_.end() && user->second.address == who.address;
+    return is_there ? &user->second : nullptr;
+  }
+
+  // Whether this name, of somebody who is listed, can mean nobody else.
+  bool is_clear(const std::string& name) const {
+    const std::string seen = comparable(name);
+    const auto bearers = bearers_.find(seen);
+    const bool is_shared = bearers != bearers_.end() && bearers->second > 1;
+    return !is_shared && seen != comparable(myself.name) && !resembles_label(name);
+  }
+
+ private:
+  std::map<std::string, Identity> users_;   // by id
+  std::map<std::string, size_t> bearers_;   // how many have a name, by what is seen of it
+};
+
+Directory directory;
+
 // Somebody under the name that the list has: a conversation may have begun under an older one.
-// Anyone can claim an id, though; its address he cannot.
 std::string label(const Identity& who) {
-  const auto user = discovery::user(who.id);
-  return (user && user->address == who.address ? *user : who).label();
+  const Identity* user = directory.find(who);
+  return user ? user->label() : who.label();
 }
 
-// A name may be "bob@10.0.0.7:25253". Where names stand alone, it would be taken for another user's label.
-bool looks_like_label(const std::string& name) { return name.find_first_of("@:") != std::string::npos; }
-
-// What a user is called where there is little room: by the name alone, if nobody else has it.
+// What a user is called where there is little room: by the name alone, where that can mean nobody else.
 std::string short_label(const Identity& who) {
-  const std::string whole = label(who), name = whole.substr(0, whole.rfind('@'));
-  const auto has_it = [&](const Identity& user) { return user.name == name; };
-  const std::vector<Identity> users = discovery::users();
-  const auto all = std::count_if(users.begin(), users.end(), has_it) + (name == myself.name);
-  return all > 1 || looks_like_label(name) ? whole : name;
+  const Identity* user = directory.find(who);
+  return user && directory.is_clear(user->name) ? user->name : label(who);
 }
 
 // Always the same for the same peer.
@@ -445,7 +479,7 @@ std::string prompt(size_t width) {
 }
 
 void warn_of_clash(const Identity& who) {
-  if (who.name == myself.name)
+  if (comparable(who.name) == comparable(myself.name))
     print("note: " + who.label() + " has the same name as you; /name NEW gives you another");
 }
 
@@ -509,14 +543,10 @@ std::string suggestion(const std::string& typed, const std::vector<std::string>&
   return fits.empty() ? "" : " (did you mean " + fits + "?)";
 }
 
-// The same for all of them: together, for a short_label() each would go through the whole list each time.
+// Of all who are listed.
 std::vector<std::string> short_labels() {
-  const std::vector<Identity> users = discovery::users();
-  std::map<std::string, int> count{{myself.name, 1}};
-  for (const Identity& user : users) ++count[user.name];
   std::vector<std::string> labels;
-  for (const Identity& user : users)
-    labels.push_back(count[user.name] > 1 || looks_like_label(user.name) ? user.label() : user.name);
+  for (const Identity& user : discovery::users()) labels.push_back(short_label(user));
   return labels;
 }
 
@@ -534,28 +564,44 @@ void follow(const Event& event) {
   }
 }
 
-// Whom WHO means. A word can be one user's name and another's number: then it is refused, never guessed.
-Identity find(const std::string& who) {
-  if (who.empty()) fail("to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
+// The address in IP:PORT or NAME@IP:PORT.
+std::optional<Address> address_in(std::string_view who) {
+  return parse_address(who.substr(who.rfind('@') + 1));  // npos + 1 is 0
+}
+
+// All whom WHO can mean.
+std::vector<Identity> those_called(const std::string& who) {
   const auto number = parse_number(who, numbered.size());
   const Addressee by_number = number.value_or(0) > 0 ? numbered[*number - 1] : Addressee{};
   const std::string& id = by_number.who.id;
   if (!by_number.gone.empty())
     fail("number " + who + " was " + by_number.who.label() + ", who " + by_number.gone + "; /list numbers anew");
-  const auto address = parse_address(std::string_view(who).substr(who.rfind('@') + 1));  // npos + 1 is 0
+  const auto address = address_in(who);
   std::vector<Identity> fits;
-  std::string candidates;
   for (const Identity& user : discovery::users()) {
-    const bool named = who == user.name || id == user.id;
-    const bool at_address = address == user.address && (who == user.label() || who == address->text());
-    if (!(address ? at_address : named)) continue;  // a name that looks like an address shall mislead nobody
-    fits.push_back(user);
-    candidates += (candidates.empty() ? "" : " or ") + user.label();
+    const bool named = comparable(who) == comparable(user.name) || id == user.id;
+    const bool has_label = comparable(who) == comparable(user.label()) || who == address->text();
+    const bool at_address = address == user.address && has_label;
+    // A name that looks like an address shall mislead nobody.
+    const bool is_meant = address ? at_address : named;
+    if (is_meant) fits.push_back(user);
   }
+  return fits;
+}
+
+// Whom WHO means. A word can be one user's name and another's number: then it is refused, never guessed.
+Identity find(const std::string& who) {
+  if (who.empty()) fail("to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
+  const std::vector<Identity> fits = those_called(who);
   if (fits.size() == 1) return fits[0];
-  if (fits.size() > 1) fail(who + " can mean more than one user; write " + candidates);
+  std::string candidates;
+  for (const Identity& user : fits) candidates += (candidates.empty() ? "" : " or ") + user.label();
+  if (!fits.empty()) fail(who + " can mean more than one user; write " + candidates);
+  const auto address = address_in(who);
   if (address && who == address->text()) return {"", "", "", *address, 0};
-  if (who == myself.name || id == myself.id) fail(who + " is you");
+  const auto number = parse_number(who, numbered.size());
+  const bool is_own_number = number.value_or(0) > 0 && numbered[*number - 1].who.id == myself.id;
+  if (comparable(who) == comparable(myself.name) || is_own_number) fail(who + " is you");
   fail("nobody called " + who + " is online" + suggestion(who, short_labels()) + "; /list shows who is");
 }
 
@@ -578,10 +624,11 @@ void list(std::string) {
 void choose(std::string rest) {
   const std::string who = next_word(rest);
   if (!rest.empty()) fail("/to takes one user; /msg " + who + " TEXT sends one message");
-  std::vector<std::string> fits = short_labels();
-  if (std::find(fits.begin(), fits.end(), who) == fits.end())
-    keep_those_that_begin_with(who, fits);
-  chosen = Addressee{find(fits.size() == 1 && !who.empty() ? fits[0] : who)};
+  std::vector<Identity> fits = those_called(who);
+  if (fits.empty() && !who.empty())
+    for (const Identity& user : discovery::users())
+      if (begins_with(comparable(user.label()), comparable(who))) fits.push_back(user);
+  chosen = Addressee{fits.size() == 1 ? fits[0] : find(who)};
   print("to " + chosen->who.label());
 }
 
@@ -967,7 +1014,10 @@ void greet(const Identity& who) {
 void show_message(const Identity& from, const Message& message) {
   if (!terminal) return print("message " + label(from) + " " + message.scope + ": " + message.text);
   const std::string scope = message.scope == "private" ? "" : " [" + message.scope + "]";
-  write_line(time_of_day() + painted(short_label(from), colour_of(from)) + scope + ": " + printable(message.text));
+  const std::string name = short_label(from);
+  const bool is_listed = directory.find(from) != nullptr;  // the colour of a user is his alone, too
+  const std::string shown = is_listed ? painted(name, colour_of(from)) : printable(name);
+  write_line(time_of_day() + shown + scope + ": " + printable(message.text));
 }
 
 void handle(const Event& event) {
@@ -978,6 +1028,8 @@ void handle(const Event& event) {
     show_newcomers();
   }
   if (event.kind == Kind::left || event.kind == Kind::changed) follow(event);
+  if (event.kind == Kind::joined || event.kind == Kind::changed) directory.enter(event.who);
+  if (event.kind == Kind::left) directory.remove(event.who.id);
   switch (event.kind) {
     case Kind::joined: return greet(event.who);
     case Kind::left: return print_quietly("left " + event.who.label() + ": " + event.text);

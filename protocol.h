@@ -89,16 +89,53 @@ inline void drop_last_character(std::string& text) {
   text.pop_back();
 }
 
+struct CharacterRange {
+  char32_t first, last;  // both belong to it
+};
+
 // Characters that act on a terminal, or on the order of the text around them, instead of being read.
-inline bool is_control(char32_t c) {
-  return c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0x61C || c == 0x200E || c == 0x200F ||
-         (c >= 0x2028 && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069) || c == kNotUtf8;
+inline constexpr CharacterRange kControls[] = {
+    {0x0000, 0x001F}, {0x007F, 0x009F}, {0x061C, 0x061C},     {0x200E, 0x200F},
+    {0x2028, 0x202E}, {0x2066, 0x2069}, {kNotUtf8, kNotUtf8},
+};
+
+// Characters that show as an empty place: spaces, fillers, and signs that are blank by their design.
+inline constexpr CharacterRange kBlanks[] = {
+    {0x0020, 0x0020}, {0x00A0, 0x00A0}, {0x115F, 0x1160}, {0x1680, 0x1680},   {0x2000, 0x200B},
+    {0x202F, 0x202F}, {0x205F, 0x205F}, {0x2800, 0x2800}, {0x3000, 0x3000},   {0x3164, 0x3164},
+    {0xFEFF, 0xFEFF}, {0xFFA0, 0xFFA0}, {0x13441, 0x13442}, {0x1D159, 0x1D159},
+};
+
+// Characters that do not show at all: Unicode's Default_Ignorable_Code_Point without the two kinds above. Emoji and some
+// scripts need them (U+200D joins a family, U+200C divides Persian words), so a name may have them.
+inline constexpr CharacterRange kInvisibles[] = {
+    {0x00AD, 0x00AD}, {0x034F, 0x034F}, {0x17B4, 0x17B5},   {0x180B, 0x180F},
+    {0x200C, 0x200D}, {0x2060, 0x2065}, {0x206A, 0x206F},   {0xFE00, 0xFE0F},
+    {0xFFF0, 0xFFF8}, {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF},
+};
+
+// What passes for the '@' or the ':' of NAME@IP:PORT: the signs themselves, and those that look like them.
+inline constexpr CharacterRange kLabelSigns[] = {
+    {'@', '@'},       {0xFE6B, 0xFE6B}, {0xFF20, 0xFF20},  // at signs: small, fullwidth
+    {':', ':'},       {0xFE55, 0xFE55}, {0xFF1A, 0xFF1A},  // colons: small, fullwidth
+    {0xFE13, 0xFE13}, {0xFE30, 0xFE30}, {0xA789, 0xA789},  // for vertical lines; a modifier letter
+    {0x02D0, 0x02D0}, {0x02F8, 0x02F8}, {0x0589, 0x0589},  // a long sound; a raised colon; an Armenian full stop
+    {0x05C3, 0x05C3}, {0x0703, 0x0704}, {0x0903, 0x0903},  // Hebrew; Syriac; Devanagari
+    {0x0A83, 0x0A83}, {0x1361, 0x1361}, {0x16EC, 0x16EC},  // Gujarati; Ethiopic; runes
+    {0x1803, 0x1803}, {0x1809, 0x1809}, {0x205A, 0x205A},  // Mongolian; two dots
+    {0x2236, 0x2236}, {0xA4FD, 0xA4FD},                    // a ratio; Lisu
+};
+
+template <size_t kCount>
+constexpr bool is_among(const CharacterRange (&ranges)[kCount], char32_t c) {
+  for (const CharacterRange& range : ranges)
+    if (range.first <= c && c <= range.last) return true;
+  return false;
 }
 
-inline bool is_blank(char32_t c) {
-  return c == ' ' || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200B) || c == 0x202F || c == 0x205F ||
-         c == 0x3000 || c == 0xFEFF;
-}
+constexpr bool is_control(char32_t c) { return is_among(kControls, c); }
+constexpr bool is_blank(char32_t c) { return is_among(kBlanks, c); }
+constexpr bool is_invisible(char32_t c) { return is_among(kInvisibles, c); }
 
 // UTF-8 without control characters; TAB is the one exception.
 inline bool is_text(std::string_view text) {
@@ -107,12 +144,36 @@ inline bool is_text(std::string_view text) {
   return true;
 }
 
-// A user or group name: 1 to kMaxName characters, no blanks, no control characters.
+// A user or group name: 1 to kMaxName characters, no blanks, no control characters, and not all of them invisible.
 inline bool is_name(std::string_view text) {
   size_t length = 0;
-  while (!text.empty())
-    if (const char32_t c = take_character(text); is_control(c) || is_blank(c) || ++length > kMaxName) return false;
-  return length > 0;
+  bool is_visible = false;
+  while (!text.empty()) {
+    const char32_t c = take_character(text);
+    if (is_control(c) || is_blank(c)) return false;
+    if (!is_invisible(c)) is_visible = true;
+    ++length;
+  }
+  return is_visible && length <= kMaxName;
+}
+
+// What counts of a name when it is compared: all but its invisible characters. For a reader cannot tell apart two names
+// that differ in nothing else.
+inline std::string comparable(std::string_view name) {
+  std::string visible;
+  while (!name.empty()) {
+    const std::string_view before = name;
+    const char32_t c = take_character(name);
+    if (!is_invisible(c)) visible += before.substr(0, before.size() - name.size());
+  }
+  return visible;
+}
+
+// Whether a name could be taken for somebody's NAME@IP:PORT, or for one with a word behind it.
+inline bool resembles_label(std::string_view name) {
+  while (!name.empty())
+    if (is_among(kLabelSigns, take_character(name))) return true;
+  return false;
 }
 
 // `text` as it may be shown: what could steer the terminal, or is not UTF-8, becomes \xHH.

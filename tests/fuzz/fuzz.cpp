@@ -77,6 +77,16 @@ void names_can_be_announced(std::string_view input) {
   require(text.size() <= kMaxDatagram, "an announcement fits its datagram");
 }
 
+void names_are_compared_by_what_is_seen(std::string_view input) {
+  const std::string seen = comparable(input);
+  require(comparable(seen) == seen, "what is compared has nothing more to leave out");
+  const bool can_be = is_text(input) && input.find('\t') == std::string_view::npos;
+  if (can_be && seen.empty()) require(!is_name(input), "a name has something that is seen");
+  if (!is_name(input)) return;
+  require(is_name(seen), "what is seen of a name is one");
+  require(resembles_label(seen) == resembles_label(input), "the invisible hides no sign of a label");
+}
+
 // ---- Numbers and addresses ---------------------------------------------------------------------
 
 void numbers_are_digits(std::string_view input) {
@@ -274,7 +284,8 @@ void checksums_do_not_depend_on_the_cuts(std::string_view input) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view input(reinterpret_cast<const char*>(data), size);
   for (const auto& property :
-       {text_is_utf8_and_steers_nothing, every_character_is_read, names_can_be_announced, numbers_are_digits,
+       {text_is_utf8_and_steers_nothing, every_character_is_read, names_can_be_announced,
+        names_are_compared_by_what_is_seen, numbers_are_digits,
         addresses_are_written_as_they_are_read, messages_survive, prefixes_survive, lines_are_verb_fields_and_text,
         lines_do_not_depend_on_the_cuts, file_names_lead_nowhere, paths_stay_in_their_folder,
         checksums_do_not_depend_on_the_cuts})

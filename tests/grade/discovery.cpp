@@ -84,7 +84,7 @@ CASE(R1, NamesOf33Characters, "I1, I6", "A name or a group of 33 characters is r
 }
 
 CASE(R1, NamesThatAreNone, "I1, I6, P3.1",
-     "Names with blanks or control characters, that are no UTF-8, or empty, are refused.") {
+     "Names with blanks or control characters, that are no UTF-8, empty, or invisible, are refused.") {
   expect_refused({{"--name", "two words"},
                   {"--name", ""},
                   {"--name", "a\tb"},
@@ -96,6 +96,9 @@ CASE(R1, NamesThatAreNone, "I1, I6, P3.1",
                   {"--name",
                    "\xe2\x80\xae"
                    "mirror"},
+                  {"--name", "\u2800"},
+                  {"--name", "zoe\u3164"},
+                  {"--name", "\u200D\u2060"},
                   {"--name", "ann", "--group", "two words"}});
 }
 

@@ -168,6 +168,17 @@ CASE(R6, AmbiguousNames, "I2, I3", "Where a name fits two users, the command is 
   check(other.asked().request("MSG").text == "you", ":you", "another text");
 }
 
+CASE(R6, NamesThatLookAlike, "P3.1, I2, I3",
+     "Names that are the same without their invisible characters are one to WHO: the command is refused, too.") {
+  auto&& [ann, zoe] = Two();
+  Stranger other("zo\u200De", 40001);
+  other.meet(ann);
+  ann.say("/msg zoe which of you");
+  const std::string line = ann.prints("error: ...");
+  for (const char* who : {"127.0.0.1:40000", "127.0.0.1:40001"})
+    check(line.find(who) != std::string::npos, std::string("the candidate ") + who, escaped(line));
+}
+
 CASE(R6, UnknownNames, "I3, I6", "A message to a user who is not there is an error, and exit status 1.") {
   Program ann("ann");
   ann.ready().say("/msg nobody hello");

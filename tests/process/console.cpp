@@ -453,6 +453,57 @@ TEST_F(Terminals, ShowNamesThatClashApartAndTellBoth) {
   EXPECT_TRUE(ann.shows("cleo@10.0.0.7:25253@127.0.0.1:\\d+ \\[all\\]: and now")) << ann.screen();
 }
 
+// Whoever says that he is bob, but is not at the address where bob is listed, is shown with his own, and not in bob's
+// colour. Nor does the invisible, or a sign that looks like a label's, make a second bob look like the first.
+TEST_F(Terminals, ShowTheAddressOfEachWhoOnlyCallsHimselfBob) {
+  Console ann(*network, kAnn);
+  ASSERT_TRUE(ann.shows("/help lists"));
+  const std::string bobs = "id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab";
+  const Socket bob = Socket::udp(*network, 0, 40001);
+  bob.meet("127.0.0.1", 25253, bobs);
+  ASSERT_TRUE(ann.shows("joined bob@127.0.0.1:40001"));
+  const auto says = [&](const std::string& fields, const std::string& from, const std::string& text) {
+    Socket liar = Socket::tcp(*network, 0, "127.0.0.1", 25253, from);
+    liar.send("ChatByP2P/1 HELLO " + fields + "\nMSG number=1 scope=private :" + text + "\n");
+    liar.line();
+    EXPECT_EQ(liar.line(), "OK");
+  };
+  says(bobs, "127.0.0.1", "it is me");
+  EXPECT_TRUE(ann.shows("\\d\\d:\\d\\d bob: it is me\n")) << ann.screen();
+  says("id=00000000000000bb ip=127.0.0.2 port=7777 name=bob group=lab", "127.0.0.2", "with his id");
+  EXPECT_TRUE(ann.shows("\\d\\d:\\d\\d bob@127.0.0.2:7777: with his id\n")) << ann.screen();
+  const Socket eve = Socket::udp(*network, 0, 40002, "127.0.0.2");
+  eve.meet("127.0.0.1", 25253, "id=00000000000000ee ip=127.0.0.2 port=40002 name=eve group=lab");
+  ASSERT_TRUE(ann.shows("joined eve@127.0.0.2:40002"));
+  says("id=00000000000000ff ip=127.0.0.2 port=40002 name=bob group=lab", "127.0.0.2", "from where eve is");
+  EXPECT_TRUE(ann.shows("\\d\\d:\\d\\d bob@127.0.0.2:40002: from where eve is\n")) << ann.screen();
+  const std::string colours = ann.colours();
+  EXPECT_TRUE(std::regex_search(colours, std::regex("\033\\[3[1-6]mbob\033\\[[0-9]*m: it is me"))) << colours;
+  EXPECT_TRUE(std::regex_search(colours, std::regex("\\d bob@127.0.0.2:7777: with"))) << colours;
+}
+
+TEST_F(Terminals, ShowTheAddressesOfNamesThatOnlyLookDifferentToAProgram) {
+  Console ann(*network, kAnn);
+  Process& bob = network->peer(0, "bob", {"--port", "25261"});
+  Process& eve = network->peer(0, "bo\u2060b", {"--port", "25262"});
+  ASSERT_TRUE(ann.shows("joined bo[^@]*b@127.0.0.1:25261"));
+  ASSERT_TRUE(ann.shows("joined bo[^@]*b@127.0.0.1:25262"));
+  bob.wait_for("joined ann.*");
+  eve.wait_for("joined ann.*");
+  bob.say("/all one");
+  EXPECT_TRUE(ann.shows("\\d\\d:\\d\\d bob@127.0.0.1:25261 \\[all\\]: one\n")) << ann.screen();
+  ann.type("/to bob");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("error: bob can mean more than one user; write .* or ")) << ann.screen();
+  eve.say("/name an\uFE0Fn");
+  eve.wait_for("you .*");
+  EXPECT_TRUE(ann.shows("note: \\S+@127.0.0.1:25262 has the same name as you")) << ann.screen();
+  eve.say("/name bob：25253");
+  eve.wait_for("you .*");
+  eve.say("/all two");
+  EXPECT_TRUE(ann.shows("\\d\\d:\\d\\d bob：25253@127.0.0.1:25262 \\[all\\]: two\n")) << ann.screen();
+}
+
 TEST_F(Terminals, AreColouredUnlessTheUserDoesNotWantThat) {
   Console coloured(*network, kAnn), plain(*network, "--name eve --group lab", 80, 24, "NO_COLOR=1");
   Process& bob = network->peer(0, "bob");

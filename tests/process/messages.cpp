@@ -226,7 +226,7 @@ TEST_F(Messages, ToSomeoneWhoHasLeftAreRefusedWithTheReason) {
   ann.say("hello?");
   ann.wait_for("error: bob@127.0.0.1:25301 has left; /to WHO chooses another");
   ann.say("/msg 2 hello?");
-  ann.wait_for("error: nobody called 2 is online; /list shows who is");
+  ann.wait_for("error: number 2 was bob@127.0.0.1:25301, who has left; /list numbers anew");
   ann.say("/msg bob@127.0.0.1:25301 hello?");
   ann.wait_for("error: nobody called bob@127.0.0.1:25301 is online; .*");
 }

@@ -134,14 +134,32 @@ bool isText(const string& s) {
         if ((n = decode(s, i, c)) == 0 || isControl(c)) return false;
     return true;
 }
+bool isBlank(std::uint32_t c) {
+    return c == '\t' || c == ' ' || c == 0xA0 || c == 0x115F || c == 0x1160 || c == 0x1680 || (c >= 0x2000 && c <= 0x200B)
+        || c == 0x202F || c == 0x205F || c == 0x2800 || c == 0x3000 || c == 0x3164 || c == 0xFEFF || c == 0xFFA0
+        || c == 0x13441 || c == 0x13442 || c == 0x1D159;
+}
+bool isInvisible(std::uint32_t c) {
+    return c == 0xAD || c == 0x34F || c == 0x17B4 || c == 0x17B5 || (c >= 0x180B && c <= 0x180F) || c == 0x200C || c == 0x200D
+        || (c >= 0x2060 && c <= 0x2065) || (c >= 0x206A && c <= 0x206F) || (c >= 0xFE00 && c <= 0xFE0F)
+        || (c >= 0xFFF0 && c <= 0xFFF8) || (c >= 0x1BCA0 && c <= 0x1BCA3) || (c >= 0x1D173 && c <= 0x1D17A)
+        || (c >= 0xE0000 && c <= 0xE0FFF);
+}
+string visible(const string& s) {                                              // of a name: what is compared
+    string out;
+    std::uint32_t c = 0;
+    for (size_t i = 0, n; i < s.size(); i += n) {
+        n = std::max<size_t>(decode(s, i, c), 1);
+        if (!isInvisible(c)) out += s.substr(i, n);
+    }
+    return out;
+}
 bool isName(const string& s) {                                                 // of a user or a group
     std::uint32_t c = 0;
     size_t count = 0;
-    for (size_t i = 0, n; i < s.size(); i += n, ++count) {
-        if ((n = decode(s, i, c)) == 0 || isControl(c) || c == '\t' || c == ' ' || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200B)
-            || c == 0x202F || c == 0x205F || c == 0x3000 || c == 0xFEFF) return false;
-    }
-    return count >= 1 && count <= 32;
+    for (size_t i = 0, n; i < s.size(); i += n, ++count)
+        if ((n = decode(s, i, c)) == 0 || isControl(c) || isBlank(c)) return false;
+    return count >= 1 && count <= 32 && !visible(s).empty();
 }
 void say(const string& s) {                                                    // i3: one line of output
     string out;
@@ -1029,7 +1047,7 @@ Target find(const string& word, bool prefix = false) {
     for (const auto& [id, p] : peers) {
         if (!p.listed) continue;
         const Target t{id, p.at, who(p)};
-        if (p.name == word || t.who == word || text(p.at) == word) hits.push_back(t);
+        if (visible(p.name) == visible(word) || t.who == word || text(p.at) == word) hits.push_back(t);
         else if (p.name.compare(0, word.size(), word) == 0) begins.push_back(t);
     }
     const auto n = number(word, 9999);

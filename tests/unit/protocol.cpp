@@ -11,6 +11,8 @@
 #include <fstream>
 #include <random>
 #include <regex>
+#include <set>
+#include <sstream>
 
 using namespace std::string_literals;
 
@@ -39,6 +41,32 @@ std::string again(const std::string& text) {
   if (const auto data = Data::parse(*line)) return data->format();
   if (const auto end = End::parse(*line)) return end->format();
   return "refused";
+}
+
+// What clause 3.1 has as "U+2028 to U+202E" or "U+061C": a set for each paragraph that names any.
+std::vector<std::set<char32_t>> characters_listed_in(const std::string& path) {
+  std::ifstream document(path);
+  std::vector<std::set<char32_t>> paragraphs(1);
+  bool is_there = false;
+  const std::regex range("U\\+([0-9A-F]+)(?: (?:to|到) U\\+([0-9A-F]+))?");
+  std::string text;
+  for (std::string line; std::getline(document, line);) {
+    if (line.rfind("### 3.1", 0) == 0) is_there = true;
+    if (line.rfind("### 3.2", 0) == 0) is_there = false;
+    if (!is_there) continue;
+    text += line + (line.empty() ? "\n" : " ");  // a range may go on in the next line
+  }
+  std::istringstream all(text);
+  for (std::string paragraph; std::getline(all, paragraph);) {
+    for (std::sregex_iterator at(paragraph.begin(), paragraph.end(), range), end; at != end; ++at) {
+      const auto first = static_cast<char32_t>(std::stoul((*at)[1], nullptr, 16));
+      const auto last = (*at)[2].matched ? static_cast<char32_t>(std::stoul((*at)[2], nullptr, 16)) : first;
+      for (char32_t c = first; c <= last; ++c) paragraphs.back().insert(c);
+    }
+    if (!paragraphs.back().empty()) paragraphs.emplace_back();
+  }
+  paragraphs.pop_back();
+  return paragraphs;
 }
 
 const std::string kFace = "😀", kFamily = "👩‍👩‍👧";  // 4 bytes; 5 characters, two of them U+200D
@@ -77,16 +105,15 @@ TEST(Text, ThatIsNotUtf8IsRefusedAndShownByteByByte) {
   }
 }
 
-TEST(Text, KnowsWhatSteersATerminalAndWhatIsBlank) {
-  const auto among = [](char32_t c, const std::vector<std::pair<char32_t, char32_t>>& ranges) {
-    return std::any_of(ranges.begin(), ranges.end(), [c](auto range) { return range.first <= c && c <= range.second; });
-  };
-  for (char32_t c = 0; c <= 0x3100; ++c) {
-    const bool control = among(c, {{0, 0x1F}, {0x7F, 0x9F}, {0x61C, 0x61C}, {0x200E, 0x200F}, {0x2028, 0x202E},
-                                   {0x2066, 0x2069}});
-    const bool blank = among(c, {{' ', ' '}, {0xA0, 0xA0}, {0x1680, 0x1680}, {0x2000, 0x200B}, {0x202F, 0x202F},
-                                 {0x205F, 0x205F}, {0x3000, 0x3000}});
-    EXPECT_TRUE(is_control(c) == control && is_blank(c) == blank) << static_cast<uint32_t>(c);
+TEST(Text, KnowsTheCharactersThatTheSpecificationListsAndNoOthers) {
+  for (const std::string path : {"docs/protocol.md", "docs/zh/protocol.md"}) {
+    const std::vector<std::set<char32_t>> listed = characters_listed_in(path);  // a set for each paragraph of 3.1
+    ASSERT_EQ(listed.size(), 3u) << path;
+    for (char32_t c = 0; c <= 0x10FFFF; ++c) {
+      ASSERT_EQ(is_control(c), listed[0].count(c) == 1) << path << ", " << std::hex << static_cast<uint32_t>(c);
+      ASSERT_EQ(is_blank(c), listed[1].count(c) == 1) << path << ", " << std::hex << static_cast<uint32_t>(c);
+      ASSERT_EQ(is_invisible(c), listed[2].count(c) == 1) << path << ", " << std::hex << static_cast<uint32_t>(c);
+    }
   }
   EXPECT_TRUE(is_control(kNotUtf8));
 }
@@ -122,6 +149,30 @@ TEST(Names, HaveOneTo32CharactersWithoutBlanksOrControlCharacters) {
                                  "a\u202Eb"s, "a\u2067b"s, "a\u3000b"s, "\u00A0"s, "a\u200Bb"s, "\xFF"s, "a\xC3"s,
                                  repeat("a", 33), repeat("名", 33), repeat(kFace, 33), repeat(kFamily, 6) + "abc"})
     EXPECT_FALSE(is_name(bad)) << printable(bad);
+}
+
+TEST(Names, MayHaveInvisibleCharactersWhichDoNotCountWhenTheyAreCompared) {
+  const std::string mark = "\U000E0062";  // one of the tags that make the flags of regions
+  for (const std::string& bob : {"bob"s, "b\u200Dob"s, "\u2060bob"s, "bob\uFE0F"s, "bo\u00ADb"s, "bob" + mark}) {
+    EXPECT_TRUE(is_name(bob)) << bob;
+    EXPECT_EQ(comparable(bob), "bob");
+  }
+  EXPECT_EQ(comparable(kFamily), "👩👩👧");
+  EXPECT_EQ(comparable("Zoë"), "Zoë");
+  for (const std::string& nobody : {"\u200D"s, "\uFE0F"s, "\u2060\u2060"s, mark, "\u00AD\u034F"s}) {
+    EXPECT_FALSE(is_name(nobody)) << comparable(nobody);
+    EXPECT_EQ(comparable(nobody), "");
+  }
+  for (const char* blank : {"\u2800", "\u3164", "\u115F", "\u1160", "\uFFA0", "\uFEFF", "\U0001D159"})
+    EXPECT_FALSE(is_name("bob"s + blank)) << blank;
+}
+
+TEST(Names, ThatCouldBeTakenForALabelAreKnown) {
+  for (const std::string& name : {"bob"s, "Zoë"s, "王小明"s, kFamily, "b.o-b_7"s}) EXPECT_FALSE(resembles_label(name)) << name;
+  for (const char* sign : {"@", "＠", "﹫", ":", "：", "﹕", "꞉", "∶", "˸", "ː", "։", "׃", "︰", "⁚"}) {
+    EXPECT_TRUE(resembles_label("bob"s + sign)) << sign;
+    EXPECT_TRUE(resembles_label(sign + "7"s)) << sign;
+  }
 }
 
 TEST(Numbers, AreDigitsAndNothingElseUpToTheirLimit) {
