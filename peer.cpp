@@ -396,10 +396,83 @@ std::string painted(const std::string& text, const char* colour) {
   return coloured ? std::string("\033[") + colour + "m" + printable(text) + "\033[m" : printable(text);
 }
 
+// A line of text as rows of the screen. It is broken at blanks, and beside wide characters, for Chinese has no blanks. A
+// word that is longer than a row is left to the terminal, which breaks it, and copies it as one.
+class Rows {
+ public:
+  explicit Rows(size_t width) : width_(width) {}
+
+  // A character, or a sequence that colours, which takes no columns.
+  void add(std::string_view bytes, size_t wide) {
+    const bool is_gap = bytes == " " || bytes == "\t";
+    const bool stands_alone = wide > 1;
+    if (is_gap || stands_alone) end_word();
+    if (is_gap) {
+      gap_ += bytes;
+      gap_width_ += bytes == " " ? 1 : kTabWidth;
+      return;
+    }
+    word_ += bytes;
+    word_width_ += wide;
+    if (stands_alone) end_word();
+  }
+
+  std::string text() {
+    end_word();
+    return text_;
+  }
+
+ private:
+  static constexpr size_t kTabWidth = 8;  // at most
+  // Of each row but the first: what another user wrote can then not look like a line of its own.
+  static constexpr size_t kIndentation = 2;
+
+  void end_word() {
+    if (word_.empty()) return;
+    const bool fits = column_ + gap_width_ + word_width_ <= width_;
+    if (fits || column_ == 0) {
+      text_ += gap_;
+      column_ += gap_width_;
+    } else {
+      text_ += '\n' + std::string(kIndentation, ' ');
+      column_ = kIndentation;
+    }
+    text_ += word_;
+    column_ += word_width_;
+    if (column_ > width_) column_ = (column_ - 1) % width_ + 1;
+    gap_.clear();
+    gap_width_ = 0;
+    word_.clear();
+    word_width_ = 0;
+  }
+
+  const size_t width_;
+  std::string text_, gap_, word_;  // what is laid out; blanks, and the word behind them, that are not yet
+  size_t column_ = 0, gap_width_ = 0, word_width_ = 0;
+};
+
+// `line`, which may be painted, as it is shown.
+std::string wrapped(std::string_view line) {
+  constexpr size_t kNarrow = 10;  // nothing is won by rows of two words
+  const size_t width = screen_width();
+  if (width < kNarrow) return std::string(line);
+  Rows rows(width);
+  while (!line.empty()) {
+    std::string_view rest = line;
+    const bool is_sequence = line[0] == '\033';
+    if (is_sequence) rest.remove_prefix(std::min(rest.find('m'), rest.size() - 1) + 1);
+    else take_character(rest);
+    const std::string_view taken = line.substr(0, line.size() - rest.size());
+    rows.add(taken, is_sequence ? 0 : columns(taken));
+    line = rest;
+  }
+  return rows.text();
+}
+
 // The one way to the screen: painted, or printable.
 void write_line(const std::string& line) {
   erase_prompt();
-  std::cout << line << '\n';
+  std::cout << (terminal ? wrapped(line) : line) << '\n';
 }
 void print(const std::string& line) { write_line(printable(line)); }
 void print_quietly(const std::string& line) { write_line(painted(line, "2")); }
@@ -957,10 +1030,12 @@ std::string complete(const std::string& before) {
   if (kind == "PATH") fits = paths(word);
   keep_those_that_begin_with(word, fits);
   if (fits.empty()) return before;
+  std::sort(fits.begin(), fits.end());
+  const size_t folder = kind == "PATH" ? word.rfind('/') + 1 : 0;  // npos + 1 is 0
   std::string common = fits[0], all;
   for (const std::string& fit : fits) {
     common.erase(std::mismatch(common.begin(), common.end(), fit.begin(), fit.end()).first, common.end());
-    all += " " + fit;
+    all += (all.empty() ? " " : ", ") + fit.substr(folder);
   }
   while (!is_text(common)) common.pop_back();  // half a character
   if (fits.size() > 1 && common == word) print_quietly("help:" + all);

@@ -202,9 +202,34 @@ TEST_F(Terminals, CompleteCommandsNamesAndPaths) {
   ann.type("/send b\ta lo\t");
   EXPECT_TRUE(ann.ends_in("ann> /send bob a long", 22)) << ann.screen();
   ann.type("\t");
-  EXPECT_TRUE(ann.shows("help: (a long report.pdf a long letter.pdf|a long letter.pdf a long report.pdf)\n")) << ann.screen();
+  EXPECT_TRUE(ann.shows("help: a long letter.pdf, a long report.pdf\n")) << ann.screen();
   ann.type("r\t");
   EXPECT_TRUE(ann.ends_in("ann> /send bob a long report.pdf", 32)) << ann.screen();
+}
+
+TEST_F(Terminals, ListWhatTabFindsInOrderAndWithoutItsFolder) {
+  Console ann(*network, kAnn);
+  ASSERT_TRUE(ann.shows("/help lists"));
+  network->run(0, "mkdir -p " + ann.folder().path("photos/2026"));
+  for (const char* name : {"c.jpg", "a.jpg", "b and d.jpg"}) ann.folder().write("photos/" + std::string(name), "x");
+  ann.type("/sendall photos/\t\t");
+  EXPECT_TRUE(ann.shows("\nhelp: 2026/, a.jpg, b and d.jpg, c.jpg\n")) << ann.screen();
+}
+
+TEST_F(Terminals, BreakRowsBetweenWordsWhateverTheirScript) {
+  Console ann(*network, kAnn, 40, 20);
+  Process& bob = network->peer(0, "bob");
+  ASSERT_TRUE(ann.shows("joined bob"));
+  bob.wait_for("joined ann.*");
+  bob.say("/msg ann one two three four five extraordinarily long words are not broken");
+  EXPECT_TRUE(ann.shows("bob: one two three four five\n  extraordinarily long words are not\n  broken\n")) << ann.screen();
+  bob.say("/msg ann xy图书馆六点关门请大家准时离开谢谢合作明天见");
+  EXPECT_TRUE(ann.shows("bob: xy图书馆六点关门请大家准时离\n  开谢谢合作明天见\n")) << ann.screen();
+  bob.say("/msg ann " + std::string(85, 'w') + " end");  // what no row can hold
+  EXPECT_TRUE(ann.shows("\n  w{38}\nw{40}\nw{7} end\n")) << ann.screen();
+  ann.type("/to no such user is here, and so this line has to be two");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("ann> /to no such user is here, and so\n  this line has to be two\nerror: ")) << ann.screen();
 }
 
 TEST_F(Terminals, NeitherSendNorCompleteWhatIsPastedBeforeEnter) {
