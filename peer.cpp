@@ -140,26 +140,21 @@ constexpr char32_t ctrl(char letter) { return letter & 0x1F; }  // the key Ctrl 
 class LineEditor {
  public:
   explicit LineEditor(std::string (*complete)(const std::string& before)) : complete_(complete) {}
-  ~LineEditor() { release_terminal(); }
 
-  // No echo, and no waiting for Enter; Ctrl-C and Ctrl-Z remain signals.
-  void seize_terminal() {
-    if (!is_seized_ && ::tcgetattr(STDIN_FILENO, &original_) == -1) return;
-    is_pasting_ = false;  // Ctrl-Z may have come in the middle of it
+  // What is pressed, and not yet looked at.
+  void forget_keys() {
+    is_pasting_ = false;
     keys_.clear();
-    termios raw = original_;
-    raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | IEXTEN);
-    raw.c_iflag &= ~static_cast<tcflag_t>(IXON);  // Ctrl-S would stop the output, and the program with it
-    raw.c_cc[VMIN] = 1;  // read() gives what is there, as soon as there is something
-    raw.c_cc[VTIME] = 0;
-    is_seized_ = set(raw) || is_seized_;
-    std::cout << "\033[?2004h" << std::flush;  // "bracketed paste": kPaste and kPasted around what is pasted
   }
 
-  void release_terminal() {
-    if (!std::exchange(is_seized_, false)) return;
-    std::cout << "\033[?2004l" << std::flush;
-    set(original_);
+  // Takes away what is typed, and not yet a line. False where there is nothing.
+  bool clear() {
+    forget_keys();
+    if (text_.empty()) return false;
+    text_.clear();
+    cursor_ = 0;
+    shown_ = history_.size();
+    return true;
   }
 
   void type(std::string_view bytes) { keys_ += bytes; }
@@ -193,10 +188,6 @@ class LineEditor {
   size_t cursor_column() const { return cursor_column_; }
 
  private:
-  static bool set(const termios& modes) {
-    return uninterrupted([&] { return ::tcsetattr(STDIN_FILENO, TCSADRAIN, &modes); }) == 0;
-  }
-
   // Keys that are no characters have numbers that no character has.
   static constexpr char32_t kDelete = 0x110000, kPaste = 0x110001, kPasted = 0x110002, kUnknown = 0x110003;
 
@@ -299,14 +290,53 @@ class LineEditor {
   }
 
   std::string (*complete_)(const std::string& before);
-  termios original_{};
-  bool is_seized_ = false, is_pasting_ = false;
+  bool is_pasting_ = false;
   std::string keys_, key_bytes_;       // pressed, and not yet looked at; those of the key that is looked at
   std::string text_, new_text_;        // what is shown; the new line, while one of the history is shown
   size_t cursor_ = 0;                  // bytes of the text that are before it
   size_t cursor_column_ = 0;
   std::vector<std::string> history_;
   size_t shown_ = 0;                   // which line of it; its size: the new one
+};
+
+// The modes of the terminal, which outlive the program: they have to be as they were when it ends, or is stopped.
+class TerminalModes {
+ public:
+  ~TerminalModes() { release(); }
+
+  // No echo, and no waiting for Enter; Ctrl-C and Ctrl-Z remain signals.
+  void seize() {
+    if (!is_seized_ && ::tcgetattr(STDIN_FILENO, &original_) == -1) return;
+    termios raw = original_;
+    raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | IEXTEN);
+    raw.c_lflag |= NOFLSH;  // Ctrl-C would take away keys that were pressed before it and not yet read
+    raw.c_iflag &= ~static_cast<tcflag_t>(IXON);  // Ctrl-S would stop the output, and the program with it
+    raw.c_cc[VMIN] = 1;  // read() gives what is there, as soon as there is something
+    raw.c_cc[VTIME] = 0;
+    if (uninterrupted([&] { return ::tcsetattr(STDIN_FILENO, TCSADRAIN, &raw); }) == 0) is_seized_ = true;
+    std::cout << kPasteOn << std::flush;
+  }
+
+  void release() {
+    if (!is_seized_) return;
+    is_seized_ = false;
+    std::cout << kPasteOff << std::flush;
+    uninterrupted([&] { return ::tcsetattr(STDIN_FILENO, TCSADRAIN, &original_); });
+  }
+
+  // For a signal handler: waits for nothing. What the terminal has not shown yet is lost.
+  void release_at_once() const {
+    if (!is_seized_) return;
+    ::tcflush(STDOUT_FILENO, TCOFLUSH);
+    ::tcsetattr(STDIN_FILENO, TCSANOW, &original_);
+    if (::write(STDOUT_FILENO, kPasteOff.data(), kPasteOff.size()) == -1) return;
+  }
+
+ private:
+  // "Bracketed paste": the terminal sends kPaste before what is pasted, and kPasted behind it.
+  static constexpr std::string_view kPasteOn = "\033[?2004h", kPasteOff = "\033[?2004l";
+  termios original_{};
+  std::atomic<bool> is_seized_{false};
 };
 
 // ============================================================================
@@ -317,6 +347,7 @@ struct Post {  // what the user said or sent once, to one or to many
   std::string text, scope;
   size_t total, open, reached = 0;
   std::string got = {}, missed = {};  // who, and who not
+  std::vector<Identity> awaited = {};  // who has not answered yet
 };
 
 // Whom the user has named, by /to or by a number of /list: an id at its address, for as long as it stays listed. Who
@@ -344,6 +375,7 @@ const char* const no_color = std::getenv("NO_COLOR");  // no-color.org: present,
 const bool coloured = terminal && !(no_color && *no_color);
 const Clock::time_point start_time = Clock::now();
 Clock::time_point last_joined;
+TerminalModes terminal_modes;
 LineEditor editor(complete);
 std::string piped;                   // read from a pipe, and not yet a line
 bool input_ended, leaving, leave_now, undelivered;
@@ -749,11 +781,25 @@ void diagnosed(const Event& event) {
   tell("diag failed: TCP: " + event.text + (remedy.empty() ? "" : ": " + remedy));
 }
 
+// What is on its way, and to whom: "bob (message), cleo@10.0.0.7:25253 (send 2, offered)".
+std::string under_way() {
+  std::vector<std::string> all;
+  for (const auto& [ticket, post] : posts)
+    for (const Identity& who : post.awaited) all.push_back(short_label(who) + " (message)");
+  for (const auto& [number, file] : files)
+    if (file.direction == "send") all.push_back(file.who + " (send " + to_string(number) + ", " + file.state + ")");
+  constexpr size_t kShown = 5;
+  std::string text;
+  for (size_t i = 0; i < all.size() && i < kShown; ++i) text += (i == 0 ? "" : ", ") + all[i];
+  if (all.size() > kShown) text += " and " + to_string(all.size() - kShown) + " more";
+  return text;
+}
+
 void quit(std::string) {
   leave_now = leaving;
   leaving = true;
   if (terminal && !leave_now && transfer::is_sending())
-    print("note: leaving when what is being sent has ended; /quit again leaves now");
+    print("note: waiting for " + under_way() + "; /quit again leaves now");
 }
 
 // ---- Messages ---------------------------------------------------------------
@@ -769,6 +815,8 @@ void settle(const Event& event) {
   if (missed) post.missed += (post.missed.empty() ? "" : ", ") + who + (is_file ? " (" + event.text + ")" : "");
   else post.got += (post.got.empty() ? "" : ", ") + who;
   post.reached += !missed;
+  const auto has_answered = [&](const Identity& one) { return one.address == event.who.address; };
+  post.awaited.erase(std::remove_if(post.awaited.begin(), post.awaited.end(), has_answered), post.awaited.end());
   if (--post.open > 0) return;
   const std::string reached = to_string(post.reached) + " of " + to_string(post.total);
   const std::string not_to = post.missed.empty() ? "" : "; not reached: " + post.missed;
@@ -783,6 +831,7 @@ void send(const std::string& scope, const std::string& text, const std::vector<I
   if (!is_text(text)) fail("a message is UTF-8 without control characters");
   const uint64_t ticket = next_post++;
   posts[ticket] = {text, scope, to.size(), to.size()};
+  posts[ticket].awaited = to;
   for (const Identity& one : to) try {
       transfer::send_message(one, scope, text, ticket);
     } catch (const std::exception& error) {
@@ -1137,15 +1186,31 @@ void handle_events() {
 // Starting, the loop, and main()
 // ============================================================================
 
-std::atomic<int> signal_caught{0};  // that ends the program; a handler may run on any thread
+std::atomic<int> signal_caught{0};  // to end the program, and not yet obeyed; a handler may run on any thread
+std::atomic<Clock::time_point> caught_at{};
 std::atomic<bool> stop_is_asked{false}, screen_has_changed{false};
+
+// Whoever sends a second signal has seen that the first is not obeyed: a disk hangs, or nobody reads what we print. But
+// timeout(1) sends two at once, and a terminal that closes more than one SIGHUP: those are one.
+bool is_second_signal(int number) {
+  return signal_caught != 0 && number != SIGHUP && Clock::now() - caught_at.load() > 100ms;
+}
+
+void note_signal(int number) {
+  if (is_second_signal(number)) {
+    terminal_modes.release_at_once();
+    ::_exit(128 + number);  // as a shell names it. No more than that: exit() would wait for who hangs
+  }
+  if (signal_caught == 0) caught_at = Clock::now();
+  signal_caught = number;
+}
 
 // All a handler may do: note it, and make select() return. A flag alone could be set just before select() begins to
 // wait, and be seen when that wait is over.
 extern "C" void on_signal(int number) {
   if (number == SIGTSTP) stop_is_asked = true;
   else if (number == SIGCONT || number == SIGWINCH) screen_has_changed = true;
-  else signal_caught = number;
+  else note_signal(number);
   events.wake();
 }
 
@@ -1222,7 +1287,8 @@ void read_keys(std::string_view keys) {
     write_line(prompt(SIZE_MAX) + printable(*line));  // it stays on the screen, above what comes of it
     obey(*line);
   }
-  if (editor.has_ended) input_ended = leaving = true;
+  if (editor.has_ended) quit("");
+  editor.has_ended = false;
 }
 
 void read_lines(std::string_view input) {
@@ -1252,7 +1318,7 @@ void follow_terminal() {
   if (stop_is_asked.exchange(false)) {
     erase_prompt();
     std::cout.flush();
-    editor.release_terminal();
+    terminal_modes.release();
     ::signal(SIGTSTP, SIG_DFL);
     ::raise(SIGTSTP);  // not SIGSTOP: that one stops us even where no shell is left that could say fg
     ::signal(SIGTSTP, on_signal);
@@ -1260,7 +1326,9 @@ void follow_terminal() {
   }
   if (!screen_has_changed.exchange(false)) return;
   erase_prompt();
-  if (terminal) editor.seize_terminal();
+  if (!terminal) return;
+  editor.forget_keys();  // Ctrl-Z may have come in the middle of a paste
+  terminal_modes.seize();
 }
 
 // Until there is something to do: which descriptors can be read. select() overwrites its set and, on Linux, its timeout:
@@ -1273,13 +1341,22 @@ fd_set wait() {
   transfer::watch(readable);
   if (reads_commands()) FD_SET(STDIN_FILENO, &readable);
   timeval timeout{0, std::chrono::duration_cast<std::chrono::microseconds>(discovery::pause()).count()};
+  if (signal_caught != 0) timeout = {};  // it is waiting to be obeyed
   if (::select(FD_SETSIZE, &readable, nullptr, nullptr, &timeout) != -1) return readable;
   if (errno != EINTR) check(-1, "select");
   FD_ZERO(&readable);  // after an error the set means nothing
   return readable;
 }
 
-bool is_over() { return signal_caught || leave_now || (leaving && !transfer::is_sending()); }
+// Ctrl-C takes away what is typed, if anything is. Else, and for all others: the end.
+void obey_signal(int number) {
+  if (number == 0) return;
+  erase_prompt();
+  if (number == SIGINT && editor.clear()) signal_caught = 0;
+  else leave_now = true;
+}
+
+bool is_over() { return leave_now || (leaving && !transfer::is_sending()); }
 
 }  // namespace
 
@@ -1328,11 +1405,12 @@ int main(int argc, char** argv) try {
   allow_descriptors(FD_SETSIZE);
   open_ports();
   allow_descriptors(RLIM_INFINITY);  // 512 connections, each with a folder and a file of it open, need more
-  if (terminal) editor.seize_terminal();
+  if (terminal) terminal_modes.seize();
   print("ready " + own_entry().label() + " " + myself.group);
   if (terminal) print("/help lists the commands");
   while (!is_over()) {
     draw_prompt();
+    const int signal_to_obey = signal_caught;  // after the keys that were pressed before it, which wait() lets us read
     const fd_set readable = wait();
     if (FD_ISSET(STDIN_FILENO, &readable)) read_input();
     discovery::receive(readable);
@@ -1341,6 +1419,7 @@ int main(int argc, char** argv) try {
     handle_events();
     show_newcomers();
     follow_terminal();
+    obey_signal(signal_to_obey);
   }
   discovery::tell_everyone(Verb::bye);
   transfer::cancel();  // some connections have last words to say

@@ -1,10 +1,31 @@
 // The command line as docs/interface.md has it: options, commands, bad input, exit status.
 
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <deque>
 #include <filesystem>
 
 #include "support/testing.h"
+
+namespace {
+
+// Signals it again and again, until it has ended or 10 s have passed: its exit status.
+int status_after_insisting(Process& process, int number) {
+  EXPECT_TRUE(eventually(10, [&] {
+    process.signal(number);
+    siginfo_t ended{};
+    const auto pid = static_cast<id_t>(process.pid());
+    return ::waitid(P_PID, pid, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid != 0;
+  }));
+  return process.exit_status(0.1);
+}
+
+}  // namespace
 
 class Commands : public OneHost {};
 
@@ -248,4 +269,49 @@ TEST_F(Commands, ASecondQuitDoesNotWait) {
   ann.wait_for("error: leaving; .*");
   ann.say("/quit");
   EXPECT_EQ(ann.exit_status(2), 1);
+}
+
+TEST_F(Commands, ASecondSignalEndsWhatADiskThatHangsKeepsFromLeaving) {
+  NEEDS_PROGRAM("cc", "gcc");
+  const Folder folder;
+  const std::string start = "export ASAN_OPTIONS=$ASAN_OPTIONS:verify_asan_link_order=0 LD_PRELOAD=" +
+                            hung_disk(*network, folder) + "; exec \"$0\" --name bob --group lab --accept always";
+  for (const int number : {SIGINT, SIGTERM}) {
+    Process bob(network->descriptor(0), {"/bin/sh", "-c", start, peer_program()}, folder.path());
+    Process& ann = network->peer(0, "ann");
+    network->folder("ann").write("a", "hello\n");
+    ann.wait_for("joined bob.*");
+    ann.say("/send bob a");
+    ann.wait_for("send 1 started .*");
+    bob.wait_for("receive 1 started .*");
+    bob.signal(number);
+    ann.wait_for("left bob@\\S+: said bye");  // the first one is obeyed, as far as it can be
+    EXPECT_EQ(status_after_insisting(bob, number), 128 + number);
+    ann.say("/quit");
+    ann.say("/quit");
+    ann.exit_status();
+  }
+}
+
+TEST_F(Commands, ASecondSignalEndsWhatStandsStillForNobodyReadsItsOutput) {
+  const Folder folder;
+  network->run(0, "mkfifo " + folder.path("output"));
+  const int reader = ::open(folder.path("output").c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  Process ann(network->descriptor(0), {"/bin/sh", "-c", "exec \"$0\" --name ann --group lab >output", peer_program()},
+              folder.path());
+  for (int i = 0; i < 300; ++i) ann.say("/help");
+  int unread = 0;
+  EXPECT_TRUE(eventually(10, [&] { return ::ioctl(reader, FIONREAD, &unread) == 0 && unread > 40'000; })) << unread;
+  EXPECT_EQ(status_after_insisting(ann, SIGTERM), 128 + SIGTERM);
+  ::close(reader);
+}
+
+// timeout(1) sends its signal to the program and to its group.
+TEST_F(Commands, TwoSignalsAtOnceAreOne) {
+  Process& ann = network->peer(0, "ann");
+  Process& bob = network->peer(0, "bob");
+  ann.wait_for("joined bob.*");
+  for (int i = 0; i < 2; ++i) bob.signal(SIGTERM);
+  EXPECT_EQ(bob.exit_status(), 0);
+  ann.wait_for("left bob@\\S+: said bye");
 }

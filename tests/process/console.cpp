@@ -348,10 +348,63 @@ TEST_F(Terminals, SayWhyAProgramThatWasToldToQuitDoesNotYet) {
   bob.wait_for("receive 1 offered .*");
   ann.type("/quit");
   ann.press("Enter");
-  EXPECT_TRUE(ann.shows("note: leaving when what is being sent has ended; /quit again leaves now")) << ann.screen();
+  EXPECT_TRUE(ann.shows("note: waiting for bob@\\S+ \\(send 1, offered\\); /quit again leaves now")) << ann.screen();
   ann.type("/quit");
   ann.press("Enter");
   EXPECT_TRUE(ann.shows("ended 0")) << ann.screen();
+}
+
+TEST_F(Terminals, SayForWhoseMessagesAProgramWaitsThatCtrlDWasPressedIn) {
+  std::vector<Process*> stopped;
+  for (const char* name : {"bob", "cleo"}) stopped.push_back(&network->peer(0, name));
+  Console ann(*network, kAnn, 120, 24);
+  ASSERT_TRUE(ann.shows("joined bob"));
+  ASSERT_TRUE(ann.shows("joined cleo"));
+  for (Process* one : stopped) one->signal(SIGSTOP);
+  ann.type("/all hello?");
+  ann.press("Enter C-d");
+  EXPECT_TRUE(ann.shows("note: waiting for bob \\(message\\), cleo \\(message\\); /quit again leaves now")) << ann.screen();
+  ann.press("C-d");  // the same as /quit again
+  EXPECT_TRUE(ann.shows("ended 0")) << ann.screen();
+  for (Process* one : stopped) one->signal(SIGCONT);
+}
+
+TEST_F(Terminals, TakeAwayWhatIsTypedAtTheFirstCtrlCAndLeaveAtOneInAnEmptyLine) {
+  Console ann(*network, kAnn);
+  ASSERT_TRUE(ann.shows("/help lists"));
+  ann.press("h a l f C-c");  // all at once: the keys before it are read before it is obeyed
+  EXPECT_TRUE(ann.ends_in("ann>", 5)) << ann.screen();
+  ann.type("/list");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("users 1\n")) << ann.screen();
+  ann.press("Up");
+  EXPECT_TRUE(ann.ends_in("ann> /list", 10)) << ann.screen();
+  ann.press("C-c");
+  EXPECT_TRUE(ann.ends_in("ann>", 5)) << ann.screen();
+  ann.press("C-c");
+  EXPECT_TRUE(ann.shows("ended 0")) << ann.screen();
+}
+
+TEST_F(Terminals, AreLeftInOrderByTheSecondCtrlCToo) {
+  NEEDS_PROGRAM("cc", "gcc");
+  const Folder folder;
+  const std::string hung = "ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=" + hung_disk(*network, folder);
+  Console bob(*network, "--name bob --group lab --accept always", 80, 24, hung);
+  ASSERT_TRUE(bob.shows("ready bob"));
+  Process& ann = network->peer(0, "ann");
+  network->folder("ann").write("a", "hello\n");
+  ann.wait_for("joined bob.*");
+  ann.say("/send bob a");
+  ann.wait_for("send 1 started .*");
+  ASSERT_TRUE(bob.shows("receive 1 started"));
+  bob.press("C-c");
+  ann.wait_for("left bob@\\S+: said bye");
+  EXPECT_TRUE(eventually(10, [&] {
+    bob.press("C-c");
+    return bob.shows("ended", 0.2);
+  })) << bob.screen();
+  EXPECT_TRUE(bob.shows("ended 130")) << bob.screen();
+  EXPECT_TRUE(bob.shows(" icanon ")) << bob.screen();
 }
 
 TEST_F(Terminals, AreTheShellsWhileTheProgramIsStoppedAndTheLineIsThereAgainAfterFg) {

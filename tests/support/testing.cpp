@@ -223,7 +223,8 @@ Process::~Process() {
   end_input();
   if (pid_ != -1) {
     int status = 0;
-    for (const int number : {SIGTERM, SIGCONT}) ::kill(pid_, number);
+    if (!is_told_) signal(SIGTERM);  // a second one would end it on the spot
+    signal(SIGCONT);
     const bool left = ends(5, status);
     if (!left && ::kill(pid_, SIGKILL) == 0) ::waitpid(pid_, nullptr, 0);
     const bool crashed = left && WIFSIGNALED(status) && WTERMSIG(status) != SIGTERM && WTERMSIG(status) != SIGKILL;
@@ -253,6 +254,7 @@ void Process::end_input() {
 void Process::signal(int number) const {
   if (pid_ == -1) return;  // it has ended; and kill(-1) would be for every process there is
   ::kill(pid_, number);
+  is_told_ |= number == SIGTERM || number == SIGINT;
   // kill() returns before the process stands still: another of its threads may still answer a message.
   if (number == SIGSTOP) ::waitpid(pid_, nullptr, WUNTRACED);
 }
@@ -441,6 +443,14 @@ const Folder& Network::folder(const std::string& name) const {
   for (const auto& entry : folders_)
     if (entry.first == name) return *entry.second;
   throw std::runtime_error("no peer was called " + name);
+}
+
+std::string hung_disk(const Network& network, const Folder& folder) {
+  const std::string source = folder.write("hung.c", "int pause(void);\n"
+                                                    "int fsync(int fd) { for (;;) pause(); return fd; }\n"
+                                                    "int syncfs(int fd) { return fsync(fd); }\n");
+  network.run(0, "cc -shared -fPIC -o " + folder.path("hung.so") + " " + source);
+  return folder.path("hung.so");
 }
 
 void expect_all_list_all(const std::vector<Process*>& peers, double seconds) {

@@ -91,6 +91,7 @@ class Process {
   bool ends(double seconds, int& status);
   pid_t pid_ = -1;
   int in_ = -1, out_ = -1;
+  mutable bool is_told_ = false;                     // to leave, by a signal
   std::string partial_;
   std::vector<std::string> lines_;
   size_t passed_ = 0;
@@ -122,6 +123,10 @@ class Network {
   std::vector<std::pair<std::string, std::unique_ptr<Folder>>> folders_;
   std::vector<std::unique_ptr<Process>> processes_;
 };
+
+// A library, in `folder`, that makes fsync() and syncfs() hang for ever, as they do on a stick that was pulled out: for
+// LD_PRELOAD.
+std::string hung_disk(const Network& network, const Folder& folder);
 
 // That each has told of all others that they joined. It waits `seconds` for each, and fails at the first that has not.
 void expect_all_list_all(const std::vector<Process*>& peers, double seconds);
