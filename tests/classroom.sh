@@ -11,6 +11,7 @@ set -eu
 peer=${PEER-}
 case $peer in '' | /*) ;; *) peer=$PWD/$peer ;; esac  # from where it was typed
 cd "${0%/*}/.."
+PATH=$PATH:/usr/sbin:/sbin  # where nft and tc are, which an ordinary user's may lack
 export PEER="${peer:=$PWD/peer}"
 self=$PWD/tests/classroom.sh
 room=/run/class
@@ -30,14 +31,17 @@ host)  # NAME: that machine's peer, and when it has ended, a shell there
 switch)
   cd $room
   cat <<'END'
-This is a shell on the switch; machine N is plugged into its port vN. Each line can be typed as it stands.
-  ip link set v2 down                                  take bob's cable out; "up" puts it back
-  tcpdump -lnA -i br0 udp                              read what they say (if the class was started by root)
-  nft 'add table bridge f; add chain bridge f lose { type filter hook forward priority 0; };
-       add rule bridge f lose numgen random mod 100 < 20 drop'     lose a fifth of all packets; as it was:
+This is a shell on the switch; machine N is plugged into its port vN. Each of
+these lines can be typed as it stands.
+  ip link set v2 down          take bob's cable out; "up" puts it back
+  tcpdump -lnA -i br0 udp      read what they say (if root started the class)
+  nft 'add table bridge f;
+       add chain bridge f lose { type filter hook forward priority 0; };
+       add rule bridge f lose numgen random mod 100 < 20 drop'
+                               lose a fifth of all packets; as it was:
   nft flush ruleset
-  ip netns exec bob ss -lun                            any command on bob's machine
-  ls */downloads                                       what has been received; it goes with the class
+  ip netns exec bob ss -lun    any command on bob's machine
+  ls */downloads               what has been received; it goes with the class
 END
   exec env PS1='switch# ' sh -i ;;
 esac
@@ -129,7 +133,8 @@ else
   panes=$(((hosts + windows - 1) / windows))
   for host in $(seq "$hosts"); do
     name=$(name_of "$host")
-    if [ "$host" = 1 ]; then open="new-session -d -s class -x 200 -y 50 -n $name.."
+    # The size of a small terminal: in a larger one it grows, but what a smaller one has no room for scrolls away.
+    if [ "$host" = 1 ]; then open="new-session -d -s class -x 80 -y 24 -n $name.."
     elif [ $(((host - 1) % panes)) = 0 ]; then open="new-window -d -t class: -n $name.."
     else open="split-window -d -t $pane"
     fi

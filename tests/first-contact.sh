@@ -10,6 +10,7 @@
 # What the two show is explained in docs/first-contact.md.
 set -eu
 cd "${0%/*}/.."
+PATH=$PATH:/usr/sbin:/sbin  # as in classroom.sh
 peer=$(realpath "${PEER:-peer}")
 
 # A network, and an empty /run for the names of its namespaces, that nobody else sees; as in classroom.sh.
@@ -24,8 +25,30 @@ folder=$(mktemp -d)
 trap 'kill $pids 2>/dev/null || true; rm -rf "$folder"' EXIT
 pids=
 
+sees() { # FILE PATTERN [TIMES]: waits, 10 s at most, until so many lines of it match
+  tries=0
+  until [ "$(grep -asE -- "$2" "$folder/$1" | wc -l)" -ge "${3-1}" ]; do
+    tries=$((tries + 1))
+    [ $tries -lt 500 ] || { echo "first-contact: $1 does not show: $2" >&2; cat "$folder"/*.out >&2; exit 1; }
+    sleep 0.02
+  done
+}
+
+# Where tcpdump is root it becomes another user, and in a user namespace as above there is none. So it gets another one,
+# in which it is nobody in particular, and may do all with the network that begins there: that is ann's.
+if [ "$1" = capture ]; then
+  (cd "$folder" && exec unshare --user --keep-caps --net sh -c 'echo made >made
+    until ip link set eth0 up 2>/dev/null; do sleep 0.02; done
+    exec tcpdump --immediate-mode -U -i eth0 -w cable.pcap') 2>"$folder/tcpdump.out" &
+  tcpdump=$!
+  pids=$tcpdump
+  sees made made
+  ip netns attach ann $tcpdump
+else
+  ip netns add ann
+fi
+ip netns add bob
 for name in ann bob; do
-  ip netns add $name
   ip -n $name link set lo up
   echo 1 | ip netns exec $name tee /proc/sys/net/ipv6/conf/default/disable_ipv6 >/dev/null  # it would only chatter
 done
@@ -45,23 +68,7 @@ start() { # NAME
   pids="$pids $!"
 }
 
-sees() { # FILE PATTERN [TIMES]: waits, 10 s at most, until so many lines of it match
-  tries=0
-  until [ "$(grep -asE -- "$2" "$folder/$1" | wc -l)" -ge "${3-1}" ]; do
-    tries=$((tries + 1))
-    [ $tries -lt 500 ] || { echo "first-contact: $1 does not show: $2" >&2; cat "$folder"/*.out >&2; exit 1; }
-    sleep 0.02
-  done
-}
-
-if [ "$1" = capture ]; then
-  # -Z root: it would become another user, and in a user namespace there is none.
-  ip netns exec ann tcpdump -Z root --immediate-mode -U -i eth0 -w "$folder/pcap" 2>"$folder/tcpdump" &
-  tcpdump=$!
-  pids=$tcpdump
-  sees tcpdump 'listening on'
-fi
-
+[ "$1" != capture ] || sees tcpdump.out 'listening on'
 start ann
 exec 4>"$folder/ann.in"
 sees ann.trace '-> 10.77.0.3:25252 .* HELLO' 3  # ann's burst is over
@@ -85,11 +92,11 @@ echo '/quit' >&5
 for pid in $pids; do [ "$pid" = "${tcpdump-}" ] || wait "$pid"; done
 
 if [ "$1" = capture ]; then
-  sees pcap 'BYE .*name=bob' 2
+  sees cable.pcap 'BYE .*name=bob' 2
   kill $tcpdump
   wait $tcpdump || true
   pids=
-  cp "$folder/pcap" "$2"
+  cp "$folder/cable.pcap" "$2"
   exit
 fi
 pids=

@@ -575,7 +575,6 @@ int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   auto& listeners = testing::UnitTest::GetInstance()->listeners();
   delete listeners.Release(listeners.default_result_printer());
-  ::setenv("PATH", (text_setting("PATH", "") + ":/usr/sbin:/sbin").c_str(), 1);  // sshd, tc
   ::setvbuf(stdout, nullptr, _IONBF, 0);
   ::signal(SIGPIPE, SIG_IGN);
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::signal(number, give_up);

@@ -137,6 +137,32 @@ TEST(Lab, OnATerminalShowsTheClassUntilItIsLeftOrTheTerminalIsClosed) {
   }
 }
 
+TEST(Lab, OnATerminalOf80ColumnsShowsAllThatTheSwitchSays) {
+  NEEDS_NAMESPACES();
+  NEEDS_PROGRAM("tmux", "tmux");
+  const Screen screen(80, 24);
+  ASSERT_TRUE(screen.shows("ann>")) << screen.text();
+  screen.press("C-b n");
+  EXPECT_TRUE(screen.shows("\nThis is a shell on the switch")) << screen.text();
+  EXPECT_TRUE(screen.shows("\nswitch#")) << screen.text();
+  for (const std::string& row : lines_of(screen.text()))
+    EXPECT_TRUE(row.empty() || std::regex_match(row, std::regex("[T─ s0].*|these lines can .*"))) << "broken: " << row;
+}
+
+TEST(Lab, FindsTheProgramsOfTheSwitchWhereAnOrdinaryUsersPathDoesNotLeadToThem) {
+  NEEDS_NAMESPACES();
+  NEEDS_PROGRAM("tmux", "tmux");
+  NEEDS_PROGRAM("nft", "nftables");
+  Classroom room("1", "/usr/bin:/bin");
+  const std::string tmux = room.entrance();
+  const Folder scratch;
+  room.network().run(0, tmux + " send-keys -t switch 'nft list tables; tc qdisc; echo ended $?' Enter");
+  EXPECT_TRUE(eventually(60, [&] {
+    room.network().run(0, tmux + " capture-pane -p -t switch >" + scratch.path("screen"));
+    return read_file(scratch.path("screen")).find("\nended 0\n") != std::string::npos;
+  })) << read_file(scratch.path("screen"));
+}
+
 TEST(Lab, WithoutTmuxSaysHowToEnterEachMachine) {
   NEEDS_NAMESPACES();
   const Folder path;

@@ -991,7 +991,6 @@ int main(int argc, char** argv) {
   testing::GTEST_FLAG(throw_on_failure) = true;
   testing::InitGoogleTest(&argc, argv);
   ::signal(SIGPIPE, SIG_IGN);
-  ::setenv("PATH", (std::string(std::getenv("PATH")) + ":/usr/sbin:/sbin").c_str(), 1);
   if (!enter_private_network()) {
     std::cerr << "network namespaces are not allowed here; run as root" << std::endl;
     return 1;

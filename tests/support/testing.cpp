@@ -109,6 +109,8 @@ std::string peer_program() {
 }
 
 bool enter_private_network() {
+  const char* path = std::getenv("PATH");
+  ::setenv("PATH", (std::string(path ? path : "/usr/bin:/bin") + ":/usr/sbin:/sbin").c_str(), 1);
   tell_sanitizers();
   const uid_t uid = ::getuid();
   const gid_t gid = ::getgid();

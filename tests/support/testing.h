@@ -20,7 +20,8 @@
 #include <vector>
 
 // Puts this process into a network namespace of its own, before any test runs. False where the system forbids it. And
-// has the sanitizers, if any are used, end a process with a status that Process knows for a report.
+// has the sanitizers, if any are used, end a process with a status that Process knows for a report; and puts the folders
+// of nft and tc into the PATH, in which an ordinary user may not have them.
 bool enter_private_network();
 
 // At the top of every test that starts a peer.
