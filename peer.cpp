@@ -25,7 +25,6 @@
 #include <ctime>
 #include <filesystem>
 #include <iostream>
-#include <numeric>
 #include <random>
 #include <stdexcept>
 #include <thread>
@@ -608,18 +607,6 @@ std::string next_word(std::string& rest) {
   return word;
 }
 
-// How many bytes must be put in, taken out or replaced to make one of the other (Levenshtein).
-size_t distance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);  // from so many letters of a to 0, 1, 2 ... letters of b
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i + 1);
-    for (size_t j = 0; j < b.size(); ++j)
-      diagonal = std::exchange(row[j + 1], std::min({row[j] + 1, row[j + 1] + 1, diagonal + (a[i] != b[j])}));
-  }
-  return row.back();
-}
-
 bool begins_with(std::string_view text, std::string_view beginning) {
   return text.substr(0, beginning.size()) == beginning;
 }
@@ -632,19 +619,16 @@ void keep_those_that_begin_with(const std::string& beginning, std::vector<std::s
   words.erase(std::remove_if(words.begin(), words.end(), is_other), words.end());
 }
 
-// " (did you mean ann or anna?)": three of `words` that begin with what was typed, or else the one nearest to it.
+// " (did you mean ann or anna?)": the first three of `words` that begin with what was typed.
 std::string suggestion(const std::string& typed, const std::vector<std::string>& words) {
+  if (typed == "/") return "";
   std::string fits;
   size_t count = 0;
-  for (const std::string& word : words)
-    if (typed != "/" && begins_with(word, typed) && ++count <= 3) fits += (fits.empty() ? "" : " or ") + word;
-  const auto far = [&](const std::string& word) {
-    const bool is_swapped = std::is_permutation(typed.begin(), typed.end(), word.begin(), word.end());
-    return is_swapped ? 1 : distance(typed, word);
-  };
-  const auto nearest = std::min_element(words.begin(), words.end(), [&](auto& a, auto& b) { return far(a) < far(b); });
-  const bool is_short = typed.size() <= 2 * kMaxName && nearest != words.end();
-  if (fits.empty() && is_short && far(*nearest) <= (1 + typed.size()) / 3) fits = *nearest;
+  for (const std::string& word : words) {
+    if (!begins_with(word, typed)) continue;
+    ++count;
+    if (count <= 3) fits += (fits.empty() ? "" : " or ") + word;
+  }
   return fits.empty() ? "" : " (did you mean " + fits + "?)";
 }
 

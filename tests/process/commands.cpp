@@ -146,16 +146,16 @@ TEST_F(Commands, EachWrongCommandIsOneSentenceAndTheProgramGoesOn) {
   network->peer(0, "bob");
   ann.wait_for("joined bob.*");
   const std::vector<std::pair<std::string, std::string>> wrong = {
-      {"/dance", "there is no command /dance \\(did you mean /cancel\\?\\); /help lists them"},
+      {"/dance", "there is no command /dance; /help lists them"},
       {"/", "there is no command /; /help lists them"},
-      {"/lsit", "there is no command /lsit \\(did you mean /list\\?\\); .*"},
+      {"/lsit", "there is no command /lsit; /help lists them"},
       {"/sen", "there is no command /sen \\(did you mean /send or /sendgroup or /sendall\\?\\); .*"},
       {"/list all", "/list takes nothing behind it; /help /list"},
-      {"/help dance", "there is no command /dance .*"},
+      {"/help dance", "there is no command /dance; .*"},
       {"hello?", "to whom\\? choose with /to WHO, or write /msg WHO TEXT"},
       {"/to", "to whom\\? .*"},
       {"/to nobody", "nobody called nobody is online; /list shows who is"},
-      {"/to bobo", "nobody called bobo is online \\(did you mean bob\\?\\); .*"},
+      {"/to bobo", "nobody called bobo is online; /list shows who is"},
       {"/msg bo hello", "nobody called bo is online \\(did you mean bob\\?\\); .*"},
       {"/msg b hello", "nobody called b is online \\(did you mean bob\\?\\); .*"},
       {"    /list all", "/list takes nothing behind it; .*"},  // pasted out of a document
@@ -178,10 +178,9 @@ TEST_F(Commands, EachWrongCommandIsOneSentenceAndTheProgramGoesOn) {
       {"/name two words", "a name or group is 1 to 32 characters .*"},
       {"/join " + std::string(33, 'g'), "a name or group is 1 to 32 characters .*"},
       {"/list x", "/list takes nothing behind it; /help /list"},
-      {"/lsit", "there is no command /lsit \\(did you mean /list\\?\\); /help lists them"},
       {"/help dance", "there is no command /dance.*; /help lists them"},
       {"/to bob hello", "/to takes one user; /msg bob TEXT sends one message"},
-      {"/msg bbo hello", "nobody called bbo is online \\(did you mean bob\\?\\); /list shows who is"},
+      {"/msg bbo hello", "nobody called bbo is online; /list shows who is"},
       {"/diag nobody", "nobody called nobody is online; .*"},
       {"/scan here", "/scan takes nothing, ADDRESS, ADDRESS:PORT or NETWORK/BITS"},
       {"/scan 127.0.0.1/33", "/scan takes nothing, .*"},
