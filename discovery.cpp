@@ -509,6 +509,12 @@ std::optional<Identity> discovery::user(const std::string& id) {
   return found->second.who;
 }
 
+// All of 127.0.0.0/8 is this host; and so is 0.0.0.0, by which connect() means 127.0.0.1.
+bool discovery::is_own(Address address) {
+  const bool is_this_host = address.ip == INADDR_ANY || address.ip >> 24 == IN_LOOPBACKNET;
+  return address.port == myself.address.port && (is_this_host || is_ours(address.ip));
+}
+
 uint32_t discovery::own_ip() {
   for (const Interface& i : interfaces)
     if (!i.is_loopback()) return i.ip;

@@ -345,7 +345,7 @@ class TerminalModes {
 struct Post {  // what the user said or sent once, to one or to many
   std::string text, scope;
   size_t total, open, reached = 0;
-  std::string got = {}, missed = {};  // who, and who not
+  std::string got = {}, missed = {}, unsure = {};  // who has it, who has not, and who may have it
   std::vector<Identity> awaited = {};  // who has not answered yet
 };
 
@@ -678,6 +678,17 @@ std::vector<Identity> those_called(const std::string& who) {
   return fits;
 }
 
+// By our name, our number in the last /list, or an address where what is sent comes to ourselves.
+bool is_oneself(const std::string& who) {
+  const auto number = parse_number(who, numbered.size());
+  const bool is_own_number = number.value_or(0) > 0 && numbered[*number - 1].who.id == myself.id;
+  const auto address = address_in(who);
+  const bool is_own_address = address && discovery::is_own(*address);
+  const std::string name = is_own_address ? who.substr(0, who.rfind('@')) : who;
+  const bool is_bare = is_own_address && who == address->text();
+  return is_own_number || is_bare || comparable(name) == comparable(myself.name);
+}
+
 // Whom WHO means. A word can be one user's name and another's number: then it is refused, never guessed.
 Identity find(const std::string& who) {
   if (who.empty()) fail("to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
@@ -687,10 +698,8 @@ Identity find(const std::string& who) {
   for (const Identity& user : fits) candidates += (candidates.empty() ? "" : " or ") + user.label();
   if (!fits.empty()) fail(who + " can mean more than one user; write " + candidates);
   const auto address = address_in(who);
+  if (is_oneself(who)) fail(who + " is you");
   if (address && who == address->text()) return {"", "", "", *address, 0};
-  const auto number = parse_number(who, numbered.size());
-  const bool is_own_number = number.value_or(0) > 0 && numbered[*number - 1].who.id == myself.id;
-  if (comparable(who) == comparable(myself.name) || is_own_number) fail(who + " is you");
   fail("nobody called " + who + " is online" + suggestion(who, short_labels()) + "; /list shows who is");
 }
 
@@ -788,24 +797,43 @@ void quit(std::string) {
 
 // ---- Messages ---------------------------------------------------------------
 
+void add_to_list(std::string& list, const std::string& who) {
+  if (!list.empty()) list += ", ";
+  list += who;
+}
+
+std::string summary(const Post& post) {
+  const bool is_file = post.scope == "files";
+  std::string line = is_file ? "sent to " : "delivered ";
+  line += to_string(post.reached) + " of " + to_string(post.total);
+  if (is_file && !post.got.empty()) line += ", " + post.got;
+  if (!post.missed.empty()) line += "; not reached: " + post.missed;
+  if (!post.unsure.empty()) line += "; may have reached: " + post.unsure;
+  if (is_file) line += ": " + post.text;
+  return line;
+}
+
 // One copy of a post was delivered, or was not. The last one sums it up.
 void settle(const Event& event) {
   Post& post = posts[event.ticket];
   const bool missed = event.kind == Event::Kind::undelivered, is_file = post.scope == "files";
   const std::string who = terminal ? short_label(event.who) : label(event.who);
-  undelivered |= missed;
-  if (missed && !is_file) print(time_of_day() + "failed " + who + ": " + event.text + "; not delivered: " + post.text);
-  if (!missed && post.scope == "private") print_quietly(time_of_day() + "delivered " + who + ": " + post.text);
-  if (missed) post.missed += (post.missed.empty() ? "" : ", ") + who + (is_file ? " (" + event.text + ")" : "");
-  else post.got += (post.got.empty() ? "" : ", ") + who;
-  post.reached += !missed;
+  const std::string outcome = event.in_doubt ? "; it may have arrived: " : "; not delivered: ";
+  if (missed) {
+    undelivered = true;
+    if (!is_file) print(time_of_day() + "failed " + who + ": " + event.text + outcome + post.text);
+    std::string& list = event.in_doubt ? post.unsure : post.missed;
+    add_to_list(list, is_file ? who + " (" + event.text + ")" : who);
+  } else {
+    ++post.reached;
+    if (post.scope == "private") print_quietly(time_of_day() + "delivered " + who + ": " + post.text);
+    add_to_list(post.got, who);
+  }
   const auto has_answered = [&](const Identity& one) { return one.address == event.who.address; };
   post.awaited.erase(std::remove_if(post.awaited.begin(), post.awaited.end(), has_answered), post.awaited.end());
-  if (--post.open > 0) return;
-  const std::string reached = to_string(post.reached) + " of " + to_string(post.total);
-  const std::string not_to = post.missed.empty() ? "" : "; not reached: " + post.missed;
-  if (is_file) print("sent to " + reached + (post.got.empty() ? "" : ", " + post.got) + not_to + ": " + post.text);
-  else if (post.scope != "private") print("delivered " + reached + not_to);
+  --post.open;
+  if (post.open > 0) return;
+  if (post.scope != "private") print(summary(post));
   posts.erase(event.ticket);
 }
 
@@ -948,6 +976,14 @@ std::string free_space() {
   return "; " + megabytes(static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize)) + " are free";
 }
 
+// What a line about a file says besides its state and its size.
+std::string remark(const Event& event) {
+  const std::string doubt = event.in_doubt ? "; it may have arrived" : "";
+  if (event.kind == Event::Kind::stored) return ", cksum " + to_string(event.crc) + event.text;
+  if (event.kind == Event::Kind::failed) return ", " + event.text + doubt;
+  return event.text;
+}
+
 // An offer, or a transfer that has begun, or has ended, well or badly.
 void update_file(const Event& event) {
   using Kind = Event::Kind;
@@ -961,17 +997,18 @@ void update_file(const Event& event) {
   undelivered |= sends && (failed || (stored && event.file.files < file.offer.files));
   if (event.kind == Kind::started) {
     file.state = "started";
-    file.started = Clock::now();
-    file.resumed_at = transfer::bytes_done(file.ticket);
+    file.started = event.since;
+    file.resumed_at = event.resumed_at;
   }
   if (failed || stored) file.state = failed ? "failed" : sends ? "delivered" : "stored";
   if (!failed) file.offer = event.file;
-  print_file(number, file, (stored ? ", cksum " + to_string(event.crc) : failed ? ", " : "") + event.text);
+  print_file(number, file, remark(event));
   if (terminal && !sends && event.kind == Kind::offered && accept_policy == Accept::ask)
     print("note: /accept " + to_string(number) + " takes it, /reject " + to_string(number) + " does not" +
           free_space());
   if (!failed && !stored) return;
-  const Event end{failed ? Kind::undelivered : Kind::delivered, event.who, event.text, file.post};
+  Event end{failed ? Kind::undelivered : Kind::delivered, event.who, event.text, file.post};
+  end.in_doubt = event.in_doubt;
   files.erase(found);
   if (end.ticket != 0) settle(end);
 }

@@ -647,6 +647,9 @@ struct Event {
   Offer file = {};
   uint32_t crc = 0;
   Message message = {};
+  bool in_doubt = false;          // of undelivered and failed: all was sent, no answer came, and it may have arrived
+  uint64_t resumed_at = 0;        // of started: how many bytes were there already,
+  Clock::time_point since = {};   // and when it was
 };
 
 // Any thread pushes; the main thread takes. A byte in a pipe tells that something is there (the "self-pipe trick"), so
@@ -734,6 +737,7 @@ std::optional<Identity> user(const std::string& id);   // if it is listed
 uint32_t own_ip();                                     // as others on the first network see us
 // Our own address towards `ip`. Nothing where no route leads there, or only through an interface that is not ours.
 std::optional<uint32_t> source_for(uint32_t ip);
+bool is_own(Address address);                          // what is sent there comes to ourselves
 
 }  // namespace discovery
 

@@ -206,8 +206,10 @@ class Connection {
     const size_t kept = unread_.size();
     if (kept > 0) std::memmove(storage_.data(), unread_.data(), kept);
     if (storage_.size() < kept + most) storage_.resize(kept + most);
-    unread_ = {storage_.data(), kept + receive(storage_.data() + kept, most, flags, deadline)};
-    return unread_.size() > kept;
+    unread_ = {storage_.data(), kept};  // before receive(), which may throw: the storage may be another one by now
+    const size_t got = receive(storage_.data() + kept, most, flags, deadline);
+    unread_ = {storage_.data(), kept + got};
+    return got > 0;
   }
 
   // What has arrived, at least one byte; 0 at the end of the connection.
@@ -678,12 +680,27 @@ struct Session {
     events.push({kind, peer, text, about, file, crc, {}});
   }
 
+  // With the time: the main thread may be late to hear of it, and would find too high a speed.
+  void report_start(const std::string& remark, uint64_t resumed_at, const Offer& file) {
+    Event started{Event::Kind::started, peer, remark, ticket, file};
+    started.resumed_at = resumed_at;
+    started.since = Clock::now();
+    events.push(std::move(started));
+  }
+
+  void report_failure(const std::string& reason) {
+    Event failed{Event::Kind::failed, peer, reason, ticket};
+    failed.in_doubt = in_doubt;
+    events.push(std::move(failed));
+  }
+
   // Under the name of whom it was for, who may not be who is there now. Then nothing is in doubt any more.
   void settle(const Order& order, Event::Kind kind, const std::string& text) {
-    events.push({kind, order.to.id.empty() ? peer : order.to, text + doubt(), order.ticket, {}, 0, {}});
+    Event settled{kind, order.to.id.empty() ? peer : order.to, text, order.ticket};
+    settled.in_doubt = in_doubt;
+    events.push(std::move(settled));
     in_doubt = false;
   }
-  std::string doubt() const { return in_doubt ? "; it may have arrived" : ""; }
 
   void run() {
     std::string failure;
@@ -701,7 +718,7 @@ struct Session {
     incoming.reset();
     if (cancelled) failure = "cancelled";
     if (role == Role::diagnose) report(Event::Kind::diagnosed, 0, failure);
-    if (role == Role::send_file && !failure.empty()) report(Event::Kind::failed, ticket, failure + doubt());
+    if (role == Role::send_file && !failure.empty()) report_failure(failure);
     const std::lock_guard lock(mutex);
     closing = true;
     for (; !orders.empty(); orders.pop_front()) settle(orders.front(), Event::Kind::undelivered, failure);
@@ -767,10 +784,9 @@ struct Session {
     return Announcement{verb, us, to}.format();
   }
 
-  // The peer we look for, or another one that has its address by now.
-  void expect(const std::string& id) const {
-    if (!id.empty() && id != peer.id) throw Reply{false, "other another user is at " + target.address.text() + " now"};
-  }
+  // Whether it is the peer we look for, or another one that has its address by now. An empty id is anyone's.
+  bool is_peer(const std::string& id) const { return id.empty() || id == peer.id; }
+  std::string not_the_peer() const { return "another user is at " + target.address.text() + " now"; }
 
   void converse() {
     std::unique_lock lock(mutex);
@@ -790,18 +806,35 @@ struct Session {
   // A kept connection may have gone stale unnoticed: then once more, on a new one. A new one that cannot be had is the
   // truth; TCP itself has tried more than once. The receiver can tell by the number, should it get the message twice.
   void deliver(const Order& order) {
-    for (int attempt = 1;; ++attempt) try {
-        if (!is_introduced || connection->has_input()) open();  // what nobody asked for is the end of it
-        expect(order.to.id);
-        in_doubt = true;
-        const Reply reply = request(order.line);
-        in_doubt = !reply.ok && attempt == 2;  // a NO to the second try says nothing of the first
-        return settle(order, reply.ok ? Event::Kind::delivered : Event::Kind::undelivered, reply.sentence());
-      } catch (const std::runtime_error&) {
-        if (connection) connection->abandon();
-        if (attempt == 2 || cancelled || !in_doubt) throw;
-        is_introduced = false;
-      }
+    const bool is_done = try_to_deliver(order, Attempt::first);
+    if (!is_done) try_to_deliver(order, Attempt::second);
+  }
+
+  enum class Attempt { first, second };
+
+  // False where the first attempt has failed, and a second one makes sense.
+  bool try_to_deliver(const Order& order, Attempt attempt) {
+    try {
+      ask_and_settle(order, attempt);
+      return true;
+    } catch (const std::runtime_error&) {
+      if (connection) connection->abandon();
+      if (attempt == Attempt::second || cancelled || !in_doubt) throw;
+    }
+    is_introduced = false;
+    return false;
+  }
+
+  void ask_and_settle(const Order& order, Attempt attempt) {
+    if (!is_peer(order.to.id)) is_introduced = false;  // it was for another one that we connected
+    if (!is_introduced || connection->has_input()) open();  // what nobody asked for is the end of it
+    // The orders behind this one may be for whoever is there.
+    if (!is_peer(order.to.id)) return settle(order, Event::Kind::undelivered, not_the_peer());
+    in_doubt = true;
+    const Reply reply = request(order.line);
+    in_doubt = !reply.ok && attempt == Attempt::second;  // a NO to the second try says nothing of the first
+    const auto kind = reply.ok ? Event::Kind::delivered : Event::Kind::undelivered;
+    settle(order, kind, reply.sentence());
   }
 
   void send_file() {
@@ -809,14 +842,14 @@ struct Session {
     Offer offer{source.total, source.count, source_name};
     report(Event::Kind::offered, ticket, "", offer);
     open();
-    expect(target.id);
+    if (!is_peer(target.id)) throw std::runtime_error(not_the_peer());
     try {
       const std::string answer = demand(offer.format(), kOfferTime + kPrefixTime + kSilence);
       const Prefix theirs = offer.is_folder() ? Prefix{} : Prefix::parse(answer);
       const bool resumed = theirs.offset > 0 && source.begins_with(theirs);
       if (resumed) connection->send_line("RESUME");
       bytes_done = source.at.offset;
-      report(Event::Kind::started, ticket, beginning(theirs.offset, resumed), offer);
+      report_start(beginning(theirs.offset, resumed), bytes_done, offer);
       send_bytes(source, resumed);
       const Prefix sent = source.at.prefix();
       in_doubt = true;
@@ -994,7 +1027,7 @@ struct Session {
     const auto first = Line::parse(line);
     const bool resumed = !prefix.empty() && first && first->verb == "RESUME";
     bytes_done = resumed ? had.offset : 0;
-    report(Event::Kind::started, ticket, beginning(had.offset, resumed), offered);
+    report_start(beginning(had.offset, resumed), bytes_done, offered);
     if (resumed) return receive_parts(offered, had, read_part());
     Position at;
     if (!offered.is_folder()) {

@@ -597,7 +597,7 @@ CASE(R7, OnlyASecondTry, "P5.3, I3", "When the second try fails, too, the messag
     talk.request("MSG");
     talk.close();
   }
-  ann.prints("failed zoe@127.0.0.1:40000: ...it may have arrived; not delivered: hello");
+  ann.prints("failed zoe@127.0.0.1:40000: ...it may have arrived: hello");
   ann.prints_not("delivered ...");
 }
 

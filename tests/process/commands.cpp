@@ -194,6 +194,25 @@ TEST_F(Commands, EachWrongCommandIsOneSentenceAndTheProgramGoesOn) {
   ann.wait_for("delivered bob@\\S+: x{10}.*");
 }
 
+TEST_F(Commands, OneselfIsNobodyToWriteToUnderAnyAddressEither) {
+  network->run(0, "ip addr add 10.9.9.9/32 dev lo");
+  Process& ann = network->peer(0, "ann", {"--port", "25301"});
+  Process& bob = network->peer(0, "bob", {"--port", "25302"});
+  ann.wait_for("joined bob.*");
+  network->folder("ann").write("x", "hello\n");
+  for (const std::string ip : {"127.0.0.1", "127.1.2.3", "10.9.9.9", "0.0.0.0"}) {
+    const std::string address = ip + ":25301";
+    for (const std::string& command : {"/to " + address, "/msg " + address + " hi", "/send " + address + " x"}) {
+      ann.say(command);
+      ann.wait_for("error: " + address + " is you");
+    }
+  }
+  ann.say("/to ann@127.0.0.1:25301");
+  ann.wait_for("error: ann@127.0.0.1:25301 is you");
+  ann.say("/msg 10.9.9.9:25302 at another port it is another");
+  bob.wait_for("message ann@\\S+ private: at another port it is another");
+}
+
 TEST_F(Commands, TheEndOfInputLetsWhatIsSentFinish) {
   Process& bob = network->peer(0, "bob", {"--accept", "always"});
   Process& ann = network->peer(0, "ann");

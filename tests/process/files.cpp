@@ -618,6 +618,26 @@ TEST_F(Files, ThatAreCutShortByLeavingAreToldToTheOtherSide) {
   }
 }
 
+// bob's main thread waits for somebody to read what he prints, when the thread of the transfer begins it.
+TEST_F(Files, ThatAreResumedHaveTheirSpeedThoughTheirStartIsNoticedLate) {
+  meet({"--accept", "always", "--port", "25301"});
+  network->folder("bob").write("downloads/x.127.0.0.1.part", std::string(1'000'000, 'x'));
+  Socket sender = Socket::tcp(*network, 0, "127.0.0.1", 25301);
+  sender.send(kAnn);
+  sender.line();
+  bob->say("/list");
+  bob->wait_for("users 2");
+  for (int i = 0; i < 500; ++i) bob->say("/help");
+  EXPECT_TRUE(eventually(5, [&] { return bob->has_read(); }));
+  sender.send("OFFER size=90000000 files=1 :x\n");
+  EXPECT_EQ(sender.line().substr(0, 28), "OK entries=1 offset=1000000 ");
+  sender.send("RESUME\nDATA offset=1000000 size=80000000\n" + std::string(80'000'000, 'x'));
+  EXPECT_TRUE(eventually(20, [&] { return downloaded_size("x.127.0.0.1.part") == 81'000'000; }));
+  bob->wait_for("receive 1 started .*, resumed at 1000000: x");
+  bob->say("/transfers");
+  bob->wait_for("receive 1 started ann@\\S+ 90000000 bytes, 81000000 done, [1-9]\\d* MB/s: x");
+}
+
 TEST_F(Files, UnderWayAreListedWithWhatIsDone) {
   meet({"--accept", "always", "--port", "25301"});
   Socket sender = offer("size=6 files=1 :x", "DATA offset=0 size=6\nhel");

@@ -187,7 +187,32 @@ TEST_F(Messages, FailWithASentenceWhenSomebodyElseAnswersAtTheAddress) {
   impostor.line();
   impostor.send("OK ChatByP2P/1 HERE id=00000000000000ee ip=127.0.0.1 port=40001 name=eve group=lab\n");
   ann.wait_for("failed bob@127.0.0.1:40001: another user is at 127.0.0.1:40001 now; not delivered: secret");
+  ann.say("/msg bob secret, too");
+  EXPECT_EQ(bobs_door_->accept().line().substr(0, 17), "ChatByP2P/1 HELLO");  // he may be back
   EXPECT_EQ(impostor.line(), "");
+}
+
+// bob is started anew on his port, under a new id, while messages for both wait there for the same connection.
+TEST_F(Messages, ForWhoHasGoneFailAloneAndThoseForWhoeverIsThereArrive) {
+  Process& ann = ann_who_lists_bob();
+  ann.say("/msg bob one");
+  Socket eve = bobs_door_->accept();
+  EXPECT_EQ(eve.line().substr(0, 17), "ChatByP2P/1 HELLO");
+  const std::string fields = "id=00000000000000ee ip=127.0.0.1 port=40001 name=eve group=lab";
+  bobs_datagrams_->meet("127.0.0.1", 25253, fields);
+  ann.wait_for("joined eve@127.0.0.1:40001 lab");
+  ann.say("/msg eve two");
+  ann.say("/msg 127.0.0.1:40001 three");
+  ann.say("/list");
+  ann.wait_for("users 2");
+  eve.send("OK ChatByP2P/1 HERE " + fields + "\n");
+  ann.wait_for("failed bob@127.0.0.1:40001: another user is at 127.0.0.1:40001 now; not delivered: one");
+  for (const std::string text : {"two", "three"}) {
+    const std::string line = eve.line();
+    EXPECT_EQ(line.substr(line.find(':')), ":" + text);
+    eve.send("OK\n");
+    ann.wait_for("delivered eve@127.0.0.1:40001: " + text);
+  }
 }
 
 TEST_F(Messages, AreNotSaidToHaveFailedForSureWhenTheyMayHaveArrived) {
@@ -201,7 +226,7 @@ TEST_F(Messages, AreNotSaidToHaveFailedForSureWhenTheyMayHaveArrived) {
   ann.say("/msg bob one");
   EXPECT_EQ(answer_as("id=00000000000000bb name=bob").line(), "MSG number=1 scope=private :one");  // bob ends here
   answer_as("id=00000000000000ee name=eve");
-  ann.wait_for("failed bob@127.0.0.1:40001: another user is at 127.0.0.1:40001 now; it may have arrived; not delivered: one");
+  ann.wait_for("failed bob@127.0.0.1:40001: another user is at 127.0.0.1:40001 now; it may have arrived: one");
   ann.say("/msg bob two");
   Socket silent = answer_as("id=00000000000000bb name=bob");
   EXPECT_EQ(silent.line(), "MSG number=2 scope=private :two");
@@ -209,8 +234,21 @@ TEST_F(Messages, AreNotSaidToHaveFailedForSureWhenTheyMayHaveArrived) {
   ann.say("/list");
   ann.wait_for("users 2");
   ann.signal(SIGINT);
-  ann.wait_for("failed bob@127.0.0.1:40001: cancelled; it may have arrived; not delivered: two");
+  ann.wait_for("failed bob@127.0.0.1:40001: cancelled; it may have arrived: two");
   ann.wait_for("failed bob@127.0.0.1:40001: cancelled; not delivered: three");  // this one was never sent
+}
+
+TEST_F(Messages, ToManyThatMayHaveArrivedAreCountedApart) {
+  Process& ann = ann_who_lists_bob();
+  ann.say("/all hello");
+  Socket first = bobs_door_->accept();
+  first.line();
+  first.send("OK ChatByP2P/1 HERE id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab\n");
+  EXPECT_EQ(first.line(), "MSG number=1 scope=all :hello");
+  bobs_door_.reset();  // bob's program ends, with the message read and not answered
+  { const Socket ends = std::move(first); }
+  ann.wait_for("failed bob@127.0.0.1:40001: .*; it may have arrived: hello");
+  ann.wait_for("delivered 0 of 1; may have reached: bob@127.0.0.1:40001");
 }
 
 TEST_F(Messages, ToSomeoneWhoHasLeftAreRefusedWithTheReason) {
@@ -240,7 +278,7 @@ TEST_F(Messages, ToAPeerThatStandsStillAreReportedAndShownOnceAtMost) {
   bob.signal(SIGSTOP);
   ann.say("/msg bob two");
   ann.say("/msg bob that waits for two");
-  ann.wait_for("failed bob@\\S+: no answer in time; it may have arrived; not delivered: two", 25);
+  ann.wait_for("failed bob@\\S+: no answer in time; it may have arrived: two", 25);
   ann.wait_for("failed bob@\\S+: no answer in time; not delivered: that waits for two");  // it was never sent
   bob.signal(SIGCONT);
   ann.wait_for("joined bob.*");

@@ -70,7 +70,7 @@ struct Peer {
     double heard = 0, shown = -99, lastAsked = -99, nextAsk = 0;
 };
 struct Net { std::uint32_t ip, mask, broadcast; bool loopback; string name; };
-struct Round { string what; size_t total = 0; std::vector<string> reached, missed; };     // one for /all, /sendall ...
+struct Round { string what; size_t total = 0; std::vector<string> reached, missed, unsure; };     // one for /all, /sendall ...
 struct Mail { string id, who, scope, text; std::int64_t number; std::shared_ptr<Round> round; };
 struct Target { string id; Addr at; string who; };
 struct Transfer {
@@ -624,13 +624,19 @@ string deliver(std::unique_ptr<Conn>& c, Addr to, Mail& m) {                   /
         Conn::Got g = Conn::closed;
         if (c->line("MSG number=" + std::to_string(m.number) + " scope=" + m.scope + " :" + m.text)) g = c->read(reply, 10);
         if (g == Conn::ok && isOk(reply)) return "";
-        if (g == Conn::ok && isNo(reply)) return sentence(reply);
+        if (g == Conn::ok && isNo(reply)) return sentence(reply) + "; not delivered";
         error = g == Conn::ok ? "what came is no reply" : reason(g);
         c->reset();
         c.reset();
     }
     if (error.empty()) error = "leaving";
-    return error + (sent ? "; it may have arrived" : "");
+    return error + (sent ? "; it may have arrived" : "; not delivered");
+}
+string unreached(const Round& r) {                                             // i3
+    string list;
+    for (size_t i = 0; i < r.missed.size(); ++i) list += (i ? ", " : "; not reached: ") + r.missed[i];
+    for (size_t i = 0; i < r.unsure.size(); ++i) list += (i ? ", " : "; may have reached: ") + r.unsure[i];
+    return list;
 }
 void mailman(Addr to) {                                                        // one conversation per address
     std::unique_ptr<Conn> c;
@@ -643,13 +649,13 @@ void mailman(Addr to) {                                                        /
         mail[to].pop_front();
         --undelivered;
         lost = lost || !error.empty();
-        if (!m.round) say(error.empty() ? "delivered " + m.who + ": " + m.text : "failed " + m.who + ": " + error + "; not delivered: " + m.text);
+        if (!m.round) say(error.empty() ? "delivered " + m.who + ": " + m.text : "failed " + m.who + ": " + error + ": " + m.text);
         else {
             Round& r = *m.round;
-            (error.empty() ? r.reached : r.missed).push_back(m.who);
-            if (r.reached.size() + r.missed.size() < r.total) continue;
-            string all;
-            for (const string& w : r.missed) all += (all.empty() ? "; not reached: " : ", ") + w;
+            const bool arrived = error.empty(), unsure = error.find("; it may have arrived") != string::npos;
+            (arrived ? r.reached : unsure ? r.unsure : r.missed).push_back(m.who);
+            if (r.reached.size() + r.missed.size() + r.unsure.size() < r.total) continue;
+            const string all = unreached(r);
             say("delivered " + std::to_string(r.reached.size()) + " of " + std::to_string(r.total) + all);
         }
     }
@@ -809,15 +815,14 @@ void sendTransfer(const std::shared_ptr<Transfer>& t, const string& path, bool f
         Lock lock(mu);
         lost = true;
         report(*t, "failed", ", " + error, "", true);
-        if (round) round->missed.push_back(t->peer.who + " (" + error + ")");
+        if (round) (ended && talking ? round->unsure : round->missed).push_back(t->peer.who + " (" + error + ")");
     }
     Lock lock(mu);
     --undelivered;
-    if (!round || round->reached.size() + round->missed.size() < round->total) return;
+    if (!round || round->reached.size() + round->missed.size() + round->unsure.size() < round->total) return;
     string list;
     for (const string& w : round->reached) list += ", " + w;
-    for (size_t i = 0; i < round->missed.size(); ++i) list += (i ? ", " : "; not reached: ") + round->missed[i];
-    say("sent to " + std::to_string(round->reached.size()) + " of " + std::to_string(round->total) + list + ": " + round->what);
+    say("sent to " + std::to_string(round->reached.size()) + " of " + std::to_string(round->total) + list + unreached(*round) + ": " + round->what);
 }
 
 // ------------------------------------------------------------------------------------- 5 to 7: who accepted answers

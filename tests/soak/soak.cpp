@@ -307,13 +307,14 @@ void hear_summary(Life& life, const std::string& line, Item* item, long reached,
 
 void hear_failure(Life& life, const std::string& line, const std::string& who) {
   life.missed = true;
-  const std::string divider = "; not delivered: ";
-  const size_t end = line.find(divider);
-  Item* item = end == std::string::npos ? nullptr : message_of(line.substr(end + divider.size()));
+  const std::string certain = "; not delivered: ", in_doubt = "; it may have arrived: ";
+  const size_t certain_end = line.find(certain), end = std::min(certain_end, line.find(in_doubt));
+  const size_t divider = end == certain_end ? certain.size() : in_doubt.size();
+  Item* item = end == std::string::npos ? nullptr : message_of(line.substr(end + divider));
   if (!item || item->from != &life) return complain("a failure of nothing: " + line, who, {&life});
   for (auto& copy : item->copies)
     if (item->scope == "private" || copy->address == address_of(who))
-      return settle(*copy, failure(line.substr(0, end)), line, who);
+      return settle(*copy, end == certain_end ? Outcome::failed : Outcome::unknown, line, who);
   complain("a failure of a copy that was not made: " + line, item->key, {&life});
 }
 
