@@ -626,7 +626,7 @@ TEST_F(Files, ThatAreResumedHaveTheirSpeedThoughTheirStartIsNoticedLate) {
   sender.send(kAnn);
   sender.line();
   bob->say("/list");
-  bob->wait_for("users 2");
+  bob->wait_for("users \\d");
   for (int i = 0; i < 500; ++i) bob->say("/help");
   EXPECT_TRUE(eventually(5, [&] { return bob->has_read(); }));
   sender.send("OFFER size=90000000 files=1 :x\n");
