@@ -39,6 +39,8 @@ namespace {
 // Options
 // ============================================================================
 
+constexpr std::string_view kVersion = "1.0.0";  // of the program; kMagic has the protocol's
+
 using UsageError = std::invalid_argument;  // what is wrong with the command line, in one sentence: exit status 2
 
 struct Option {
@@ -48,11 +50,20 @@ struct Option {
 
 Descriptor trace_file;  // of --trace=FILE
 
+// For ourselves we take less than is_name() takes from others: "/quit" is a command that went to the wrong place.
+bool is_own_name(const std::string& text) { return is_name(text) && text[0] != '/'; }
+
 const Option kOptions[] = {
-    {"--name", "NAME", "1 to 32 characters without blanks: who you are",
-     [](const std::string& value) { return is_name(myself.name = value); }},
-    {"--group", "GROUP", "1 to 32 characters without blanks: your group (lab)",
-     [](const std::string& value) { return is_name(myself.group = value); }},
+    {"--name", "NAME", "1 to 32 characters without blanks, no / first: who you are",
+     [](const std::string& value) {
+       myself.name = value;
+       return is_own_name(value);
+     }},
+    {"--group", "GROUP", "1 to 32 characters without blanks, no / first: your group (lab)",
+     [](const std::string& value) {
+       myself.group = value;
+       return is_own_name(value);
+     }},
     {"--port", "N", "1024 to 65535, not 25252: our own port (first free from 25253)",
      [](const std::string& value) {
        myself.address.port = static_cast<uint16_t>(parse_number(value, UINT16_MAX).value_or(0));
@@ -75,16 +86,43 @@ const Option kOptions[] = {
        throw UsageError("cannot write " + value + ": " + error_text(errno));
      }}};
 
-// `wanted` of a new user: asked for on a terminal, with `offered` for an empty answer.
+std::string fault_of_name(const std::string& wanted, const std::string& answer) {
+  if (answer[0] == '/') return "A " + wanted + " does not begin with /; Ctrl-D leaves.";
+  if (!is_text(answer))
+    return "A " + wanted + " is UTF-8 without control characters; is your terminal set to UTF-8?";
+  return "A " + wanted + " is 1 to 32 characters without blanks.";
+}
+
+// `wanted` of a new user: asked for on a terminal, with `offered` for an empty answer. Where the output goes into a file,
+// the question must not.
 std::string ask_for(const std::string& wanted, const std::string& offered) {
-  while (::isatty(STDIN_FILENO)) {
-    std::cout << "Your " << wanted << " [" << offered << "]: " << std::flush;
+  if (!::isatty(STDIN_FILENO)) return offered;
+  std::ostream& screen = ::isatty(STDOUT_FILENO) ? std::cout : std::cerr;
+  while (true) {
+    screen << "Your " << wanted << " [" << offered << "]: " << std::flush;
     std::string answer;
-    if (!std::getline(std::cin, answer) || answer.empty()) break;
-    if (is_name(answer)) return answer;
-    std::cout << "A " << wanted << " is 1 to 32 characters without blanks.\n";
+    if (!std::getline(std::cin, answer)) {  // Ctrl-D
+      screen << std::endl;
+      std::exit(0);
+    }
+    if (answer.empty()) return offered;
+    if (is_own_name(answer)) return answer;
+    screen << fault_of_name(wanted, answer) << "\n";
   }
-  return offered;
+}
+
+void ask_who_we_are() {
+  const char* const user = std::getenv("USER");
+  if (myself.name.empty()) myself.name = ask_for("name", user && is_own_name(user) ? user : "user");
+  if (myself.group.empty()) myself.group = ask_for("group", "lab");
+}
+
+void print_options() {
+  std::cout << "usage: peer [OPTION VALUE]...\n";
+  for (const Option& o : kOptions)
+    std::cout << "  " << o.name << (o.value[0] == '[' ? "" : " ") << o.value << "  " << o.meaning << "\n";
+  std::cout << "  --version  which version this is\n"
+            << "  --help, -h  this list\n";
 }
 
 void parse_options(const std::vector<std::string>& arguments) {
@@ -92,10 +130,12 @@ void parse_options(const std::vector<std::string>& arguments) {
     const size_t equals = arguments[i].find('=');
     const std::string name = arguments[i].substr(0, equals);
     const auto option = std::find_if(std::begin(kOptions), std::end(kOptions), [&](auto& o) { return o.name == name; });
-    if (name == "--help") {
-      std::cout << "usage: peer [OPTION VALUE]...\n";
-      for (const Option& o : kOptions)
-        std::cout << "  " << o.name << (o.value[0] == '[' ? "" : " ") << o.value << "  " << o.meaning << "\n";
+    if (name == "--help" || name == "-h") {
+      print_options();
+      std::exit(0);
+    }
+    if (name == "--version") {
+      std::cout << "ChatByP2P " << kVersion << ", protocol " << kMagic << "\n";
       std::exit(0);
     }
     if (option == std::end(kOptions)) throw UsageError("unknown option '" + name + "'; --help lists them");
@@ -104,9 +144,6 @@ void parse_options(const std::vector<std::string>& arguments) {
     const std::string value = !is_alone ? arguments[i].substr(equals + 1) : may_be_alone ? "" : arguments[++i];
     if (!option->set(value)) throw UsageError(name + " takes " + option->meaning + "; not '" + value + "'");
   }
-  const char* user = std::getenv("USER");
-  if (myself.name.empty()) myself.name = ask_for("name", user && is_name(user) ? user : "user");
-  if (myself.group.empty()) myself.group = ask_for("group", "lab");
 }
 
 // ============================================================================
@@ -731,7 +768,8 @@ void choose(std::string rest) {
 }
 
 void introduce_as(const std::string& name, const std::string& group) {
-  if (!is_name(name) || !is_name(group)) fail("a name or group is 1 to 32 characters without blanks");
+  if (!is_own_name(name) || !is_own_name(group))
+    fail("a name or group is 1 to 32 characters without blanks, no / first");
   myself.name = name;
   myself.group = group;
   discovery::tell_everyone(Verb::here);
@@ -1419,8 +1457,9 @@ int main(int argc, char** argv) try {
   std::ios::sync_with_stdio(false);  // what is written is kept until flush(), and the screen does not flicker
   if (!std::setlocale(LC_CTYPE, "C.UTF-8")) std::setlocale(LC_CTYPE, "");  // for wcwidth()
   parse_options({argv + 1, argv + argc});
-  catch_signals();  // before anyone can see us: who is found may be told to leave
   prepare_folder();
+  ask_who_we_are();
+  catch_signals();  // before anyone can see us: who is found may be told to leave
   // FD_SET() of a number from FD_SETSIZE (1,024) on writes outside its array, without a word: whoever started us may have
   // left us as many open files. What select() watches gets a smaller one, or is refused.
   allow_descriptors(FD_SETSIZE);

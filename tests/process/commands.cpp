@@ -37,6 +37,7 @@ TEST_F(Commands, WrongOptionsAreOneSentenceAndExitTwo) {
       {{"--name", "two words"}, "peer: --name takes 1 to 32 characters .*"},
       {{"--name="}, "peer: --name takes 1 to 32 characters .*"},
       {{"--name", std::string(33, 'n')}, "peer: --name takes 1 to 32 characters .*"},
+      {{"--name", "/quit"}, "peer: --name takes 1 to 32 characters .* no / first.*"},
       {{"--group", "a\tb"}, "peer: --group takes 1 to 32 characters .*"},
       {{"--name", "\x1b[2J"}, "peer: --name takes .* not '\\\\x1b\\[2J'"},
       {{"--port", "http"}, "peer: --port takes 1024 to 65535, .*"},
@@ -56,10 +57,19 @@ TEST_F(Commands, WrongOptionsAreOneSentenceAndExitTwo) {
 }
 
 TEST_F(Commands, HelpListsTheOptionsAndExitsZero) {
-  Process& peer = network->peer(0, "x", {"--help"});
+  for (const char* help : {"--help", "-h"}) {
+    Process& peer = network->peer(0, "x", {help});
+    EXPECT_EQ(peer.exit_status(), 0);
+    for (const char* option : {"name", "group", "port", "interface", "dir", "accept", "trace", "version", "help"})
+      EXPECT_EQ(peer.count("  --" + std::string(option) + "\\b.*"), 1u) << option;
+  }
+}
+
+TEST_F(Commands, VersionNamesTheProgramAndTheProtocol) {
+  Process& peer = network->peer(0, "x", {"--version"});
   EXPECT_EQ(peer.exit_status(), 0);
-  for (const char* option : {"name", "group", "port", "interface", "dir", "accept", "trace"})
-    EXPECT_EQ(peer.count("  --" + std::string(option) + "\\b.*"), 1u);
+  EXPECT_EQ(peer.count("ChatByP2P \\d+\\.\\d+\\.\\d+, protocol ChatByP2P/1"), 1u) << peer.output();
+  EXPECT_EQ(peer.lines().size(), 1u);
 }
 
 TEST_F(Commands, ATakenPortIsNamedWithTheRemedy) {
@@ -175,6 +185,7 @@ TEST_F(Commands, EachWrongCommandIsOneSentenceAndTheProgramGoesOn) {
       {"/reject 7", "there is no transfer '7'; .*"},
       {"/cancel 7", "there is no transfer '7'; .*"},
       {"/name", "a name or group is 1 to 32 characters .*"},
+      {"/name /quit", "a name or group is 1 to 32 characters .* no / first"},
       {"/name two words", "a name or group is 1 to 32 characters .*"},
       {"/join " + std::string(33, 'g'), "a name or group is 1 to 32 characters .*"},
       {"/list x", "/list takes nothing behind it; /help /list"},

@@ -450,6 +450,38 @@ TEST_F(Terminals, AskForNameAndGroupUntilTheyAreGoodAndOfferTheUsualOnes) {
   EXPECT_TRUE(ann.shows("ready ann@127.0.0.1:25253 chess\n/help lists the commands\nann>")) << ann.screen();
 }
 
+TEST_F(Terminals, TakeNoCommandForANameAndLeaveAtCtrlDThere) {
+  Console ann(*network, "", 80, 24, "USER=ann");
+  ASSERT_TRUE(ann.shows("Your name \\[ann\\]:")) << ann.screen();
+  ann.type("/quit");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("A name does not begin with /; Ctrl-D leaves.\nYour name \\[ann\\]:")) << ann.screen();
+  ann.press("-H 65 e9");  // an e, and one with an accent in Latin-1
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("A name is UTF-8 .*; is your terminal set to UTF-8\\?\nYour name \\[ann\\]:")) << ann.screen();
+  ann.press("C-d");
+  EXPECT_TRUE(ann.shows("\nended 0\n")) << ann.screen();
+  EXPECT_FALSE(ann.shows("ready", 0.1)) << ann.screen();
+}
+
+TEST_F(Terminals, ShowTheQuestionsWhereTheOutputIsAFile) {
+  Console ann(*network, 80, 24);
+  ann.start("USER=ann " + peer_program() + " >output; echo ended $?; exec sleep 60");
+  ASSERT_TRUE(ann.shows("Your name \\[ann\\]:")) << ann.screen();
+  ann.press("Enter");
+  ASSERT_TRUE(ann.shows("Your group \\[lab\\]:")) << ann.screen();
+  ann.press("Enter");
+  ann.type("/quit");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("ended 0")) << ann.screen();
+  EXPECT_EQ(read_file(ann.folder().path("output")).substr(0, 10), "ready ann@");
+}
+
+TEST_F(Terminals, TellAFolderThatCannotBeUsedBeforeTheyAsk) {
+  Console ann(*network, "--dir /nowhere/at/all");
+  EXPECT_TRUE(ann.shows("^peer: files cannot be stored in /nowhere/at/all: .*\nended 2")) << ann.screen();
+}
+
 // README.md shows each line that is typed, with an Enter where ⏎ stands; then it says what is seen.
 TEST_F(Terminals, TakeTheKeysOfTheReadmeForAFirstMessage) {
   const std::string readme = read_file("README.md");
