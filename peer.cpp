@@ -417,6 +417,7 @@ std::string piped;                   // read from a pipe, and not yet a line
 bool input_ended, leaving, leave_now, undelivered;
 std::vector<Addressee> numbered;     // as the last /list had them: numbers must not shift meanwhile
 std::optional<Addressee> chosen;     // by /to
+std::optional<Identity> last_writer; // of a private message
 std::vector<Identity> newcomers;     // not yet shown, from the first one's coming on
 Clock::time_point newcomers_since;
 std::map<uint64_t, Post> posts;      // by ticket
@@ -613,9 +614,12 @@ const char* colour_of(const Identity& who) {
   return kColours[std::hash<std::string>()(who.id) % std::size(kColours)];
 }
 
+// Whether a plain line goes to somebody.
+bool is_talking() { return chosen && chosen->gone.empty(); }
+
 // In a narrow window a long one is cut, for half of the row belongs to what is typed.
 std::string prompt(size_t width) {
-  const std::string to = chosen ? " to " + printable(short_label(chosen->who)) : "";
+  const std::string to = is_talking() ? " to " + printable(short_label(chosen->who)) : "";
   return clipped(printable(myself.name) + to, std::max<size_t>(width / 2, 2) - 2) + "> ";
 }
 
@@ -676,6 +680,27 @@ std::vector<std::string> short_labels() {
   return labels;
 }
 
+// What can be typed for him. Who is not listed is nobody but his address.
+std::string typed_label(const Identity& who) {
+  return directory.find(who) ? short_label(who) : who.address.text();
+}
+
+// The one we talk to is not there any more.
+void tell_departure(const Addressee& partner, const Event& event) {
+  if (!terminal) return;
+  const bool has_left = event.kind == Event::Kind::left;
+  const std::string next = has_left ? "/to WHO chooses another" : "/to " + short_label(event.who) + " talks to him there";
+  print("note: " + partner.who.label() + " " + partner.gone + "; " + next);
+}
+
+// Whom we talked to may come back, with another id then. His name and his IP address are what is left of him.
+void tell_return(const Identity& who) {
+  if (!terminal || !chosen || chosen->gone.empty()) return;
+  const bool same_name = comparable(who.name) == comparable(chosen->who.name);
+  const bool is_back = same_name && who.address.ip == chosen->who.address.ip;
+  if (is_back) print("note: " + who.name + " is back; /to " + short_label(who) + " talks to him again");
+}
+
 // What /to and the numbers of /list still mean, when a user has left, or has another name or address.
 void follow(const Event& event) {
   std::vector<Addressee*> all;
@@ -687,6 +712,8 @@ void follow(const Event& event) {
     if (event.kind == Event::Kind::left) one->gone = "has left";
     else if (moved) one->gone = "is at another address now";
     else one->who = event.who;
+    const bool is_partner = chosen && one == &*chosen;
+    if (is_partner && !one->gone.empty()) tell_departure(*one, event);
   }
 }
 
@@ -757,6 +784,7 @@ void list(std::string) {
 // The only beginning of a name is enough here, where we say whom it means. With /msg it would be too late: when ann has
 // left, the next line for her must not go to anna.
 void choose(std::string rest) {
+  chosen.reset();  // where this fails, the next line must not go to the one before
   const std::string who = next_word(rest);
   if (!rest.empty()) fail("/to takes one user; /msg " + who + " TEXT sends one message");
   std::vector<Identity> fits = those_called(who);
@@ -901,7 +929,9 @@ std::vector<Identity> audience(const std::string& scope) {
 void send_to_many(const std::string& scope, const std::string& text) { send(scope, text, audience(scope)); }
 
 void say(const std::string& text) {
-  if (!chosen) fail("to whom? choose with /to WHO, or write /msg WHO TEXT");
+  const bool can_answer = last_writer && directory.find(*last_writer);
+  const std::string who = can_answer ? short_label(*last_writer) : "WHO";
+  if (!chosen) fail("to whom? choose with /to " + who + ", or write /msg " + who + " TEXT");
   if (!chosen->gone.empty()) fail(chosen->who.label() + " " + chosen->gone + "; /to WHO chooses another");
   send("private", text, {chosen->who});
 }
@@ -1183,7 +1213,10 @@ void show_newcomers() {
   if (!terminal || newcomers.size() <= 3)
     for (const Identity& who : newcomers) print_quietly("joined " + who.label() + " " + who.group);
   else print_quietly(to_string(newcomers.size()) + " users joined; /list shows them");
-  for (const Identity& who : newcomers) warn_of_clash(who);
+  for (const Identity& who : newcomers) {
+    warn_of_clash(who);
+    tell_return(who);
+  }
   newcomers.clear();
 }
 
@@ -1192,6 +1225,15 @@ void greet(const Identity& who) {
   if (newcomers.empty()) newcomers_since = last_joined;
   newcomers.push_back(who);
   show_newcomers();
+}
+
+// Once is enough: who has answered one knows how.
+void tell_how_to_answer(const Identity& from) {
+  static bool is_told = false;
+  if (!terminal || is_talking() || is_told) return;
+  is_told = true;
+  const std::string who = typed_label(from);
+  print("note: to answer, type /to " + who + "; what you type then goes to " + who);
 }
 
 void show_message(const Identity& from, const Message& message) {
@@ -1210,14 +1252,16 @@ void handle(const Event& event) {
     newcomers_since = {};  // nobody acts before he has joined
     show_newcomers();
   }
-  if (event.kind == Kind::left || event.kind == Kind::changed) follow(event);
   if (event.kind == Kind::joined || event.kind == Kind::changed) directory.enter(event.who);
   if (event.kind == Kind::left) directory.remove(event.who.id);
   switch (event.kind) {
     case Kind::joined: return greet(event.who);
-    case Kind::left: return print_quietly("left " + event.who.label() + ": " + event.text);
+    case Kind::left:
+      print_quietly("left " + event.who.label() + ": " + event.text);
+      return follow(event);
     case Kind::changed:
       print_quietly("changed " + event.who.label() + " " + event.who.group + ": was " + event.text);
+      follow(event);
       return warn_of_clash(event.who);
     case Kind::unheard: return transfer::knock(event.who);
     case Kind::told: return print(event.text);
@@ -1226,7 +1270,10 @@ void handle(const Event& event) {
     case Kind::traced: return print_quietly(event.text);
     case Kind::message:
       if (transfer::is_repeat(event)) return;
-      return show_message(event.who, event.message);
+      show_message(event.who, event.message);
+      if (event.message.scope != "private") return;
+      last_writer = event.who;
+      return tell_how_to_answer(event.who);
     case Kind::delivered:
     case Kind::undelivered: return settle(event);
     case Kind::offered:

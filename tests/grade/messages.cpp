@@ -140,6 +140,16 @@ CASE(R6, ByTheBeginningOfAName, "I2", "/to takes the beginning of a name that no
   ann.prints("to zoe@127.0.0.1:40000");
 }
 
+CASE(R6, NobodyAfterAWrongChoice, "I2", "After a /to that fails nobody is chosen: the next plain line is refused.") {
+  auto&& [ann, zoe] = Two();
+  ann.say("/to zoe");
+  ann.prints("to zoe@127.0.0.1:40000");
+  ann.say("/to nobody");
+  ann.prints("error: ...");
+  ann.say("a plain line");
+  ann.prints("error: ...");
+}
+
 CASE(R6, WaysToSayWho, "I2", "WHO is a name, a number of /list, NAME@IP:PORT, or IP:PORT.") {
   auto&& [ann, zoe] = Two();
   ann.say("/list");

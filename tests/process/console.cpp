@@ -548,6 +548,46 @@ TEST_F(Terminals, ShowWhenWhoAndToWhomAndWhetherItArrived) {
   EXPECT_TRUE(ann.shows("\nerror: bob@\\S+ has left; /to WHO chooses another\n")) << ann.screen();
 }
 
+TEST_F(Terminals, SayThatTheOneWeTalkToHasLeftAndThatHeIsBack) {
+  Console ann(*network, kAnn);
+  Process& bob = network->peer(0, "bob");
+  ASSERT_TRUE(ann.shows("joined bob"));
+  ann.type("/to bob");
+  ann.press("Enter");
+  ASSERT_TRUE(ann.ends_in("ann to bob>", 12)) << ann.screen();
+  bob.say("/quit");
+  EXPECT_TRUE(ann.shows("\nleft bob@.*\nnote: bob@127.0.0.1:\\d+ has left; /to WHO chooses another\nann>")) << ann.screen();
+  EXPECT_TRUE(ann.ends_in("ann>", 5)) << ann.screen();
+  network->peer(0, "zoe");  // who is not he
+  ASSERT_TRUE(ann.shows("joined zoe"));
+  Process& again = network->peer(0, "bob");
+  EXPECT_TRUE(ann.shows("note: bob is back; /to bob talks to him again\nann>")) << ann.screen();
+  EXPECT_EQ(ann.count("note: .* is back.*"), 1u) << ann.screen();
+  ann.type("not yet");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("\nerror: bob@\\S+ has left; /to WHO chooses another\n")) << ann.screen();
+  ann.type("/to bob");
+  ann.press("Enter");
+  ann.type("welcome");
+  ann.press("Enter");
+  again.wait_for("message ann@\\S+ private: welcome");
+}
+
+TEST_F(Terminals, SayOnceHowToAnswer) {
+  Console ann(*network, kAnn);
+  Process& bob = network->peer(0, "bob");
+  ASSERT_TRUE(ann.shows("joined bob"));
+  bob.wait_for("joined ann.*");
+  bob.say("/msg ann hi");
+  EXPECT_TRUE(ann.shows("bob: hi\nnote: to answer, type /to bob; what you type then goes to bob\nann>")) << ann.screen();
+  ann.type("hi bob");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("error: to whom\\? choose with /to bob, or write /msg bob TEXT\n")) << ann.screen();
+  bob.say("/msg ann are you there?");
+  EXPECT_TRUE(ann.shows("are you there\\?\nann>")) << ann.screen();
+  EXPECT_EQ(ann.count("note: to answer.*"), 1u) << ann.screen();
+}
+
 TEST_F(Terminals, ShowNamesThatClashApartAndTellBoth) {
   Console ann(*network, kAnn);
   Process& bob = network->peer(0, "bob");
@@ -604,7 +644,7 @@ TEST_F(Terminals, ShowTheAddressesOfNamesThatOnlyLookDifferentToAProgram) {
   EXPECT_TRUE(ann.shows("\\d\\d:\\d\\d bob@127.0.0.1:25261 \\[all\\]: one\n")) << ann.screen();
   ann.type("/to bob");
   ann.press("Enter");
-  EXPECT_TRUE(ann.shows("error: bob can mean more than one user; write .* or ")) << ann.screen();
+  EXPECT_TRUE(ann.shows("error: bob can mean more than one user; write .* or\\s")) << ann.screen();
   eve.say("/name an\uFE0Fn");
   eve.wait_for("you .*");
   EXPECT_TRUE(ann.shows("note: \\S+@127.0.0.1:25262 has the same name as you")) << ann.screen();
@@ -660,7 +700,7 @@ TEST_F(Terminals, ShowHowFarATransferIsInOneRowThatGoesAwayWithIt) {
   const std::string before = progress();
   EXPECT_TRUE(eventually(10, [&] { return progress() != before; })) << bob.screen();
   ann.say("/msg bob hello");
-  EXPECT_TRUE(bob.shows("ann: hello\n\\[.*\nbob> /msg ann half a")) << bob.screen();
+  EXPECT_TRUE(bob.shows("ann: hello\nnote: .*\n\\[.*\nbob> /msg ann half a")) << bob.screen();
   bob.type(" line");
   bob.press("Enter");
   ann.wait_for("message bob@\\S+ private: half a line");

@@ -139,6 +139,23 @@ TEST_F(Messages, ForWhomOneHasChosenGoToNobodyWhoComesLaterWithHisId) {
   ann.wait_for("error: number 3 was cleo@127.0.0.1:40002, who has left; /list numbers anew");
 }
 
+TEST_F(Messages, GoToNobodyAfterAChoiceThatFailed) {
+  Process& bob = network->peer(0, "bob");
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("joined bob.*");
+  for (const std::string wrong : {"/to nobody", "/to bob hello", "/to"}) {
+    ann.say("/to bob");
+    ann.wait_for("to bob@.*");
+    ann.say(wrong);
+    ann.wait_for("error: .*");
+    ann.say("not for bob");
+    ann.wait_for("error: to whom\\? choose with /to WHO, .*");
+  }
+  ann.say("/msg bob for bob");
+  bob.wait_for("message ann@\\S+ private: for bob");
+  EXPECT_EQ(bob.count("message .*"), 1u);
+}
+
 TEST_F(Messages, AreTriedOnceMoreWhenAKeptConnectionHasDied) {
   Process& ann = network->peer(0, "ann");
   const Socket listener = Socket::tcp_listener(*network, 0, 40001);

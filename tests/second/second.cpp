@@ -1140,7 +1140,7 @@ void command(const string& line) {
     const auto [verb, rest] = cut(line);
     const auto [first, second] = cut(rest);
     if (verb == "/list") list();
-    else if (verb == "/to") { currentTarget = find(rest, true); say("to " + currentTarget->who); }
+    else if (verb == "/to") { currentTarget.reset(); currentTarget = find(rest, true); say("to " + currentTarget->who); }
     else if (verb == "/msg") write({find(first)}, "private", second);
     else if (verb == "/group") write(everyone(true), "group", rest);
     else if (verb == "/all") write(everyone(false), "all", rest);
