@@ -106,14 +106,20 @@ class Connection {
 
   uint32_t local_ip() const { return local_address(socket_.get()).ip; }
 
-  // Left to itself, the kernel tries for two minutes. On Linux SO_SNDTIMEO holds for connect() as well: socket(7).
+  // Left to itself, the kernel tries for two minutes. On Linux SO_SNDTIMEO holds for connect() as well: socket(7). It is
+  // then still under way, and another connect() waits for the same one.
   void connect() const {
     sockaddr_in raw = other_.to_sockaddr();
-    limit(SO_SNDTIMEO, kConnectTime);
-    const int result = uninterrupted([&] { return ::connect(socket_.get(), generic(raw), sizeof raw); });
-    if (result == -1 && (errno == EINPROGRESS || errno == EALREADY)) errno = ETIMEDOUT;
-    check(traced("connect", result), "cannot connect to " + other_.text());
-    limit(SO_SNDTIMEO, kSlice);
+    const auto deadline = Clock::now() + kConnectTime;
+    for (;;) {
+      const int result = uninterrupted([&] { return ::connect(socket_.get(), generic(raw), sizeof raw); });
+      const bool is_under_way = result == -1 && (errno == EINPROGRESS || errno == EALREADY);
+      if (is_under_way && cancelled_) throw kCancelled;
+      if (is_under_way && Clock::now() < deadline) continue;
+      if (is_under_way) errno = ETIMEDOUT;
+      check(traced("connect", result), "cannot connect to " + other_.text());
+      return;
+    }
   }
 
   // All of it: send() may take only a part. A line is given to it in one call; in two, it would travel in two segments.
@@ -124,10 +130,11 @@ class Connection {
       if (sent >= 0) {
         bytes.remove_prefix(static_cast<size_t>(sent));
         deadline = Clock::now() + kSilence;
-        continue;
+      } else if (errno != EAGAIN && errno != EWOULDBLOCK) {
+        check(traced("send", sent), "connection lost");
       }
-      if (errno != EAGAIN && errno != EWOULDBLOCK) check(traced("send", sent), "connection lost");
-      if (cancelled_ || Clock::now() > deadline) throw std::runtime_error("the other side stopped reading");
+      const bool is_given_up = cancelled_ || Clock::now() > deadline;
+      if (is_given_up && !bytes.empty()) throw std::runtime_error("the other side stopped reading");
     }
   }
   void send_line(const std::string& line) const {
@@ -527,11 +534,12 @@ class Incoming {
     inside_.clear();
   }
 
-  // Onto the disk, and then under the first name that is free.
-  std::string publish() {
+  // Onto the disk, and then, unless it was cancelled meanwhile, under the first name that is free.
+  std::string publish(const std::atomic<bool>& cancelled) {
     // One file is brought to the disk by fsync(). Ten thousand of them would be ten thousand waits for the disk;
     // syncfs(), which Linux has, is one.
     check(is_folder_ ? ::syncfs(root_.get()) : ::fsync(root_.get()), what());
+    if (cancelled) throw kCancelled;
     const Descriptor folder(check(::open(download_folder.c_str(), O_RDONLY | O_DIRECTORY), what()));
     if (!is_ours(path_)) throw std::runtime_error(what() + ": its .part was taken away");
     for (unsigned n = 0;; ++n) {
@@ -970,7 +978,7 @@ struct Session {
     if (!has_beginning) expect_room(offered.size);  // else not all of it may be needed
     incoming.emplace(await_consent(*name), offered.is_folder(), from);
     const Position end = receive_bytes(offered);
-    const std::string stored = incoming->publish() + (offered.is_folder() ? "/" : "");
+    const std::string stored = incoming->publish(cancelled) + (offered.is_folder() ? "/" : "");
     const Offer file{end.offset, end.entries, download_folder + "/" + stored};
     report(Event::Kind::stored, ticket, incoming->missed, file, end.sum.value());
     incoming.reset();
@@ -1004,6 +1012,7 @@ struct Session {
 
   // The next line of a sender, who may have no more to say than STOP.
   std::string read_part(Clock::duration patience = kSilence) {
+    if (cancelled) throw kCancelled;  // while lines come without a pause, nothing below waits, and looks at the flag
     if (!connection->await(patience)) throw std::runtime_error("the sender has gone");
     const std::string line = connection->read_line();
     std::string_view rest = line;

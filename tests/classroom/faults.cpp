@@ -479,6 +479,31 @@ TEST(Faults, AMessageThatWasSentOnceMoreDoesNotComeALongTimeAfterItsRepetition) 
 // ---- Two segments -------------------------------------------------------------------------------
 
 // Broadcasts do not pass a router. Host 0, the switch, is one here, between two bridges.
+// A connection to who does not answer is given up after 4 s: what ends before that did not wait for the network.
+TEST(Faults, ACancelledTransferWaitsNeitherForASlowLinkNorForAnAnswer) {
+  NEEDS_NAMESPACES();
+  Network network(3);
+  network.run(1, "tc qdisc add dev eth0 root tbf rate 500kbit burst 3000 latency 400ms");
+  network.drop(3, "input", "meta l4proto tcp");
+  Process& bob = network.peer(2, "bob", {"--accept", "always"});
+  Process& ann = network.peer(1, "ann");
+  ann.wait_for("joined bob.*");
+  network.folder("ann").write("big", std::string(20'000'000, 'x'));
+  ann.say("/send bob big");
+  bob.wait_for("receive 1 started .*");
+  ann.say("/send 10.77.0.3:25253 big");
+  ann.wait_for("send 2 offered .*");
+  ann.say("/cancel 1");
+  ann.wait_for("send 1 failed bob@\\S+ 20000000 bytes, cancelled: big");
+  ann.wait_for("send 2 failed 10.77.0.3:25253 20000000 bytes, cannot connect .*");
+  bob.wait_for("receive 1 failed ann@\\S+ 20000000 bytes, .*; what has come is kept, for when it is sent again: big");
+  for (int i = 0; i < 2; ++i) ann.say("/send 10.77.0.3:25253 big");
+  ann.wait_for("send 4 offered .*");
+  ann.say("/cancel 4");
+  ann.wait_for("send 4 failed 10.77.0.3:25253 20000000 bytes, cancelled: big");
+  ann.wait_for("send 3 failed 10.77.0.3:25253 20000000 bytes, cannot connect .*");
+}
+
 TEST(Faults, TwoSegmentsThatARouterJoinsFindEachOtherByAScanAndAgainWhenItFailed) {
   NEEDS_NAMESPACES();
   Class c(4);

@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <random>
+#include <memory>
 #include <regex>
+#include <thread>
 
 #include "support/testing.h"
 
@@ -171,6 +173,41 @@ TEST_F(Files, AreCancelledFromEitherSideAndTheOtherIsTold) {
   bob->say("/cancel 2");
   ann->wait_for("send 2 failed bob@\\S+ \\d+ bytes, the other user has cancelled it: a");
   bob->wait_for("receive 2 failed ann@\\S+ \\d+ bytes, .*: a");
+}
+
+// Entries without bytes, one behind the other without a pause: the receiver never waits.
+class FilesWithoutEnd : public Files {
+ protected:
+  void SetUp() override {
+    Files::SetUp();
+    if (IsSkipped()) return;
+    meet({"--accept", "always", "--port", "25301"});
+    sender = std::make_unique<Socket>(offer("size=0 files=100000000 :photos/", ""));
+    feeder = std::thread([this] {
+      for (int i = 100'000'000; sender->send("FILE :" + std::to_string(i) + "\n");) ++i;
+    });
+    EXPECT_TRUE(eventually(10, [&] { return ::access(downloaded("photos.127.0.0.1.part/100001000").c_str(), F_OK) == 0; }));
+  }
+  void TearDown() override {
+    if (!feeder.joinable()) return;
+    if (HasFailure()) bob->signal(SIGKILL);  // or it would be fed for ever
+    feeder.join();
+  }
+  std::unique_ptr<Socket> sender;
+  std::thread feeder;
+};
+
+TEST_F(FilesWithoutEnd, AreCancelledAtOnce) {
+  bob->say("/cancel 1");
+  bob->wait_for("receive 1 failed ann@\\S+ 0 bytes in 100000000 files and folders, cancelled: photos/");
+  EXPECT_EQ(sender->line(), "NO cancelled the other user has cancelled it");
+  EXPECT_TRUE(eventually(30, [&] { return network->folder("bob").names("downloads").empty(); }));
+}
+
+TEST_F(FilesWithoutEnd, HoldUpNobodyWhoLeaves) {
+  bob->signal(SIGTERM);
+  bob->wait_for("receive 1 failed ann@\\S+ 0 bytes in 100000000 files and folders, cancelled: photos/");
+  EXPECT_EQ(bob->exit_status(), 0);
 }
 
 TEST_F(Files, ThatTheirSenderCouldNotFinishAreNotStored) {
@@ -578,24 +615,50 @@ TEST_F(Files, ThatFillTheDiskMidwayFailOnBothSides) {
   full.wait_for("message ann@\\S+ private: still here\\?");
 }
 
-// FAT and exFAT, of USB sticks, have no hard links. No such disk can be made everywhere; so link() fails as it does there.
-TEST_F(Files, OnADiskWithoutHardLinksReplaceNothingEither) {
-  const Folder folder;
-  const std::string fake = folder.write("fake.cpp", "#include <errno.h>\nextern \"C\" int link(const char*, const char*) "
-                                                    "{ return errno = EPERM, -1; }\n");
-  network->run(0, "g++ -shared -fPIC " + fake + " -o " + folder.path("fake.so") + " && mkdir " + folder.path("downloads"));
-  folder.write("downloads/x", "precious");
-  Process stick(network->descriptor(0), {"/usr/bin/env", "LD_PRELOAD=" + folder.path("fake.so"),
-                                         peer_program(), "--name", "bob", "--group", "lab", "--accept", "always"}, folder.path());
-  stick.wait_for("ready .*");
-  ann = &network->peer(0, "ann");
-  ann->wait_for("joined bob.*");
-  network->folder("ann").write("x", "hello\n");
+// What a disk does that cannot be made everywhere: a function of the system is replaced by one that does the same.
+class FilesOnAnotherDisk : public Files {
+ protected:
+  // bob, with that function; and ann, who has found him.
+  void meet(const std::string& function) {
+    const std::string fake = disk.write("fake.cpp", "#include <errno.h>\n#include <unistd.h>\nextern \"C\" " + function + "\n");
+    network->run(0, "g++ -shared -fPIC " + fake + " -o " + disk.path("fake.so") + " && mkdir " + disk.path("downloads"));
+    const std::vector<std::string> command = {
+        "/usr/bin/env", "LD_PRELOAD=" + disk.path("fake.so"), "ASAN_OPTIONS=verify_asan_link_order=0",
+        peer_program(), "--name", "bob", "--group", "lab", "--port", "25301", "--accept", "always"};
+    process = std::make_unique<Process>(network->descriptor(0), command, disk.path());
+    bob = process.get();
+    bob->wait_for("ready .*");
+    ann = &network->peer(0, "ann");
+    ann->wait_for("joined bob.*");
+    network->folder("ann").write("x", "hello\n");
+  }
+  const Folder disk;
+  std::unique_ptr<Process> process;
+};
+
+// FAT and exFAT, of USB sticks, have no hard links.
+TEST_F(FilesOnAnotherDisk, WithoutHardLinksReplaceNothingEither) {
+  meet("int link(const char*, const char*) { return errno = EPERM, -1; }");
+  disk.write("downloads/x", "precious");
   ann->say("/send bob x");
   ann->wait_for("send 1 delivered bob@\\S+ 6 bytes, cksum 3015617425: x \\(1\\)");
-  EXPECT_EQ(read_file(folder.path("downloads/x")), "precious");
-  EXPECT_EQ(read_file(folder.path("downloads/x (1)")), "hello\n");
-  EXPECT_EQ(folder.names("downloads"), (std::vector<std::string>{"x", "x (1)"}));
+  EXPECT_EQ(read_file(disk.path("downloads/x")), "precious");
+  EXPECT_EQ(read_file(disk.path("downloads/x (1)")), "hello\n");
+  EXPECT_EQ(disk.names("downloads"), (std::vector<std::string>{"x", "x (1)"}));
+}
+
+TEST_F(FilesOnAnotherDisk, ThatIsSlowAreNotStoredIfTheyAreCancelledMeanwhile) {
+  meet("int fsync(int) { while (access(\"ready\", F_OK) != 0) usleep(1000); return 0; }");
+  ann->say("/send bob x");
+  bob->wait_for("receive 1 started .*");
+  EXPECT_TRUE(eventually(10, [&] { return read_file(disk.path("downloads/x.127.0.0.1.part")) == "hello\n"; }));
+  bob->say("/cancel 1");
+  bob->say("/transfers");
+  bob->wait_for("transfers 1");  // the command before has been obeyed
+  disk.write("ready", "");
+  bob->wait_for("receive 1 failed ann@\\S+ 6 bytes, cancelled; what has come is kept, for when it is sent again: x");
+  ann->wait_for("send 1 failed bob@\\S+ 6 bytes, the other user has cancelled it: x");
+  EXPECT_EQ(disk.names("downloads"), std::vector<std::string>{"x.127.0.0.1.part"});
 }
 
 TEST_F(Files, ThatAreCutShortByLeavingAreToldToTheOtherSide) {
