@@ -65,7 +65,7 @@ capture: peer
 test: $(PEER) $(BUILD)/run-tests
 	PEER='$(PEER)' JOBS='$(JOBS)' $(BUILD)/run-tests --gtest_filter='$(FILTER)'
 
-$(BUILD)/run-tests: $(TESTS)
+$(BUILD)/run-tests: $(TESTS) $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -lgtest -o $@
 
 # Of another program only its path is known: it is not ours to build. A relative one begins where it was typed, at PWD:

@@ -20,6 +20,7 @@
 
 #include <atomic>
 #include <clocale>
+#include <cctype>
 #include <cmath>
 #include <cstdlib>
 #include <ctime>
@@ -50,6 +51,61 @@ struct Option {
 
 Descriptor trace_file;  // of --trace=FILE
 
+constexpr std::string_view kHome = "$HOME";
+
+bool is_variable_home(std::string_view text) {
+  const std::string_view next = text.substr(std::min(kHome.size(), text.size()), 1);
+  const bool goes_on = !next.empty() && (std::isalnum(static_cast<unsigned char>(next[0])) || next[0] == '_');
+  return text.substr(0, kHome.size()) == kHome && !goes_on;
+}
+
+// Whether a backslash in front of it goes: `quote` is the quotation mark that it stands in, or 0.
+bool can_be_escaped(std::string_view next, char quote) {
+  if (next.empty() || quote == '\'') return false;
+  return quote == 0 || std::string_view("\"\\$`").find(next) != std::string_view::npos;
+}
+
+bool ends_in_blank(std::string_view text) {
+  const bool is_escaped = text.size() > 1 && text[text.size() - 2] == '\\';
+  return !text.empty() && text.back() == ' ' && !is_escaped;
+}
+
+// What a shell makes of a path: quotes and backslashes go, a leading ~ and $HOME are the home folder, and a blank at the
+// end is none. `typed` itself where a quote does not end. wordexp() would not do: it may start a shell, and OpenBSD has
+// none.
+std::string as_a_shell_reads(std::string_view typed, const std::string& home) {
+  std::string_view rest = typed;
+  std::string path;
+  char quote = 0;  // that has begun, and not ended
+  while (ends_in_blank(rest)) rest.remove_suffix(1);
+  if (rest.substr(0, 2) == "~/" || rest == "~") {
+    path = home;
+    rest.remove_prefix(1);
+  }
+  while (!rest.empty()) {
+    const char c = rest[0];
+    const bool is_home = quote != '\'' && is_variable_home(rest);
+    const bool is_escape = c == '\\' && can_be_escaped(rest.substr(1, 1), quote);
+    if (c == quote) quote = 0;
+    else if (quote == 0 && (c == '"' || c == '\'')) quote = c;
+    else if (is_home) path += home;
+    else if (is_escape) path += rest[1];
+    else path += c;
+    if (is_home) rest.remove_prefix(kHome.size());
+    else if (is_escape) rest.remove_prefix(2);
+    else rest.remove_prefix(1);
+  }
+  return quote == 0 ? path : std::string(typed);
+}
+
+// The path that is meant: what exists as it is typed, or else what a shell would make of it.
+std::string path_meant_by(const std::string& typed) {
+  struct stat there{};
+  const char* const home = std::getenv("HOME");
+  if (::lstat(typed.c_str(), &there) == 0) return typed;
+  return as_a_shell_reads(typed, home ? home : "~");
+}
+
 // For ourselves we take less than is_name() takes from others: "/quit" is a command that went to the wrong place.
 bool is_own_name(const std::string& text) { return is_name(text) && text[0] != '/'; }
 
@@ -72,7 +128,10 @@ const Option kOptions[] = {
     {"--interface", "NAME", "a network interface, to use it alone; may be repeated (all)",
      [](const std::string& value) { return chosen_interfaces.push_back(value), ::if_nametoindex(value.c_str()) != 0; }},
     {"--dir", "DIR", "a folder: where received files go (downloads)",
-     [](const std::string& value) { return !(download_folder = value).empty(); }},
+     [](const std::string& value) {
+       download_folder = path_meant_by(value);
+       return !download_folder.empty();
+     }},
     {"--accept", "HOW", "ask, always or never: what to do with offered files (ask)",
      [](const std::string& value) {
        accept_policy = value == "always" ? Accept::always : value == "never" ? Accept::never : Accept::ask;
@@ -81,9 +140,10 @@ const Option kOptions[] = {
     {"--trace", "[=FILE]", "a file: show, or add to FILE, all that passes through the sockets (off)",
      [](const std::string& value) {
        tracing = true;
-       if (!value.empty()) trace_file = Descriptor(::open(value.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0666));
+       const std::string path = path_meant_by(value);
+       if (!value.empty()) trace_file = Descriptor(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0666));
        if (value.empty() || trace_file.get() != -1) return true;
-       throw UsageError("cannot write " + value + ": " + error_text(errno));
+       throw UsageError("cannot write " + path + ": " + error_text(errno));
      }}};
 
 std::string fault_of_name(const std::string& wanted, const std::string& answer) {
@@ -962,23 +1022,20 @@ void send_files(const std::string& path, const std::vector<Identity>& to) {
     }
 }
 
-void expect_path(const std::string& path, const std::string& command) {
+std::string readable_path(const std::string& typed, const std::string& command) {
+  const std::string path = path_meant_by(typed);
   if (path.empty()) fail("which file? " + command + " PATH");
-  if (::access(path.c_str(), R_OK) == 0) return;
-  const std::string why = error_text(errno), shell = "~\"'";  // what a shell would take away
-  const bool is_shells = shell.find(path[0]) != std::string::npos;
-  fail("cannot read " + path + ": " + why + (is_shells ? "; a path is typed without quotes, and ~ is no folder" : ""));
+  if (::access(path.c_str(), R_OK) == -1) fail("cannot read " + path + ": " + error_text(errno));
+  return path;
 }
 
 void send_file(std::string rest) {
   const Identity to = find(next_word(rest));
-  expect_path(rest, "/send WHO");
-  send_files(rest, {to});
+  send_files(readable_path(rest, "/send WHO"), {to});
 }
 
 void send_file_to_many(const std::string& scope, const std::string& path) {
-  expect_path(path, "/send" + scope);
-  send_files(path, audience(scope));
+  send_files(readable_path(path, "/send" + scope), audience(scope));
 }
 
 // The entry whose number `rest` begins with.
@@ -1145,7 +1202,7 @@ std::vector<std::string> paths(const std::string& beginning) {
   const std::string folder = beginning.substr(0, beginning.rfind('/') + 1);  // npos + 1 is 0
   std::vector<std::string> found;
   std::error_code error;
-  std::filesystem::directory_iterator entry(folder.empty() ? "." : folder, error);
+  std::filesystem::directory_iterator entry(folder.empty() ? "." : path_meant_by(folder), error);
   for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error))
     found.push_back(folder + entry->path().filename().string() + (entry->is_directory(error) ? "/" : ""));
   return found;

@@ -4,7 +4,7 @@
 # $1: the folder of the build that ran the tests.
 set -eu
 folder=$1
-for source in peer discovery transfer tests/unit/protocol; do set -- "$@" "$folder/$source.gcda"; done
+for source in peer discovery transfer tests/unit/protocol tests/unit/console; do set -- "$@" "$folder/$source.gcda"; done
 shift
 gcov --relative-only "$@" >"$folder/gcov.log"
 mkdir -p "$folder/lines"

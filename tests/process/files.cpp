@@ -150,13 +150,36 @@ TEST_F(Files, ThatCannotBeReadAreNamedAtOnce) {
   ::mkfifo(network->folder("ann").path("fifo").c_str(), 0600);
   for (const auto& [what, why] : std::vector<std::pair<std::string, std::string>>{
            {"nowhere.txt", "cannot read nowhere.txt: No such file or directory"},
-           {"~/x", "cannot read ~/x: No such file or directory; a path is typed without quotes, and ~ is no folder"},
-           {"\"x\"", "cannot read \"x\": No such file or directory; a path is typed without quotes, .*"},
+           {"~nobody/x", "cannot read ~nobody/x: No such file or directory"},
+           {"\"x\"", "cannot read x: No such file or directory"},
            {"fifo", "fifo is not a file or a folder"},
            {"..", "the name of .. cannot be sent; write its full path, or rename it"},
            {"", "which file\\? /send WHO PATH"}}) {
     ann->say("/send bob " + what);
     ann->wait_for("error: " + why);
+  }
+}
+
+TEST_F(Files, AreFoundByPathsAsPeoplePasteThem) {
+  const Folder home;
+  home.write("my notes", "at home\n");
+  home.write("a report", "a report\n");
+  home.write("'quoted'", "a name with quotes\n");
+  home.write("quoted", "not this one\n");
+  Process& receiver = network->peer(0, "bob", {"--accept", "always", "--dir", "'got it' "});
+  const std::string start = "HOME=" + home.path() + " exec \"$0\" --name ann --group lab";
+  Process sender(network->descriptor(0), {"/bin/sh", "-c", start, peer_program()}, home.path());
+  sender.wait_for("joined bob.*");
+  const std::vector<std::pair<std::string, std::string>> all = {
+      {"~/my notes", "at home\n"},     {"$HOME/my notes", "at home\n"}, {"'a report' ", "a report\n"},
+      {"a\\ report", "a report\n"}, {"\"a report\"", "a report\n"}, {"a report ", "a report\n"},
+      {"'quoted'", "a name with quotes\n"}};
+  for (const auto& [typed, content] : all) {
+    sender.say("/send bob " + typed);
+    const std::string line = receiver.wait_for("receive \\d+ stored .*: got it/.*");
+    const size_t colon = line.rfind(": ");
+    ASSERT_NE(colon, std::string::npos) << typed;
+    EXPECT_EQ(read_file(network->folder("bob").path(line.substr(colon + 2))), content) << typed;
   }
 }
 
