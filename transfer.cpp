@@ -934,6 +934,7 @@ struct Session {
   void refuse(const Reply& no) {
     const bool is_kept = incoming && incoming->is_kept();
     const std::string kept = is_kept ? "; what has come is kept, for when it is sent again" : "";
+    if (is_kept) incoming.reset();  // before it is told: who sends it again at once must not find it locked
     report(Event::Kind::failed, ticket, (cancelled ? "cancelled" : no.sentence()) + kept);
     connection->say_last(no.format());
     incoming.reset();  // now that both are told: to remove a large folder takes a while

@@ -437,8 +437,8 @@ TEST(Faults, AHostMayChangeItsAddressAmidTalkAndFiles) {
                    "add rule inet f in ip saddr 10.77.0.1 tcp sport 25253 drop'");
   const std::string text = c.talk(2, 1);
   c.peer(1).wait_for("message u2@10.77.0.2:25253 private: " + text);
-  c.network.run(2, "nft flush ruleset && ip addr flush dev eth0 && ip addr add 10.77.0.20/27 brd + dev eth0");
-  c.moves_to(2, "10.77.0.20");
+  c.network.run(2, "nft flush ruleset && ip addr flush dev eth0 && ip addr add 10.77.0.12/28 brd + dev eth0");
+  c.moves_to(2, "10.77.0.12");
   c.talk_all_to_all();
   c.expect_parts({c.everybody()});
   c.talk_all_to_all();
@@ -509,18 +509,18 @@ TEST(Faults, TwoSegmentsThatARouterJoinsFindEachOtherByAScanAndAgainWhenItFailed
   Class c(4);
   c.network.run(0, "ip link add br1 type bridge stp_state 0 forward_delay 0 mcast_snooping 0 && ip link set br1 up && "
                    "ip link set v3 master br1 && ip link set v4 master br1 && "
-                   "ip addr add 10.77.0.30/27 dev br0 && ip addr add 10.78.0.30/27 dev br1 && "
+                   "ip addr add 10.77.0.14/28 dev br0 && ip addr add 10.78.0.14/28 dev br1 && "
                    "echo 1 > /proc/sys/net/ipv4/ip_forward");
-  for (const int host : {1, 2}) c.network.run(host, "ip route add default via 10.77.0.30");
+  for (const int host : {1, 2}) c.network.run(host, "ip route add default via 10.77.0.14");
   for (const int host : {3, 4}) {
     const std::string address = "10.78.0." + std::to_string(host);
-    c.network.run(host, "ip addr flush dev eth0 && ip addr add " + address + "/27 brd + dev eth0 && "
-                        "ip route add default via 10.78.0.30");
+    c.network.run(host, "ip addr flush dev eth0 && ip addr add " + address + "/28 brd + dev eth0 && "
+                        "ip route add default via 10.78.0.14");
     c.moves_to(host, address);
   }
   const auto scan = [&] {
-    for (const int host : {1, 2}) c.peer(host).say("/scan 10.78.0.0/27");
-    for (const int host : {1, 2}) c.peer(host).wait_for("scanned 30 addresses; 3 users online");
+    for (const int host : {1, 2}) c.peer(host).say("/scan 10.78.0.0/28");
+    for (const int host : {1, 2}) c.peer(host).wait_for("scanned 14 addresses; 3 users online");
     c.expect_parts({c.everybody()});
   };
   c.begin({{1, 2}, {3, 4}});

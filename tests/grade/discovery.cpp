@@ -370,6 +370,7 @@ CASE(R3, ListsNobodyForAHelloAlone, "P4.4",
   zoe.tell(ann, zoe.hello());
   zoe.hears("HERE", {{"to", zoe.id}});
   ann.prints_not("joined ...", 2);
+  zoe.id_of(ann);  // who is dead, or hangs, prints nothing either
 }
 
 CASE(R3, RepeatsItsQuestion, "P4.4, P2.3", "A question that is not answered is repeated, every 0.5 to 0.75 s.") {
@@ -533,6 +534,7 @@ CASE(R4, AnAnswerToAnother, "P4.4", "A HERE that answers somebody else's questio
   zoe.tell(ann, zoe.here("00000000000000ff"));
   zoe.hears("HELLO");
   ann.prints_not("joined ...", 2);
+  zoe.id_of(ann);
 }
 
 CASE(R4, AnAnswerWithoutTo, "P4.4", "A HERE from somebody new, without `to`, lists nobody yet: it is asked first.") {
@@ -623,6 +625,7 @@ CASE(R5, NobodySaysByeForAnother, "P4.2, P9", "A BYE from another address than t
     mallory.send("127.0.0.1", ann.port, zoe.bye());
   }
   ann.prints_not("left ...", 1);
+  zoe.id_of(ann);
 }
 
 CASE(R5, AfterABye, "P4.2", "For 15 s after its BYE nothing is listed under an id; but its questions are answered.") {
@@ -634,6 +637,7 @@ CASE(R5, AfterABye, "P4.2", "For 15 s after its BYE nothing is listed under an i
   zoe.hears("HERE", {{"to", zoe.id}});
   zoe.tell(ann, zoe.here(id));
   ann.prints_not("joined ...", 3);
+  zoe.id_of(ann);
 }
 
 CASE_OF(45, R5, WhoIsSilentIsGone, "P2.3, P4.4", "Who is not heard for 15 s is taken off the list, and not before.") {
@@ -753,6 +757,7 @@ CASE(R5, AnIdStaysWhereItIsHeard, "P4.4, P9",
   ann.prints_not("changed ...", 1);
   ann.prints_not("left ...");
   ann.prints_not("joined ...");
+  zoe.id_of(ann);
 }
 
 CASE_OF(30, R5, AnIdThatMoves, "P4.4, P2.3",

@@ -540,9 +540,12 @@ CASE(R7, Repeats, "P5.3, P7",
   Talk& talk = zoe.introduced(ann);
   for (int i = 0; i < 2; ++i) talk.ask("MSG number=5 :once", "OK...");
   talk.close();
-  zoe.introduced(ann).ask("MSG number=5 :once", "OK...");
+  Talk& again = zoe.introduced(ann);
+  again.ask("MSG number=5 :once", "OK...");
+  again.ask("MSG number=6 :that was all", "OK...");
   ann.prints("message zoe@... private: once");
-  ann.prints_not("message ...", 0.5);
+  ann.prints("message zoe@... private: that was all");
+  ann.prints_not("message ...");
 }
 
 CASE(R7, ThirtyTwoRepeats, "P5.3", "The last 32 messages of a peer are remembered.") {
@@ -551,8 +554,10 @@ CASE(R7, ThirtyTwoRepeats, "P5.3", "The last 32 messages of a peer are remembere
   for (int round = 0; round < 2; ++round)
     for (int i = 1; i <= 32; ++i)
       talk.ask("MSG number=" + std::to_string(i) + " :number " + std::to_string(i), "OK...");
+  talk.ask("MSG number=33 :that was all", "OK...");
   for (int i = 1; i <= 32; ++i) ann.prints("message zoe@... private: number " + std::to_string(i));
-  ann.prints_not("message ...", 0.5);
+  ann.prints("message zoe@... private: that was all");
+  ann.prints_not("message ...");
 }
 
 CASE(R7, NoRepeats, "P5.3", "Another text under the same number, or the same from another id, is another message.") {

@@ -595,7 +595,7 @@ TEST_F(Files, ThatChangeWhileTheyAreSentFailOnBothSides) {
       network->folder("ann").write("x", now);
       receiver.send("OK\n");
       std::string last;
-      for (std::string line; !(line = receiver.line()).empty();) last = line;
+      while (const auto line = receiver.line_or_end()) last = *line;
       EXPECT_EQ(last.substr(last.find("STOP")), "STOP :" + why);
     }
     sender.wait_for("send \\d failed \\S+ 6 bytes, " + why + ": x");
@@ -611,7 +611,7 @@ TEST_F(Files, OfWhichOneHalfIsOldAndOneHalfNewAreNotDelivered) {
     Socket receiver = take(listener, "OK\n");
     EXPECT_EQ(receiver.line(), "DATA offset=0 size=1048576");
     network->run(0, "printf b | dd of=" + path + " bs=1 seek=49999999 conv=notrunc 2>/dev/null");
-    while (!receiver.line().empty()) {}
+    while (receiver.line_or_end()) {}
   }
   sender.wait_for("send 1 failed \\S+ 50000000 bytes, the file was changed while it was sent: x");
 }

@@ -15,7 +15,7 @@ constexpr char kLine[] =
 std::string timeless(std::string line) {
   for (const auto& [pattern, name] : std::vector<std::pair<std::string, std::string>>{
            {"^(\\d\\d:\\d\\d:\\d\\d)?\\d?\\.?\\d{6} ?", ""}, {"^ *\\d+\\.\\d{6} ", ""}, {"id=[0-9a-f]{10,16}", "id=ID"},
-           {"to=[0-9a-f]{10,16}", "to=ID"}, {"\\b(3[2-9]|[45]\\d|60)\\d{3}\\b", "PORT"}, {"accept = \\d+", "accept = N"}, {"10.77.0.31?:25252", "BROADCAST"}})
+           {"to=[0-9a-f]{10,16}", "to=ID"}, {"\\b(3[2-9]|[45]\\d|60)\\d{3}\\b", "PORT"}, {"accept = \\d+", "accept = N"}, {"10.77.0.(3|15):25252", "BROADCAST"}})
     line = std::regex_replace(line, std::regex(pattern), name);
   return line;
 }

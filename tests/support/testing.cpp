@@ -370,9 +370,9 @@ std::string mac(int host) {
 }
 
 // All namespaces of a machine share one table of neighbours, with room for 1,024: N hosts fill N * N of it, and each
-// absent address that they sweep takes one more for seconds. So a small network is a /27. But what is entered by hand
-// does not count: a crowd, on a /24, gets no ARP; each address has its host's MAC address, an absent one that of the
-// switch, which drops it.
+// absent address that they sweep takes one more for seconds. So a small network is a /28, and nine tests at a time
+// have room. A crowd needs more addresses, and has a /24, as a real one would. But what is entered by hand does not
+// count: a crowd gets no ARP; each address has its host's MAC address, an absent one that of the switch, which drops it.
 std::string all_neighbours(int hosts) {
   std::string batch = "neigh add 10.77.0.255 lladdr ff:ff:ff:ff:ff:ff dev eth0 nud permanent\n"
                       "neigh add 0.0.0.0 lladdr 00:00:00:00:00:00 dev lo nud permanent\n";
@@ -384,7 +384,7 @@ std::string all_neighbours(int hosts) {
 
 }  // namespace
 
-Network::Network(int hosts) {
+Network::Network(int hosts, int bits) {
   namespaces_.push_back(new_network());  // host 0: the switch, or the only one
   shell(namespaces_[0], "ip link set lo up");
   allow_descriptors();
@@ -404,8 +404,8 @@ Network::Network(int hosts) {
   shell(namespaces_[0], "ip -batch " + scratch.write("batch", batch));
   const bool is_crowd = hosts > kMostWithArp;
   const std::string own = "link set lo up\nlink set eth0 up\naddr add ";
-  const std::string rest = (is_crowd ? "/24" : "/27") + std::string(" brd + dev eth0\n") +
-                           (is_crowd ? all_neighbours(hosts) : "");
+  const std::string prefix = "/" + std::to_string(is_crowd ? 24 : bits);
+  const std::string rest = prefix + " brd + dev eth0\n" + (is_crowd ? all_neighbours(hosts) : "");
   for (int host = 1; host <= hosts; ++host)
     run(host, "ip -batch " + scratch.write("batch", own + address(host) + rest));
 }
@@ -461,8 +461,11 @@ void expect_all_list_all(const std::vector<Process*>& peers, double seconds) {
     return std::count_if(peer->lines().begin(), peer->lines().end(), is_joined);
   };
   const auto others = static_cast<ptrdiff_t>(peers.size()) - 1;
+  const auto is_complete = [&](Process* peer) { return joined(peer) >= others; };
+  const auto all_are = [&] { return std::all_of(peers.begin(), peers.end(), is_complete); };
+  if (eventually(seconds, all_are)) return;
   for (Process* peer : peers)
-    if (!eventually(seconds, [&] { return joined(peer) >= others; }))
+    if (!is_complete(peer))
       FAIL() << joined(peer) << " of " << others << " joined within " << seconds << " s:\n" << peer->output();
 }
 
@@ -500,7 +503,7 @@ Socket::~Socket() {
 }
 
 Socket Socket::accept() const {
-  must(readable(fd_, 10), "nobody connected");
+  if (!readable(fd_, 10)) throw std::runtime_error("nobody has connected within 10 s");
   return Socket(::accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC));
 }
 
@@ -527,23 +530,31 @@ void Socket::meet(const std::string& ip, int port, const std::string& fields) co
 }
 
 std::string Socket::line() {
+  const auto line = line_or_end();
+  if (!line) throw std::runtime_error("the connection has ended where a line was expected");
+  return *line;
+}
+
+std::optional<std::string> Socket::line_or_end() {
   const auto deadline = in(10);
   size_t end;
-  while ((end = buffer_.find('\n')) == std::string::npos && Clock::now() < deadline) {
-    char bytes[65536];
+  while ((end = buffer_.find('\n')) == std::string::npos) {
+    if (Clock::now() > deadline) throw std::runtime_error("10 s of silence where a line was expected: " + buffer_);
     if (!readable(fd_, 0.1)) continue;
+    char bytes[65536];
     const ssize_t got = ::recv(fd_, bytes, sizeof bytes, 0);
-    if (got <= 0) break;
+    if (got <= 0 && buffer_.empty()) return std::nullopt;
+    if (got <= 0) throw std::runtime_error("the connection has ended in the middle of a line: " + buffer_);
     buffer_.append(bytes, static_cast<size_t>(got));
   }
   const std::string line = buffer_.substr(0, end);
-  buffer_.erase(0, end == std::string::npos ? end : end + 1);
+  buffer_.erase(0, end + 1);
   return line;
 }
 
-std::string Socket::datagram(double seconds) const {
+std::string Socket::datagram() const {
   char bytes[2048];
-  if (!readable(fd_, seconds)) return "";
+  if (!readable(fd_, 10)) throw std::runtime_error("10 s of silence where a datagram was expected");
   const ssize_t got = ::recv(fd_, bytes, sizeof bytes, 0);
   return std::string(bytes, static_cast<size_t>(std::max<ssize_t>(got, 0)));
 }

@@ -15,6 +15,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <regex>
 #include <string>
 #include <vector>
@@ -98,10 +99,11 @@ class Process {
   size_t passed_ = 0;
 };
 
-// N hosts on one bridge: host 1 is 10.77.0.1, and so on. With no host it is a single namespace with loopback only: host 0.
+// N hosts on one bridge: host 1 is 10.77.0.1, and so on; on a network of so many bits, but more than ten hosts on a /24.
+// With no host it is a single namespace with loopback only: host 0.
 class Network {
  public:
-  explicit Network(int hosts);
+  explicit Network(int hosts, int bits = 28);
   ~Network();
   Network(const Network&) = delete;
 
@@ -129,7 +131,8 @@ class Network {
 // LD_PRELOAD.
 std::string hung_disk(const Network& network, const Folder& folder);
 
-// That each has told of all others that they joined. It waits `seconds` for each, and fails at the first that has not.
+// That each has told of all others that they joined, within `seconds` for all of them together. It shows the first that
+// has not.
 void expect_all_list_all(const std::vector<Process*>& peers, double seconds);
 
 // A test on one host, which has loopback only.
@@ -142,7 +145,7 @@ class OneHost : public testing::Test {
   std::unique_ptr<Network> network;
 };
 
-// A raw socket in a host's namespace. Every receive gives up after 10 s, and then returns what it has.
+// A raw socket in a host's namespace. What is waited for and does not come within 10 s ends the test: it is thrown.
 class Socket {
  public:
   // Connected; from the address `from`, if one is given, as any of 127.0.0.0/8 may be.
@@ -157,8 +160,9 @@ class Socket {
   void send_to(const std::string& ip, int port, const std::string& datagram) const;
   // Makes this socket a peer that the one at ip:port lists: HELLO, and the answer HERE that it is heard.
   void meet(const std::string& ip, int port, const std::string& fields) const;
-  std::string line();                                // without its LF; "" at the end of the connection
-  std::string datagram(double seconds = 10) const;   // "" if none came
+  std::string line();                                // without its LF
+  std::optional<std::string> line_or_end();          // nothing where the other side has closed the connection
+  std::string datagram() const;
   bool is_closed();                                  // by the other side, with nothing more to read, within 15 s
 
  private:
