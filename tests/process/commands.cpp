@@ -306,13 +306,14 @@ TEST_F(Commands, ASecondSignalEndsWhatADiskThatHangsKeepsFromLeaving) {
   const std::string start = "export ASAN_OPTIONS=$ASAN_OPTIONS:verify_asan_link_order=0 LD_PRELOAD=" +
                             hung_disk(*network, folder) + "; exec \"$0\" --name bob --group lab --accept always";
   for (const int number : {SIGINT, SIGTERM}) {
+    ::unlink(folder.path("hangs").c_str());
     Process bob(network->descriptor(0), {"/bin/sh", "-c", start, peer_program()}, folder.path());
     Process& ann = network->peer(0, "ann");
     network->folder("ann").write("a", "hello\n");
     ann.wait_for("joined bob.*");
     ann.say("/send bob a");
     ann.wait_for("send 1 started .*");
-    bob.wait_for("receive 1 started .*");
+    EXPECT_TRUE(eventually(10, [&] { return ::access(folder.path("hangs").c_str(), F_OK) == 0; })) << bob.output();
     bob.signal(number);
     ann.wait_for("left bob@\\S+: said bye");  // the first one is obeyed, as far as it can be
     EXPECT_EQ(status_after_insisting(bob, number), 128 + number);

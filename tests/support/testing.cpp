@@ -448,9 +448,11 @@ const Folder& Network::folder(const std::string& name) const {
 }
 
 std::string hung_disk(const Network& network, const Folder& folder) {
-  const std::string source = folder.write("hung.c", "int pause(void);\n"
-                                                    "int fsync(int fd) { for (;;) pause(); return fd; }\n"
-                                                    "int syncfs(int fd) { return fsync(fd); }\n");
+  const std::string source = folder.write(
+      "hung.c", "int pause(void);\n"
+                "int creat(const char*, unsigned);\n"
+                "int fsync(int fd) { creat(\"" + folder.path("hangs") + "\", 0600); for (;;) pause(); return fd; }\n"
+                "int syncfs(int fd) { return fsync(fd); }\n");
   network.run(0, "cc -shared -fPIC -o " + folder.path("hung.so") + " " + source);
   return folder.path("hung.so");
 }

@@ -128,7 +128,7 @@ class Network {
 };
 
 // A library, in `folder`, that makes fsync() and syncfs() hang for ever, as they do on a stick that was pulled out: for
-// LD_PRELOAD.
+// LD_PRELOAD. Whoever hangs has made the file "hangs" there.
 std::string hung_disk(const Network& network, const Folder& folder);
 
 // That each has told of all others that they joined, within `seconds` for all of them together. It shows the first that
