@@ -244,6 +244,8 @@ TEST(LabDocument, ShowsTheScreenOfAClassAndTheKeysThatReachEachPartOfIt) {
   screen.type("/group 十二点?");
   EXPECT_TRUE(eventually(60, [&] { return timeless(screen.text()) == timeless(sample); }))
       << "The document shows\n" << timeless(sample) << "but it is\n" << timeless(screen.text());
+  screen.press("C-c");  // takes away what is typed
+  EXPECT_TRUE(eventually(60, [&] { return screen.text().find("/group") == std::string::npos; })) << screen.text();
   screen.press("C-c");
   EXPECT_TRUE(screen.shows("carl's peer has ended.")) << screen.text();
   EXPECT_TRUE(screen.shows("\ncarl#")) << screen.text();

@@ -25,13 +25,13 @@ struct Totals {
   std::atomic<int> begun, passed, failed, skipped;  // begun: how many tests those that have begun are going to run
 };
 
-Totals& map_totals(const std::string& path) {
+Totals* map_totals(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (fd == -1 || ::ftruncate(fd, sizeof(Totals)) == -1) std::abort();
   void* shared = ::mmap(nullptr, sizeof(Totals), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (shared == MAP_FAILED) std::abort();
   ::close(fd);
-  return *static_cast<Totals*>(shared);
+  return static_cast<Totals*>(shared);
 }
 
 std::string environment(const char* name) {
@@ -79,7 +79,7 @@ int run_job(const std::string& folder, int argc, char** argv) {
   ::unsetenv(kFolder);  // a test may start this program, too
   testing::InitGoogleTest(&argc, argv);
   auto& listeners = testing::UnitTest::GetInstance()->listeners();
-  listeners.Append(new Counter(map_totals(folder + "/totals")));
+  listeners.Append(new Counter(*map_totals(folder + "/totals")));
   if (environment("GTEST_TOTAL_SHARDS") != "1") {
     listeners.Append(new OneLineATest(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0)));
     const std::string output = folder + "/" + environment("GTEST_SHARD_INDEX");
@@ -107,7 +107,7 @@ pid_t start_job(int index, int jobs, const std::string& folder, char** argv) {
 int run_jobs(char** argv) {
   const int jobs = std::max(1, std::atoi(environment("JOBS").c_str()));
   const Folder folder;
-  const Totals& totals = map_totals(folder.path("totals"));
+  const Totals& totals = *map_totals(folder.path("totals"));
   std::map<pid_t, std::string> outputs;
   for (int i = 0; i < jobs; ++i) outputs[start_job(i, jobs, folder.path(), argv)] = folder.path(std::to_string(i));
   int broken = 0;  // jobs that died, or with a failure
