@@ -478,8 +478,6 @@ bool input_ended, leaving, leave_now, undelivered;
 std::vector<Addressee> numbered;     // as the last /list had them: numbers must not shift meanwhile
 std::optional<Addressee> chosen;     // by /to
 std::optional<Identity> last_writer; // of a private message
-std::vector<Identity> newcomers;     // not yet shown, from the first one's coming on
-Clock::time_point newcomers_since;
 std::map<uint64_t, Post> posts;      // by ticket
 std::map<uint64_t, File> files;      // by the number that the user sees
 uint64_t next_post = 1, next_file = 1;
@@ -634,6 +632,13 @@ class Directory {
     users_.erase(user);
   }
 
+  // Who has this id.
+  std::optional<Identity> listed(const std::string& id) const {
+    const auto user = users_.find(id);
+    if (user == users_.end()) return std::nullopt;
+    return user->second;
+  }
+
   // Who has this id and this address. Null where nobody is listed with both: an id anyone can claim, and a name, too.
   const Identity* find(const Identity& who) const {
     const auto user = users_.find(who.id);
@@ -683,9 +688,19 @@ std::string prompt(size_t width) {
   return clipped(printable(myself.name) + to, std::max<size_t>(width / 2, 2) - 2) + "> ";
 }
 
-void warn_of_clash(const Identity& who) {
-  if (comparable(who.name) == comparable(myself.name))
-    print("note: " + who.label() + " has the same name as you; /name NEW gives you another");
+bool has_our_name(const Identity& who) {
+  return comparable(who.name) == comparable(myself.name);
+}
+
+// One line, however many they are.
+void warn_of_clashes(std::vector<Identity> users) {
+  const auto has_another = [](const Identity& user) { return !has_our_name(user); };
+  users.erase(std::remove_if(users.begin(), users.end(), has_another), users.end());
+  if (users.empty()) return;
+  const bool is_one = users.size() == 1;
+  const std::string who =
+      is_one ? users[0].label() + " has" : to_string(users.size()) + " users have";
+  print("note: " + who + " the same name as you; /name NEW gives you another");
 }
 
 Identity own_entry() {
@@ -753,14 +768,6 @@ void tell_departure(const Addressee& partner, const Event& event) {
   print("note: " + partner.who.label() + " " + partner.gone + "; " + next);
 }
 
-// Whom we talked to may come back, with another id then. His name and his IP address are what is left of him.
-void tell_return(const Identity& who) {
-  if (!terminal || !chosen || chosen->gone.empty()) return;
-  const bool same_name = comparable(who.name) == comparable(chosen->who.name);
-  const bool is_back = same_name && who.address.ip == chosen->who.address.ip;
-  if (is_back) print("note: " + who.name + " is back; /to " + short_label(who) + " talks to him again");
-}
-
 // What /to and the numbers of /list still mean, when a user has left, or has another name or address.
 void follow(const Event& event) {
   std::vector<Addressee*> all;
@@ -772,8 +779,6 @@ void follow(const Event& event) {
     if (event.kind == Event::Kind::left) one->gone = "has left";
     else if (moved) one->gone = "is at another address now";
     else one->who = event.who;
-    const bool is_partner = chosen && one == &*chosen;
-    if (is_partner && !one->gone.empty()) tell_departure(*one, event);
   }
 }
 
@@ -862,7 +867,7 @@ void introduce_as(const std::string& name, const std::string& group) {
   myself.group = group;
   discovery::tell_everyone(Verb::here);
   print("you " + own_entry().label() + " " + group);
-  for (const Identity& user : discovery::users()) warn_of_clash(user);
+  warn_of_clashes(discovery::users());
 }
 
 void scan(std::string where) {
@@ -1264,24 +1269,149 @@ void obey(std::string line) {
 // Events: what the other parts report
 // ============================================================================
 
-// On a terminal, a class that starts at once is one line.
-void show_newcomers() {
-  if (newcomers.empty() || (terminal && Clock::now() - newcomers_since < 500ms)) return;
-  if (!terminal || newcomers.size() <= 3)
-    for (const Identity& who : newcomers) print_quietly("joined " + who.label() + " " + who.group);
-  else print_quietly(to_string(newcomers.size()) + " users joined; /list shows them");
-  for (const Identity& who : newcomers) {
-    warn_of_clash(who);
-    tell_return(who);
+// What has become of one user since something was last said of him.
+struct Change {
+  std::optional<Identity> before, now;  // nothing: not listed
+  std::string reason;                   // why he has left
+
+  // He has come and gone again, or has his old name back.
+  bool is_undone() const {
+    if (!before || !now) return !before && !now;
+    return before->label() == now->label() && before->group == now->group;
   }
-  newcomers.clear();
+  std::string verb() const {
+    if (!before) return "joined";
+    return now ? "changed" : "left";
+  }
+  std::string line() const {
+    if (!now) return "left " + before->label() + ": " + reason;
+    const std::string is_now = verb() + " " + now->label() + " " + now->group;
+    return before ? is_now + ": was " + before->label() + " " + before->group : is_now;
+  }
+};
+
+// The changes that wait to be shown: one for each user, however often he comes, goes and is renamed meanwhile. Anyone can
+// cause such changes by UDP, so many that they would bury what people say, or that a pipe which is not read stops us.
+class News {
+ public:
+  void add(const std::string& id, const Change& latest) {
+    constexpr size_t kMaxWaiting = 1024;
+    const auto found = numbers_.find(id);
+    const bool is_new = found == numbers_.end();
+    if (is_new && waiting_.size() >= kMaxWaiting) {
+      ++dropped;
+      return;
+    }
+    if (waiting_.empty()) since = Clock::now();
+    const uint64_t number = is_new ? next_number_++ : found->second;
+    numbers_[id] = number;
+    Change& change = waiting_[number];
+    if (is_new) change.before = latest.before;
+    change.now = latest.now;
+    change.reason = latest.reason;
+    if (change.is_undone()) take(id);
+  }
+
+  // That of one user, or else of whoever was first to have one.
+  std::optional<Change> take(const std::string& id) {
+    const auto number = numbers_.find(id);
+    if (number == numbers_.end()) return std::nullopt;
+    Change change = waiting_[number->second];
+    waiting_.erase(number->second);
+    numbers_.erase(number);
+    return change;
+  }
+  Change take_first() {
+    const Change& first = waiting_.begin()->second;
+    return *take((first.now ? first.now : first.before)->id);
+  }
+
+  size_t size() const { return waiting_.size(); }
+  Clock::time_point since;  // the first of those that wait came
+  size_t dropped = 0;       // there were too many
+
+ private:
+  std::map<uint64_t, Change> waiting_;        // in the order in which they came
+  std::map<std::string, uint64_t> numbers_;   // by id
+  uint64_t next_number_ = 0;
+};
+
+News news;
+
+// Whether standard output takes a line at once, and does not make us wait until somebody reads.
+bool output_has_room() {
+  std::cout.flush();
+  fd_set writable;
+  FD_ZERO(&writable);
+  FD_SET(STDOUT_FILENO, &writable);
+  timeval at_once{};
+  return ::select(STDOUT_FILENO + 1, nullptr, &writable, nullptr, &at_once) == 1;
 }
 
-void greet(const Identity& who) {
-  last_joined = Clock::now();
-  if (newcomers.empty()) newcomers_since = last_joined;
-  newcomers.push_back(who);
-  show_newcomers();
+// "27 joined, 3 left; /list shows who is online"
+std::string sum_of(const std::vector<Change>& changes) {
+  std::string sum;
+  for (const std::string verb : {"joined", "left", "changed"}) {
+    const auto is_meant = [&](const Change& change) { return change.verb() == verb; };
+    const auto count = std::count_if(changes.begin(), changes.end(), is_meant);
+    if (count > 0) sum += (sum.empty() ? "" : ", ") + to_string(count) + " " + verb;
+  }
+  return sum + "; /list shows who is online";
+}
+
+void tell_return(const Identity& who) {
+  print("note: " + who.name + " is back; /to " + short_label(who) + " talks to him again");
+}
+
+// Whom we talked to has come back, with another id then. His name and his IP address are what is left of him.
+bool is_return(const Change& change) {
+  if (!terminal || !chosen || is_talking() || change.before) return false;
+  const bool same_name = comparable(change.now->name) == comparable(chosen->who.name);
+  return same_name && change.now->address.ip == chosen->who.address.ip;
+}
+
+void show_changes(const std::vector<Change>& changes) {
+  constexpr size_t kMostOneByOne = 3;
+  if (!terminal || changes.size() <= kMostOneByOne)
+    for (const Change& change : changes) print_quietly(change.line());
+  else print_quietly(sum_of(changes));
+  std::vector<Identity> renamed;  // or new
+  for (const Change& change : changes)
+    if (change.now && !(change.before && has_our_name(*change.before))) renamed.push_back(*change.now);
+  warn_of_clashes(renamed);
+  const auto returned = std::find_if(changes.begin(), changes.end(), is_return);
+  if (returned != changes.end()) tell_return(*returned->now);
+}
+
+// On a terminal twice a second at most, all in one: a class that starts is one line. Else as long as somebody reads.
+void show_news() {
+  if (news.size() == 0 || (terminal && Clock::now() - news.since < 500ms)) return;
+  std::vector<Change> changes;
+  while (news.size() > 0 && terminal) changes.push_back(news.take_first());
+  show_changes(changes);
+  while (news.size() > 0 && output_has_room()) show_changes({news.take_first()});
+  if (news.size() > 0 || news.dropped == 0) return;
+  print("note: " + to_string(news.dropped) + " more changes were not shown; /list shows who is online");
+  news.dropped = 0;
+}
+
+// Nobody says anything before he has joined, nor after he has left.
+void show_news_of(const Identity& who) {
+  if (const auto change = news.take(who.id)) show_changes({*change});
+}
+
+void note_presence(const Event& event) {
+  const bool has_left = event.kind == Event::Kind::left;
+  if (event.kind == Event::Kind::joined) last_joined = Clock::now();
+  const auto before = directory.listed(event.who.id);
+  if (has_left) directory.remove(event.who.id);
+  else directory.enter(event.who);
+  news.add(event.who.id, {before, directory.listed(event.who.id), has_left ? event.text : ""});
+  const bool was_talking = is_talking();
+  if (before) follow(event);
+  if (!was_talking || is_talking()) return;
+  show_news_of(event.who);  // that of the one we talk to does not wait
+  tell_departure(*chosen, event);
 }
 
 // Once is enough: who has answered one knows how.
@@ -1304,22 +1434,10 @@ void show_message(const Identity& from, const Message& message) {
 
 void handle(const Event& event) {
   using Kind = Event::Kind;
-  const auto is_new = [&](const Identity& newcomer) { return newcomer.id == event.who.id; };
-  if (event.kind != Kind::joined && std::any_of(newcomers.begin(), newcomers.end(), is_new)) {
-    newcomers_since = {};  // nobody acts before he has joined
-    show_newcomers();
-  }
-  if (event.kind == Kind::joined || event.kind == Kind::changed) directory.enter(event.who);
-  if (event.kind == Kind::left) directory.remove(event.who.id);
   switch (event.kind) {
-    case Kind::joined: return greet(event.who);
+    case Kind::joined:
     case Kind::left:
-      print_quietly("left " + event.who.label() + ": " + event.text);
-      return follow(event);
-    case Kind::changed:
-      print_quietly("changed " + event.who.label() + " " + event.who.group + ": was " + event.text);
-      follow(event);
-      return warn_of_clash(event.who);
+    case Kind::changed: return note_presence(event);
     case Kind::unheard: return transfer::knock(event.who);
     case Kind::told: return print(event.text);
     case Kind::introduced: return discovery::heard_over_tcp(event.who);
@@ -1327,16 +1445,21 @@ void handle(const Event& event) {
     case Kind::traced: return print_quietly(event.text);
     case Kind::message:
       if (transfer::is_repeat(event)) return;
+      show_news_of(event.who);
       show_message(event.who, event.message);
       if (event.message.scope != "private") return;
       last_writer = event.who;
       return tell_how_to_answer(event.who);
     case Kind::delivered:
-    case Kind::undelivered: return settle(event);
+    case Kind::undelivered:
+      show_news_of(event.who);
+      return settle(event);
     case Kind::offered:
     case Kind::started:
     case Kind::stored:
-    case Kind::failed: return update_file(event);
+    case Kind::failed:
+      show_news_of(event.who);
+      return update_file(event);
   }
 }
 
@@ -1581,7 +1704,7 @@ int main(int argc, char** argv) try {
     transfer::accept_connection(readable);
     discovery::tick();
     handle_events();
-    show_newcomers();
+    show_news();
     follow_terminal();
     obey_signal(signal_to_obey);
   }
@@ -1591,6 +1714,7 @@ int main(int argc, char** argv) try {
     handle_events();
   transfer::close();
   handle_events();
+  show_news();
   erase_prompt();
   std::cout.flush();
   return !std::cout || (undelivered && !::isatty(STDIN_FILENO)) ? 1 : 0;

@@ -522,7 +522,29 @@ TEST_F(Terminals, TellNewcomersOneByOneAndAClassInOneLine) {
     const std::string n = std::to_string(i);
     scripted.back().meet("127.0.0.1", 25253, "id=00000000000000" + n + " ip=127.0.0.1 port=400" + n + " name=u" + n + " group=lab");
   }
-  EXPECT_TRUE(ann.shows("\\d+ users joined; /list shows them")) << ann.screen();
+  EXPECT_TRUE(ann.shows("\\d+ joined; /list shows who is online")) << ann.screen();
+  for (size_t i = 0; i < scripted.size(); ++i) {
+    const std::string n = std::to_string(11 + i);
+    scripted[i].send_to("127.0.0.1", 25253, "ChatByP2P/1 BYE id=00000000000000" + n + " ip=127.0.0.1 port=400" + n +
+                                                " name=u" + n + " group=lab");
+  }
+  EXPECT_TRUE(ann.shows("\n\\d+ left; /list shows who is online")) << ann.screen();
+}
+
+// Who changes his name 900 times cannot push off the screen what people have said.
+TEST_F(Terminals, SumUpWhatAStrangerSaysOfHimself) {
+  Console ann(*network, kAnn);
+  ASSERT_TRUE(ann.shows("/help lists"));
+  const Socket eve = Socket::udp(*network, 0, 40001, "127.0.0.2");
+  const std::string id = "id=00000000000000ee ip=127.0.0.2 port=40001 group=lab name=";
+  eve.meet("127.0.0.1", 25253, id + "eve");
+  ASSERT_TRUE(ann.shows("joined eve@127.0.0.2:40001 lab"));
+  for (int i = 0; i < 900; ++i) eve.send_to("127.0.0.1", 25253, "ChatByP2P/1 HERE " + id + "eve" + std::to_string(i));
+  EXPECT_TRUE(eventually(10, [&] {
+    eve.send_to("127.0.0.1", 25253, "ChatByP2P/1 HERE " + id + "mallory");
+    return ann.shows("changed mallory@127.0.0.2:40001 lab: was eve\\S* lab", 1);
+  })) << ann.screen();
+  EXPECT_TRUE(ann.shows("^ready ann@")) << ann.screen();
 }
 
 TEST_F(Terminals, ShowWhenWhoAndToWhomAndWhetherItArrived) {

@@ -248,6 +248,30 @@ TEST_F(Hostile, AThousandUsersWhoAreOneLeaveRoomForOthers) {
   EXPECT_GT(bob->count("joined mallory@.*"), 800u);
 }
 
+// Gains: what fits into the pipe. Nobody reads what bob prints, and yet he goes on answering; later the last name is what
+// is read, and of changes of more users than may wait, how many are missing.
+TEST_F(Hostile, ChangesThatNobodyReadsDoNotStopTheProgram) {
+  const auto at = [&](int i) { return Socket::udp(*network, 0, 41000 + i, address(i % 10)); };
+  const auto fields_of = [](int i) { return mallory(static_cast<unsigned>(i), 41000 + i).substr(18); };
+  for (int i = 1; i <= 600; ++i) at(i).meet("127.0.0.1", 25301, fields_of(i));
+  EXPECT_TRUE(eventually(30, [&] { return bob->count("joined mallory.*") == 600; }));
+  const Socket eve = Socket::udp(*network, 0, 40000, "127.0.0.2");
+  std::string group;  // as long as one may be: so that the pipe is soon full
+  for (int i = 0; i < 32; ++i) group += "😀";
+  const std::string eves = "id=ee00000000000000 ip=127.0.0.2 port=40000 group=" + group + " name=eve";
+  eve.meet("127.0.0.1", 25301, eves);
+  bob->wait_for("joined eve@127.0.0.2:40000 .*");
+  for (int i = 0; i < 20'000; ++i)
+    eve.send_to("127.0.0.1", 25301, "ChatByP2P/1 HERE " + eves + std::to_string(i));
+  eve.send_to("127.0.0.1", 25301, "ChatByP2P/1 HELLO " + eves);
+  ASSERT_TRUE(eventually(10, [&] { return eve.datagram(1).substr(0, 16) == "ChatByP2P/1 HERE"; }));
+  for (int i = 1; i <= 600; ++i) at(i).send_to("127.0.0.1", 25301, "ChatByP2P/1 BYE " + fields_of(i));
+  for (int i = 601; i <= 1200; ++i) at(i).meet("127.0.0.1", 25301, fields_of(i));
+  bob->wait_for("note: \\d+ more changes were not shown; /list shows who is online");
+  EXPECT_LT(bob->count("changed .*"), 2000u);
+  EXPECT_LE(bob->count("left mallory.*") + bob->count("joined mallory.*"), 600u + 1024u);
+}
+
 // Gains: a HELLO of bob's to a port of his own host. Nobody is listed, moved or taken off for it.
 TEST_F(Hostile, WhoAnswersASweepWithAnothersAddressSpeaksForHimselfOnly) {
   const Socket socket = Socket::udp(*network, 0, 40000, "127.0.0.9");
