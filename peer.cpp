@@ -1363,7 +1363,7 @@ void tell_return(const Identity& who) {
   print("note: " + who.name + " is back; /to " + short_label(who) + " talks to him again");
 }
 
-// Whom we talked to has come back, with another id then. His name and his IP address are what is left of him.
+// Whether we talked to him. With another id he is known by his name and his IP address alone.
 bool is_return(const Change& change) {
   if (!terminal || !chosen || is_talking() || change.before) return false;
   const bool same_name = comparable(change.now->name) == comparable(chosen->who.name);
