@@ -1512,6 +1512,8 @@ void catch_signals() {
   // A write to a connection that the other side has closed raises SIGPIPE and ends the program: an error will do.
   action.sa_handler = SIG_IGN;
   check(::sigaction(SIGPIPE, &action, nullptr), "sigaction");
+  // So does SIGXFSZ, where `ulimit -f` allows no file of that size: here, too, an error will do, EFBIG.
+  check(::sigaction(SIGXFSZ, &action, nullptr), "sigaction");
 }
 
 // A program may be started with standard input, output or error closed (<&- >&-). The next thing that it opens gets

@@ -586,12 +586,22 @@ class Incoming {
     if (is_folder_) {
       if (::mkdir(final_path.c_str(), 0777) == -1) return false;
     } else {
-      if (::link(path_.c_str(), final_path.c_str()) == 0) return ::unlink(path_.c_str()), true;
-      if (errno != EPERM && errno != EOPNOTSUPP) return false;  // FAT, exFAT, some shares: no links
+      const int result = ::link(path_.c_str(), final_path.c_str());
+      if (result == 0) {
+        ::unlink(path_.c_str());
+        return true;
+      }
+      if (errno == EEXIST) return false;
+      // FAT, exFAT, some shares and FUSE have no links, and say so by EPERM, ENOTSUP, ENOSYS... What is wrong with
+      // more than links will show here as well.
       const Descriptor placeholder(::open(final_path.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0666));
       if (placeholder.get() == -1) return false;
     }
-    return ::rename(path_.c_str(), final_path.c_str()) == 0;
+    const int result = ::rename(path_.c_str(), final_path.c_str());
+    const int error = errno;
+    if (result == -1) ::remove(final_path.c_str());  // the placeholder
+    errno = error;
+    return result == 0;
   }
 
   // Whether `path` still names what we hold: a name can be taken away and given to another.

@@ -638,6 +638,25 @@ TEST_F(Files, ThatFillTheDiskMidwayFailOnBothSides) {
   full.wait_for("message ann@\\S+ private: still here\\?");
 }
 
+// `ulimit -f`, as a system may set it for all: what writes more is sent SIGXFSZ, which ends a program that is not prepared.
+TEST_F(Files, LargerThanTheSystemAllowsFailAloneAndSoDoesTheTrace) {
+  const Folder folder;
+  const std::string command = "ulimit -f 100 && exec \"$0\" --name bob --group lab --port 25301 --accept always --trace=trace";
+  Process limited(network->descriptor(0), {"/bin/sh", "-c", command, peer_program()}, folder.path());
+  limited.wait_for("ready .*");
+  ann = &network->peer(0, "ann");
+  ann->wait_for("joined bob.*");
+  network->folder("ann").write("big", std::string(200'000, 'x'));
+  network->folder("ann").write("x", "hello\n");
+  ann->say("/send bob big");
+  ann->wait_for("send 1 failed bob@\\S+ 200000 bytes, cannot store big: File too large: big");
+  limited.wait_for("receive 1 failed ann@\\S+ 200000 bytes, cannot store big: File too large; what has come is kept, .*: big");
+  for (int i = 0; i < 60; ++i) ann->say("/msg bob " + std::string(2000, 'x'));  // more than the trace may have
+  ann->say("/send bob x");
+  ann->wait_for("send 2 delivered .*");
+  EXPECT_GT(read_file(folder.path("trace")).size(), 50'000u);
+}
+
 // What a disk does that cannot be made everywhere: a function of the system is replaced by one that does the same.
 class FilesOnAnotherDisk : public Files {
  protected:
@@ -659,15 +678,23 @@ class FilesOnAnotherDisk : public Files {
   std::unique_ptr<Process> process;
 };
 
-// FAT and exFAT, of USB sticks, have no hard links.
+// FAT and exFAT, of USB sticks, have no hard links: EPERM. Others that have none say so in their own way.
 TEST_F(FilesOnAnotherDisk, WithoutHardLinksReplaceNothingEither) {
-  meet("int link(const char*, const char*) { return errno = EPERM, -1; }");
+  meet("int link(const char*, const char*) {\n"
+       "  static const int kErrors[] = {EPERM, EOPNOTSUPP, ENOSYS, EMLINK, EINVAL};\n"
+       "  static int calls;\n"
+       "  return errno = kErrors[calls++ % 5], -1;\n"
+       "}");
   disk.write("downloads/x", "precious");
-  ann->say("/send bob x");
-  ann->wait_for("send 1 delivered bob@\\S+ 6 bytes, cksum 3015617425: x \\(1\\)");
+  for (int i = 1; i <= 5; ++i) {
+    const std::string name = "x (" + std::to_string(i) + ")";
+    ann->say("/send bob x");
+    // Each name that is tried is a call: two, three, four... of them.
+    ann->wait_for("send " + std::to_string(i) + " delivered bob@\\S+ 6 bytes, cksum 3015617425: x \\(" + std::to_string(i) + "\\)");
+    EXPECT_EQ(read_file(disk.path("downloads/" + name)), "hello\n");
+  }
   EXPECT_EQ(read_file(disk.path("downloads/x")), "precious");
-  EXPECT_EQ(read_file(disk.path("downloads/x (1)")), "hello\n");
-  EXPECT_EQ(disk.names("downloads"), (std::vector<std::string>{"x", "x (1)"}));
+  EXPECT_EQ(disk.names("downloads"), (std::vector<std::string>{"x", "x (1)", "x (2)", "x (3)", "x (4)", "x (5)"}));
 }
 
 TEST_F(FilesOnAnotherDisk, ThatIsSlowAreNotStoredIfTheyAreCancelledMeanwhile) {
