@@ -764,7 +764,8 @@ std::string typed_label(const Identity& who) {
 void tell_departure(const Addressee& partner, const Event& event) {
   if (!terminal) return;
   const bool has_left = event.kind == Event::Kind::left;
-  const std::string next = has_left ? "/to WHO chooses another" : "/to " + short_label(event.who) + " talks to him there";
+  const std::string there = "/to " + short_label(event.who) + " talks to him there";
+  const std::string next = has_left ? "/to WHO chooses another" : there;
   print("note: " + partner.who.label() + " " + partner.gone + "; " + next);
 }
 
@@ -818,6 +819,17 @@ bool is_oneself(const std::string& who) {
   return is_own_number || is_bare || comparable(name) == comparable(myself.name);
 }
 
+// Whether a word is meant for WHO, be he online or not. It throws nothing, for Tab asks it, too.
+bool names_somebody(const std::string& word) {
+  const bool is_number = parse_number(word, numbered.size()).value_or(0) > 0;
+  if (is_number || address_in(word) || is_oneself(word)) return true;
+  return !those_called(word).empty();
+}
+
+std::string nobody_called(const std::string& who) {
+  return "nobody called " + who + " is online" + suggestion(who, short_labels());
+}
+
 // Whom WHO means. A word can be one user's name and another's number: then it is refused, never guessed.
 Identity find(const std::string& who) {
   if (who.empty()) fail("to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
@@ -829,7 +841,7 @@ Identity find(const std::string& who) {
   const auto address = address_in(who);
   if (is_oneself(who)) fail(who + " is you");
   if (address && who == address->text()) return {"", "", "", *address, 0};
-  fail("nobody called " + who + " is online" + suggestion(who, short_labels()) + "; /list shows who is");
+  fail(nobody_called(who) + "; /list shows who is");
 }
 
 void list(std::string) {
@@ -993,11 +1005,16 @@ std::vector<Identity> audience(const std::string& scope) {
 
 void send_to_many(const std::string& scope, const std::string& text) { send(scope, text, audience(scope)); }
 
+// That whom /to has chosen is still there.
+void expect_partner() {
+  if (!is_talking()) fail(chosen->who.label() + " " + chosen->gone + "; /to WHO chooses another");
+}
+
 void say(const std::string& text) {
   const bool can_answer = last_writer && directory.find(*last_writer);
   const std::string who = can_answer ? short_label(*last_writer) : "WHO";
   if (!chosen) fail("to whom? choose with /to " + who + ", or write /msg " + who + " TEXT");
-  if (!chosen->gone.empty()) fail(chosen->who.label() + " " + chosen->gone + "; /to WHO chooses another");
+  expect_partner();
   send("private", text, {chosen->who});
 }
 
@@ -1034,8 +1051,23 @@ std::string readable_path(const std::string& typed, const std::string& command) 
   return path;
 }
 
+// Without WHO: to whom /to has chosen.
+void send_to_chosen(const std::string& typed) {
+  const std::string path = path_meant_by(typed);
+  std::string rest = typed;
+  const std::string word = next_word(rest);
+  const bool is_there = ::access(path.c_str(), F_OK) == 0;
+  if (!is_there) fail(nobody_called(word) + ", and there is no file " + path);
+  if (!chosen) fail("to whom? /send WHO " + path);
+  expect_partner();
+  send_files(readable_path(typed, "/send"), {chosen->who});
+}
+
 void send_file(std::string rest) {
-  const Identity to = find(next_word(rest));
+  const std::string line = rest;
+  const std::string who = next_word(rest);
+  if (!who.empty() && !names_somebody(who)) return send_to_chosen(line);
+  const Identity to = find(who);
   send_files(readable_path(rest, "/send WHO"), {to});
 }
 
@@ -1043,28 +1075,58 @@ void send_file_to_many(const std::string& scope, const std::string& path) {
   send_files(readable_path(path, "/send" + scope), audience(scope));
 }
 
-// The entry whose number `rest` begins with.
-File& take_file(std::string& rest) {
+bool is_any(const File&) { return true; }
+bool is_waiting_offer(const File& file) { return file.direction == "receive" && file.state == "offered"; }
+
+// The only one that the command can mean.
+File& only_file(const std::string& command, bool (*can_be_meant)(const File&)) {
+  constexpr size_t kMostNamed = 3;
+  std::vector<File*> fits;
+  std::string candidates;
+  for (auto& [number, file] : files) {
+    if (!can_be_meant(file)) continue;
+    fits.push_back(&file);
+    if (fits.size() > kMostNamed) continue;
+    candidates += (candidates.empty() ? "" : " or ") + to_string(number);
+    candidates += " (" + file.offer.name + ", " + file.who + ")";
+  }
+  if (fits.empty()) fail("there is nothing to " + command.substr(1) + "; /transfers lists what is under way");
+  if (fits.size() > 1) fail("which one? write " + command + " and its number: " + candidates);
+  return *fits[0];
+}
+
+// The entry whose number `rest` begins with. What stands there is always a number: a name to store a file under comes
+// second.
+File& take_file(std::string& rest, const std::string& command, bool (*can_be_meant)(const File&)) {
   const std::string word = next_word(rest);
-  if (word.empty()) fail("which transfer? give its number; /transfers lists them");
+  if (word.empty()) return only_file(command, can_be_meant);
   const auto found = files.find(parse_number(word).value_or(0));
   if (found == files.end()) fail("there is no transfer '" + word + "'; /transfers lists them");
   return found->second;
 }
 
 // The same, where that is all that may be given.
-File& take_only_file(std::string rest) {
-  File& file = take_file(rest);
+File& take_file_alone(std::string rest, const std::string& command, bool (*can_be_meant)(const File&)) {
+  File& file = take_file(rest, command, can_be_meant);
   if (!rest.empty()) fail("'" + rest + "' is too much; the number of a transfer is enough");
   return file;
 }
 
 void answer(File& file, Accept consent, const std::string& rest = "") {
-  if (file.direction != "receive" || file.state != "offered") fail("that is not an offer that waits for an answer");
+  if (!is_waiting_offer(file)) fail("that is not an offer that waits for an answer");
   if (!rest.empty() && safe_file_name(rest) != rest) fail("'" + rest + "' is not a file name; give one without a path");
   file.state = "answered";
   transfer::answer(file.ticket, consent, rest);
 }
+
+void accept(std::string rest) {
+  File& file = take_file(rest, "/accept", is_waiting_offer);
+  answer(file, Accept::always, rest);
+}
+
+void reject(std::string rest) { answer(take_file_alone(rest, "/reject", is_waiting_offer), Accept::never); }
+
+void cancel(std::string rest) { transfer::cancel(take_file_alone(rest, "/cancel", is_any).ticket); }
 
 // Bytes a second since it started, not counting what an earlier try has left.
 double speed(const File& file, uint64_t done) {
@@ -1158,18 +1220,15 @@ const struct Command {
     {"/group", " TEXT", "a message to everyone in your group", " Where do we meet?",
      [](std::string text) { send_to_many("group", text); }},
     {"/all", " TEXT", "a message to everyone", " Lunch?", [](std::string text) { send_to_many("all", text); }},
-    {"/send", " WHO PATH", "offer a file or a folder", " bob Documents/my report.pdf", send_file,
+    {"/send", " [WHO] PATH", "offer a file or a folder; without WHO: to whom /to chose",
+     " bob Documents/my report.pdf", send_file,
      "send a large folder as a tar archive: only a file goes on after a break"},
     {"/sendgroup", " PATH", "to everyone in your group", " photos/",
      [](std::string path) { send_file_to_many("group", path); }},
     {"/sendall", " PATH", "to everyone", " task.pdf", [](std::string path) { send_file_to_many("all", path); }},
-    {"/accept", " N [AS]", "take the file of offer N, as AS", " 1 bobs report.pdf",
-     [](std::string rest) {
-       File& file = take_file(rest);
-       answer(file, Accept::always, rest);
-     }},
-    {"/reject", " N", "do not take it", " 1", [](std::string rest) { answer(take_only_file(rest), Accept::never); }},
-    {"/cancel", " N", "end transfer N", " 1", [](std::string rest) { transfer::cancel(take_only_file(rest).ticket); }},
+    {"/accept", " [N [AS]]", "take the file of offer N, as AS; without N: the only one", " 1 bobs report.pdf", accept},
+    {"/reject", " [N]", "do not take it", " 1", reject},
+    {"/cancel", " [N]", "end transfer N; without N: the only one", " 1", cancel},
     {"/transfers", "", "offers and transfers under way", "", list_transfers},
     {"/name", " NEW", "change your name", " ann2", [](std::string name) { introduce_as(name, myself.group); }},
     {"/join", " GROUP", "change your group", " chess", [](std::string group) { introduce_as(myself.name, group); }},
@@ -1213,25 +1272,64 @@ std::vector<std::string> paths(const std::string& beginning) {
   return found;
 }
 
-// A line as far as the cursor: with what its last word can only be. What that word is, the table of commands says.
-std::string complete(const std::string& before) {
-  std::string word = before;
-  const std::string name = next_word(word);
-  std::vector<std::string> fits;
-  std::string kinds, kind;
+std::vector<std::string> command_names() {
+  std::vector<std::string> names;
+  for (const Command& c : kCommands) names.push_back(c.name);
+  return names;
+}
+
+std::string arguments_of(const std::string& name) {
   for (const Command& c : kCommands)
-    if (name == before) fits.push_back(c.name);
-    else if (c.name == name) kinds = c.arguments;
-  if (name == before) word = name;
+    if (c.name == name) return c.arguments;
+  return "";
+}
+
+// What the end of a line can be, and which part of the line that is.
+struct Guess {
+  std::string typed;
+  std::vector<std::string> words, paths;
+};
+
+// Behind the name of a command. What is expected there, the table of commands says.
+Guess guess_arguments(const std::string& name, std::string typed) {
+  std::string kinds = arguments_of(name);
   next_word(kinds);  // the blank in front of them
-  for (kind = next_word(kinds); kind == "WHO" && word.find(' ') != std::string::npos; kind = next_word(kinds))
-    next_word(word);
-  if (kind == "WHO" || kind == "[WHO]") fits = short_labels();
-  if (kind == "PATH") fits = paths(word);
-  keep_those_that_begin_with(word, fits);
+  std::string kind = next_word(kinds);
+  const std::string first = typed.substr(0, typed.find(' '));
+  const bool has_first_word = first.size() < typed.size();
+  const bool is_who = kind == "WHO" || kind == "[WHO]";
+  // "/send PATH" goes to whom /to has chosen: what stands first may be a path.
+  const bool is_optional = kind == "[WHO]" && kinds == "PATH" && is_talking();
+  const bool is_who_given = is_who && has_first_word && (!is_optional || names_somebody(first));
+  if (is_who_given) {
+    next_word(typed);
+    kind = next_word(kinds);
+  }
+  const bool may_be_who = is_who && !has_first_word;
+  const bool may_be_path = kind == "PATH" || is_optional;
+  Guess guess{typed, {}, {}};
+  if (may_be_who) guess.words = short_labels();
+  if (may_be_path) guess.paths = paths(typed);
+  return guess;
+}
+
+Guess guess_end(const std::string& line) {
+  std::string rest = line;
+  const std::string name = next_word(rest);
+  return name == line ? Guess{line, command_names(), {}} : guess_arguments(name, rest);
+}
+
+// A line as far as the cursor: with what its end can only be.
+std::string complete(const std::string& before) {
+  Guess guess = guess_end(before);
+  const std::string& word = guess.typed;
+  keep_those_that_begin_with(word, guess.words);
+  keep_those_that_begin_with(word, guess.paths);
+  std::vector<std::string> fits = guess.words;
+  fits.insert(fits.end(), guess.paths.begin(), guess.paths.end());
   if (fits.empty()) return before;
   std::sort(fits.begin(), fits.end());
-  const size_t folder = kind == "PATH" ? word.rfind('/') + 1 : 0;  // npos + 1 is 0
+  const size_t folder = guess.paths.empty() ? 0 : word.rfind('/') + 1;  // npos + 1 is 0
   std::string common = fits[0], all;
   for (const std::string& fit : fits) {
     common.erase(std::mismatch(common.begin(), common.end(), fit.begin(), fit.end()).first, common.end());
@@ -1239,7 +1337,7 @@ std::string complete(const std::string& before) {
   }
   while (!is_text(common)) common.pop_back();  // half a character
   if (fits.size() > 1 && common == word) print_quietly("help:" + all);
-  const bool is_whole = fits.size() == 1 && kind != "PATH";  // a blank behind a path would belong to it
+  const bool is_whole = fits.size() == 1 && guess.paths.empty();  // a blank behind a path would belong to it
   return before.substr(0, before.size() - word.size()) + common + (is_whole ? " " : "");
 }
 

@@ -180,7 +180,7 @@ TEST_F(Commands, EachWrongCommandIsOneSentenceAndTheProgramGoesOn) {
       {"/all", "there is no text to send"},
       {"/send", "to whom\\? .*"},
       {"/send bob", "which file\\? /send WHO PATH"},
-      {"/accept", "which transfer\\? give its number; /transfers lists them"},
+      {"/accept", "there is nothing to accept; /transfers lists what is under way"},
       {"/accept one", "there is no transfer 'one'; .*"},
       {"/reject 7", "there is no transfer '7'; .*"},
       {"/cancel 7", "there is no transfer '7'; .*"},

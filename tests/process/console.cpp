@@ -216,6 +216,27 @@ TEST_F(Terminals, ListWhatTabFindsInOrderAndWithoutItsFolder) {
   EXPECT_TRUE(ann.shows("\nhelp: 2026/, a.jpg, b and d.jpg, c.jpg\n")) << ann.screen();
 }
 
+TEST_F(Terminals, CompleteAPathForWhomOneHasChosen) {
+  Console ann(*network, kAnn);
+  network->peer(0, "bob");
+  ASSERT_TRUE(ann.shows("joined bob"));
+  ann.folder().write("my report.pdf", "x");
+  ann.folder().write("notes.txt", "x");
+  ann.type("/send n\t");
+  EXPECT_TRUE(ann.ends_in("ann> /send n", 12)) << ann.screen();
+  ann.press("C-u");
+  ann.type("/to bob");
+  ann.press("Enter");
+  ann.type("/send n\t");
+  EXPECT_TRUE(ann.ends_in("ann to bob> /send notes.txt", 27)) << ann.screen();
+  ann.press("C-u");
+  ann.type("/send my r\t");
+  EXPECT_TRUE(ann.ends_in("ann to bob> /send my report.pdf", 31)) << ann.screen();
+  ann.press("C-u");
+  ann.type("/send b\tn\t");
+  EXPECT_TRUE(ann.ends_in("ann to bob> /send bob notes.txt", 31)) << ann.screen();
+}
+
 TEST_F(Terminals, BreakRowsBetweenWordsWhateverTheirScript) {
   Console ann(*network, kAnn, 40, 20);
   Process& bob = network->peer(0, "bob");
@@ -701,7 +722,7 @@ TEST_F(Terminals, ShowAllHelpOnOneScreenAndAnExampleOfEach) {
   EXPECT_EQ(ann.count("help: .*") + 2, ann.rows().size()) << ann.screen();  // and none is longer than a row
   ann.type("/help send");
   ann.press("Enter");
-  EXPECT_TRUE(ann.shows("help: /send WHO PATH: .*\nhelp: for example  /send bob .*\nhelp: send a large folder as a tar archive: only .*\n")) << ann.screen();
+  EXPECT_TRUE(ann.shows("help: /send \\[WHO\\] PATH: .*\nhelp: for example  /send bob .*\nhelp: send a large folder as a tar archive: only .*\n")) << ann.screen();
 }
 
 TEST_F(Terminals, ShowHowFarATransferIsInOneRowThatGoesAwayWithIt) {

@@ -113,6 +113,64 @@ TEST_F(Files, AreAskedForAndMayBeTakenUnderAnotherNameOrRejected) {
   EXPECT_EQ(network->folder("bob").names("downloads"), std::vector<std::string>{"b c.txt"});
 }
 
+TEST_F(Files, NeedNoNumberWhereOnlyOneCanBeMeant) {
+  meet({});
+  network->folder("ann").write("a.txt", "hello\n");
+  network->folder("ann").write("b.txt", "hello\n");
+  bob->say("/accept");
+  bob->wait_for("error: there is nothing to accept; /transfers lists what is under way");
+  ann->say("/send bob a.txt");
+  bob->wait_for("receive 1 offered .*");
+  ann->say("/send bob b.txt");
+  bob->wait_for("receive 2 offered .*");
+  for (const std::string command : {"/accept", "/reject", "/cancel"}) {
+    bob->say(command);
+    bob->wait_for("error: which one\\? write " + command + " and its number: "
+                  "1 \\(a.txt, ann@\\S+\\) or 2 \\(b.txt, ann@\\S+\\)");
+  }
+  bob->say("/reject 2");
+  bob->wait_for("receive 2 failed .*");
+  bob->say("/accept 2");  // a number is a number
+  bob->wait_for("error: there is no transfer '2'; .*");
+  bob->say("/accept c.txt");  // and what stands in its place is none
+  bob->wait_for("error: there is no transfer 'c.txt'; .*");
+  bob->say("/accept");
+  bob->wait_for("receive 1 stored .*: downloads/a.txt");
+  ann->wait_for("send 1 delivered .*");
+  ann->say("/send bob b.txt");
+  bob->wait_for("receive 3 offered .*");
+  ann->say("/cancel");
+  ann->wait_for("send 3 failed .*cancelled: b.txt");
+  bob->wait_for("receive 3 failed .*");
+}
+
+TEST_F(Files, GoToWhomOneHasChosenUnlessTheFirstWordNamesAUser) {
+  meet({});
+  const Folder& folder = network->folder("ann");
+  for (const char* name : {"a b.txt", "bob", "1"}) folder.write(name, "hello\n");
+  ann->say("/send a b.txt");
+  ann->wait_for("error: to whom\\? /send WHO a b.txt");
+  ann->say("/to bob");
+  ann->say("/send a b.txt");
+  bob->wait_for("receive 1 offered ann@\\S+ 6 bytes: a b.txt");
+  ann->say("/list");
+  ann->wait_for("users 2");
+  ann->say("/send bob");
+  ann->wait_for("error: which file\\? /send WHO PATH");
+  ann->say("/send 1");  // a number of /list, though there is such a file
+  ann->wait_for("error: 1 is you");
+  ann->say("/send ann a b.txt");
+  ann->wait_for("error: ann is you");
+  ann->say("/send bbo a b.txt");
+  ann->wait_for("error: nobody called bbo is online, and there is no file bbo a b.txt");
+  ann->say("/send ./bob");
+  bob->wait_for("receive 2 offered ann@\\S+ 6 bytes: bob");
+  bob->say("/quit");
+  ann->wait_for("left bob@.*");
+  ann->say("/send a b.txt");
+  ann->wait_for("error: bob@\\S+ has left; /to WHO chooses another");
+}
+
 TEST_F(Files, AreRefusedByWhoNeverAcceptsAny) {
   meet({"--accept=never"});
   network->folder("ann").write("a.txt", "hello\n");
