@@ -788,10 +788,15 @@ std::optional<Address> address_in(std::string_view who) {
   return parse_address(who.substr(who.rfind('@') + 1));  // npos + 1 is 0
 }
 
+// The number of the last /list that WHO may be; 0 where it is none.
+size_t number_of_list(const std::string& who) {
+  return static_cast<size_t>(parse_number(who, numbered.size()).value_or(0));
+}
+
 // All whom WHO can mean.
 std::vector<Identity> those_called(const std::string& who) {
-  const auto number = parse_number(who, numbered.size());
-  const Addressee by_number = number.value_or(0) > 0 ? numbered[*number - 1] : Addressee{};
+  const size_t number = number_of_list(who);
+  const Addressee by_number = number > 0 ? numbered[number - 1] : Addressee{};
   const std::string& id = by_number.who.id;
   if (!by_number.gone.empty())
     fail("number " + who + " was " + by_number.who.label() + ", who " + by_number.gone + "; /list numbers anew");
@@ -810,8 +815,8 @@ std::vector<Identity> those_called(const std::string& who) {
 
 // By our name, our number in the last /list, or an address where what is sent comes to ourselves.
 bool is_oneself(const std::string& who) {
-  const auto number = parse_number(who, numbered.size());
-  const bool is_own_number = number.value_or(0) > 0 && numbered[*number - 1].who.id == myself.id;
+  const size_t number = number_of_list(who);
+  const bool is_own_number = number > 0 && numbered[number - 1].who.id == myself.id;
   const auto address = address_in(who);
   const bool is_own_address = address && discovery::is_own(*address);
   const std::string name = is_own_address ? who.substr(0, who.rfind('@')) : who;
@@ -1726,7 +1731,9 @@ fd_set wait() {
   discovery::watch(readable);
   transfer::watch(readable);
   if (reads_commands()) FD_SET(STDIN_FILENO, &readable);
-  timeval timeout{0, std::chrono::duration_cast<std::chrono::microseconds>(discovery::pause()).count()};
+  const auto pause = std::chrono::duration_cast<std::chrono::microseconds>(discovery::pause());
+  timeval timeout{};
+  timeout.tv_usec = static_cast<suseconds_t>(pause.count());
   if (signal_caught != 0) timeout = {};  // it is waiting to be obeyed
   if (::select(FD_SETSIZE, &readable, nullptr, nullptr, &timeout) != -1) return readable;
   if (errno != EINTR) check(-1, "select");

@@ -172,11 +172,12 @@ class Connection {
 
   // Bytes as they are, at least one: those that came along with the last line, or else all that are asked for, unless
   // they are long in coming (MSG_WAITALL: to be woken for every few of them costs most). Good until the next read.
-  std::string_view read(size_t most) {
+  std::string_view read(uint64_t most) {
+    const auto wanted = static_cast<size_t>(std::min<uint64_t>(most, kChunk));  // size_t may have 32 bits
     batch_ = kBatch;
-    if (unread_.empty() && !read_more(std::min(most, kChunk), MSG_WAITALL, Clock::now() + kSilence))
+    if (unread_.empty() && !read_more(wanted, MSG_WAITALL, Clock::now() + kSilence))
       throw std::runtime_error("the connection ended in the middle of the file");
-    const std::string_view bytes = unread_.substr(0, most);
+    const std::string_view bytes = unread_.substr(0, wanted);
     unread_.remove_prefix(bytes.size());
     return bytes;
   }
@@ -204,7 +205,9 @@ class Connection {
   ssize_t traced(const char* call, ssize_t result) const { return ::traced(socket_.get(), call, result, other_); }
 
   void limit(int option, std::chrono::milliseconds time) const {
-    const timeval limit{time.count() / 1000, time.count() % 1000 * 1000};
+    timeval limit{};
+    limit.tv_sec = static_cast<time_t>(time.count() / 1000);
+    limit.tv_usec = static_cast<suseconds_t>(time.count() % 1000 * 1000);
     check(::setsockopt(socket_.get(), SOL_SOCKET, option, &limit, sizeof limit), "setsockopt of a time limit");
   }
 

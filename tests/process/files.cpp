@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <random>
 #include <memory>
 #include <regex>
@@ -311,6 +312,16 @@ TEST_F(Files, ThatTheirSenderCouldNotFinishAreNotStored) {
     bob->wait_for("receive " + std::to_string(++number) + " failed ann@\\S+ \\d+ bytes, " + why + ": x");
   }
   EXPECT_EQ(network->folder("bob").names("downloads"), std::vector<std::string>{"x.127.0.0.1.part"});
+}
+
+// On a system of 32 bits, too, where a size_t does not hold that number: 4294967299 would be 3, and END would be read next.
+TEST_F(Files, OfMoreThanFourGigabytesMayComeInOnePiece) {
+  meet({"--accept", "always", "--port", "25301"});
+  if (std::filesystem::space(network->folder("bob").path()).available < 5'000'000'000) GTEST_SKIP() << "5 GB have to be free in /tmp";
+  Socket sender = offer("size=4294967299 files=1 :x", "DATA offset=0 size=4294967299\nhelEND size=3 crc=" + checksum("hel") + "\n");
+  EXPECT_TRUE(eventually(10, [&] { return downloaded_size("x.127.0.0.1.part") > 3; }));  // END was taken for bytes of it
+  bob->say("/cancel 1");
+  EXPECT_EQ(sender.line(), "NO cancelled the other user has cancelled it");
 }
 
 TEST_F(Files, ThatComeBeforeTheirOfferIsAnsweredAreRefused) {
