@@ -27,6 +27,7 @@
 #include <filesystem>
 #include <iostream>
 #include <random>
+#include <sstream>
 #include <stdexcept>
 #include <thread>
 
@@ -51,12 +52,12 @@ struct Option {
 
 Descriptor trace_file;  // of --trace=FILE
 
-constexpr std::string_view kHome = "$HOME";
+constexpr std::string_view kHomeVariable = "$HOME";
 
 bool is_variable_home(std::string_view text) {
-  const std::string_view next = text.substr(std::min(kHome.size(), text.size()), 1);
+  const std::string_view next = text.substr(std::min(kHomeVariable.size(), text.size()), 1);
   const bool goes_on = !next.empty() && (std::isalnum(static_cast<unsigned char>(next[0])) || next[0] == '_');
-  return text.substr(0, kHome.size()) == kHome && !goes_on;
+  return text.substr(0, kHomeVariable.size()) == kHomeVariable && !goes_on;
 }
 
 // Whether a backslash in front of it goes: `quote` is the quotation mark that it stands in, or 0.
@@ -91,7 +92,7 @@ std::string as_a_shell_reads(std::string_view typed, const std::string& home) {
     else if (is_home) path += home;
     else if (is_escape) path += rest[1];
     else path += c;
-    if (is_home) rest.remove_prefix(kHome.size());
+    if (is_home) rest.remove_prefix(kHomeVariable.size());
     else if (is_escape) rest.remove_prefix(2);
     else rest.remove_prefix(1);
   }
@@ -210,7 +211,10 @@ void parse_options(const std::vector<std::string>& arguments) {
 // The line that is being typed
 // ============================================================================
 
-size_t columns(char32_t c) { return static_cast<size_t>(std::max(0, ::wcwidth(static_cast<wchar_t>(c)))); }
+size_t columns(char32_t c) {
+  if (c == '\n') return 1;  // shown as in_one_row() has it
+  return static_cast<size_t>(std::max(0, ::wcwidth(static_cast<wchar_t>(c))));
+}
 
 // How wide it is on a terminal: a letter takes one column, a character of Chinese two, an accent that combines none.
 size_t columns(std::string_view text) {
@@ -225,50 +229,98 @@ std::string clipped(std::string text, size_t width) {
   return text;
 }
 
-constexpr char32_t ctrl(char letter) { return letter & 0x1F; }  // the key Ctrl and that letter
+// As it is shown in one row.
+std::string in_one_row(std::string_view text) {
+  std::string shown;
+  for (const char c : text) {
+    if (c == '\n') shown += "↵";
+    else shown += c;
+  }
+  return shown;
+}
+
+// A key is a character, or one of these: they have numbers that no character has.
+enum Key : char32_t {
+  kNoKey = 0x110000,  // one that means nothing here
+  kEnter, kTab, kArrowLeft, kArrowRight, kArrowUp, kArrowDown, kWordLeft, kWordRight, kHome, kEnd,
+  kBackspace, kDelete, kDeleteWord, kDeleteToStart, kDeleteToEnd, kDeleteOrLeave, kClearScreen,
+  kPasteBegins, kPasteEnds  // "bracketed paste": the terminal sends them around what is pasted
+};
+
+// Ctrl and this character. Emacs had most of them first.
+constexpr std::pair<char, Key> kControlKeys[] = {
+    {'A', kHome},        {'B', kArrowLeft},     {'D', kDeleteOrLeave}, {'E', kEnd},      {'F', kArrowRight},
+    {'H', kBackspace},   {'I', kTab},           {'J', kEnter},         {'K', kDeleteToEnd}, {'L', kClearScreen},
+    {'M', kEnter},       {'N', kArrowDown},     {'P', kArrowUp},       {'U', kDeleteToStart},
+    {'W', kDeleteWord},  {'?', kBackspace}};
+
+// How the sequences of the other keys end, behind ESC [ or ESC O.
+constexpr std::pair<std::string_view, Key> kSequences[] = {
+    {"A", kArrowUp}, {"B", kArrowDown}, {"C", kArrowRight}, {"D", kArrowLeft}, {"H", kHome}, {"F", kEnd},
+    {"1~", kHome},   {"7~", kHome},     {"4~", kEnd},       {"8~", kEnd},      {"3~", kDelete},
+    {"200~", kPasteBegins}, {"201~", kPasteEnds}};
+
+// What Enter has ended. Several lines, where it has LF in it: they were pasted.
+struct TypedLine {
+  std::string text;
+  bool begins_pasted = false;  // then a "/" at its beginning was not typed for a command
+};
 
 // A terminal can edit a line by itself, but not take a half-typed one away and put it back when something else has to
-// be printed. So we have the keys given to us as they are pressed, and do it here. From the keys to the screen:
+// be printed. So we have the keys given to us as they are pressed, and do it here: keys in, text and cursor out, and no
+// terminal. From the keys to the screen:
 //
-//   take_key()  bytes become a key: a character, or a control key, of which an escape sequence is another spelling
-//   press()     the key changes the text, the cursor, or which line of the history is shown
-//   row()       as much of the text as fits, around the cursor
+//   type()        the bytes that came
+//   press_keys()  take_key() makes keys of them; press() changes the text, the cursor, or which earlier line is shown
+//   row()         as much of the text as fits, around the cursor
 class LineEditor {
  public:
   explicit LineEditor(std::string (*complete)(const std::string& before)) : complete_(complete) {}
 
-  // What is pressed, and not yet looked at.
-  void forget_keys() {
-    is_pasting_ = false;
-    keys_.clear();
+  // A sequence comes at once. Esc with another key behind it, pressed by hand, does not: `now` tells them apart.
+  void type(std::string_view bytes, Clock::time_point now) {
+    const bool is_waiting = !keys_.empty() && keys_[0] == '\033' && !is_pasting_;
+    if (is_waiting && now - typed_at_ > 50ms) keys_.erase(0, 1);
+    typed_at_ = now;
+    keys_ += bytes;
   }
 
-  // Takes away what is typed, and not yet a line. False where there is nothing.
-  bool clear() {
-    forget_keys();
-    if (text_.empty()) return false;
+  // Presses what was typed, up to a key that asks for something that is not ours to do; to be called until there is none.
+  enum class Request { none, line, leave, clear_screen };
+  Request press_keys() {
+    while (const auto key = take_key()) {
+      const Request request = is_pasting_ ? Request::none : request_of(*key);
+      if (request != Request::none) return request;
+      press(*key);
+    }
+    return Request::none;
+  }
+
+  // After Request::line.
+  TypedLine take_line() {
+    while (!text_.empty() && text_.back() == '\n') text_.pop_back();  // a line that was copied with its end is one line
+    if (!text_.empty() && (history_.empty() || history_.back() != text_)) history_.push_back(text_);
+    const TypedLine line{text_, begins_pasted_};
+    clear();
+    return line;
+  }
+
+  // What was typed and is not UTF-8: the text has none of it.
+  std::string take_rejected() { return std::exchange(rejected_, ""); }
+
+  bool is_empty() const { return text_.empty(); }
+
+  void clear() {
     text_.clear();
     cursor_ = 0;
     shown_ = history_.size();
-    return true;
+    begins_pasted_ = false;
   }
 
-  void type(std::string_view bytes) { keys_ += bytes; }
-  bool has_ended = false;  // Ctrl-D was pressed, with nothing typed
-
-  // Presses the keys up to Enter, and gives the line; nothing where it has not been pressed yet.
-  std::optional<std::string> take_line() {
-    while (const auto key = take_key()) {
-      if (*key != U'\n' || is_pasting_) {
-        press(*key);
-        continue;
-      }
-      if (!text_.empty() && (history_.empty() || history_.back() != text_)) history_.push_back(text_);
-      shown_ = history_.size();
-      cursor_ = 0;
-      return std::exchange(text_, "");
-    }
-    return std::nullopt;
+  // What is pressed, and not yet looked at. It may end in the middle of a paste.
+  void forget_keys() {
+    is_pasting_ = false;
+    keys_.clear();
   }
 
   // To be written at the beginning of an empty row, which is so wide; leaves the cursor where it belongs. Of a text
@@ -279,79 +331,132 @@ class LineEditor {
     while (first > 0 && columns(part(previous(first), cursor_)) <= room) first = previous(first);
     while (end < text_.size() && columns(part(first, next(end))) <= room) end = next(end);
     cursor_column_ = std::min(used + columns(part(first, cursor_)), width - 1);
-    return prompt + std::string(part(first, end)) + "\r\033[" + to_string(cursor_column_) + "C";
+    return prompt + in_one_row(part(first, end)) + "\r\033[" + to_string(cursor_column_) + "C";
   }
   size_t cursor_column() const { return cursor_column_; }
 
  private:
-  // Keys that are no characters have numbers that no character has.
-  static constexpr char32_t kDelete = 0x110000, kPaste = 0x110001, kPasted = 0x110002, kUnknown = 0x110003;
+  // ---- From bytes to keys
 
   // The next key. Nothing where the rest of its bytes has yet to come.
   std::optional<char32_t> take_key() {
-    if (keys_.empty()) return std::nullopt;
-    std::string_view rest = keys_;
-    char32_t key = kUnknown;
-    if (rest[0] != '\033') {
-      key = take_character(rest);
-      const auto is_tail = [](char byte) { return (byte & 0xC0) == 0x80; };
-      const bool is_cut = (keys_[0] & 0xC0) == 0xC0 && keys_.size() < 4 &&
-                          std::all_of(keys_.begin() + 1, keys_.end(), is_tail);
-      if (key == kNotUtf8 && is_cut) return std::nullopt;
-    } else {
-      size_t last = rest.substr(1, 1) == "O" ? 2 : 1;
-      if (rest.substr(1, 1) == "[") last = std::min(rest.find_first_not_of("0123456789;?<=>", 2), rest.size());
-      if (last >= rest.size()) return std::nullopt;
-      if (is_control(static_cast<unsigned char>(rest[last]))) --last;  // the key Esc, and then Enter
-      key = key_of(rest.substr(0, last + 1));
-      rest.remove_prefix(last + 1);
+    const size_t size = size_of_key(keys_);
+    if (size == 0) return std::nullopt;
+    key_bytes_ = keys_.substr(0, size);
+    keys_.erase(0, size);
+    return key_of(key_bytes_);
+  }
+
+  // How many of the bytes are the first key; 0 where it is not whole.
+  static size_t size_of_key(std::string_view bytes) {
+    if (bytes.empty()) return 0;
+    if (bytes[0] == '\033') return size_of_sequence(bytes);
+    if (bytes.substr(0, 2) == "\r\n") return 2;  // one Enter: pasted from Windows
+    std::string_view rest = bytes;
+    const bool is_bad = take_character(rest) == kNotUtf8;
+    if (is_bad && can_be_cut(bytes)) return 0;
+    return bytes.size() - rest.size();
+  }
+
+  static bool can_be_cut(std::string_view bytes) {
+    const auto is_tail = [](char byte) { return (byte & 0xC0) == 0x80; };
+    const auto lead = static_cast<unsigned char>(bytes[0]);
+    const bool is_head = lead >= 0xC2 && lead <= 0xF4;
+    return is_head && bytes.size() < 4 && std::all_of(bytes.begin() + 1, bytes.end(), is_tail);
+  }
+
+  static size_t size_of_sequence(std::string_view bytes) {
+    if (bytes.size() == 1) return 0;
+    if (bytes[1] == '\x7F' || bytes[1] == '\b') return 2;  // Alt and Backspace
+    if (bytes[1] != '[' && bytes[1] != 'O') return 1;      // Esc; the next key is one of its own
+    const size_t from = bytes[1] == '[' ? bytes.find_first_not_of("0123456789;?<=>", 2) : 2;
+    if (from >= bytes.size()) return 0;
+    const bool is_whole = bytes[from] >= '@' && bytes[from] <= '~';  // else another key has come in between
+    return is_whole ? from + 1 : from;
+  }
+
+  static char32_t key_of(std::string_view bytes) {
+    if (bytes[0] == '\033') return key_of_sequence(bytes);
+    const char32_t c = take_character(bytes);
+    if (c >= 0x20 && c != 0x7F) return c;
+    for (const auto& [letter, key] : kControlKeys)
+      if (c == (static_cast<unsigned char>(letter) ^ 0x40u)) return key;
+    return kNoKey;
+  }
+
+  // Of ESC [ 3 ~, ESC [ A or ESC O A; and of ESC [ 1 ; 5 A, which is the same key with Ctrl held down.
+  static Key key_of_sequence(std::string_view bytes) {
+    if (bytes == "\033\x7F" || bytes == "\033\b") return kDeleteWord;
+    if (bytes.size() < 3) return kNoKey;
+    const std::string_view parameters = bytes.substr(2, bytes.size() - 3);
+    const size_t semicolon = std::min(parameters.find(';'), parameters.size());
+    const std::string number(parameters.substr(0, semicolon));
+    const std::string end = (bytes.back() == '~' ? number : "") + bytes.back();
+    for (const auto& [name, key] : kSequences) {
+      if (name != end) continue;
+      return has_alt_or_ctrl(parameters.substr(semicolon)) ? by_words(key) : key;
     }
-    key_bytes_ = keys_.substr(0, keys_.size() - rest.size());
-    keys_.erase(0, key_bytes_.size());
+    return kNoKey;
+  }
+
+  // ";5": what is held down, as a number one above the sum of Shift 1, Alt 2 and Ctrl 4.
+  static bool has_alt_or_ctrl(std::string_view modifiers) {
+    if (modifiers.empty()) return false;
+    const uint64_t held = parse_number(modifiers.substr(1)).value_or(1) - 1;
+    return (held & 6) != 0;
+  }
+
+  static Key by_words(Key key) {
+    if (key == kArrowLeft) return kWordLeft;
+    if (key == kArrowRight) return kWordRight;
     return key;
   }
 
-  // Of ESC [ 3 ~, ESC [ A or ESC O A, and of ESC [ 1 ; 5 A, which is the same key with Ctrl held down.
-  static char32_t key_of(std::string_view sequence) {
-    if (sequence.size() < 3) return kUnknown;
-    const std::string_view number = sequence.substr(2, sequence.find_first_not_of("0123456789", 2) - 2);
-    const std::string name = sequence.back() == '~' ? std::string(number) : std::string(1, sequence.back());
-    static const std::map<std::string, char32_t> kKeys = {
-        {"A", ctrl('P')}, {"B", ctrl('N')}, {"C", ctrl('F')}, {"D", ctrl('B')}, {"H", ctrl('A')},
-        {"F", ctrl('E')}, {"1", ctrl('A')}, {"7", ctrl('A')}, {"4", ctrl('E')}, {"8", ctrl('E')},
-        {"3", kDelete},   {"200", kPaste},  {"201", kPasted}};
-    const auto key = kKeys.find(name);
-    return key == kKeys.end() ? kUnknown : key->second;
+  // ---- From keys to the text
+
+  Request request_of(char32_t key) const {
+    if (key == kEnter) return Request::line;
+    if (key == kClearScreen) return Request::clear_screen;
+    if (key == kDeleteOrLeave && text_.empty()) return Request::leave;
+    return Request::none;
   }
 
   void press(char32_t key) {
-    // What is pasted is not sent, nor completed, before the user has seen it.
-    if (is_pasting_ && is_control(key)) key = ' ';
+    const bool is_character = key < kNoKey && !is_control(key);
+    if (key == kPasteEnds) is_pasting_ = false;
+    else if (key == kNotUtf8) rejected_ += key_bytes_;
+    else if (is_character) insert(key_bytes_);
+    else if (is_pasting_) insert(key == kEnter ? "\n" : " ");  // it is no key: nobody has pressed it
+    else edit(key);
+  }
+
+  void edit(char32_t key) {
     switch (key) {
-      case kPaste: is_pasting_ = true; break;
-      case kPasted: is_pasting_ = false; break;
-      case ctrl('A'): cursor_ = 0; break;
-      case ctrl('B'): cursor_ = previous(cursor_); break;
-      case ctrl('D'): has_ended = text_.empty(); erase(cursor_, next(cursor_)); break;
-      case kDelete: erase(cursor_, next(cursor_)); break;
-      case ctrl('E'): cursor_ = text_.size(); break;
-      case ctrl('F'): cursor_ = next(cursor_); break;
-      case ctrl('H'): case 0x7F: erase(previous(cursor_), cursor_); break;
-      case ctrl('K'): erase(cursor_, text_.size()); break;
-      case ctrl('L'): std::cout << "\033[H\033[2J"; break;
-      case ctrl('N'): show_history(shown_ + 1); break;
-      case ctrl('P'): show_history(shown_ - 1); break;
-      case ctrl('U'): erase(0, cursor_); break;
-      case ctrl('W'): erase(word_before(cursor_), cursor_); break;
-      case '\t': replace(0, cursor_, complete_(text_.substr(0, cursor_))); break;
-      default: if (!is_control(key) && key < kDelete) replace(cursor_, cursor_, key == ' ' ? " " : key_bytes_);
+      case kPasteBegins: is_pasting_ = true; break;
+      case kArrowLeft: cursor_ = previous(cursor_); break;
+      case kArrowRight: cursor_ = next(cursor_); break;
+      case kWordLeft: cursor_ = word_before(cursor_); break;
+      case kWordRight: cursor_ = word_after(cursor_); break;
+      case kHome: cursor_ = 0; break;
+      case kEnd: cursor_ = text_.size(); break;
+      case kArrowUp: show_history(shown_ - 1); break;
+      case kArrowDown: show_history(shown_ + 1); break;
+      case kBackspace: erase(previous(cursor_), cursor_); break;
+      case kDelete: case kDeleteOrLeave: erase(cursor_, next(cursor_)); break;
+      case kDeleteWord: erase(word_before(cursor_), cursor_); break;
+      case kDeleteToStart: erase(0, cursor_); break;
+      case kDeleteToEnd: erase(cursor_, text_.size()); break;
+      case kTab: if (cursor_ > 0) replace(0, cursor_, complete_(text_.substr(0, cursor_))); break;
+      default: break;
     }
   }
 
   void replace(size_t from, size_t to, const std::string& with) {
     text_.replace(from, to - from, with);
     cursor_ = from + with.size();
+    if (from == 0) begins_pasted_ = is_pasting_;
   }
+  void insert(const std::string& text) { replace(cursor_, cursor_, text); }
   void erase(size_t from, size_t to) { replace(from, to, ""); }
 
   void show_history(size_t which) {
@@ -360,14 +465,18 @@ class LineEditor {
     shown_ = which;
     text_ = which == history_.size() ? new_text_ : history_[which];
     cursor_ = text_.size();
+    begins_pasted_ = false;
   }
 
   std::string_view part(size_t from, size_t to) const { return std::string_view(text_).substr(from, to - from); }
 
   // Where the character before begins, and where the one after ends, with the accents that belong to it.
   size_t previous(size_t at) const {
-    const auto is_part = [&] { return (text_[at] & 0xC0) == 0x80 || columns(part(at, character_after(at))) == 0; };
-    if (at > 0) do --at; while (at > 0 && is_part());
+    while (at > 0) {
+      --at;
+      const bool is_tail = (text_[at] & 0xC0) == 0x80;
+      if (!is_tail && columns(part(at, character_after(at))) > 0) break;
+    }
     return at;
   }
   size_t next(size_t at) const {
@@ -380,15 +489,26 @@ class LineEditor {
     if (!rest.empty()) take_character(rest);
     return text_.size() - rest.size();
   }
+
+  bool is_gap(size_t at) const { return text_[at] == ' ' || text_[at] == '\n'; }
   size_t word_before(size_t at) const {
-    while (at > 0 && text_[at - 1] == ' ') --at;
-    return at == 0 ? 0 : text_.rfind(' ', at - 1) + 1;  // npos + 1 is 0
+    while (at > 0 && is_gap(at - 1)) --at;
+    while (at > 0 && !is_gap(at - 1)) --at;
+    return at;
+  }
+  size_t word_after(size_t at) const {
+    while (at < text_.size() && is_gap(at)) ++at;
+    while (at < text_.size() && !is_gap(at)) ++at;
+    return at;
   }
 
   std::string (*complete_)(const std::string& before);
   bool is_pasting_ = false;
+  Clock::time_point typed_at_;
   std::string keys_, key_bytes_;       // pressed, and not yet looked at; those of the key that is looked at
+  std::string rejected_;
   std::string text_, new_text_;        // what is shown; the new line, while one of the history is shown
+  bool begins_pasted_ = false;
   size_t cursor_ = 0;                  // bytes of the text that are before it
   size_t cursor_column_ = 0;
   std::vector<std::string> history_;
@@ -406,7 +526,8 @@ class TerminalModes {
     termios raw = original_;
     raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | IEXTEN);
     raw.c_lflag |= NOFLSH;  // Ctrl-C would take away keys that were pressed before it and not yet read
-    raw.c_iflag &= ~static_cast<tcflag_t>(IXON);  // Ctrl-S would stop the output, and the program with it
+    raw.c_iflag &= ~static_cast<tcflag_t>(IXON);   // Ctrl-S would stop the output, and the program with it
+    raw.c_iflag &= ~static_cast<tcflag_t>(ICRNL);  // CR LF, in a text that is pasted, would be two ends of a line
     raw.c_cc[VMIN] = 1;  // read() gives what is there, as soon as there is something
     raw.c_cc[VTIME] = 0;
     if (uninterrupted([&] { return ::tcsetattr(STDIN_FILENO, TCSADRAIN, &raw); }) == 0) is_seized_ = true;
@@ -429,7 +550,7 @@ class TerminalModes {
   }
 
  private:
-  // "Bracketed paste": the terminal sends kPaste before what is pasted, and kPasted behind it.
+  // Bracketed paste: see kPasteBegins.
   static constexpr std::string_view kPasteOn = "\033[?2004h", kPasteOff = "\033[?2004l";
   termios original_{};
   std::atomic<bool> is_seized_{false};
@@ -466,9 +587,13 @@ struct File {  // an offer or a transfer
 std::string complete(const std::string& before);  // a line, as far as the cursor: with what TAB adds to it
 std::string progress();                           // of the transfer that runs, if one does
 
+// Whether a terminal of that TERM does not know escape sequences, as in an editor's window.
+bool is_dumb(const char* term) { return !term || std::string_view(term).empty() || std::string_view(term) == "dumb"; }
+
 const bool terminal = ::isatty(STDIN_FILENO) && ::isatty(STDOUT_FILENO);
 const char* const no_color = std::getenv("NO_COLOR");  // no-color.org: present, and not empty
-const bool coloured = terminal && !(no_color && *no_color);
+const bool moves_cursor = terminal && !is_dumb(std::getenv("TERM"));  // else the terminal edits the line by itself
+const bool coloured = moves_cursor && !(no_color && *no_color);
 const Clock::time_point start_time = Clock::now();
 Clock::time_point last_joined;
 TerminalModes terminal_modes;
@@ -494,7 +619,12 @@ size_t screen_width() {
 }
 
 void erase_prompt() {
-  if (!terminal || std::exchange(is_erased, true)) return;
+  if (!terminal || is_erased) return;
+  is_erased = true;
+  if (!moves_cursor) {
+    std::cout << '\n';
+    return;
+  }
   // Most terminals break a row in two when they become too narrow for it: then ours begins further up.
   const size_t width = screen_width(), narrow = std::min(width, drawn_width);
   const size_t rows = (progress_width + narrow - 1) / narrow + editor.cursor_column() / width;
@@ -503,17 +633,23 @@ void erase_prompt() {
 
 std::string prompt(size_t width);  // who we are, and whom we are talking to
 
+void draw_rows() {
+  drawn_width = screen_width();
+  const std::string now = clipped(printable(progress()), drawn_width);
+  progress_width = columns(now);
+  progress_due = Clock::now() + 250ms;
+  // Without wrapping around where the row ends (ESC [?7l), should the window have become narrower just now: the rest of
+  // it would stay in the next one.
+  std::cout << "\033[?7l" << now << (now.empty() ? "" : "\n");
+  std::cout << editor.row(prompt(drawn_width), drawn_width) << "\033[?7h";
+}
+
 void draw_prompt() {
   if (progress_width > 0 && Clock::now() >= progress_due) erase_prompt();  // it has moved on
-  if (terminal && std::exchange(is_erased, false)) {
-    drawn_width = screen_width();
-    const std::string now = clipped(printable(progress()), drawn_width);
-    progress_width = columns(now);
-    progress_due = Clock::now() + 250ms;
-    // Without wrapping around where the row ends (ESC [?7l), should the window have become narrower just now: the rest
-    // of it would stay in the next one.
-    std::cout << "\033[?7l" << now << (now.empty() ? "" : "\n");
-    std::cout << editor.row(prompt(drawn_width), drawn_width) << "\033[?7h";
+  if (terminal && is_erased) {
+    is_erased = false;
+    if (moves_cursor) draw_rows();
+    else std::cout << prompt(screen_width());
   }
   if (!std::cout.flush()) leave_now = true;  // nobody reads us any more
 }
@@ -985,10 +1121,14 @@ void settle(const Event& event) {
   posts.erase(event.ticket);
 }
 
-void send(const std::string& scope, const std::string& text, const std::vector<Identity>& to) {
+void expect_message(const std::string& text) {
   if (text.empty()) fail("there is no text to send");
   if (text.size() > kMaxText) fail("a message has at most 4000 bytes; this one has " + to_string(text.size()));
   if (!is_text(text)) fail("a message is UTF-8 without control characters");
+}
+
+void send(const std::string& scope, const std::string& text, const std::vector<Identity>& to) {
+  expect_message(text);
   const uint64_t ticket = next_post++;
   posts[ticket] = {text, scope, to.size(), to.size()};
   posts[ticket].awaited = to;
@@ -1368,6 +1508,28 @@ void obey(std::string line) {
   }
 }
 
+std::vector<std::string> lines_with_text(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);)
+    if (line.find_first_not_of(' ') != std::string::npos) lines.push_back(line);
+  return lines;
+}
+
+// Several lines that were pasted: each is a message, to whom /to chose, and none a command, whatever it begins with.
+void say_lines(const TypedLine& typed) {
+  try {
+    if (leaving) fail("leaving; /quit again does not wait");
+    const bool is_command = typed.text[0] == '/' && !typed.begins_pasted;
+    if (is_command) fail("several lines go to whom /to chose; paste them without a command in front");
+    const std::vector<std::string> lines = lines_with_text(typed.text);
+    for (const std::string& line : lines) expect_message(line);  // all first: half a text helps nobody
+    for (const std::string& line : lines) say(line);
+  } catch (const std::exception& error) {
+    print(std::string("error: ") + error.what());
+  }
+}
+
 // ============================================================================
 // Events: what the other parts report
 // ============================================================================
@@ -1671,19 +1833,35 @@ bool reads_commands() {
   return !input_ended && (terminal || found || now - start_time > 1s);
 }
 
+void report_rejected(const std::string& bytes) {
+  constexpr size_t kShown = 8;
+  if (bytes.empty()) return;
+  print("note: left out, for it is not UTF-8: " + bytes.substr(0, kShown) + "; is your terminal set to UTF-8?");
+}
+
+void obey_typed(const TypedLine& line) {
+  write_line(prompt(SIZE_MAX) + printable(in_one_row(line.text)));  // it stays on the screen, above what comes of it
+  if (line.text.find('\n') == std::string::npos) obey(line.text);
+  else say_lines(line);
+}
+
 void read_keys(std::string_view keys) {
+  using Request = LineEditor::Request;
   erase_prompt();
-  editor.type(keys);
-  while (const auto line = editor.take_line()) {
-    write_line(prompt(SIZE_MAX) + printable(*line));  // it stays on the screen, above what comes of it
-    obey(*line);
+  editor.type(keys, Clock::now());
+  while (true) {
+    const Request request = editor.press_keys();
+    report_rejected(editor.take_rejected());
+    if (request == Request::none) return;
+    if (request == Request::line) obey_typed(editor.take_line());
+    if (request == Request::leave) quit("");
+    if (request == Request::clear_screen) std::cout << "\033[H\033[2J";
   }
-  if (editor.has_ended) quit("");
-  editor.has_ended = false;
 }
 
 void read_lines(std::string_view input) {
   piped += input;
+  if (!input.empty() && input.back() == '\n') is_erased = true;  // the terminal has shown that end of a line, too
   if (input_ended && !piped.empty()) piped += '\n';
   while (true) {
     const size_t end = piped.find('\n');
@@ -1699,7 +1877,7 @@ void read_input() {
   const ssize_t got = uninterrupted([&] { return ::read(STDIN_FILENO, bytes.data(), bytes.size()); });
   input_ended = got <= 0;
   const std::string_view input(bytes.data(), static_cast<size_t>(std::max<ssize_t>(got, 0)));
-  if (terminal) read_keys(input);
+  if (moves_cursor) read_keys(input);
   else read_lines(input);
   leaving |= input_ended;  // after its last line, which is obeyed, too
 }
@@ -1716,8 +1894,8 @@ void follow_terminal() {
     screen_has_changed = true;  // the shell may have changed what it likes
   }
   if (!screen_has_changed.exchange(false)) return;
+  if (!moves_cursor) return;
   erase_prompt();
-  if (!terminal) return;
   editor.forget_keys();  // Ctrl-Z may have come in the middle of a paste
   terminal_modes.seize();
 }
@@ -1744,9 +1922,14 @@ fd_set wait() {
 // Ctrl-C takes away what is typed, if anything is. Else, and for all others: the end.
 void obey_signal(int number) {
   if (number == 0) return;
+  if (number != SIGINT || editor.is_empty()) {
+    leave_now = true;
+    return;
+  }
   erase_prompt();
-  if (number == SIGINT && editor.clear()) signal_caught = 0;
-  else leave_now = true;
+  editor.forget_keys();
+  editor.clear();
+  signal_caught = 0;
 }
 
 bool is_over() { return leave_now || (leaving && !transfer::is_sending()); }
@@ -1799,7 +1982,7 @@ int main(int argc, char** argv) try {
   allow_descriptors(FD_SETSIZE);
   open_ports();
   allow_descriptors(RLIM_INFINITY);  // 512 connections, each with a folder and a file of it open, need more
-  if (terminal) terminal_modes.seize();
+  if (moves_cursor) terminal_modes.seize();
   print("ready " + own_entry().label() + " " + myself.group);
   if (terminal) print("/help lists the commands");
   while (!is_over()) {

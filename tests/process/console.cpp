@@ -145,14 +145,59 @@ TEST_F(Terminals, LoseNoKeyBehindOneThatMeansNothing) {
   ann.type("/list");
   ann.press("Escape Enter");  // Esc alone, and then Enter
   EXPECT_TRUE(ann.shows("users 1\n")) << ann.screen();
-  ann.press("F5 M-x");
+  ann.press("F5");
   ann.press("-H 1b 5b 61");  // ESC [ a: Shift and Up, on some
   ann.type("/transfers");
   ann.press("Enter");
   EXPECT_TRUE(ann.shows("transfers 0\n")) << ann.screen();
-  ann.press("-H e9");  // an e with an accent, in Latin-1
+  ann.press("Escape");
   ann.type("x");
   EXPECT_TRUE(ann.ends_in("ann> x", 6)) << ann.screen();
+}
+
+TEST_F(Terminals, TellWhatIsTypedAndIsNotUtf8) {
+  Console ann(*network, kAnn);
+  ASSERT_TRUE(ann.shows("/help lists"));
+  ann.press("-H e9");  // an e with an accent, in Latin-1
+  ann.type("x");
+  EXPECT_TRUE(ann.shows("note: left out, for it is not UTF-8: \\\\xe9; is your terminal set to UTF-8\\?\n")) << ann.screen();
+  EXPECT_TRUE(ann.ends_in("ann> x", 6)) << ann.screen();
+}
+
+TEST_F(Terminals, MoveAndDeleteByWords) {
+  Console ann(*network, kAnn, 60, 10);
+  ASSERT_TRUE(ann.shows("/help lists"));
+  ann.press("Tab");
+  ann.type("one two three");
+  EXPECT_TRUE(ann.ends_in("ann> one two three", 18)) << ann.screen();
+  ann.press("C-Left M-Left");
+  EXPECT_TRUE(ann.ends_in("ann> one two three", 9)) << ann.screen();
+  ann.press("C-Right");
+  EXPECT_TRUE(ann.ends_in("ann> one two three", 12)) << ann.screen();
+  ann.press("M-BSpace");
+  EXPECT_TRUE(ann.ends_in("ann> one  three", 9)) << ann.screen();
+}
+
+TEST_F(Terminals, WithoutEscapeSequencesGetNone) {
+  Console ann(*network, 80, 24);
+  Process& bob = network->peer(0, "bob");
+  bob.wait_for("ready .*");
+  ann.start("PS1=shell: exec sh -i");
+  ASSERT_TRUE(ann.shows("shell:"));
+  ann.run("pipe-pane 'cat >" + ann.folder().path("sent") + "'");
+  ann.type("TERM=dumb " + peer_program() + " " + kAnn);
+  ann.press("Enter");
+  ASSERT_TRUE(ann.shows("\njoined bob@\\S+ lab\nann>")) << ann.screen();
+  ann.type("/to boc");
+  ann.press("BSpace");  // it is the terminal that edits the line
+  ann.type("b");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("\nann> /to bob\nto bob@\\S+\nann to bob>")) << ann.screen();
+  bob.say("/msg ann hello");
+  EXPECT_TRUE(ann.shows("\nann to bob>\n\\d\\d:\\d\\d bob: hello\nann to bob>")) << ann.screen();
+  ann.press("C-c");
+  EXPECT_TRUE(ann.shows("\nann to bob> ?\\^C\nshell:")) << ann.screen();
+  EXPECT_EQ(read_file(ann.folder().path("sent")).find('\033'), std::string::npos) << read_file(ann.folder().path("sent"));
 }
 
 TEST_F(Terminals, AsNarrowAsTheyMayBeLeaveWhatIsAboveTheLineAlone) {
@@ -264,9 +309,40 @@ TEST_F(Terminals, NeitherSendNorCompleteWhatIsPastedBeforeEnter) {
   // Newer versions of tmux show ^D for such a character. So: what a terminal sends around a paste, and Ctrl-D and Ctrl-U.
   ann.press("-H 1b 5b 32 30 30 7e 04 15 1b 5b 32 30 31 7e");
   ann.paste("more");
-  EXPECT_TRUE(ann.ends_in("ann to bob> two lines and   more", 32)) << ann.screen();
+  EXPECT_TRUE(ann.ends_in("ann to bob> two↵lines and   more", 32)) << ann.screen();
   ann.press("Enter");
-  bob.wait_for("message ann@\\S+ private: two lines and   more");
+  bob.wait_for("message ann@\\S+ private: two");
+  bob.wait_for("message ann@\\S+ private: lines and   more");
+}
+
+TEST_F(Terminals, SendLinesThatArePastedAsMessagesAndNeverAsCommands) {
+  Console ann(*network, kAnn, 60, 14);
+  Process& bob = network->peer(0, "bob");
+  ASSERT_TRUE(ann.shows("joined bob"));
+  ann.paste("/quit\n/list\n");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("ann> /quit↵/list\nerror: to whom\\? ")) << ann.screen();
+  ann.type("/to bob");
+  ann.press("Enter");
+  ASSERT_TRUE(ann.shows("to bob@"));
+  ann.paste("/quit\n\n  /list\n// end\n");
+  EXPECT_TRUE(ann.ends_in("ann to bob> /quit↵↵  /list↵// end↵", 34)) << ann.screen();
+  ann.press("Enter");
+  for (const char* line : {"/quit", "  /list", "// end"}) bob.wait_for("message ann@\\S+ private: " + std::string(line));
+  ann.type("/msg bob ");  // typed, it means one line: what follows was for bob alone, and /to may have chosen another
+  ann.paste("one\ntwo");
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("error: several lines go to whom /to chose; ")) << ann.screen();
+  ann.paste("/list\n");  // one line is one line
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("\nusers 2\n")) << ann.screen();
+  ann.paste("fine\n" + std::string(4001, 'x'));
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("error: a message has at most 4000 bytes; this one has 4001")) << ann.screen();
+  ann.type("the end");
+  ann.press("Enter");
+  bob.wait_for("message ann@\\S+ private: the end");
+  EXPECT_EQ(bob.count("message .*"), 4u);
 }
 
 // What is typed into a long line while two others write ten messages a second, step by step.

@@ -7,6 +7,175 @@
 
 #include <gtest/gtest.h>
 
+namespace {
+
+// Types into a line editor, and shows its text with a bar where the cursor is.
+class Typist {
+ public:
+  Typist() { std::setlocale(LC_CTYPE, "C.UTF-8"); }
+
+  LineEditor::Request type(const std::string& bytes, std::chrono::milliseconds later = 0ms) {
+    now_ += later;
+    editor.type(bytes, now_);
+    return editor.press_keys();
+  }
+  // Its row, and the cursor's column by the sequence that puts it there: "\r\033[5C".
+  std::string shown() {
+    const std::string row = editor.row("", 200);
+    const size_t end = row.rfind('\r');
+    const size_t column = std::stoul(row.substr(end + 3));
+    std::string text = row.substr(0, end);
+    size_t at = 0;
+    while (columns(std::string_view(text).substr(0, at)) < column) ++at;
+    return text.insert(at, "|");
+  }
+  std::string after(const std::string& bytes) {
+    EXPECT_EQ(type(bytes), LineEditor::Request::none) << bytes;
+    return shown();
+  }
+
+  LineEditor editor{[](const std::string& before) { return before + "completed"; }};
+
+ private:
+  Clock::time_point now_;
+};
+
+using Request = LineEditor::Request;
+
+const std::string kLeft = "\033[D", kWordsLeft = "\033[1;5D", kWordsRight = "\033[1;3C";
+const std::string kPaste = "\033[200~", kPasted = "\033[201~";
+
+}  // namespace
+
+TEST(Keys, ChangeTheTextAndMoveTheCursor) {
+  const std::pair<std::string, std::string> all[] = {
+      {"ab", "ab|"},
+      {"ab" + kLeft, "a|b"},
+      {"ab\033OD", "a|b"},
+      {"ab" + kLeft + kLeft + kLeft + "x", "x|ab"},
+      {"ab\033[Hx\033[Fy", "xaby|"},
+      {"ab\x01x\x05y", "xaby|"},
+      {"ab\033[1~\033[3~", "|b"},
+      {"ab\x01\x04", "|b"},
+      {"ab\x7F", "a|"},
+      {"ab\b", "a|"},
+      {"one two" + kLeft + "\x0B", "one tw|"},
+      {"one two" + kLeft + "\x15", "|o"},
+      {"one two\x17", "one |"},
+      {"one two  \x17", "one |"},
+      {"one two\033\x7F", "one |"},
+      {"one two\033\b", "one |"},
+      {"one two" + kWordsLeft, "one |two"},
+      {"one two\033[1;3D", "one |two"},
+      {"one two" + kWordsLeft + kWordsLeft + kWordsLeft, "|one two"},
+      {"one two\x01" + kWordsRight, "one| two"},
+      {"one two\x01" + kWordsRight + kWordsRight + kWordsRight, "one two|"},
+      {"one two\033[1;2D", "one tw|o"},  // Shift: as without it
+      {"你好\x7F", "你|"},
+      {"e\xCC\x81x" + kLeft + kLeft, "|e\xCC\x81x"},
+      {"a\t", "acompleted|"},
+      {"\t", "|"},
+      {"b\x01\t", "|b"}};
+  for (const auto& [keys, shown] : all) EXPECT_EQ(Typist().after(keys), shown) << printable(keys);
+}
+
+TEST(Keys, ThatMeanNothingTakeNoOtherWithThem) {
+  for (const std::string key : {"\033", "\033[15~", "\033[a", "\033[24;5~", "\033[?1;2c", "\033OP", "\x1F", "\xC2\x85"})
+    EXPECT_EQ(Typist().after("a" + key + "bc"), "abc|") << printable(key);
+  for (const std::string key : {"\033", "\033[", "\033[1;", "\033O"}) {
+    Typist enter;
+    EXPECT_EQ(enter.type("a" + key + "\r"), Request::line) << printable(key);
+    EXPECT_EQ(enter.editor.take_line().text, "a");
+  }
+}
+
+TEST(Keys, MayComeInPieces) {
+  const std::string whole = "a" + kLeft + "你" + kPaste + "x" + kPasted + "\033[1;5D";
+  Typist typist;
+  for (const char byte : whole) typist.type(std::string(1, byte), 1ms);
+  EXPECT_EQ(typist.shown(), "|你xa");
+}
+
+TEST(Keys, AfterEscAreTheirOwnHoweverSoonTheyCome) {
+  Typist typist;
+  typist.type("\033");
+  EXPECT_EQ(typist.after("b"), "b|");
+  typist.type("\033");
+  typist.type("[", 60ms);  // by hand: no sequence
+  EXPECT_EQ(typist.after("A"), "b[A|");
+  typist.type("\033");
+  typist.type("\x7F", 60ms);  // and no Alt-Backspace
+  EXPECT_EQ(typist.shown(), "b[|");
+}
+
+TEST(Keys, BringBackEarlierLinesAndKeepTheNewOne) {
+  Typist typist;
+  for (const char* line : {"one\r", "two\n", "two\n", "\n"}) {
+    EXPECT_EQ(typist.type(line), Request::line);
+    typist.editor.take_line();
+  }
+  EXPECT_EQ(typist.after("new\033[A"), "two|");
+  EXPECT_EQ(typist.after("\033[A\x10"), "one|");
+  EXPECT_EQ(typist.after("\033[B\x0E\x0E"), "new|");
+}
+
+TEST(Keys, AskForWhatIsNotTheEditors) {
+  Typist typist;
+  EXPECT_EQ(typist.type("\x04"), Request::leave);
+  EXPECT_EQ(typist.type("a\x04"), Request::none);
+  EXPECT_EQ(typist.type("\x0C" "b\r"), Request::clear_screen);
+  EXPECT_EQ(typist.editor.press_keys(), Request::line);
+  EXPECT_EQ(typist.editor.take_line().text, "ab");
+  EXPECT_TRUE(typist.editor.is_empty());
+}
+
+TEST(Keys, ThatAreNotUtf8AreRejectedOneByOne) {
+  Typist typist;
+  EXPECT_EQ(typist.after("a\xE9"), "a|");  // more of it may come
+  EXPECT_EQ(typist.editor.take_rejected(), "");
+  EXPECT_EQ(typist.after("b\xFF\x80"), "ab|");
+  EXPECT_EQ(typist.editor.take_rejected(), "\xE9\xFF\x80");
+  EXPECT_EQ(typist.editor.take_rejected(), "");
+}
+
+TEST(Keys, ThatArePastedAreTextWhateverTheyWere) {
+  Typist typist;
+  EXPECT_EQ(typist.after(kPaste + "a\tb\x03\x04" + kLeft + "c\rd\r\ne\n" + kPasted + "f"), "a b   c↵d↵e↵f|");
+  EXPECT_EQ(typist.type("\r"), Request::line);
+  const TypedLine line = typist.editor.take_line();
+  EXPECT_EQ(line.text, "a b   c\nd\ne\nf");
+  EXPECT_TRUE(line.begins_pasted);
+}
+
+TEST(Keys, TellATypedBeginningFromAPastedOne) {
+  const auto begins_pasted = [](const std::string& keys) {
+    Typist typist;
+    EXPECT_EQ(typist.type(keys + "\r"), Request::line);
+    return typist.editor.take_line().begins_pasted;
+  };
+  EXPECT_TRUE(begins_pasted(kPaste + "/a" + kPasted));
+  EXPECT_TRUE(begins_pasted("b\x01" + kPaste + "/a" + kPasted));
+  EXPECT_FALSE(begins_pasted("/" + kPaste + "a" + kPasted));
+  EXPECT_FALSE(begins_pasted(kPaste + "a" + kPasted + "\x01/"));
+  EXPECT_FALSE(begins_pasted(kPaste + "a" + kPasted + "\x15/"));
+}
+
+TEST(Keys, OfOneLineThatWasCopiedWithItsEndAreOneLine) {
+  Typist typist;
+  EXPECT_EQ(typist.type(kPaste + "/list\r" + kPasted + "\r"), Request::line);
+  EXPECT_EQ(typist.editor.take_line().text, "/list");
+}
+
+TEST(Keys, ShowTheEndOfALongLineWhereTheCursorIs) {
+  Typist typist;
+  typist.type("0123456789");
+  EXPECT_EQ(typist.editor.row("> ", 8), "> 56789\r\033[7C");
+  typist.type("\x01");
+  EXPECT_EQ(typist.editor.row("> ", 8), "> 01234\r\033[2C");
+  typist.type("\x0B" "中文");
+  EXPECT_EQ(typist.editor.row("> ", 8), "> 中文\r\033[6C");
+}
+
 TEST(Paths, MeanWhatTheyWouldInAShell) {
   const std::pair<const char*, const char*> paths[] = {
       {"my file", "my file"},  // the blank needs no quotes here
