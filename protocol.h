@@ -597,6 +597,7 @@ class Descriptor {
   ~Descriptor() { if (fd_ != -1) close(); }
   int get() const { return fd_; }
   int close() { return ::close(std::exchange(fd_, -1)); }
+  int release() { return std::exchange(fd_, -1); }  // gives it away, open
 
  private:
   int fd_;

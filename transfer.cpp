@@ -16,6 +16,7 @@
 //
 // Left out on purpose: links, owners, times and permissions of files, but for "executable"; rsync sends those.
 
+#include <dirent.h>
 #include <fnmatch.h>
 #include <netinet/tcp.h>
 #include <sys/file.h>
@@ -271,16 +272,24 @@ struct Position {
   Prefix prefix() const { return {entries, offset, sum.value()}; }
 };
 
+struct CloseFolder {
+  void operator()(DIR* folder) const { ::closedir(folder); }
+};
+
 // A file, or the entries of a folder one after the other, as one stream of bytes.
+//
+// All that it begins with is the descriptor of what the user named. Below it no link is followed, at no moment: each
+// component of a path is opened by itself, within the folder that is open already. Given a whole path, the kernel would
+// follow what stands there then; and somebody who may write there, and lets our offer wait, has two minutes to put a
+// link to what we did not offer in the place of a folder that we did.
 class Source {
  public:
   // Lists what is there.
-  Source(const std::string& root, bool is_folder, const std::atomic<bool>& cancelled)
-      : root_(root), cancelled_(cancelled) {
-    std::error_code unreadable;  // next() will tell
-    const uint64_t size = is_folder ? 0 : fs::file_size(root, unreadable);
-    if (is_folder) list();
-    else add("", unreadable ? 0 : size);
+  Source(Descriptor root, const std::atomic<bool>& cancelled) : root_(std::move(root)), cancelled_(cancelled) {
+    struct stat info{};
+    check(::fstat(root_.get(), &info), "cannot read it");
+    if (S_ISDIR(info.st_mode)) list();
+    else add("", static_cast<uint64_t>(info.st_size));
     std::sort(entries_.begin(), entries_.end());  // by the bytes of their paths: "a/" comes before "a/b"
   }
 
@@ -292,18 +301,21 @@ class Source {
   // Goes on to the next entry, and opens it. False after the last one.
   bool next() {
     if (cancelled_) throw kCancelled;
+    while (next_ < entries_.size() && is_lost(entries_[next_].path)) ++next_;
     if (next_ == entries_.size()) return false;
-    at.enter(entries_[next_].first);
-    left_ = entries_[next_++].second;  // as offered: who has changed since then is found out
-    const std::string full = root_ + (path().empty() ? "" : "/" + path());
-    // O_NOFOLLOW: what was a file when it was listed may be a link by now. O_NONBLOCK: or a FIFO, which would block us.
-    const int flags = O_RDONLY | O_NONBLOCK | (path().empty() ? 0 : O_NOFOLLOW);
-    file_ = Descriptor(::open(full.c_str(), flags));
-    info_ = {};
-    trouble_.clear();
-    if (file_.get() == -1 || ::fstat(file_.get(), &info_) == -1) trouble_ = error_text(errno);
-    else if (!S_ISREG(info_.st_mode) && !is_folder()) trouble_ = "not a file any more";
-    if (!trouble_.empty()) left_ = 0;
+    const Listed& entry = entries_[next_];
+    ++next_;
+    at.enter(entry.path);
+    size_ = left_ = entry.size;  // as offered: what has changed since then is found out
+    trouble_ = entry.trouble;
+    try {
+      if (trouble_.empty()) open_entry();
+    } catch (const FileError& error) {
+      trouble_ = error.why;
+    }
+    if (trouble_.empty()) return true;
+    left_ = 0;
+    if (is_folder()) lost_ = path();
     return true;
   }
 
@@ -316,9 +328,9 @@ class Source {
   void read(char* into, size_t size) {
     if (cancelled_) throw kCancelled;
     for (size_t got = 0; got < size;) {
-      const ssize_t n = uninterrupted([&] { return ::read(file_.get(), into + got, size - got); });
+      const ssize_t n = uninterrupted([&] { return ::read(descriptor(), into + got, size - got); });
       if (n == -1) throw FileError{error_text(errno)};
-      if (n == 0) throw FileError{"became shorter while it was sent"};
+      if (n == 0) throw FileError{wrong_size("shorter")};
       got += static_cast<size_t>(n);
     }
     left_ -= size;
@@ -326,14 +338,17 @@ class Source {
   }
 
   void expect_end() const {
-    char more;
-    struct stat now{};
     if (!trouble_.empty()) throw FileError{trouble_};
     if (is_folder()) return;
-    if (::read(file_.get(), &more, 1) == 1) throw FileError{"became longer while it was sent"};
-    const timespec &then = info_.st_mtim, &last = now.st_mtim;  // half of one version, half of the next, of one length
-    if (::fstat(file_.get(), &now) == -1 || std::tie(then.tv_sec, then.tv_nsec) != std::tie(last.tv_sec, last.tv_nsec))
-      throw FileError{"was changed while it was sent"};
+    char more;
+    const bool has_more = ::read(descriptor(), &more, 1) == 1;
+    if (has_more) throw FileError{wrong_size("longer")};
+    struct stat now{};
+    const bool is_known = ::fstat(descriptor(), &now) == 0;
+    const timespec &then = info_.st_mtim, &last = now.st_mtim;
+    // Else it may be half of one version and half of the next, of one length.
+    const bool is_the_same = then.tv_sec == last.tv_sec && then.tv_nsec == last.tv_nsec;
+    if (!is_known || !is_the_same) throw FileError{"was changed while it was sent"};
   }
 
   // Whether the file begins with the bytes that the receiver has from an earlier try. If so, we stand behind them;
@@ -358,54 +373,141 @@ class Source {
   }
 
  private:
-  // One folder open at a time: to hold one for each level would run out of descriptors in a deep tree.
+  struct Listed {
+    std::string path;  // within the folder; of a subfolder, with a slash behind it
+    uint64_t size;
+    std::string trouble = {};  // why it could not be listed
+    bool operator<(const Listed& o) const { return path < o.path; }
+  };
+
   void list() {
     std::vector<std::string> folders{""};
     while (!folders.empty()) {
-      const std::string folder = std::exchange(folders.back(), "");
+      const std::string folder = folders.back();
       folders.pop_back();
-      std::error_code error;
-      fs::directory_iterator found(root_ + "/" + folder, error);
-      for (; !error && found != fs::directory_iterator(); found.increment(error))
-        list_entry(folder + found->path().filename().string(), *found, folders);
-      // A subfolder that may not be read is an entry itself: next() will find that out.
-      const bool is_told = !folder.empty() && error == std::errc::permission_denied;
-      if (error && !is_told) add_missed(missed, folder, error.message()), ++count;
+      try {
+        list_folder(folder, folders);
+      } catch (const FileError& error) {
+        if (folder.empty()) throw std::runtime_error("cannot read the folder: " + error.why);
+        const auto is_it = [&](const Listed& entry) { return entry.path == folder; };
+        std::find_if(entries_.begin(), entries_.end(), is_it)->trouble = error.why;
+      }
     }
   }
 
-  void list_entry(std::string path, const fs::directory_entry& found, std::vector<std::string>& folders) {
+  void list_folder(const std::string& folder, std::vector<std::string>& folders) {
+    go_to(folder);
+    Descriptor here = open_here(".", O_DIRECTORY);  // one more, for closedir() closes it
+    const std::unique_ptr<DIR, CloseFolder> names(::fdopendir(here.get()));
+    if (!names) throw FileError{error_text(errno)};
+    here.release();
+    for (;;) {
+      errno = 0;  // at the end readdir() leaves it as it is
+      const dirent* found = ::readdir(names.get());
+      if (!found) break;
+      list_entry(folder, found->d_name, folders);
+    }
+    if (errno != 0) throw FileError{error_text(errno)};
+  }
+
+  void list_entry(const std::string& folder, const std::string& name, std::vector<std::string>& folders) {
     if (cancelled_) throw kCancelled;
-    std::error_code error;
-    const fs::file_type type = found.symlink_status(error).type();
-    const bool is_file = type == fs::file_type::regular, is_folder = type == fs::file_type::directory;
-    const uint64_t size = !error && is_file ? found.file_size(error) : 0;
-    if (error || !is_safe_path(path)) {
-      add_missed(missed, path, error ? error.message() : "its name cannot be sent");
-      ++count;
-    } else if (is_folder) {
-      folders.push_back(path += '/');
+    if (name == "." || name == "..") return;
+    struct stat info{};
+    const int result = ::fstatat(present_folder(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW);
+    const std::string why = result == -1 ? error_text(errno) : "";
+    const bool is_subfolder = S_ISDIR(info.st_mode);
+    const std::string path = folder + name + (is_subfolder ? "/" : "");
+    if (!why.empty()) {
+      leave_out(path, why);
+    } else if (path.size() > kMaxPath) {
+      leave_out(path, "its path is too long");
+    } else if (!is_safe_path(path)) {
+      leave_out(path, "its name cannot be sent");
+    } else if (is_subfolder) {
+      folders.push_back(path);
       add(path, 0);
-    } else if (is_file) {
-      add(path, size);
+    } else if (S_ISREG(info.st_mode)) {
+      add(path, static_cast<uint64_t>(info.st_size));
     } else {
       add_missed(missed, path, "a link or a special file");
     }
   }
 
   void add(const std::string& path, uint64_t bytes) {
-    entries_.emplace_back(path, bytes);
+    entries_.push_back({path, bytes});
     ++count;
     total += bytes;
   }
 
-  const std::string root_;
+  void leave_out(const std::string& path, const std::string& why) {
+    add_missed(missed, path, why);
+    ++count;
+  }
+
+  // What is in a subfolder that could not be opened.
+  bool is_lost(const std::string& path) const {
+    return !lost_.empty() && path.compare(0, lost_.size(), lost_) == 0;
+  }
+
+  void open_entry() {
+    if (path().empty()) {
+      ::lseek(root_.get(), 0, SEEK_SET);  // begins_with() may have read it already
+    } else if (is_folder()) {
+      go_to(path());
+    } else {
+      const size_t name = path().rfind('/') + 1;  // npos + 1 is 0
+      go_to(path().substr(0, name));
+      file_ = open_here(path().substr(name), 0);
+    }
+    const int fd = is_folder() ? present_folder() : descriptor();
+    if (::fstat(fd, &info_) == -1) throw FileError{error_text(errno)};
+    if (!is_folder() && !S_ISREG(info_.st_mode)) throw FileError{"not a file any more"};
+  }
+
+  // From the root, or from the present folder where that is on the way. To hold each level open would be simpler, and
+  // run out of descriptors in a deep tree.
+  void go_to(const std::string& folder) {
+    const bool is_on_the_way = folder.compare(0, folder_path_.size(), folder_path_) == 0;
+    if (!is_on_the_way) folder_path_.clear();
+    while (folder_path_.size() < folder.size()) {
+      const size_t name = folder_path_.size(), end = folder.find('/', name);
+      folder_ = open_here(folder.substr(name, end - name), O_DIRECTORY);
+      folder_path_.append(folder, name, end + 1 - name);
+    }
+  }
+
+  // What has that name in the present folder. O_NONBLOCK: it may be a FIFO by now, and block us.
+  Descriptor open_here(const std::string& name, int flags) const {
+    Descriptor found(::openat(present_folder(), name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | flags));
+    if (found.get() != -1) return found;
+    const std::string why = error_text(errno);
+    struct stat info{};  // which error says that it is a link, systems do not agree on
+    const bool is_there = ::fstatat(present_folder(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
+    throw FileError{is_there && S_ISLNK(info.st_mode) ? "became a link" : why};
+  }
+
+  int present_folder() const { return folder_path_.empty() ? root_.get() : folder_.get(); }
+  int descriptor() const { return path().empty() ? root_.get() : file_.get(); }  // of the present file
+
+  // Of a file that is "longer" or "shorter" than was offered. Those of /proc and /sys are so from the beginning.
+  std::string wrong_size(const std::string& how) const {
+    struct stat now{};
+    const bool is_known = ::fstat(descriptor(), &now) == 0;
+    const bool is_as_offered = is_known && static_cast<uint64_t>(now.st_size) == size_;
+    return is_as_offered ? "is " + how + " than its size says" : "became " + how + " while it was sent";
+  }
+
+  const Descriptor root_;
   const std::atomic<bool>& cancelled_;
-  std::vector<std::pair<std::string, uint64_t>> entries_;  // path and size
+  std::vector<Listed> entries_;
   size_t next_ = 0;
+  std::string folder_path_;  // of the present folder; empty: it is the root
+  Descriptor folder_;
+  std::string lost_;         // the last subfolder that could not be opened
   // The present entry.
-  std::string trouble_;  // why it cannot be read
-  uint64_t left_ = 0;
+  std::string trouble_;      // why it cannot be read
+  uint64_t size_ = 0, left_ = 0;
   Descriptor file_;
   struct stat info_{};
 };
@@ -651,7 +753,7 @@ struct Session {
   const Identity target;               // of serve: the address that the connection comes from
   const Identity self = myself;
   const uint64_t ticket = next_ticket++;
-  std::string source_path;             // of send_file: what to send, and
+  Descriptor source_root;              // of send_file: what to send, and
   std::string source_name;             // what it is called; a folder, with a slash behind it
   std::thread thread;
 
@@ -859,7 +961,7 @@ struct Session {
   }
 
   void send_file() {
-    Source source(source_path, source_name.back() == '/', cancelled);
+    Source source(std::move(source_root), cancelled);
     Offer offer{source.total, source.count, source_name};
     report(Event::Kind::offered, ticket, "", offer);
     open();
@@ -1104,6 +1206,18 @@ struct Session {
   }
 };
 
+// What the other side is to call it: the last component of the path that the user wrote, "photos/" perhaps.
+std::string name_to_send(const std::string& path) {
+  const std::string whole = path.substr(0, path.find_last_not_of('/') + 1);
+  const std::string name = whole.substr(whole.rfind('/') + 1);  // npos + 1 is 0
+  if (name.empty()) throw std::runtime_error(path + " has no name; send a folder that is in it");
+  if (name == "." || name == "..")
+    throw std::runtime_error(path + " has no name of its own; write its full path");
+  if (!safe_file_name(name))
+    throw std::runtime_error("the name of " + path + " has a character that cannot be sent; rename it");
+  return name;
+}
+
 std::vector<std::unique_ptr<Session>> sessions;
 
 uint64_t start(std::unique_ptr<Session> session) {
@@ -1200,15 +1314,13 @@ void transfer::diagnose(const Identity& to) { start(session_to(to, Role::diagnos
 
 uint64_t transfer::send_file(const Identity& to, const std::string& path) {
   auto session = session_to(to, Role::send_file);
-  session->source_path = path.substr(0, path.find_last_not_of('/') + 1);  // people write "photos/"
-  // O_NONBLOCK: to open a FIFO would wait until somebody writes to it.
-  const Descriptor file(check(::open(path.c_str(), O_RDONLY | O_NONBLOCK), "cannot read " + path));
+  // What the path names now is what is sent, whatever it names later. O_NONBLOCK: to open a FIFO would wait until
+  // somebody writes to it.
+  session->source_root = Descriptor(check(::open(path.c_str(), O_RDONLY | O_NONBLOCK), "cannot read " + path));
   struct stat info{};
-  check(::fstat(file.get(), &info), "cannot read " + path);
+  check(::fstat(session->source_root.get(), &info), "cannot read " + path);
   if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) throw std::runtime_error(path + " is not a file or a folder");
-  const auto name = safe_file_name(session->source_path);
-  if (!name) throw std::runtime_error("the name of " + path + " cannot be sent; write its full path, or rename it");
-  session->source_name = *name + (S_ISDIR(info.st_mode) ? "/" : "");
+  session->source_name = name_to_send(path) + (S_ISDIR(info.st_mode) ? "/" : "");
   return start(std::move(session));
 }
 

@@ -207,12 +207,15 @@ TEST_F(Files, GoInBothDirectionsAtOnceAndHoldUpNoMessage) {
 TEST_F(Files, ThatCannotBeReadAreNamedAtOnce) {
   meet({});
   ::mkfifo(network->folder("ann").path("fifo").c_str(), 0600);
+  const std::string marked = network->folder("ann").write("a\u200e", "hello\n");  // a mark, which nobody sees
   for (const auto& [what, why] : std::vector<std::pair<std::string, std::string>>{
            {"nowhere.txt", "cannot read nowhere.txt: No such file or directory"},
            {"~nobody/x", "cannot read ~nobody/x: No such file or directory"},
            {"\"x\"", "cannot read x: No such file or directory"},
            {"fifo", "fifo is not a file or a folder"},
-           {"..", "the name of .. cannot be sent; write its full path, or rename it"},
+           {"..", ".. has no name of its own; write its full path"},
+           {"/", "/ has no name; send a folder that is in it"},
+           {marked, ".*/a\\\\xe2\\\\x80\\\\x8e has a character that cannot be sent; rename it"},
            {"", "which file\\? /send WHO PATH"}}) {
     ann->say("/send bob " + what);
     ann->wait_for("error: " + why);
@@ -548,6 +551,73 @@ TEST_F(Files, OfAFolderThatChangeMeanwhileAreNamedOnBothSides) {
                   "3 \\(became shorter while it was sent\\), 4 \\(became longer while it was sent\\): photos/");
 }
 
+// He may write in the folder that he is offered, and lets the offer wait until a link has taken a place in it.
+TEST_F(Files, BehindALinkThatWasPutInTheirPlaceAreNotSent) {
+  Process& sender = network->peer(0, "ann");
+  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  const Folder& folder = network->folder("ann");
+  network->run(0, "cd " + folder.path() + " && mkdir -p shared/sub/deeper secret");
+  for (const char* name : {"shared/sub/x", "shared/y", "shared/z"}) folder.write(name, "public\n");
+  folder.write("secret/x", "secret\n");
+  sender.say("/send 127.0.0.1:40001 shared");
+  Socket receiver = take(listener, "");
+  network->run(0, "cd " + folder.path() + " && mv shared/sub old && ln -s ../secret shared/sub && rm shared/y && "
+                      "ln -s ../secret/x shared/y");
+  receiver.send("OK\n");
+  std::string all;
+  for (std::string line; (line = receiver.line()).substr(0, 3) != "END" && !line.empty();) all += line + "\n";
+  EXPECT_EQ(all, "FILE :sub/\nMISSING :became a link\nFILE :y\nMISSING :became a link\n"
+                 "FILE :z\nDATA offset=0 size=7\npublic\n");
+  receiver.send("OK :shared/\n");
+  sender.wait_for("send 1 delivered .*, not sent: sub/ \\(became a link\\), y \\(became a link\\): shared/");
+}
+
+TEST_F(Files, OfAFolderThatIsExchangedWhileItIsSentAreThoseOfTheFormer) {
+  Process& sender = network->peer(0, "ann");
+  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  const Folder& folder = network->folder("ann");
+  network->run(0, "cd " + folder.path() + " && mkdir -p shared/sub secret");
+  folder.write("shared/sub/1", std::string(50'000'000, 'x'));
+  folder.write("shared/sub/2", "public\n");
+  folder.write("secret/2", "secret\n");
+  sender.say("/send 127.0.0.1:40001 shared");
+  Socket receiver = take(listener, "OK\n");
+  EXPECT_EQ(receiver.line(), "FILE :sub/");
+  EXPECT_EQ(receiver.line(), "FILE :sub/1");
+  network->run(0, "cd " + folder.path() + " && mv shared/sub old && ln -s ../secret shared/sub");
+  std::string line = receiver.line();
+  while (!line.empty() && line.find("FILE :sub/2") == std::string::npos) line = receiver.line();
+  EXPECT_EQ(receiver.line(), "DATA offset=50000000 size=7");
+  EXPECT_EQ(receiver.line(), "public");
+}
+
+TEST_F(Files, WhoseNameWasGivenToALinkAreSentAsTheyWereWhenTheyWereOffered) {
+  Process& sender = network->peer(0, "ann");
+  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  const Folder& folder = network->folder("ann");
+  folder.write("x", "public\n");
+  folder.write("secret", "secret\n");
+  sender.say("/send 127.0.0.1:40001 x");
+  Socket receiver = take(listener, "");
+  network->run(0, "cd " + folder.path() + " && mv x old && ln -s secret x");
+  receiver.send("OK\n");
+  EXPECT_EQ(receiver.line(), "DATA offset=0 size=7");
+  EXPECT_EQ(receiver.line(), "public");
+}
+
+TEST_F(Files, OfADeepFolderNeedFewDescriptors) {
+  meet({"--accept", "always"});
+  const Folder folder;
+  network->run(0, "cd " + folder.path() + " && p=deep; for i in $(seq 200); do mkdir $p && echo $i > $p/a && "
+                      "echo $i > $p/z; p=$p/m; done");
+  Process few(network->descriptor(0), {"/bin/sh", "-c", "ulimit -n 20 && exec \"$0\" --name few", peer_program()},
+              folder.path());
+  few.wait_for("joined bob.*");
+  few.say("/send bob deep");
+  few.wait_for("send 1 delivered bob@\\S+ \\d+ bytes in 599 files and folders, cksum \\d+: deep/");
+  network->run(0, "diff -r " + folder.path("deep") + " " + downloaded("deep"));
+}
+
 TEST_F(Files, OfAFolderThatTheirSenderMissesAreNotStored) {
   meet({"--accept", "always", "--port", "25301"});
   Socket sender = offer("size=6 files=3 :photos/", "FILE :1\nDATA offset=0 size=3\nhelMISSING :became shorter\nFILE :2\nFILE :3/\nMISSING :gone\n"
@@ -669,6 +739,15 @@ TEST_F(Files, ThatChangeWhileTheyAreSentFailOnBothSides) {
     }
     sender.wait_for("send \\d failed \\S+ 6 bytes, " + why + ": x");
   }
+}
+
+TEST_F(Files, ThatNeverHadTheirSizeAreNotSaidToHaveChanged) {
+  Process& sender = network->peer(0, "ann");
+  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  sender.say("/send 127.0.0.1:40001 /proc/version");
+  Socket receiver = take(listener, "OK\n");
+  EXPECT_EQ(receiver.line(), "STOP :the file is longer than its size says");
+  sender.wait_for("send 1 failed \\S+ 0 bytes, the file is longer than its size says: version");
 }
 
 TEST_F(Files, OfWhichOneHalfIsOldAndOneHalfNewAreNotDelivered) {
