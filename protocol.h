@@ -40,6 +40,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -215,6 +216,7 @@ struct Address {
   uint16_t port = 0;
 
   bool operator==(const Address& o) const { return ip == o.ip && port == o.port; }
+  bool operator<(const Address& o) const { return std::tie(ip, port) < std::tie(o.ip, o.port); }
 
   sockaddr_in to_sockaddr() const {
     sockaddr_in raw{};
@@ -761,7 +763,7 @@ void answer(uint64_t ticket, Accept consent, const std::string& store_as);  // t
 void cancel(uint64_t ticket = 0);  // a file transfer, in either direction; 0: every connection
 
 uint64_t bytes_done(uint64_t ticket);  // of a file transfer, so far; a resumed one begins with what was there
-bool is_repeat(const Event& message);  // this sender has sent it before, under the same number
+bool is_repeat(const Event& message);  // this id has sent it before, from this address and under the same number
 bool is_sending();                // messages or files of ours are on their way
 bool is_open();                   // there are connections
 void reap();                      // joins the threads that have ended

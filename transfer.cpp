@@ -28,7 +28,6 @@
 #include <filesystem>
 #include <stdexcept>
 #include <thread>
-#include <tuple>
 
 #include "protocol.h"
 
@@ -68,7 +67,8 @@ Descriptor listening_socket;
 Clock::time_point accept_after;               // the listening socket is not looked at before
 std::atomic<bool> is_closing{false};          // the program ends: for any thread that is still tidying up
 uint64_t next_number = 1, next_ticket = 1;    // of a message; of a session
-std::map<std::string, std::deque<std::pair<uint64_t, size_t>>> messages_seen;  // by id: number, hash of the text
+// The last numbers of messages, by the id that sent them and its address.
+std::map<std::pair<std::string, Address>, std::deque<uint64_t>> messages_seen;
 
 // ============================================================================
 // A connection: bytes and lines, every wait with a bound
@@ -773,6 +773,7 @@ struct Session {
   Identity peer;                       // who is at the other end, as it says itself
   bool is_introduced = false;          // we to it, on the present connection
   bool in_doubt = false;               // the front order, or the END of a file, was sent, and no answer has come
+  bool is_told = false;                // of send_file: how it has ended
   std::optional<Incoming> incoming;    // of serve: the file that comes, or the last one
 
   // ---- For the main thread ----------------------------------------------------------------
@@ -815,6 +816,7 @@ struct Session {
     Event failed{Event::Kind::failed, peer, reason, ticket};
     failed.in_doubt = in_doubt;
     events.push(std::move(failed));
+    is_told = true;
   }
 
   // Under the name of whom it was for, who may not be who is there now. Then nothing is in doubt any more.
@@ -841,7 +843,7 @@ struct Session {
     incoming.reset();
     if (cancelled) failure = "cancelled";
     if (role == Role::diagnose) report(Event::Kind::diagnosed, 0, failure);
-    if (role == Role::send_file && !failure.empty()) report_failure(failure);
+    if (role == Role::send_file && !failure.empty() && !is_told) report_failure(failure);
     const std::lock_guard lock(mutex);
     closing = true;
     for (; !orders.empty(); orders.pop_front()) settle(orders.front(), Event::Kind::undelivered, failure);
@@ -983,9 +985,11 @@ struct Session {
       offer.size = sent.offset;
       offer.files = sent.entries;
       report(Event::Kind::stored, ticket, source.missed, offer, sent.crc);
+      is_told = true;
     } catch (const Reply& ours) {
+      // The user first: that the other side understands may take its time, or fail for a reason of its own.
+      report_failure(cancelled ? "cancelled" : ours.sentence());
       connection->finish("STOP :" + ours.sentence());
-      throw;
     }
   }
 
@@ -1352,18 +1356,18 @@ bool transfer::is_sending() {
   });
 }
 
-// A message that is tried again on a new connection may have arrived over the old one, and from another address: the
-// sender's may have changed meanwhile. So the address does not count. But the text does, lest somebody use up another's
-// numbers by claiming its id.
+// A message that is tried again on a new connection may have arrived over the old one. By the id alone, somebody could
+// use up another's numbers by claiming that; so the address counts, too. A sender whose own address changes between the
+// two tries may be shown twice [5.3].
 bool transfer::is_repeat(const Event& event) {
   constexpr size_t kMaxSenders = 3072, kRemembered = 32;
-  const std::string& sender = event.who.id;
+  const std::pair sender(event.who.id, event.who.address);
+  const uint64_t number = event.message.number;
   const bool is_full = messages_seen.size() >= kMaxSenders && messages_seen.count(sender) == 0;
   if (is_full) messages_seen.erase(messages_seen.begin());
-  auto& seen = messages_seen[sender];
-  const std::pair message(event.message.number, std::hash<std::string>{}(event.message.text));
-  if (std::find(seen.begin(), seen.end(), message) != seen.end()) return true;
-  seen.push_back(message);
+  std::deque<uint64_t>& seen = messages_seen[sender];
+  if (std::find(seen.begin(), seen.end(), number) != seen.end()) return true;
+  seen.push_back(number);
   if (seen.size() > kRemembered) seen.pop_front();
   return false;
 }

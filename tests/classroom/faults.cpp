@@ -71,6 +71,13 @@ class Class {
     return text;
   }
 
+  // The same by somebody whose address changes before the answer comes: a second try may be shown, too.
+  std::string talk_and_move(int from, int to) {
+    const std::string text = talk(from, to);
+    messages_.back().may_be_shown_twice = true;
+    return text;
+  }
+
   void talk_all_to_all() {
     for (const int from : everybody_)
       for (const int to : everybody_)
@@ -156,6 +163,7 @@ class Class {
   struct Message {
     int from, to;
     std::string text;
+    bool may_be_shown_twice = false;
   };
   struct File {
     int from, to;
@@ -257,7 +265,7 @@ class Class {
       shown += starts(line, "message ") && ends(line, ": " + message.text);
     EXPECT_EQ(delivered + failed, 1u) << message.text << "\n" << peer(message.from).output();
     EXPECT_GE(shown, delivered) << message.text << "\n" << peer(message.to).output();
-    EXPECT_LE(shown, delivered + in_doubt) << message.text << "\n"
+    EXPECT_LE(shown, delivered + in_doubt + (message.may_be_shown_twice ? 1 : 0)) << message.text << "\n"
                                            << peer(message.from).output() << "\n" << peer(message.to).output();
   }
 
@@ -423,7 +431,7 @@ TEST(Faults, APeerMayStandStillAndGoOnAndTheOthersDoNotNotice) {
 
 // ---- Addresses and connections ------------------------------------------------------------------
 
-// The answer to a message is lost, and the next try comes from another address: it is the same message all the same.
+// The answer to a message is lost, and the next try comes from another address: it may be shown twice.
 TEST(Faults, AHostMayChangeItsAddressAmidTalkAndFiles) {
   NEEDS_NAMESPACES();
   Class c(3);
@@ -435,7 +443,7 @@ TEST(Faults, AHostMayChangeItsAddressAmidTalkAndFiles) {
   c.peer(2).wait_for("delivered u1@.*");
   c.network.run(2, "nft 'add table inet f; add chain inet f in { type filter hook input priority 0; }; "
                    "add rule inet f in ip saddr 10.77.0.1 tcp sport 25253 drop'");
-  const std::string text = c.talk(2, 1);
+  const std::string text = c.talk_and_move(2, 1);
   c.peer(1).wait_for("message u2@10.77.0.2:25253 private: " + text);
   c.network.run(2, "nft flush ruleset && ip addr flush dev eth0 && ip addr add 10.77.0.12/28 brd + dev eth0");
   c.moves_to(2, "10.77.0.12");

@@ -548,7 +548,7 @@ CASE(R7, Repeats, "P5.3, P7",
   ann.prints_not("message ...");
 }
 
-CASE(R7, ThirtyTwoRepeats, "P5.3", "The last 32 messages of a peer are remembered.") {
+CASE(R7, ThirtyTwoRepeats, "P5.3", "The numbers of a peer's last 32 messages are remembered.") {
   auto&& [ann, zoe] = Two();
   Talk& talk = zoe.introduced(ann);
   for (int round = 0; round < 2; ++round)
@@ -560,15 +560,17 @@ CASE(R7, ThirtyTwoRepeats, "P5.3", "The last 32 messages of a peer are remembere
   ann.prints_not("message ...");
 }
 
-CASE(R7, NoRepeats, "P5.3", "Another text under the same number, or the same from another id, is another message.") {
+CASE(R7, NoRepeats, "P5.3, P9",
+     "The same number from another id, or from that id at another address, is another message.") {
   auto&& [ann, zoe] = Two();
+  Stranger yan("yan", 40001), mallory("mallory", 40002);
+  mallory.id = zoe.id;
+  Talk& forged = mallory.introduced(ann);
+  for (int i = 1; i <= 32; ++i) forged.ask("MSG number=" + std::to_string(i) + " :one", "OK...");
   zoe.introduced(ann).ask("MSG number=5 :one", "OK...");
-  zoe.introduced(ann).ask("MSG number=5 :two", "OK...");
-  Stranger yan("yan", 40001);
   yan.introduced(ann).ask("MSG number=5 :one", "OK...");
-  for (const char* line :
-       {"zoe@127.0.0.1:40000 private: one", "zoe@127.0.0.1:40000 private: two", "yan@127.0.0.1:40001 private: one"})
-    ann.prints(std::string("message ") + line);
+  for (const char* who : {"zoe@127.0.0.1:40000", "yan@127.0.0.1:40001"})
+    ann.prints(std::string("message ") + who + " private: one");
 }
 
 CASE(R7, ASecondTry, "P5.3",

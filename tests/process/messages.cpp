@@ -320,6 +320,25 @@ TEST_F(Messages, UnderAClaimedIdAreShownWithTheAddressTheyCameFrom) {
   EXPECT_EQ(bob.count("changed .*"), 0u);
 }
 
+// Whoever claims an id uses up its numbers for himself only. And two students who type the same example are two.
+TEST_F(Messages, AreNotSwallowedWhereAnotherAddressHasUsedTheirNumbers) {
+  Process& bob = network->peer(0, "bob", {"--port", "25301"});
+  bob.wait_for("ready .*");
+  const auto say_yes = [&](const std::string& from, int last_number) {
+    Socket speaker = Socket::tcp(*network, 0, "127.0.0.1", 25301, from);
+    speaker.send(kAnn + "\n");
+    speaker.line();
+    for (int number = 1; number <= last_number; ++number) {
+      speaker.send("MSG number=" + std::to_string(number) + " :yes\n");
+      EXPECT_EQ(speaker.line(), "OK");
+    }
+  };
+  say_yes("127.0.0.2", 32);
+  say_yes("127.0.0.1", 1);
+  bob.wait_for("message ann@127.0.0.1:40000 private: yes");
+  EXPECT_EQ(bob.count("message ann@127.0.0.2:40000 private: yes"), 32u);
+}
+
 TEST_F(Messages, OfAPersonWithOnlyANetcatAreAnswered) {
   Process& bob = network->peer(0, "bob", {"--port", "25301"});
   bob.wait_for("ready .*");

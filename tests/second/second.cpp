@@ -96,7 +96,7 @@ std::map<string, double> banned;                    // ids that are not listed b
 std::vector<Net> nets;                              // those we speak on
 std::set<std::uint32_t> localAddresses;             // all of the host
 std::map<Addr, std::deque<Mail>> mail;              // an entry, if empty, means that its thread is there
-std::map<string, std::deque<string>> recent;        // 5.3: the last 32 messages of an id
+std::map<std::pair<string, string>, std::deque<std::int64_t>> recent;   // 5.3: the last 32 numbers of an id at an address
 std::map<int, std::shared_ptr<Transfer>> transfers;
 std::map<std::uint32_t, int> accepted;              // connections by IP address
 int acceptedTotal = 0, lastTransfer = 0, undelivered = 0;
@@ -997,12 +997,13 @@ void serve(int fd, Addr from) {
             else if (r.verb == "MSG") {
                 const auto n = r.num("number");
                 if (!n || !r.text || r.text->empty() || r.text->size() > 4000) { c.line("NO syntax a field is missing or wrong"); continue; }
-                const string scope = r.get("scope"), key = std::to_string(*n) + ":" + *r.text;
+                const string scope = r.get("scope");
+                const std::pair key(id, text(guest.at));
                 Lock lock(mu);
-                if (recent.size() > 2048 && !recent.count(id)) recent.erase(recent.begin());
-                auto& had = recent[id];
-                if (std::find(had.begin(), had.end(), key) == had.end()) {
-                    had.push_back(key);
+                if (recent.size() > 2048 && !recent.count(key)) recent.erase(recent.begin());
+                auto& had = recent[key];
+                if (std::find(had.begin(), had.end(), *n) == had.end()) {
+                    had.push_back(*n);
                     if (had.size() > 32) had.pop_front();
                     say("message " + sender.who + " " + (scope == "group" || scope == "all" ? scope : "private") + ": " + *r.text);
                 }
