@@ -295,8 +295,10 @@ CASE(R6, TwoOfItsKindTalk, "P5.3, I3", "Between two peers that run this program 
 CASE(R6, ShowsAMessage, "P5.3, I3", "A message is shown with who sent it, from where, and to whom it was.") {
   auto&& [ann, zoe] = Two();
   Talk& talk = zoe.introduced(ann);
+  int number = 0;
   for (const char* scope : {"private", "group", "all"}) {
-    talk.ask(std::string("MSG number=1 scope=") + scope + " :to " + scope, "OK...");
+    const std::string request = "MSG number=" + std::to_string(++number) + " scope=";
+    talk.ask(request + scope + " :to " + scope, "OK...");
     ann.prints("message zoe@127.0.0.1:40000 " + std::string(scope) + ": to " + scope);
   }
 }
