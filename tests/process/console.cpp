@@ -485,7 +485,7 @@ TEST_F(Terminals, TakeAwayWhatIsTypedAtTheFirstCtrlCAndLeaveAtOneInAnEmptyLine) 
 TEST_F(Terminals, AreLeftInOrderByTheSecondCtrlCToo) {
   NEEDS_PROGRAM("cc", "gcc");
   const Folder folder;
-  const std::string hung = "ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=" + hung_disk(*network, folder);
+  const std::string hung = "LD_PRELOAD=" + hung_disk(*network, folder);
   Console bob(*network, "--name bob --group lab --accept always", 80, 24, hung);
   ASSERT_TRUE(bob.shows("ready bob"));
   Process& ann = network->peer(0, "ann");

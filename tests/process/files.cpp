@@ -813,7 +813,7 @@ class FilesOnAnotherDisk : public Files {
     const std::string fake = disk.write("fake.cpp", "#include <errno.h>\n#include <unistd.h>\nextern \"C\" " + function + "\n");
     network->run(0, "g++ -shared -fPIC " + fake + " -o " + disk.path("fake.so") + " && mkdir " + disk.path("downloads"));
     const std::vector<std::string> command = {
-        "/usr/bin/env", "LD_PRELOAD=" + disk.path("fake.so"), "ASAN_OPTIONS=verify_asan_link_order=0",
+        "/usr/bin/env", "LD_PRELOAD=" + disk.path("fake.so"),
         peer_program(), "--name", "bob", "--group", "lab", "--port", "25301", "--accept", "always"};
     process = std::make_unique<Process>(network->descriptor(0), command, disk.path());
     bob = process.get();

@@ -272,6 +272,16 @@ size_t Process::uses(const std::string& what) const {
   return at == std::string::npos ? 0 : std::stoul(status.substr(at + what.size() + 1));
 }
 
+bool Process::is_waiting() const {
+  std::error_code ended;
+  for (const auto& thread : fs::directory_iterator("/proc/" + std::to_string(pid_) + "/task", ended)) {
+    const std::string status = read_file(thread.path() / "status");
+    const bool is_asleep = status.find("\nState:\tS") != std::string::npos;
+    if (!is_asleep) return false;
+  }
+  return true;
+}
+
 void Process::read_more(double seconds) {
   char bytes[65536];
   if (!readable(out_, seconds)) return;
@@ -455,6 +465,72 @@ std::string hung_disk(const Network& network, const Folder& folder) {
                 "int syncfs(int fd) { return fsync(fd); }\n");
   network.run(0, "cc -shared -fPIC -o " + folder.path("hung.so") + " " + source);
   return folder.path("hung.so");
+}
+
+namespace {
+
+// A clock is ahead by as many seconds as its file in the present folder says. A condition variable waits for a moment
+// that the program has read from such a clock, and the kernel knows nothing of that. The calls by number, lest a
+// sanitizer, which reads the clock as well, be asked before it is ready.
+constexpr char kClocks[] = R"(
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static long ahead(clockid_t which) {
+  const char* file = which == CLOCK_REALTIME ? "date" : which == CLOCK_MONOTONIC ? "timers" : "";
+  const long fd = syscall(SYS_openat, AT_FDCWD, file, O_RDONLY);
+  char text[20] = "";
+  if (fd < 0) return 0;
+  syscall(SYS_read, fd, text, sizeof text - 1);
+  syscall(SYS_close, fd);
+  return atol(text);
+}
+
+int clock_gettime(clockid_t which, struct timespec* now) {
+  const long result = syscall(SYS_clock_gettime, which, now);
+  now->tv_sec += ahead(which);
+  return (int)result;
+}
+
+int pthread_cond_clockwait(pthread_cond_t* changed, pthread_mutex_t* mutex, clockid_t which,
+                           const struct timespec* until) {
+  int (*wait)(pthread_cond_t*, pthread_mutex_t*, clockid_t, const struct timespec*) =
+      dlsym(RTLD_NEXT, "pthread_cond_clockwait");
+  struct timespec moment = *until;
+  moment.tv_sec -= ahead(which);
+  return wait(changed, mutex, which, &moment);
+}
+)";
+
+}  // namespace
+
+ClockedPeer::ClockedPeer(const Network& network, int host, const std::vector<std::string>& options) {
+  const std::string library = folder_.path("clocks.so");
+  network.run(0, "cc -shared -fPIC " + folder_.write("clocks.c", kClocks) + " -o " + library + " -ldl");
+  std::vector<std::string> command = {"/usr/bin/env", "LD_PRELOAD=" + library, peer_program()};
+  command.insert(command.end(), options.begin(), options.end());
+  process_ = std::make_unique<Process>(network.descriptor(host), command, folder_.path());
+}
+
+// A thread that has just sent what it will wait for an answer to may not have looked at the clock yet: its time would
+// begin behind the one that passes here.
+void ClockedPeer::let_pass(int seconds) {
+  EXPECT_TRUE(eventually(10, [&] { return process_->is_waiting(); }));
+  passed_ += seconds;
+  put_on("timers", passed_);
+}
+
+void ClockedPeer::set_date(int seconds) const { put_on("date", seconds); }
+
+// By rename(): while a file is being written, it says nothing, and the clock would go back.
+void ClockedPeer::put_on(const std::string& clock, int seconds) const {
+  fs::rename(folder_.write("new", std::to_string(seconds)), folder_.path(clock));
 }
 
 void expect_all_list_all(const std::vector<Process*>& peers, double seconds) {

@@ -77,6 +77,7 @@ class Process {
   pid_t pid() const { return pid_; }
   // What it uses now: of "fd" and "task", how many; of a line of /proc/PID/status, as "VmHWM", how many KiB.
   size_t uses(const std::string& what) const;
+  bool is_waiting() const;                           // each of its threads, for something to happen
   // The first line, of those printed and not passed by an earlier wait_for(), that `pattern` (ECMAScript) matches whole.
   // Lines before it are kept for count(), not for the next wait_for(). Fails the test after `seconds`.
   std::string wait_for(const std::string& pattern, double seconds = 30);
@@ -130,6 +131,23 @@ class Network {
 // A library, in `folder`, that makes fsync() and syncfs() hang for ever, as they do on a stick that was pulled out: for
 // LD_PRELOAD. Whoever hangs has made the file "hangs" there.
 std::string hung_disk(const Network& network, const Folder& folder);
+
+// ./peer, in a folder of its own, with clocks that can be put on: what takes minutes is tested in no time. That holds for
+// waits that look at the clock again and again, not for one long wait of the kernel's.
+class ClockedPeer {
+ public:
+  ClockedPeer(const Network& network, int host, const std::vector<std::string>& options);
+  Process& process() { return *process_; }
+  const Folder& folder() const { return folder_; }
+  void let_pass(int seconds);                        // on the clock that timers go by, once all threads wait
+  void set_date(int seconds) const;                  // the time of day is so much later than it is
+
+ private:
+  void put_on(const std::string& clock, int seconds) const;
+  const Folder folder_;
+  int passed_ = 0;
+  std::unique_ptr<Process> process_;
+};
 
 // That each has told of all others that they joined, within `seconds` for all of them together. It shows the first that
 // has not.
