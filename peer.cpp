@@ -56,8 +56,9 @@ constexpr std::string_view kHomeVariable = "$HOME";
 
 bool is_variable_home(std::string_view text) {
   const std::string_view next = text.substr(std::min(kHomeVariable.size(), text.size()), 1);
-  const bool goes_on = !next.empty() && (std::isalnum(static_cast<unsigned char>(next[0])) || next[0] == '_');
-  return text.substr(0, kHomeVariable.size()) == kHomeVariable && !goes_on;
+  if (text.substr(0, kHomeVariable.size()) != kHomeVariable) return false;
+  if (next.empty()) return true;
+  return next[0] != '_' && !std::isalnum(static_cast<unsigned char>(next[0]));
 }
 
 // Whether a backslash in front of it goes: `quote` is the quotation mark that it stands in, or 0.
@@ -71,9 +72,9 @@ bool ends_in_blank(std::string_view text) {
   return !text.empty() && text.back() == ' ' && !is_escaped;
 }
 
-// What a shell makes of a path: quotes and backslashes go, a leading ~ and $HOME are the home folder, and a blank at the
-// end is none. `typed` itself where a quote does not end. wordexp() would not do: it may start a shell, and OpenBSD has
-// none.
+// What a shell makes of a path: quotes and backslashes go, a leading ~ and $HOME are the home
+// folder, and a blank at the end is none. `typed` itself where a quote does not end. wordexp()
+// would not do: it may start a shell, and OpenBSD has none.
 std::string as_a_shell_reads(std::string_view typed, const std::string& home) {
   std::string_view rest = typed;
   std::string path;
@@ -107,7 +108,8 @@ std::string path_meant_by(const std::string& typed) {
   return as_a_shell_reads(typed, home ? home : "~");
 }
 
-// For ourselves we take less than is_name() takes from others: "/quit" is a command that went to the wrong place.
+// For ourselves we take less than is_name() takes from others: "/quit" is a command that went to
+// the wrong place.
 bool is_own_name(const std::string& text) { return is_name(text) && text[0] != '/'; }
 
 const Option kOptions[] = {
@@ -142,8 +144,9 @@ const Option kOptions[] = {
      [](const std::string& value) {
        tracing = true;
        const std::string path = path_meant_by(value);
-       if (!value.empty()) trace_file = Descriptor(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0666));
-       if (value.empty() || trace_file.get() != -1) return true;
+       if (value.empty()) return true;
+       trace_file = Descriptor(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0666));
+       if (trace_file.get() != -1) return true;
        throw UsageError("cannot write " + path + ": " + error_text(errno));
      }}};
 
@@ -154,8 +157,8 @@ std::string fault_of_name(const std::string& wanted, const std::string& answer) 
   return "A " + wanted + " is 1 to 32 characters without blanks.";
 }
 
-// `wanted` of a new user: asked for on a terminal, with `offered` for an empty answer. Where the output goes into a file,
-// the question must not.
+// `wanted` of a new user: asked for on a terminal, with `offered` for an empty answer. Where the
+// output goes into a file, the question must not.
 std::string ask_for(const std::string& wanted, const std::string& offered) {
   if (!::isatty(STDIN_FILENO)) return offered;
   std::ostream& screen = ::isatty(STDOUT_FILENO) ? std::cout : std::cerr;
@@ -180,8 +183,10 @@ void ask_who_we_are() {
 
 void print_options() {
   std::cout << "usage: peer [OPTION VALUE]...\n";
-  for (const Option& o : kOptions)
-    std::cout << "  " << o.name << (o.value[0] == '[' ? "" : " ") << o.value << "  " << o.meaning << "\n";
+  for (const Option& o : kOptions) {
+    const char* const gap = o.value[0] == '[' ? "" : " ";
+    std::cout << "  " << o.name << gap << o.value << "  " << o.meaning << "\n";
+  }
   std::cout << "  --version  which version this is\n"
             << "  --help, -h  this list\n";
 }
@@ -249,16 +254,38 @@ enum Key : char32_t {
 
 // Ctrl and this character. Emacs had most of them first.
 constexpr std::pair<char, Key> kControlKeys[] = {
-    {'A', kHome},        {'B', kArrowLeft},     {'D', kDeleteOrLeave}, {'E', kEnd},      {'F', kArrowRight},
-    {'H', kBackspace},   {'I', kTab},           {'J', kEnter},         {'K', kDeleteToEnd}, {'L', kClearScreen},
-    {'M', kEnter},       {'N', kArrowDown},     {'P', kArrowUp},       {'U', kDeleteToStart},
-    {'W', kDeleteWord},  {'?', kBackspace}};
+    {'A', kHome},
+    {'B', kArrowLeft},
+    {'D', kDeleteOrLeave},
+    {'E', kEnd},
+    {'F', kArrowRight},
+    {'H', kBackspace},
+    {'I', kTab},
+    {'J', kEnter},
+    {'K', kDeleteToEnd},
+    {'L', kClearScreen},
+    {'M', kEnter},
+    {'N', kArrowDown},
+    {'P', kArrowUp},
+    {'U', kDeleteToStart},
+    {'W', kDeleteWord},
+    {'?', kBackspace}};  // DEL, as Ctrl-? is called
 
 // How the sequences of the other keys end, behind ESC [ or ESC O.
 constexpr std::pair<std::string_view, Key> kSequences[] = {
-    {"A", kArrowUp}, {"B", kArrowDown}, {"C", kArrowRight}, {"D", kArrowLeft}, {"H", kHome}, {"F", kEnd},
-    {"1~", kHome},   {"7~", kHome},     {"4~", kEnd},       {"8~", kEnd},      {"3~", kDelete},
-    {"200~", kPasteBegins}, {"201~", kPasteEnds}};
+    {"A", kArrowUp},
+    {"B", kArrowDown},
+    {"C", kArrowRight},
+    {"D", kArrowLeft},
+    {"H", kHome},
+    {"F", kEnd},
+    {"1~", kHome},
+    {"7~", kHome},
+    {"4~", kEnd},
+    {"8~", kEnd},
+    {"3~", kDelete},
+    {"200~", kPasteBegins},
+    {"201~", kPasteEnds}};
 
 // What Enter has ended. Several lines, where it has LF in it: they were pasted.
 struct TypedLine {
@@ -266,18 +293,20 @@ struct TypedLine {
   bool begins_pasted = false;  // then a "/" at its beginning was not typed for a command
 };
 
-// A terminal can edit a line by itself, but not take a half-typed one away and put it back when something else has to
-// be printed. So we have the keys given to us as they are pressed, and do it here: keys in, text and cursor out, and no
-// terminal. From the keys to the screen:
+// A terminal can edit a line by itself, but not take a half-typed one away and put it back when
+// something else has to be printed. So we have the keys given to us as they are pressed, and do it
+// here: keys in, text and cursor out, and no terminal. From the keys to the screen:
 //
 //   type()        the bytes that came
-//   press_keys()  take_key() makes keys of them; press() changes the text, the cursor, or which earlier line is shown
+//   press_keys()  take_key() makes keys of them; press() changes the text, the cursor, or which
+//                 earlier line is shown
 //   row()         as much of the text as fits, around the cursor
 class LineEditor {
  public:
   explicit LineEditor(std::string (*complete)(const std::string& before)) : complete_(complete) {}
 
-  // A sequence comes at once. Esc with another key behind it, pressed by hand, does not: `now` tells them apart.
+  // A sequence comes at once. Esc with another key behind it, pressed by hand, does not: `now`
+  // tells them apart.
   void type(std::string_view bytes, Clock::time_point now) {
     const bool is_waiting = !keys_.empty() && keys_[0] == '\033' && !is_pasting_;
     if (is_waiting && now - typed_at_ > 50ms) keys_.erase(0, 1);
@@ -285,7 +314,8 @@ class LineEditor {
     keys_ += bytes;
   }
 
-  // Presses what was typed, up to a key that asks for something that is not ours to do; to be called until there is none.
+  // Presses what was typed, up to a key that asks for something that is not ours to do; to be
+  // called until there is none.
   enum class Request { none, line, leave, clear_screen };
   Request press_keys() {
     while (const auto key = take_key()) {
@@ -298,8 +328,10 @@ class LineEditor {
 
   // After Request::line.
   TypedLine take_line() {
-    while (!text_.empty() && text_.back() == '\n') text_.pop_back();  // a line that was copied with its end is one line
-    if (!text_.empty() && (history_.empty() || history_.back() != text_)) history_.push_back(text_);
+    // A line that was copied with its end is one line.
+    while (!text_.empty() && text_.back() == '\n') text_.pop_back();
+    const bool is_last_again = !history_.empty() && history_.back() == text_;
+    if (!text_.empty() && !is_last_again) history_.push_back(text_);
     const TypedLine line{text_, begins_pasted_};
     clear();
     return line;
@@ -371,7 +403,7 @@ class LineEditor {
     if (bytes[1] != '[' && bytes[1] != 'O') return 1;      // Esc; the next key is one of its own
     const size_t from = bytes[1] == '[' ? bytes.find_first_not_of("0123456789;?<=>", 2) : 2;
     if (from >= bytes.size()) return 0;
-    const bool is_whole = bytes[from] >= '@' && bytes[from] <= '~';  // else another key has come in between
+    const bool is_whole = bytes[from] >= '@' && bytes[from] <= '~';  // else another key begins
     return is_whole ? from + 1 : from;
   }
 
@@ -384,7 +416,8 @@ class LineEditor {
     return kNoKey;
   }
 
-  // Of ESC [ 3 ~, ESC [ A or ESC O A; and of ESC [ 1 ; 5 A, which is the same key with Ctrl held down.
+  // Of ESC [ 3 ~, ESC [ A or ESC O A; and of ESC [ 1 ; 5 A, which is the same key with Ctrl held
+  // down.
   static Key key_of_sequence(std::string_view bytes) {
     if (bytes == "\033\x7F" || bytes == "\033\b") return kDeleteWord;
     if (bytes.size() < 3) return kNoKey;
@@ -426,7 +459,7 @@ class LineEditor {
     if (key == kPasteEnds) is_pasting_ = false;
     else if (key == kNotUtf8) rejected_ += key_bytes_;
     else if (is_character) insert(key_bytes_);
-    else if (is_pasting_) insert(key == kEnter ? "\n" : " ");  // it is no key: nobody has pressed it
+    else if (is_pasting_) insert(key == kEnter ? "\n" : " ");  // nobody has pressed it
     else edit(key);
   }
 
@@ -515,7 +548,8 @@ class LineEditor {
   size_t shown_ = 0;                   // which line of it; its size: the new one
 };
 
-// The modes of the terminal, which outlive the program: they have to be as they were when it ends, or is stopped.
+// The modes of the terminal, which outlive the program: they have to be as they were when it ends,
+// or is stopped.
 class TerminalModes {
  public:
   ~TerminalModes() { release(); }
@@ -525,12 +559,13 @@ class TerminalModes {
     if (!is_seized_ && ::tcgetattr(STDIN_FILENO, &original_) == -1) return;
     termios raw = original_;
     raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | IEXTEN);
-    raw.c_lflag |= NOFLSH;  // Ctrl-C would take away keys that were pressed before it and not yet read
-    raw.c_iflag &= ~static_cast<tcflag_t>(IXON);   // Ctrl-S would stop the output, and the program with it
-    raw.c_iflag &= ~static_cast<tcflag_t>(ICRNL);  // CR LF, in a text that is pasted, would be two ends of a line
+    // Ctrl-C would take away keys that were pressed before it and not yet read. Ctrl-S would stop
+    // the output, and the program with it. CR LF, in a pasted text, would be two ends of a line.
+    raw.c_lflag |= NOFLSH;
+    raw.c_iflag &= ~static_cast<tcflag_t>(IXON | ICRNL);
     raw.c_cc[VMIN] = 1;  // read() gives what is there, as soon as there is something
     raw.c_cc[VTIME] = 0;
-    if (uninterrupted([&] { return ::tcsetattr(STDIN_FILENO, TCSADRAIN, &raw); }) == 0) is_seized_ = true;
+    if (set(raw) == 0) is_seized_ = true;
     std::cout << kPasteOn << std::flush;
   }
 
@@ -538,7 +573,7 @@ class TerminalModes {
     if (!is_seized_) return;
     is_seized_ = false;
     std::cout << kPasteOff << std::flush;
-    uninterrupted([&] { return ::tcsetattr(STDIN_FILENO, TCSADRAIN, &original_); });
+    set(original_);
   }
 
   // For a signal handler: waits for nothing. What the terminal has not shown yet is lost.
@@ -550,6 +585,10 @@ class TerminalModes {
   }
 
  private:
+  static int set(const termios& modes) {
+    return uninterrupted([&] { return ::tcsetattr(STDIN_FILENO, TCSADRAIN, &modes); });
+  }
+
   // Bracketed paste: see kPasteBegins.
   static constexpr std::string_view kPasteOn = "\033[?2004h", kPasteOff = "\033[?2004l";
   termios original_{};
@@ -588,11 +627,15 @@ std::string complete(const std::string& before);  // a line, as far as the curso
 std::string progress();                           // of the transfer that runs, if one does
 
 // Whether a terminal of that TERM does not know escape sequences, as in an editor's window.
-bool is_dumb(const char* term) { return !term || std::string_view(term).empty() || std::string_view(term) == "dumb"; }
+bool is_dumb(const char* term) {
+  const std::string name = term ? term : "";
+  return name.empty() || name == "dumb";
+}
 
 const bool terminal = ::isatty(STDIN_FILENO) && ::isatty(STDOUT_FILENO);
 const char* const no_color = std::getenv("NO_COLOR");  // no-color.org: present, and not empty
-const bool moves_cursor = terminal && !is_dumb(std::getenv("TERM"));  // else the terminal edits the line by itself
+// Else the terminal edits the line by itself.
+const bool moves_cursor = terminal && !is_dumb(std::getenv("TERM"));
 const bool coloured = moves_cursor && !(no_color && *no_color);
 const Clock::time_point start_time = Clock::now();
 Clock::time_point last_joined;
@@ -638,8 +681,8 @@ void draw_rows() {
   const std::string now = clipped(printable(progress()), drawn_width);
   progress_width = columns(now);
   progress_due = Clock::now() + 250ms;
-  // Without wrapping around where the row ends (ESC [?7l), should the window have become narrower just now: the rest of
-  // it would stay in the next one.
+  // Without wrapping around where the row ends (ESC [?7l), should the window have become narrower
+  // just now: the rest of it would stay in the next one.
   std::cout << "\033[?7l" << now << (now.empty() ? "" : "\n");
   std::cout << editor.row(prompt(drawn_width), drawn_width) << "\033[?7h";
 }
@@ -1064,7 +1107,8 @@ std::string under_way() {
   for (const auto& [ticket, post] : posts)
     for (const Identity& who : post.awaited) all.push_back(short_label(who) + " (message)");
   for (const auto& [number, file] : files)
-    if (file.direction == "send") all.push_back(file.who + " (send " + to_string(number) + ", " + file.state + ")");
+    if (file.direction == "send")
+      all.push_back(file.who + " (send " + to_string(number) + ", " + file.state + ")");
   constexpr size_t kShown = 5;
   std::string text;
   for (size_t i = 0; i < all.size() && i < kShown; ++i) text += (i == 0 ? "" : ", ") + all[i];
@@ -1114,7 +1158,8 @@ void settle(const Event& event) {
     add_to_list(post.got, who);
   }
   const auto has_answered = [&](const Identity& one) { return one.address == event.who.address; };
-  post.awaited.erase(std::remove_if(post.awaited.begin(), post.awaited.end(), has_answered), post.awaited.end());
+  auto& awaited = post.awaited;
+  awaited.erase(std::remove_if(awaited.begin(), awaited.end(), has_answered), awaited.end());
   --post.open;
   if (post.open > 0) return;
   if (post.scope != "private") print(summary(post));
@@ -1516,14 +1561,17 @@ std::vector<std::string> lines_with_text(const std::string& text) {
   return lines;
 }
 
-// Several lines that were pasted: each is a message, to whom /to chose, and none a command, whatever it begins with.
+// Several lines that were pasted: each is a message, to whom /to chose, and none a command,
+// whatever it begins with.
 void say_lines(const TypedLine& typed) {
   try {
     if (leaving) fail("leaving; /quit again does not wait");
     const bool is_command = typed.text[0] == '/' && !typed.begins_pasted;
-    if (is_command) fail("several lines go to whom /to chose; paste them without a command in front");
+    if (is_command)
+      fail("several lines go to whom /to chose; paste them without a command in front");
     const std::vector<std::string> lines = lines_with_text(typed.text);
-    for (const std::string& line : lines) expect_message(line);  // all first: half a text helps nobody
+    // All of them first: half a text helps nobody.
+    for (const std::string& line : lines) expect_message(line);
     for (const std::string& line : lines) say(line);
   } catch (const std::exception& error) {
     print(std::string("error: ") + error.what());
@@ -1737,12 +1785,14 @@ void handle_events() {
 // Starting, the loop, and main()
 // ============================================================================
 
-std::atomic<int> signal_caught{0};  // to end the program, and not yet obeyed; a handler may run on any thread
+// To end the program, and not yet obeyed. A handler may run on any thread.
+std::atomic<int> signal_caught{0};
 std::atomic<Clock::time_point> caught_at{};
 std::atomic<bool> stop_is_asked{false}, screen_has_changed{false};
 
-// Whoever sends a second signal has seen that the first is not obeyed: a disk hangs, or nobody reads what we print. But
-// timeout(1) sends two at once, and a terminal that closes more than one SIGHUP: those are one.
+// Whoever sends a second signal has seen that the first is not obeyed: a disk hangs, or nobody
+// reads what we print. But timeout(1) sends two at once, and a terminal that closes more than one
+// SIGHUP: those are one.
 bool is_second_signal(int number) {
   return signal_caught != 0 && number != SIGHUP && Clock::now() - caught_at.load() > 100ms;
 }
@@ -1750,7 +1800,7 @@ bool is_second_signal(int number) {
 void note_signal(int number) {
   if (is_second_signal(number)) {
     terminal_modes.release_at_once();
-    ::_exit(128 + number);  // as a shell names it. No more than that: exit() would wait for who hangs
+    ::_exit(128 + number);  // as a shell names it; exit() would wait for who hangs
   }
   if (signal_caught == 0) caught_at = Clock::now();
   signal_caught = number;
@@ -1781,12 +1831,13 @@ void catch_signals() {
   check(::sigaction(SIGXFSZ, &action, nullptr), "sigaction");
 }
 
-// A program may be started with standard input, output or error closed (<&- >&-). The next thing that it opens gets
-// that number: it would read its own output as commands, or print into a socket. /dev/null keeps the place.
+// A program may be started with standard input, output or error closed (<&- >&-). The next thing
+// that it opens gets that number: it would read its own output as commands, or print into a socket.
+// /dev/null keeps the place.
 void fill_standard_descriptors() {
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (::fcntl(fd, F_GETFD) != -1) continue;
-    check(::open("/dev/null", O_RDWR), "open /dev/null");  // gets the lowest free number, which is fd
+    check(::open("/dev/null", O_RDWR), "open /dev/null");  // gets the lowest free number: fd
   }
 }
 
@@ -1836,11 +1887,13 @@ bool reads_commands() {
 void report_rejected(const std::string& bytes) {
   constexpr size_t kShown = 8;
   if (bytes.empty()) return;
-  print("note: left out, for it is not UTF-8: " + bytes.substr(0, kShown) + "; is your terminal set to UTF-8?");
+  const std::string some = bytes.substr(0, kShown);
+  print("note: left out, for it is not UTF-8: " + some + "; is your terminal set to UTF-8?");
 }
 
 void obey_typed(const TypedLine& line) {
-  write_line(prompt(SIZE_MAX) + printable(in_one_row(line.text)));  // it stays on the screen, above what comes of it
+  // It stays on the screen, above what comes of it.
+  write_line(prompt(SIZE_MAX) + printable(in_one_row(line.text)));
   if (line.text.find('\n') == std::string::npos) obey(line.text);
   else say_lines(line);
 }
@@ -1861,7 +1914,8 @@ void read_keys(std::string_view keys) {
 
 void read_lines(std::string_view input) {
   piped += input;
-  if (!input.empty() && input.back() == '\n') is_erased = true;  // the terminal has shown that end of a line, too
+  // The terminal has shown that end of a line, too.
+  if (!input.empty() && input.back() == '\n') is_erased = true;
   if (input_ended && !piped.empty()) piped += '\n';
   while (true) {
     const size_t end = piped.find('\n');
@@ -1934,6 +1988,21 @@ void obey_signal(int number) {
 
 bool is_over() { return leave_now || (leaving && !transfer::is_sending()); }
 
+void say_goodbye() {
+  discovery::tell_everyone(Verb::bye);
+  transfer::cancel();  // some connections have last words to say
+  const auto end = Clock::now() + 1s;
+  while (transfer::is_open() && Clock::now() < end) {
+    handle_events();
+    std::this_thread::sleep_for(1ms);
+  }
+  transfer::close();
+  handle_events();
+  show_news();
+  erase_prompt();
+  std::cout.flush();
+}
+
 }  // namespace
 
 // ============================================================================
@@ -1987,7 +2056,7 @@ int main(int argc, char** argv) try {
   if (terminal) print("/help lists the commands");
   while (!is_over()) {
     draw_prompt();
-    const int signal_to_obey = signal_caught;  // after the keys that were pressed before it, which wait() lets us read
+    const int signal_to_obey = signal_caught;  // when the keys that were pressed before it are read
     const fd_set readable = wait();
     if (FD_ISSET(STDIN_FILENO, &readable)) read_input();
     discovery::receive(readable);
@@ -1998,15 +2067,7 @@ int main(int argc, char** argv) try {
     follow_terminal();
     obey_signal(signal_to_obey);
   }
-  discovery::tell_everyone(Verb::bye);
-  transfer::cancel();  // some connections have last words to say
-  for (const auto end = Clock::now() + 1s; transfer::is_open() && Clock::now() < end; std::this_thread::sleep_for(1ms))
-    handle_events();
-  transfer::close();
-  handle_events();
-  show_news();
-  erase_prompt();
-  std::cout.flush();
+  say_goodbye();
   return !std::cout || (undelivered && !::isatty(STDIN_FILENO)) ? 1 : 0;
 } catch (const UsageError& error) {
   std::cerr << "peer: " << printable(error.what()) << '\n';
