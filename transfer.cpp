@@ -516,6 +516,50 @@ class Source {
 // A file or folder on its way in
 // ============================================================================
 
+// The room on the disk for one transfer. What it was promised, and has not filled yet, no other one gets: of this peer,
+// that is. Who else fills the disk meanwhile shows as ENOSPC.
+class Room {
+ public:
+  ~Room() { fill(left_); }
+
+  // Throws a Reply where less is free.
+  static void expect(uint64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    expect_locked(bytes);
+  }
+
+  // In place of what was set aside before.
+  void set_aside(uint64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    promised_ -= std::exchange(left_, 0);
+    expect_locked(bytes);
+    promised_ += bytes;
+    left_ = bytes;
+  }
+
+  // So much of it is on the disk by now.
+  void fill(uint64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    const uint64_t filled = std::min(bytes, left_);
+    promised_ -= filled;
+    left_ -= filled;
+  }
+
+ private:
+  static void expect_locked(uint64_t bytes) {
+    struct statvfs disk{};
+    const bool is_known = ::statvfs(download_folder.c_str(), &disk) == 0;
+    const uint64_t free = uint64_t{disk.f_bavail} * disk.f_frsize;
+    const uint64_t room = free - std::min(free, promised_);
+    const std::string others = promised_ > 0 ? ", less what other transfers still need" : "";
+    if (is_known && bytes > room) throw Reply{false, "space only " + to_string(room) + " bytes are free" + others};
+  }
+
+  static inline std::mutex mutex_;         // guards the next one
+  static inline uint64_t promised_ = 0;    // bytes, to all transfers
+  uint64_t left_ = 0;                      // to this one
+};
+
 // Removes what is in `folder`, but for its subfolders. The path of one of those, or nothing where there is none.
 std::string remove_files(const std::string& folder, const std::atomic<bool>& stopped) {
   std::error_code error;
@@ -576,6 +620,7 @@ class Incoming {
   }
 
   std::string missed;  // what its sender could not read: add_missed()
+  Room room;
 
   // Whether something stays for the next try, if this one fails.
   bool is_kept() const {
@@ -624,9 +669,12 @@ class Incoming {
 
   void write(std::string_view bytes) {
     const int fd = is_folder_ ? file_.get() : root_.get();
-    while (!bytes.empty())
-      bytes.remove_prefix(static_cast<size_t>(
-          check(uninterrupted([&] { return ::write(fd, bytes.data(), bytes.size()); }), what())));
+    while (!bytes.empty()) {
+      const ssize_t written = uninterrupted([&] { return ::write(fd, bytes.data(), bytes.size()); });
+      check(written, what());
+      bytes.remove_prefix(static_cast<size_t>(written));
+      room.fill(static_cast<uint64_t>(written));
+    }
   }
 
   // The present entry did not come whole.
@@ -1095,7 +1143,7 @@ struct Session {
     if (!name || Incoming::is_part_name(*name)) throw Reply{false, "name a file cannot be stored under that name"};
     const uint32_t from = target.address.ip;
     const bool has_beginning = ::access(Incoming::part_path(*name, 0, from).c_str(), F_OK) == 0;
-    if (!has_beginning) expect_room(offered.size);  // else not all of it may be needed
+    if (!has_beginning) Room::expect(offered.size);  // else not all of it may be needed
     incoming.emplace(await_consent(*name), offered.is_folder(), from);
     const Position end = receive_bytes(offered);
     const std::string stored = incoming->publish(cancelled) + (offered.is_folder() ? "/" : "");
@@ -1103,13 +1151,6 @@ struct Session {
     report(Event::Kind::stored, ticket, incoming->missed, file, end.sum.value());
     incoming.reset();
     return {true, ":" + stored};
-  }
-
-  void expect_room(uint64_t size) const {
-    struct statvfs disk{};
-    const bool is_known = ::statvfs(download_folder.c_str(), &disk) == 0;
-    const uint64_t room = uint64_t{disk.f_bavail} * disk.f_frsize;
-    if (is_known && size > room) throw Reply{false, "space only " + to_string(room) + " bytes are free"};
   }
 
   // The name under which the user wants it.
@@ -1148,8 +1189,11 @@ struct Session {
     Position had;
     if (offered.is_folder()) incoming->empty(cancelled);
     else had = incoming->beginning(cancelled);
-    if (had.offset > offered.size) had = {};
-    expect_room(offered.size - had.offset);
+    if (had.offset > offered.size) {
+      incoming->start_over();
+      had = {};
+    }
+    incoming->room.set_aside(offered.size - had.offset);
     const std::string prefix = had.prefix().format();
     connection->send_line("OK" + (prefix.empty() ? "" : " " + prefix));
     const std::string line = read_part(kPrefixTime + kSilence);
@@ -1161,6 +1205,7 @@ struct Session {
     Position at;
     if (!offered.is_folder()) {
       incoming->start_over();
+      incoming->room.set_aside(offered.size);
       at.enter("");
     }
     return receive_parts(offered, at, line);
