@@ -496,10 +496,11 @@ void discovery::diagnose_answer(Address other) {
 }
 
 std::vector<Identity> discovery::users() {
-  std::vector<Identity> listed;
+  std::multimap<std::string, Identity> by_label;  // each label is made once: sorting would make it many times
   for (const auto& [id, user] : heard)
-    if (user.state == User::State::listed) listed.push_back(user.who);
-  std::sort(listed.begin(), listed.end(), [](auto& a, auto& b) { return a.label() < b.label(); });
+    if (user.state == User::State::listed) by_label.emplace(user.who.label(), user.who);
+  std::vector<Identity> listed;
+  for (const auto& [label, who] : by_label) listed.push_back(who);
   return listed;
 }
 

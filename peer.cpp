@@ -603,7 +603,7 @@ struct Post {  // what the user said or sent once, to one or to many
   std::string text, scope;
   size_t total, open, reached = 0;
   std::string got = {}, missed = {}, unsure = {};  // who has it, who has not, and who may have it
-  std::vector<Identity> awaited = {};  // who has not answered yet
+  std::map<std::string, Identity> awaited = {};  // who has not answered yet, by address
 };
 
 // Whom the user has named, by /to or by a number of /list: an id at its address, for as long as it stays listed. Who
@@ -1105,7 +1105,7 @@ void diagnosed(const Event& event) {
 std::string under_way() {
   std::vector<std::string> all;
   for (const auto& [ticket, post] : posts)
-    for (const Identity& who : post.awaited) all.push_back(short_label(who) + " (message)");
+    for (const auto& [address, who] : post.awaited) all.push_back(short_label(who) + " (message)");
   for (const auto& [number, file] : files)
     if (file.direction == "send")
       all.push_back(file.who + " (send " + to_string(number) + ", " + file.state + ")");
@@ -1157,9 +1157,7 @@ void settle(const Event& event) {
     if (post.scope == "private") print_quietly(time_of_day() + "delivered " + who + ": " + post.text);
     add_to_list(post.got, who);
   }
-  const auto has_answered = [&](const Identity& one) { return one.address == event.who.address; };
-  auto& awaited = post.awaited;
-  awaited.erase(std::remove_if(awaited.begin(), awaited.end(), has_answered), awaited.end());
+  post.awaited.erase(event.who.address.text());
   --post.open;
   if (post.open > 0) return;
   if (post.scope != "private") print(summary(post));
@@ -1176,7 +1174,7 @@ void send(const std::string& scope, const std::string& text, const std::vector<I
   expect_message(text);
   const uint64_t ticket = next_post++;
   posts[ticket] = {text, scope, to.size(), to.size()};
-  posts[ticket].awaited = to;
+  for (const Identity& one : to) posts[ticket].awaited[one.address.text()] = one;
   for (const Identity& one : to) try {
       transfer::send_message(one, scope, text, ticket);
     } catch (const std::exception& error) {
