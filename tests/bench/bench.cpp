@@ -549,6 +549,64 @@ void message_latency() {
   });
 }
 
+// A peer on a terminal, where names stand alone if nobody else has them. Its users are datagrams of ours.
+class Listener {
+ public:
+  explicit Listener(int users) : users_(users), network_(0), work_(kMemory) {
+    std::ofstream(work_.path("start")) << "echo $$ >pid; exec " << peer_program() << " --name ann --group lab\n";
+    const std::vector<std::string> command = {"/usr/bin/env", "script", "-q", "-f", "-c", "sh ./start", "/dev/null"};
+    terminal_.emplace(network_.descriptor(0), command, work_.path());
+    terminal_->wait_for("[^]*/help lists[^]*");
+    pid_ = std::stoi(read_file(work_.path("pid")));
+  }
+
+  // How long the main thread is busy with a message of one of them, in microseconds.
+  double cost_of_a_message() {
+    for (int i = 0; i < users_; ++i) socket_of(i).meet("127.0.0.1", 25253, fields_of(i));
+    Socket sender = Socket::tcp(network_, 0, "127.0.0.1", 25253, address_of(0));
+    sender.send("ChatByP2P/1 HELLO " + fields_of(0) + "\n");
+    constexpr int kCount = 5000;
+    std::string messages;
+    for (int i = 0; i < kCount; ++i) {
+      ++number_;
+      messages += "MSG number=" + std::to_string(number_) + " :this is " + std::to_string(number_) + "\n";
+    }
+    const double before = busy();
+    sender.send(messages);
+    terminal_->wait_for("[^]*u0[^]*: this is " + std::to_string(number_) + "\\b[^]*");
+    return (busy() - before) / kCount;
+  }
+
+ private:
+  static std::string address_of(int i) { return "127.1.0." + std::to_string(1 + i % 10); }
+  static std::string fields_of(int i) {
+    const std::string number = std::to_string(1000 + i);
+    return "id=000000000000" + number + " ip=" + address_of(i) + " port=" + std::to_string(40000 + i) + " name=u" +
+           std::to_string(i) + " group=lab";
+  }
+  Socket socket_of(int i) const { return Socket::udp(network_, 0, 40000 + i, address_of(i)); }
+  double busy() const {  // so far
+    const std::string task = "/proc/" + std::to_string(pid_) + "/task/" + std::to_string(pid_);
+    return std::stod(read_file(task + "/schedstat")) / 1000;
+  }
+
+  const int users_;
+  Network network_;
+  Work work_;
+  std::optional<Process> terminal_;
+  int pid_ = -1;
+  int number_ = 0;
+};
+
+void message_among_many() {
+  begin_section("message shown, main thread, in us", "1000 users   10 users      ratio   min..max");
+  row("on a terminal", "script", [] {
+    Listener many(1000), few(10);
+    compare(
+        kPairs, [&](size_t) { return many.cost_of_a_message(); }, [&](size_t) { return few.cost_of_a_message(); });
+  });
+}
+
 // ---- main -----------------------------------------------------------------------------------
 
 std::string file_system(const std::string& folder) {
@@ -589,4 +647,5 @@ int main(int argc, char** argv) {
   ten_receivers();
   growth();
   message_latency();
+  message_among_many();
 }
