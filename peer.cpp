@@ -615,7 +615,8 @@ struct Addressee {
 
 struct File {  // an offer or a transfer
   uint64_t ticket;
-  std::string direction, who;
+  std::string direction;
+  Identity who;      // at the other end
   Offer offer = {};
   uint64_t post = 0;  // that it is part of
   std::string state = "offered";
@@ -852,6 +853,9 @@ std::string short_label(const Identity& who) {
   return user && directory.is_clear(user->name) ? user->name : label(who);
 }
 
+// Who it is, in a line about a message or a file.
+std::string name_of(const Identity& who) { return terminal ? short_label(who) : label(who); }
+
 // Always the same for the same peer.
 const char* colour_of(const Identity& who) {
   static const char* const kColours[] = {"31", "32", "33", "34", "35", "36"};
@@ -1028,16 +1032,40 @@ Identity find(const std::string& who) {
   fail(nobody_called(who) + "; /list shows who is");
 }
 
+// With the blanks that bring it to that width, but for what is wider.
+std::string padded(const std::string& text, size_t width) {
+  return text + std::string(width - std::min(width, columns(text)), ' ');
+}
+
+// How wide the columns of /list are: on a terminal as wide as what is in them, as far as that is usual.
+struct ListWidths {
+  size_t number = 0, name = 0, group = 0;
+
+  explicit ListWidths(const std::vector<Identity>& users) {
+    constexpr size_t kMostName = 20, kMostGroup = 12;
+    if (!terminal) return;
+    number = to_string(users.size()).size();
+    for (const Identity& user : users) {
+      name = std::max(name, std::min(columns(user.name), kMostName));
+      group = std::max(group, std::min(columns(user.group), kMostGroup));
+    }
+  }
+};
+
 void list(std::string) {
   std::vector<Identity> all = discovery::users();
   const Identity own = own_entry();
   all.insert(std::find_if(all.begin(), all.end(), [&](auto& user) { return user.label() > own.label(); }), own);
   numbered.clear();
+  const ListWidths widths(all);
   for (const Identity& user : all) {
     numbered.push_back({user});
-    const std::string said = user.said_ip == user.address.ip ? "" : " says " + Address{user.said_ip}.ip_text();
-    print("user " + to_string(numbered.size()) + (user.id == myself.id ? " * " : " - ") + user.name + " " + user.group +
-          " " + user.address.text() + said);
+    const std::string number = padded(to_string(numbered.size()), widths.number);
+    const std::string mark = user.id == myself.id ? " * " : " - ";
+    const std::string who = padded(user.name, widths.name) + " " + padded(user.group, widths.group);
+    const bool is_there = user.said_ip == user.address.ip;
+    const std::string said = is_there ? "" : " says " + Address{user.said_ip}.ip_text();
+    print("user " + number + mark + who + " " + user.address.text() + said);
   }
   print("users " + to_string(all.size()));
 }
@@ -1108,7 +1136,7 @@ std::string under_way() {
     for (const auto& [address, who] : post.awaited) all.push_back(short_label(who) + " (message)");
   for (const auto& [number, file] : files)
     if (file.direction == "send")
-      all.push_back(file.who + " (send " + to_string(number) + ", " + file.state + ")");
+      all.push_back(name_of(file.who) + " (send " + to_string(number) + ", " + file.state + ")");
   constexpr size_t kShown = 5;
   std::string text;
   for (size_t i = 0; i < all.size() && i < kShown; ++i) text += (i == 0 ? "" : ", ") + all[i];
@@ -1145,7 +1173,7 @@ std::string summary(const Post& post) {
 void settle(const Event& event) {
   Post& post = posts[event.ticket];
   const bool missed = event.kind == Event::Kind::undelivered, is_file = post.scope == "files";
-  const std::string who = terminal ? short_label(event.who) : label(event.who);
+  const std::string who = name_of(event.who);
   const std::string outcome = event.in_doubt ? "; it may have arrived: " : "; not delivered: ";
   if (missed) {
     undelivered = true;
@@ -1154,7 +1182,8 @@ void settle(const Event& event) {
     add_to_list(list, is_file ? who + " (" + event.text + ")" : who);
   } else {
     ++post.reached;
-    if (post.scope == "private") print_quietly(time_of_day() + "delivered " + who + ": " + post.text);
+    const std::string text = terminal ? "" : ": " + post.text;  // which stands a few rows above
+    if (post.scope == "private") print_quietly(time_of_day() + "delivered " + who + text);
     add_to_list(post.got, who);
   }
   post.awaited.erase(event.who.address.text());
@@ -1213,11 +1242,35 @@ void message(std::string rest) {
 
 // ---- Files --------------------------------------------------------------------
 
+// As people read it: "37 bytes", "1.5 GB", "38 MB".
+std::string amount(double bytes) {
+  static const char* const kUnits[] = {"bytes", "kB", "MB", "GB", "TB", "PB", "EB"};
+  size_t unit = 0;
+  while (bytes >= 999.5) {
+    bytes /= 1000;
+    ++unit;
+  }
+  const long long tenths = std::llround(bytes * 10);
+  const bool has_tenths = unit > 0 && tenths < 100;
+  const std::string number = has_tenths ? to_string(tenths / 10) + "." + to_string(tenths % 10)
+                                        : to_string(std::llround(bytes));
+  return number + " " + (number == "1" ? "byte" : kUnits[unit]);
+}
+
+std::string size_text(uint64_t bytes) {
+  return terminal ? amount(static_cast<double>(bytes)) : to_string(bytes) + " bytes";
+}
+
+std::string rate_text(double bytes) {
+  return (terminal ? amount(bytes) : to_string(std::llround(bytes / 1e6)) + " MB") + "/s";
+}
+
 void print_file(uint64_t number, const File& file, const std::string& remark = "") {
   const Offer& offer = file.offer;
-  const std::string entries = offer.is_folder() ? " in " + to_string(offer.files) + " files and folders" : "";
-  print(file.direction + " " + to_string(number) + " " + file.state + " " + file.who + " " + to_string(offer.size) +
-        " bytes" + entries + remark + ": " + offer.name);
+  std::string size = size_text(offer.size);
+  if (offer.is_folder()) size += " in " + to_string(offer.files) + " files and folders";
+  const std::string what = file.direction + " " + to_string(number) + " " + file.state;
+  print(what + " " + name_of(file.who) + " " + size + remark + ": " + offer.name);
 }
 
 // To each of them on a connection and a thread of its own: who is slow, or says no, holds up nobody.
@@ -1225,11 +1278,13 @@ void send_files(const std::string& path, const std::vector<Identity>& to) {
   const uint64_t post = to.size() > 1 ? next_post++ : 0;
   if (post != 0) posts[post] = {path, "files", to.size(), to.size()};
   for (const Identity& one : to) try {
-      files[next_file++] = {transfer::send_file(one, path), "send", label(one), {0, 1, path}, post};
+      files[next_file++] = {transfer::send_file(one, path), "send", one, {0, 1, path}, post};
     } catch (const std::exception& error) {
       if (post == 0) throw;
       settle({Event::Kind::undelivered, one, error.what(), post});
     }
+  if (terminal && post != 0)
+    print("note: " + to_string(to.size()) + " users are asked; /transfers shows who has not answered");
 }
 
 std::string readable_path(const std::string& typed, const std::string& command) {
@@ -1276,7 +1331,7 @@ File& only_file(const std::string& command, bool (*can_be_meant)(const File&)) {
     fits.push_back(&file);
     if (fits.size() > kMostNamed) continue;
     candidates += (candidates.empty() ? "" : " or ") + to_string(number);
-    candidates += " (" + file.offer.name + ", " + file.who + ")";
+    candidates += " (" + file.offer.name + ", " + name_of(file.who) + ")";
   }
   if (fits.empty()) fail("there is nothing to " + command.substr(1) + "; /transfers lists what is under way");
   if (fits.size() > 1) fail("which one? write " + command + " and its number: " + candidates);
@@ -1322,12 +1377,11 @@ double speed(const File& file, uint64_t done) {
   return static_cast<double>(done - std::min(done, file.resumed_at)) / time.count();
 }
 
-std::string megabytes(double bytes) { return to_string(std::llround(bytes / 1e6)) + " MB"; }
-
 void list_transfers(std::string) {
   for (const auto& [number, file] : files) {
     const uint64_t done = transfer::bytes_done(file.ticket);
-    const std::string progress = ", " + to_string(done) + " done, " + megabytes(speed(file, done)) + "/s";
+    const std::string so_far = terminal ? amount(static_cast<double>(done)) : to_string(done);
+    const std::string progress = ", " + so_far + " done, " + rate_text(speed(file, done));
     print_file(number, file, file.state == "started" ? progress : "");
   }
   print("transfers " + to_string(files.size()));
@@ -1345,23 +1399,36 @@ std::string progress() {
   std::string bar(10, ' ');
   std::fill_n(bar.begin(), std::min<uint64_t>(done * 10 / size, 10), '=');
   const auto left = std::llround(static_cast<double>(size - std::min(size, done)) / std::max(rate, 1.0));
-  return "[" + bar + "] " + to_string(done * 100 / size) + " %, " + megabytes(rate) + "/s, " +
+  return "[" + bar + "] " + to_string(done * 100 / size) + " %, " + rate_text(rate) + ", " +
          (rate > 0 ? to_string(left) + " s left, " : "") + file.direction + " " + to_string(found->first) + " " +
-         file.who + ": " + file.offer.name;
+         name_of(file.who) + ": " + file.offer.name;
 }
 
 std::string free_space() {
   struct statvfs disk{};
   if (::statvfs(download_folder.c_str(), &disk) == -1) return "";
-  return "; " + megabytes(static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize)) + " are free";
+  return "; " + amount(static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize)) + " are free";
 }
 
 // What a line about a file says besides its state and its size.
 std::string remark(const Event& event) {
   const std::string doubt = event.in_doubt ? "; it may have arrived" : "";
-  if (event.kind == Event::Kind::stored) return ", cksum " + to_string(event.crc) + event.text;
+  const std::string sum = terminal ? "" : ", cksum " + to_string(event.crc);
+  if (event.kind == Event::Kind::stored) return sum + event.text;
   if (event.kind == Event::Kind::failed) return ", " + event.text + doubt;
+  const bool is_resumed = event.kind == Event::Kind::started && event.resumed_at > 0;
+  if (terminal && is_resumed) return ", resumed at " + size_text(event.resumed_at);
   return event.text;
+}
+
+// What the user can do about an offer, or is being done about his own.
+void explain_offer(uint64_t number, const File& file) {
+  if (!terminal) return;
+  const std::string n = to_string(number);
+  if (file.direction == "send" && file.post == 0)
+    print("note: " + name_of(file.who) + " is asked; /cancel " + n + " takes the offer back");
+  if (file.direction == "receive" && accept_policy == Accept::ask)
+    print("note: /accept " + n + " takes it, /reject " + n + " does not" + free_space());
 }
 
 // An offer, or a transfer that has begun, or has ended, well or badly.
@@ -1369,7 +1436,7 @@ void update_file(const Event& event) {
   using Kind = Event::Kind;
   const auto is_meant = [&](const auto& f) { return f.second.ticket == event.ticket; };
   if (event.kind == Kind::offered && std::none_of(files.begin(), files.end(), is_meant))
-    files[next_file++] = {event.ticket, "receive", label(event.who)};
+    files[next_file++] = {event.ticket, "receive", event.who};
   const auto found = std::find_if(files.begin(), files.end(), is_meant);
   if (found == files.end()) return;
   auto& [number, file] = *found;
@@ -1383,9 +1450,7 @@ void update_file(const Event& event) {
   if (failed || stored) file.state = failed ? "failed" : sends ? "delivered" : "stored";
   if (!failed) file.offer = event.file;
   print_file(number, file, remark(event));
-  if (terminal && !sends && event.kind == Kind::offered && accept_policy == Accept::ask)
-    print("note: /accept " + to_string(number) + " takes it, /reject " + to_string(number) + " does not" +
-          free_space());
+  if (event.kind == Kind::offered) explain_offer(number, file);
   if (!failed && !stored) return;
   Event end{failed ? Kind::undelivered : Kind::delivered, event.who, event.text, file.post};
   end.in_doubt = event.in_doubt;

@@ -30,7 +30,7 @@ std::vector<std::string> first_spans(const std::string& table) {
 // Without what no two runs have in common: times, who came first, how much is free; and without borders.
 std::string timeless(std::string screen) {
   for (const auto& [pattern, text] :
-       {std::pair("\\d\\d:\\d\\d ", "HH:MM "), {"[ \\d]*MB are free", "MB are free"},
+       {std::pair("\\d\\d:\\d\\d ", "HH:MM "), {"does not; [\\d.]+", "does not; 13"}, {" [kMGT]B are free", " GB are free"},
         {"joined \\w+@10.77.0..:25253 lab *", "joined "}, {" *│", "│"}, {"─|┬|┼", ""}, {" *\n", "\n"}})
     screen = std::regex_replace(screen, std::regex(pattern), text);
   return screen;
@@ -229,11 +229,11 @@ TEST(LabDocument, ShowsTheScreenOfAClassAndTheKeysThatReachEachPartOfIt) {
     })) << screen.text();
   }
   screen.enter("/msg bob shall I send you something?");
-  ASSERT_TRUE(screen.shows("delivered bob: shall I")) << screen.text();
+  ASSERT_TRUE(screen.shows("delivered bob")) << screen.text();
   screen.enter("/to bob");
   ASSERT_TRUE(screen.shows("\nto bob@")) << screen.text();
   screen.enter("/send bob ann.txt");
-  ASSERT_TRUE(screen.shows("MB are free")) << screen.text();
+  ASSERT_TRUE(screen.shows("B are free")) << screen.text();
   screen.press("C-b Right");
   screen.enter("/accept 1");
   ASSERT_TRUE(screen.shows("receive 1 stored")) << screen.text();
