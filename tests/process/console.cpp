@@ -275,6 +275,7 @@ TEST_F(Terminals, SayOfAFileWhatAPersonWantsToKnow) {
   ann.type("/cancel");
   ann.press("Enter");
   EXPECT_TRUE(ann.shows("\nsend 1 failed bob 1.6 GB, cancelled: film\n")) << ann.screen();
+  bob.wait_for("receive 1 failed .*");
   ann.type("/send bob x");
   ann.press("Enter");
   bob.wait_for("receive 2 offered ann@\\S+ 1 bytes: x");
