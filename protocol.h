@@ -353,19 +353,24 @@ struct Message {
 };
 
 // OFFER size=10485760 files=1 :report.pdf, or, of a folder,  OFFER size=10485760 files=213 :photos/
+// With mode=x, a file by itself can be executed.
 struct Offer {
   uint64_t size = 0;   // bytes of all files; less than 2^63, as off_t is
   uint64_t files = 1;  // entries of the folder, its subfolders included
   std::string name;    // as sent: safe_file_name() decides what becomes of it. A folder's ends in a slash
+  bool executable = false;
 
   bool is_folder() const { return !name.empty() && name.back() == '/'; }
   std::string format() const {
-    return "OFFER size=" + std::to_string(size) + " files=" + std::to_string(files) + " :" + name;
+    const std::string mode = executable ? " mode=x" : "";
+    return "OFFER size=" + std::to_string(size) + " files=" + std::to_string(files) + mode + " :" + name;
   }
   static std::optional<Offer> parse(const Line& line) {
     const auto size = line.number("size"), files = line.number("files");
     if (line.verb != "OFFER" || !size || !files || !line.text) return std::nullopt;
-    return Offer{*size, *files, std::string(*line.text)};
+    Offer offer{*size, *files, std::string(*line.text)};
+    offer.executable = line.field("mode") == "x" && !offer.is_folder();
+    return offer;
   }
 };
 

@@ -288,6 +288,7 @@ class Source {
   Source(Descriptor root, const std::atomic<bool>& cancelled) : root_(std::move(root)), cancelled_(cancelled) {
     struct stat info{};
     check(::fstat(root_.get(), &info), "cannot read it");
+    is_executable = S_ISREG(info.st_mode) && (info.st_mode & S_IXUSR) != 0;
     if (S_ISDIR(info.st_mode)) list();
     else add("", static_cast<uint64_t>(info.st_size));
     std::sort(entries_.begin(), entries_.end());  // by the bytes of their paths: "a/" comes before "a/b"
@@ -296,6 +297,7 @@ class Source {
   uint64_t count = 0;  // entries that should be sent,
   uint64_t total = 0;  // and the bytes of those that can be
   std::string missed;  // what is not sent, or could not be: add_missed()
+  bool is_executable;  // of a file by itself; of those in a folder, entry() tells
   Position at;
 
   // Goes on to the next entry, and opens it. False after the last one.
@@ -677,6 +679,15 @@ class Incoming {
     }
   }
 
+  // Of a file by itself. What may be read may be run then, as open() with 0777 would have had it. On a disk that has no
+  // such permissions it fails, and the file is there all the same.
+  void make_executable() const {
+    struct stat info{};
+    const bool is_known = ::fstat(root_.get(), &info) == 0;
+    const mode_t may_run = (info.st_mode & 0444) >> 2;
+    if (is_known) ::fchmod(root_.get(), info.st_mode | may_run);
+  }
+
   // The present entry did not come whole.
   void drop(const std::string& why) {
     constexpr size_t kMaxMissed = 65536;  // bytes; a hostile sender could go on for ever
@@ -1012,7 +1023,7 @@ struct Session {
 
   void send_file() {
     Source source(std::move(source_root), cancelled);
-    Offer offer{source.total, source.count, source_name};
+    Offer offer{source.total, source.count, source_name, source.is_executable};
     report(Event::Kind::offered, ticket, "", offer);
     open();
     if (!is_peer(target.id)) throw std::runtime_error(not_the_peer());
@@ -1146,6 +1157,7 @@ struct Session {
     if (!has_beginning) Room::expect(offered.size);  // else not all of it may be needed
     incoming.emplace(await_consent(*name), offered.is_folder(), from);
     const Position end = receive_bytes(offered);
+    if (offered.executable) incoming->make_executable();
     const std::string stored = incoming->publish(cancelled) + (offered.is_folder() ? "/" : "");
     const Offer file{end.offset, end.entries, download_folder + "/" + stored};
     report(Event::Kind::stored, ticket, incoming->missed, file, end.sum.value());

@@ -429,6 +429,22 @@ CASE(R10, AFolderArrives, "P6.5, I3", "A folder arrives with its files, its subf
                ": downloads/photos/");
 }
 
+CASE(R10, AFileThatCanBeRun, "P6.1", "A file by itself keeps that it can be executed, as one in a folder does.") {
+  Sender s;
+  ::chmod(s.ann.write("run.sh", kRun).c_str(), 0755);
+  Program bob("bob", {"--accept", "always"});
+  bob.ready();
+  s.offer("run.sh", {{"size", "12"}, {"files", "1"}, {"mode", "x"}}, "run.sh");
+  s.ann.write("a.txt", "hello\n");
+  s.offer("a.txt", {{"size", "6"}, {"mode", "-"}}, "a.txt");
+  Talk& talk = s.zoe.offers(bob, "size=12 files=1 mode=x :run.sh");
+  talk.send("DATA offset=0 size=12\n" + kRun);
+  talk.ask("END size=12 crc=" + crc(kRun), "OK :run.sh");
+  struct stat run{};
+  ::stat(bob.path("downloads/run.sh").c_str(), &run);
+  check((run.st_mode & 0100) != 0, "run.sh can be executed", "otherwise");
+}
+
 CASE(R10, EmptyOnes, "P6.5", "Empty files and empty subfolders arrive, too.") {
   Receiver r;
   Talk& talk = r.zoe.offers(r.bob, "size=0 files=2 :photos/");

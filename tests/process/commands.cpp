@@ -224,6 +224,28 @@ TEST_F(Commands, OneselfIsNobodyToWriteToUnderAnyAddressEither) {
   bob.wait_for("message ann@\\S+ private: at another port it is another");
 }
 
+TEST_F(Commands, AServiceStaysAsTheInterfaceSaysUntilItIsToldToLeave) {
+  const std::string text = read_file("docs/interface.md");
+  const auto shown = matches(text, "\n    (\\./peer .* <>commands) >box.log &\n");
+  ASSERT_EQ(shown.size(), 1u);
+  const Folder folder;
+  ASSERT_EQ(::symlink(peer_program().c_str(), folder.path("peer").c_str()), 0);
+  const std::string command = "mkfifo commands && exec " + shown[0][1].str();
+  Process box(network->descriptor(0), {"/bin/sh", "-c", command}, folder.path());
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("joined box@.*");
+  const std::string commands = " >" + folder.path("commands");
+  for (const std::string& line : std::vector<std::string>{"/all one", "/all two"}) {  // each by a writer of its own, who closes it again
+    network->run(0, "echo '" + line + "'" + commands);
+    ann.wait_for("message box@\\S+ all: " + line.substr(5));
+  }
+  network->folder("ann").write("x", "hello\n");
+  ann.say("/send box x");
+  ann.wait_for("send 1 delivered .*");
+  network->run(0, "echo /quit" + commands);
+  EXPECT_EQ(box.exit_status(), 0) << box.output();
+}
+
 TEST_F(Commands, TheEndOfInputLetsWhatIsSentFinish) {
   Process& bob = network->peer(0, "bob", {"--accept", "always"});
   Process& ann = network->peer(0, "ann");

@@ -89,6 +89,23 @@ TEST_F(Files, NeverReplaceOneThatIsThere) {
   EXPECT_EQ(read_file(downloaded("report.pdf")), "mine");
 }
 
+TEST_F(Files, ThatCanBeRunCanBeRunWhereTheyArrive) {
+  meet({"--accept", "always", "--port", "25301"});
+  network->run(0, "cd " + network->folder("ann").path() + " && printf '#!/bin/sh\n' | tee run text && chmod 750 run");
+  for (const char* name : {"run", "text"}) {
+    ann->say(std::string("/send bob ") + name);
+    ann->wait_for(std::string("send \\d delivered .*: ") + name);
+  }
+  network->run(0, "test -x " + downloaded("run") + " && ! test -x " + downloaded("text"));
+  // Resumed, too; and no more than his umask allows, which left the file of the earlier try for him alone.
+  network->run(0, "cd " + network->folder("bob").path("downloads") + " && printf '#!/' >run.127.0.0.1.part && "
+                      "chmod 600 run.127.0.0.1.part");
+  ann->say("/send bob run");
+  ann->wait_for("send 3 started .*, resumed at 3: run");
+  ann->wait_for("send 3 delivered .*: run \\(1\\)");
+  network->run(0, "test $(stat -c %a '" + downloaded("run (1)") + "') = 700");
+}
+
 TEST_F(Files, AreAskedForAndMayBeTakenUnderAnotherNameOrRejected) {
   meet({});
   network->folder("ann").write("a.txt", "hello\n");

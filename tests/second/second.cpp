@@ -771,13 +771,15 @@ void sendTransfer(const std::shared_ptr<Transfer>& t, const string& path, bool f
         }
         std::int64_t size = t->size, offset = 0;
         for (const Entry& e : all) size += e.size;
+        struct stat root{};
+        const bool executable = !folder && stat(path.c_str(), &root) == 0 && (root.st_mode & 0100);
         { Lock lock(mu); t->size = size; t->files = folder ? static_cast<std::int64_t>(all.size()) : 1; }
         report(*t, "offered");
         if (!(c = Conn::open(t->peer.at, error))) throw error;
         c->stop = stop;
         if (!c->introduce(t->peer.at, t->peer.id, error)) throw error;
         { Lock lock(mu); t->peer.who = c->peerWho; }
-        talking = c->line("OFFER size=" + std::to_string(t->size) + " files=" + std::to_string(t->files) + " :" + t->name);
+        talking = c->line("OFFER size=" + std::to_string(t->size) + " files=" + std::to_string(t->files) + (executable ? " mode=x :" : " :") + t->name);
         answer(250);
         report(*t, "started");
         Cksum sum;
@@ -832,10 +834,10 @@ void check(bool good) { if (!good) throw No{"failed", std::strerror(errno), ""};
 
 class Store {                                                                  // where a file or a folder arrives
 public:
-    Store(const string& tmp, bool isFolder) : top(tmp), folder(isFolder) {
+    Store(const string& tmp, bool isFolder, bool executable) : top(tmp), folder(isFolder) {
         std::error_code e;
         fs::remove_all(top, e);
-        if (folder) check(mkdir(top.c_str(), 0777) == 0); else open(top, 0666);
+        if (folder) check(mkdir(top.c_str(), 0777) == 0); else open(top, executable ? 0777 : 0666);
     }
     ~Store() { if (fd >= 0) close(fd); std::error_code e; fs::remove_all(top, e); }
     Store(const Store&) = delete;
@@ -876,9 +878,9 @@ private:
     void open(const string& path, mode_t mode) { fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode); check(fd >= 0); }
     void sync() { if (fd < 0) return; const int r = fsync(fd); close(fd); fd = -1; check(r == 0); }
 };
-void receiveBytes(Conn& c, Transfer& t, const string& name, std::uint32_t ip) {
+void receiveBytes(Conn& c, Transfer& t, const string& name, std::uint32_t ip, bool executable) {
     const bool folder = t.name.back() == '/';
-    Store store(downloads + "/.second-" + ipText(ip) + "-" + std::to_string(getpid()) + "-" + std::to_string(t.n) + ".part", folder);
+    Store store(downloads + "/.second-" + ipText(ip) + "-" + std::to_string(getpid()) + "-" + std::to_string(t.n) + ".part", folder, executable);
     c.line("OK");
     report(t, "started");
     Cksum sum;
@@ -961,7 +963,7 @@ void receive(Conn& c, const Request& r, const Target& from) {
         }
         if (answer == 2) throw No{"declined", "the receiver does not want it", "declined"};
         { Lock lock(mu); if (!t->as.empty()) name = t->as; t->as.clear(); }
-        receiveBytes(c, *t, name, from.at.ip);
+        receiveBytes(c, *t, name, from.at.ip, r.get("mode") == "x");             // 6.1
         c.stop = [] { return leaving.load(); };
     } catch (const No& no) {
         report(*t, "failed", ", " + (no.told.empty() ? no.sentence : no.told), "", true);

@@ -301,6 +301,7 @@ TEST(Announcements, OfTheLongestNamesFitADatagram) {
 TEST(Requests, AreWrittenAsTheSpecificationSays) {
   EXPECT_EQ((Message{7, "private", "See you at nine."}.format()), "MSG number=7 scope=private :See you at nine.");
   EXPECT_EQ((Offer{10485760, 1, "report.pdf"}.format()), "OFFER size=10485760 files=1 :report.pdf");
+  EXPECT_EQ((Offer{12, 1, "run.sh", true}.format()), "OFFER size=12 files=1 mode=x :run.sh");
   EXPECT_EQ((Entry{false, "a b.txt"}.format()), "FILE :a b.txt");
   EXPECT_EQ((Entry{true, "bin/run.sh"}.format()), "FILE mode=x :bin/run.sh");
   EXPECT_EQ((Prefix{1, 4096, 930766865}.format()), "entries=1 offset=4096 crc=930766865");
