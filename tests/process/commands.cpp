@@ -235,7 +235,8 @@ TEST_F(Commands, AServiceStaysAsTheInterfaceSaysUntilItIsToldToLeave) {
   Process& ann = network->peer(0, "ann");
   ann.wait_for("joined box@.*");
   const std::string commands = " >" + folder.path("commands");
-  for (const std::string& line : std::vector<std::string>{"/all one", "/all two"}) {  // each by a writer of its own, who closes it again
+  const std::vector<std::string> lines = {"/all one", "/all two"};
+  for (const std::string& line : lines) {  // each by a writer of its own, who closes it again
     network->run(0, "echo '" + line + "'" + commands);
     ann.wait_for("message box@\\S+ all: " + line.substr(5));
   }
