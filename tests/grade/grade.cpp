@@ -378,7 +378,8 @@ Program& Program::ready() {
 void Program::say(const std::string& line) { say_bytes(line + "\n"); }
 
 void Program::say_bytes(const std::string& bytes) {
-  log("sent", "typed to " + name, bytes.substr(0, bytes.size() - 1));
+  const bool is_whole = !bytes.empty() && bytes.back() == '\n';
+  log("sent", "typed to " + name, is_whole ? bytes.substr(0, bytes.size() - 1) : bytes);
   size_t done = 0;
   until(kSoon, [&] {
     const ssize_t wrote = ::write(in_, bytes.data() + done, bytes.size() - done);

@@ -261,12 +261,13 @@ CASE(R6, TextsAsTheyAre, "P3.2, I2", "Blanks, colons, TABs and every script arri
   }
 }
 
-CASE(R6, TheEndOfInput, "I6",
-     "The end of input lets what is to be sent be sent first; the status is 0 if all was delivered.") {
+CASE(R6, TheEndOfInput, "I2, I6",
+     "The end of input ends its last line, and lets what is to be sent be sent first; the status is 0 if all was delivered.") {
   Stranger zoe("zoe", 40000);
   zoe.join_broadcasts();
   Program ann("ann");
-  for (const char* text : {"one", "two"}) ann.say(std::string("/msg zoe ") + text);
+  ann.say("/msg zoe one");
+  ann.say_bytes("/msg zoe two");  // as printf gives it, without an LF
   ann.end_input();
   Talk& talk = zoe.asked();
   for (int i = 0; i < 2; ++i) {
