@@ -81,8 +81,10 @@ std::map<std::pair<std::string, Address>, std::deque<uint64_t>> messages_seen;
 // and should be told why we end it.
 class Connection {
  public:
-  Connection(Descriptor fd, Address other, const std::atomic<bool>& cancelled)
-      : socket_(std::move(fd)), other_(other), cancelled_(cancelled) {
+  // `silence` is what to say when nothing comes in time: who has opened a connection waits for answers, who has accepted
+  // it for requests.
+  Connection(Descriptor fd, Address other, const char* silence, const std::atomic<bool>& cancelled)
+      : socket_(std::move(fd)), other_(other), silence_(silence), cancelled_(cancelled) {
     // Nagle's algorithm holds a small segment back until the one before is acknowledged, and the other side delays
     // that acknowledgement: 44 ms for a reply instead of 0.06.
     const int on = 1;
@@ -232,11 +234,12 @@ class Connection {
         return static_cast<size_t>(check(traced("recv", got), "connection lost"));
       if (cancelled_) throw kCancelled;
     }
-    throw std::runtime_error("no answer in time");
+    throw std::runtime_error(silence_);
   }
 
   Descriptor socket_;
   const Address other_;
+  const char* const silence_;
   const std::atomic<bool>& cancelled_;
   std::vector<char> storage_;
   std::string_view unread_;  // the part of it that was received, and not yet taken
@@ -943,7 +946,8 @@ struct Session {
     is_introduced = false;
     {
       const std::lock_guard lock(mutex);
-      connection.emplace(Descriptor(check(::socket(AF_INET, SOCK_STREAM, 0), "socket")), target.address, cancelled);
+      Descriptor fd(check(::socket(AF_INET, SOCK_STREAM, 0), "socket"));
+      connection.emplace(std::move(fd), target.address, "no answer in time", cancelled);
     }
     connection->connect();
     const auto here = Announcement::parse(demand(introduction(Verb::hello)));
@@ -1350,7 +1354,7 @@ void transfer::accept_connection(const fd_set& readable) try {
     return;
   }
   auto session = std::make_unique<Session>(Role::serve, from);
-  session->connection.emplace(std::move(fd), from.address, session->cancelled);
+  session->connection.emplace(std::move(fd), from.address, "the sender fell silent", session->cancelled);
   start(std::move(session));
 } catch (const std::system_error&) {
   // Out of descriptors: the connection stays in the queue and the listener readable, and select() would return at once,
