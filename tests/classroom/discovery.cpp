@@ -174,6 +174,20 @@ TEST(Discovery, KeepsToTheInterfacesThatWereChosen) {
   EXPECT_EQ(a.count("joined (outside|c)@.*"), 0u);
 }
 
+TEST(Discovery, UsesEachInterfaceThatWasChosenAndNoOther) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  network.run(1, "ip link add eth1 type veth peer name eth2 && ip link set eth1 up && ip link set eth2 up && "
+                 "ip addr add 10.79.0.1/28 brd + dev eth1");
+  Process& both = network.peer(1, "both", {"--interface", "lo", "--interface", "eth0"});
+  network.peer(1, "inside", {"--interface", "lo"}).wait_for("joined both@127.0.0.1:\\d+ lab");
+  network.peer(2, "outside").wait_for("joined both@10.77.0.1:\\d+ lab");
+  for (const char* name : {"inside", "outside"})
+    EXPECT_TRUE(both.prints("joined " + std::string(name) + "@.*", 10)) << both.output();
+  both.say("/scan 10.79.0.2");
+  both.wait_for("error: no usable route leads to 10.79.0.2");
+}
+
 TEST(Discovery, WorksByTheSweepAloneWhereBroadcastsAreDropped) {
   NEEDS_NAMESPACES();
   Network network(5);
@@ -365,4 +379,39 @@ TEST(Discovery, ScansOneAddressOrANetworkAndTellsTheEnd) {
   ann.wait_for("scanned 6 addresses; 2 users online");
   ann.say("/scan 10.77.0.0/8");
   ann.wait_for("note: a scan asks at most 1,022 addresses, of 10.77.0.0/8 the /22 around it; .*");
+}
+
+TEST(Discovery, AnotherScanTakesThePlaceOfTheFirst) {
+  NEEDS_NAMESPACES();
+  Network network(0);
+  Process& ann = network.peer(0, "ann");
+  ann.wait_for("ready .*");
+  ann.say("/scan 127.0.5.0/29");
+  ann.say("/scan 127.0.6.0/28");  // takes longer: the first one would have ended before
+  ann.wait_for("scanned 14 addresses; 0 users online");
+  EXPECT_EQ(ann.count("scanned .*"), 1u) << ann.output();
+}
+
+// What goes to nobody is dropped before the kernel asks for him, or it would fill the table of neighbours.
+TEST(Discovery, OfANetworkLargerThanA22AsksTheAddressesAroundItself) {
+  NEEDS_NAMESPACES();
+  Network network(3);
+  const std::vector<std::string> addresses = {"10.77.7.250", "10.77.7.253", "10.77.8.2"};  // the last in the next /22
+  for (int host = 1; host <= 3; ++host)
+    network.run(host, "nft 'add table inet f; add chain inet f in { type filter hook input priority 0; }; "
+                      "add rule inet f in meta pkttype broadcast drop; "
+                      "add chain inet f out { type filter hook output priority 0; }; "
+                      "add rule inet f out oifname eth0 ip daddr != { 10.77.7.250, 10.77.7.253, 10.77.8.2 } drop' && "
+                      "ip addr flush dev eth0 && ip addr add " +
+                          addresses[static_cast<size_t>(host - 1)] + "/16 brd + dev eth0");
+  Process& ann = network.peer(1, "ann");
+  network.peer(2, "bob").wait_for("ready .*");
+  network.peer(3, "carl").wait_for("ready .*");
+  ann.wait_for("note: a scan asks at most 1,022 addresses, of 10.77.7.250/16 the /22 around it; .*");
+  ann.say("/scan");
+  ann.wait_for("joined bob@10.77.7.253:25253 lab");
+  ann.wait_for("scanned 1022 addresses; 1 users online", 60);
+  EXPECT_EQ(ann.count("joined .*"), 1u) << ann.output();
+  ann.say("/scan 10.77.8.0/28");
+  ann.wait_for("joined carl@10.77.8.2:25253 lab");
 }

@@ -72,6 +72,20 @@ TEST_F(Commands, VersionNamesTheProgramAndTheProtocol) {
   EXPECT_EQ(peer.lines().size(), 1u);
 }
 
+TEST_F(Commands, AUserWhoseNameIsNoneIsCalledUser) {
+  const Folder folder;
+  const std::vector<std::pair<std::string, std::string>> users = {
+      {"USER=zoë", "zoë"},        {"USER=two words", "user"}, {"USER=", "user"},
+      {"USER=\x1b[2J", "user"},  {"USER=\xff", "user"},      {"USER=" + std::string(33, 'n'), "user"},
+      {"--unset=USER", "user"}};
+  for (const auto& [user, name] : users) {
+    Process peer(network->descriptor(0), {"/usr/bin/env", user, peer_program()}, folder.path());
+    peer.wait_for("ready " + name + "@127.0.0.1:25253 lab");
+    peer.say("/quit");
+    EXPECT_EQ(peer.exit_status(), 0) << user;
+  }
+}
+
 TEST_F(Commands, ATakenPortIsNamedWithTheRemedy) {
   network->peer(0, "first", {"--port", "25300"}).wait_for("ready .*");
   Process& second = network->peer(0, "second", {"--port", "25300"});
@@ -205,6 +219,28 @@ TEST_F(Commands, EachWrongCommandIsOneSentenceAndTheProgramGoesOn) {
   ann.wait_for("delivered bob@\\S+: x{10}.*");
 }
 
+TEST_F(Commands, MayHaveSeveralBlanksBetweenTheirWordsAndBeforeThem) {
+  Process& bob = network->peer(0, "bob");
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("joined bob.*");
+  network->folder("ann").write("a  file", "hello\n");
+  ann.say("   /msg   bob   two  blanks ");
+  bob.wait_for("message ann@\\S+ private: two  blanks ");
+  ann.say("/group    to us");
+  bob.wait_for("message ann@\\S+ group: to us");
+  ann.say("/to   bob  ");
+  ann.wait_for("to bob@\\S+");
+  ann.say("/send   bob   a  file");
+  bob.wait_for("receive 1 offered ann@\\S+ 6 bytes: a  file");
+  bob.say("  /accept   1   my  file");
+  bob.wait_for("receive 1 stored ann@\\S+ 6 bytes, cksum 3015617425: downloads/my  file");
+  ann.say("/name   anna");
+  ann.wait_for("you anna@\\S+ lab");
+  ann.say("/list   ");
+  ann.wait_for("users 2");
+  EXPECT_EQ(ann.count("error: .*"), 0u) << ann.output();
+}
+
 TEST_F(Commands, OneselfIsNobodyToWriteToUnderAnyAddressEither) {
   network->run(0, "ip addr add 10.9.9.9/32 dev lo");
   Process& ann = network->peer(0, "ann", {"--port", "25301"});
@@ -307,6 +343,23 @@ TEST_F(Commands, TheExitStatusSaysWhetherAllWasDelivered) {
 TEST_F(Commands, OutputThatNobodyCanReadIsAFailure) {
   const Folder scratch;
   network->run(0, "echo /list | " + peer_program() + " --name ann --dir " + scratch.path() + " > /dev/full; test $? -eq 1");
+}
+
+// As "./peer | head -n 1": the pipe has nobody who reads it any more. SIGPIPE would end the program without a BYE.
+TEST_F(Commands, APipeThatIsClosedIsAFailureOfWhichTheOthersAreTold) {
+  Process& bob = network->peer(0, "bob");
+  bob.wait_for("ready .*");
+  const Folder folder;
+  const std::string command = "exec 3>&1; { \"$0\" --name ann --group lab; echo status $? >&3; } | head -n 1";
+  Process ann(network->descriptor(0), {"/bin/sh", "-c", command, peer_program()}, folder.path());
+  ann.wait_for("ready ann@.*");
+  bob.wait_for("joined ann@.*");
+  EXPECT_TRUE(eventually(20, [&] {
+    ann.say("/list");
+    return ann.prints("status \\d+", 0.1);
+  }));
+  ann.wait_for("status 1");
+  bob.wait_for("left ann@\\S+: said bye");
 }
 
 TEST_F(Commands, ASecondQuitDoesNotWait) {

@@ -583,6 +583,15 @@ TEST_F(Terminals, AskForNameAndGroupUntilTheyAreGoodAndOfferTheUsualOnes) {
   EXPECT_TRUE(ann.shows("ready ann@127.0.0.1:25253 chess\n/help lists the commands\nann>")) << ann.screen();
 }
 
+TEST_F(Terminals, OfferUserWhereTheUsersNameIsNone) {
+  Console ann(*network, "", 80, 24, "USER=two\\ words");
+  ASSERT_TRUE(ann.shows("Your name \\[user\\]:")) << ann.screen();
+  ann.press("Enter");
+  ASSERT_TRUE(ann.shows("Your group \\[lab\\]:")) << ann.screen();
+  ann.press("Enter");
+  EXPECT_TRUE(ann.shows("ready user@127.0.0.1:25253 lab\n")) << ann.screen();
+}
+
 TEST_F(Terminals, TakeNoCommandForANameAndLeaveAtCtrlDThere) {
   Console ann(*network, "", 80, 24, "USER=ann");
   ASSERT_TRUE(ann.shows("Your name \\[ann\\]:")) << ann.screen();

@@ -131,6 +131,19 @@ TEST_F(Files, AreAskedForAndMayBeTakenUnderAnotherNameOrRejected) {
   EXPECT_EQ(network->folder("bob").names("downloads"), std::vector<std::string>{"b c.txt"});
 }
 
+TEST_F(Files, OfAFolderAreTakenUnderTheNameThatItIsGiven) {
+  meet({});
+  network->run(0, "cd " + network->folder("ann").path() + " && mkdir -p photos/2026 && echo 1 > photos/2026/1");
+  ann->say("/send bob photos");
+  bob->wait_for("receive 1 offered ann@\\S+ 2 bytes in 2 files and folders: photos/");
+  bob->say("/accept 1 anns photos");
+  const std::string what = "2 bytes in 2 files and folders, cksum \\d+: ";
+  bob->wait_for("receive 1 stored ann@\\S+ " + what + "downloads/anns photos/");
+  ann->wait_for("send 1 delivered bob@\\S+ " + what + "anns photos/");
+  network->run(0, "diff -r " + network->folder("ann").path("photos") + " '" + downloaded("anns photos") + "'");
+  EXPECT_EQ(network->folder("bob").names("downloads"), std::vector<std::string>{"anns photos"});
+}
+
 TEST_F(Files, NeedNoNumberWhereOnlyOneCanBeMeant) {
   meet({});
   network->folder("ann").write("a.txt", "hello\n");
@@ -916,6 +929,17 @@ TEST_F(Files, ThatAreCutShortByLeavingAreToldToTheOtherSide) {
 }
 
 // bob's main thread waits for somebody to read what he prints, when the thread of the transfer begins it.
+TEST_F(Files, ThatAreBeingReceivedAreNotWaitedForByQuit) {
+  meet({"--accept", "always", "--port", "25301"});
+  Socket sender = offer("size=6 files=1 :x", "DATA offset=0 size=6\nhel");
+  EXPECT_TRUE(eventually(5, [&] { return read_file(downloaded("x.127.0.0.1.part")) == "hel"; }));
+  bob->say("/quit");
+  bob->wait_for("receive 1 failed ann@\\S+ 6 bytes, cancelled; what has come is kept, for when it is sent again: x");
+  EXPECT_EQ(sender.line(), "NO cancelled the other user has cancelled it");
+  EXPECT_EQ(bob->exit_status(), 0);
+  ann->wait_for("left bob@\\S+: said bye");
+}
+
 TEST_F(Files, ThatAreResumedHaveTheirSpeedThoughTheirStartIsNoticedLate) {
   meet({"--accept", "always", "--port", "25301"});
   network->folder("bob").write("downloads/x.127.0.0.1.part", std::string(1'000'000, 'x'));

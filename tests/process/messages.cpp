@@ -92,6 +92,28 @@ TEST_F(Messages, ReachTheRightOneOfTwoUsersCalledAnn) {
   EXPECT_EQ(ann1.count("message .*"), 1u);
 }
 
+TEST_F(Messages, ToANumberReachWhoHadItInTheLastList) {
+  Process& bob = network->peer(0, "bob");
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("joined bob.*");
+  ann.say("/list");
+  ann.wait_for("user 2 - bob .*");
+  ann.wait_for("users 2");
+  Process& abe = network->peer(0, "abe");  // who comes before both
+  ann.wait_for("joined abe.*");
+  ann.say("/msg 2 still you");
+  bob.wait_for("message ann@\\S+ private: still you");
+  ann.say("/list");
+  ann.wait_for("users 3");
+  ann.say("/msg 2 me");
+  ann.wait_for("error: 2 is you");
+  ann.say("/msg 3 you again");
+  bob.wait_for("message ann@\\S+ private: you again");
+  ann.say("/msg 1 and you");
+  abe.wait_for("message ann@\\S+ private: and you");
+  EXPECT_EQ(abe.count("message .*"), 1u);
+}
+
 TEST_F(Messages, ReachAUserWhoseNameLooksLikeANumber) {
   Process& seven = network->peer(0, "7", {"--port", "25301"});
   Process& two = network->peer(0, "2", {"--port", "25302"});

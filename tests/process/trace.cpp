@@ -86,6 +86,20 @@ TEST_F(Trace, HasEveryDatagramAndLineWithTimeDirectionAndBothEndsAndFilesOnlyByT
   }
 }
 
+TEST_F(Trace, IsAddedToAFileThatIsThere) {
+  std::string before;
+  for (int run = 1; run <= 2; ++run) {
+    Process& ann = network->peer(0, "ann", {"--trace=trace"});
+    ann.wait_for("ready .*");
+    ann.say("/quit");
+    EXPECT_EQ(ann.exit_status(), 0);
+    const std::string traced = read_file(network->folder("ann").path("trace"));
+    EXPECT_GT(traced.size(), before.size());
+    EXPECT_EQ(traced.substr(0, before.size()), before);
+    before = traced;
+  }
+}
+
 TEST_F(Trace, SaysWhyACallFailedAndLetsNoStrangerSteerTheTerminal) {
   Process& ann = network->peer(0, "ann", {"--trace"});
   ann.wait_for("ready .*");
