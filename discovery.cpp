@@ -30,11 +30,10 @@ namespace {
 constexpr auto kHeartbeat = 5s;        // give or take kJitter
 constexpr auto kJitter = 500ms;
 constexpr auto kOverdue = 6s;          // not heard for so long: ask
-constexpr auto kSilent = 10s;          // and asked since it was overdue: another may have its id, or its address
+constexpr auto kSilent = 10s;          // and asked since it was overdue: its id may be heard from another address
 constexpr auto kGone = 15s;            // not heard for three heartbeats
 constexpr auto kAskEvery = 500ms;
 constexpr int kMaxAsks = 24;           // unanswered: whatever we hear of it, it does not hear us
-constexpr int kKnockAt = 4;            // every fourth question goes over TCP
 constexpr int kBurst = 3;              // HELLOs at start, one a look: one lost datagram costs nothing
 constexpr auto kLook = 250ms;          // how often users, and interfaces, are looked after
 constexpr auto kProbePause = 7ms;      // of the sweep: 143 a second, see probe()
@@ -145,20 +144,20 @@ void broadcast(Verb verb) {
 
 void ask(User& user) {
   user.last_asked = Clock::now();
-  // A firewall may let TCP pass where UDP is dropped, in either direction.
-  if (++user.asks % kKnockAt == 0) events.push({Event::Kind::unheard, user.who});
-  else send({Verb::hello, myself, "", !is_ours(user.who.address.ip)}, user.who.address);
+  ++user.asks;
+  send({Verb::hello, myself, "", !is_ours(user.who.address.ip)}, user.who.address);
 }
 
-// No IP address may get more entries in the list than are then still free: else eight, each with all that one may
-// have, would leave nothing to others. Fifteen still can [9].
-bool may_be_listed(uint32_t ip) {
-  size_t listed = 0, from_one = 0;
+// Whether the list has room for one more at that IP address.
+bool has_room_for(uint32_t ip) {
+  size_t listed = 0;
+  size_t at_that_ip = 0;
   for (const auto& [id, user] : heard) {
-    listed += user.state == User::State::listed;
-    from_one += user.state == User::State::listed && user.who.address.ip == ip;
+    if (user.state != User::State::listed) continue;
+    ++listed;
+    if (user.who.address.ip == ip) ++at_that_ip;
   }
-  return from_one < std::min(kMaxFromOne, kMaxUsers - listed);
+  return listed < kMaxUsers && at_that_ip < kMaxFromOne;
 }
 
 void unlist(User& user, const std::string& reason) {
@@ -180,15 +179,14 @@ void retire_former_owner(const User& owner) {
 // It hears us: this is what makes it one of the list.
 void confirm(User& user) {
   if (user.state != User::State::listed) {
-    if (!may_be_listed(user.who.address.ip)) return;
+    if (!has_room_for(user.who.address.ip)) return;
     retire_former_owner(user);  // not before: anyone can claim an address, but not read what is sent there
   }
   user.asks = 0;
   user.last_asked = Clock::now();  // its own question, which often follows its answer, is no reason to ask again
   if (std::exchange(user.state, User::State::listed) == User::State::listed) return;
   events.push({Event::Kind::joined, user.who});
-  // Its host has mostly been asked by then: by broadcast, probe or question. (Not where it came by TCP alone; then its
-  // siblings find us.) But a /scan asks all that it was told to.
+  // Its host has been asked by then: by broadcast, probe or question. But a /scan asks all that it was told to.
   const Address probed{user.who.address.ip, kDiscoveryPort};
   if (!asked_to_scan) probes.erase(std::remove(probes.begin(), probes.end(), probed), probes.end());
 }
@@ -209,7 +207,7 @@ User* hear(const Identity& who) {
   // silent. By the same rule nobody can take over the entry of a peer that is alive by claiming its id.
   const bool moves = !is_new && !(found->second.who.address == who.address);
   const bool is_silent = !is_new && Clock::now() - found->second.last_heard > kSilent;
-  if (moves && !(is_silent && may_be_listed(who.address.ip) && is_free(who.address))) return nullptr;
+  if (moves && !(is_silent && has_room_for(who.address.ip) && is_free(who.address))) return nullptr;
   if (is_new) {
     // To be heard costs nothing, and its source may be forged; so who is not listed makes room, longest silent first.
     const auto last = [](const User& user) { return std::pair(user.state == User::State::listed, user.last_heard); };
@@ -265,9 +263,14 @@ void hear_datagram(std::string_view text, Address from) {
   const bool is_new = known == heard.end();
   User* user = hear(who);
   if (!user) return;
-  if (said->to == myself.id) confirm(*user), user->last_answer = Clock::now();
+  const bool is_answer = said->verb == Verb::here && said->to == myself.id;
+  if (is_answer) {
+    user->last_answer = Clock::now();
+    return confirm(*user);
+  }
   // A newcomer: does it hear us? And why does one ask that is listed? Perhaps because our datagrams do not arrive.
-  else if ((is_new || said->verb == Verb::hello) && Clock::now() - user->last_asked > kHeartbeat) ask(*user);
+  const bool is_question = is_new || said->verb == Verb::hello;
+  if (is_question && Clock::now() - user->last_asked > kHeartbeat) ask(*user);
 }
 
 // ============================================================================
@@ -432,15 +435,12 @@ void discovery::tell_everyone(Verb verb) {
   for (const auto& [id, user] : heard) send({verb, myself}, user.who.address);
 }
 
-// A datagram shows by its source who owns the port; over TCP it is only said. So it changes nothing about one who is
-// alive, and cannot oust it.
-void discovery::heard_over_tcp(const Identity& who) {
-  for (auto& [id, user] : heard) {
-    if (!(user.who.address == who.address) || Clock::now() - user.last_heard > kSilent) continue;
-    if (id == who.id && user.state != User::State::left) confirm(user);
-    return;
-  }
-  if (User* user = hear(who)) confirm(*user);
+// Over TCP anyone can name any port of his host; a datagram shows by its source who owns it. So we ask at that port,
+// once, and believe what comes from there.
+void discovery::introduced(const Identity& who) {
+  const auto user = discovery::user(who.id);
+  const bool is_listed = user && user->address == who.address;
+  if (!is_listed) send({Verb::hello, myself}, who.address);
 }
 
 void discovery::diagnose() {

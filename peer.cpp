@@ -1814,9 +1814,8 @@ void handle(const Event& event) {
     case Kind::joined:
     case Kind::left:
     case Kind::changed: return note_presence(event);
-    case Kind::unheard: return transfer::knock(event.who);
     case Kind::told: return print(event.text);
-    case Kind::introduced: return discovery::heard_over_tcp(event.who);
+    case Kind::introduced: return discovery::introduced(event.who);
     case Kind::diagnosed: return diagnosed(event);
     case Kind::traced: return print_quietly(event.text);
     case Kind::message:

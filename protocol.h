@@ -636,7 +636,6 @@ struct Event {
   enum class Kind {
     // From discovery.
     joined, left, changed,   // who; text: why it left, or what it was before
-    unheard,                 // who: it may not hear our datagrams; let transfer knock()
     told,                    // text: a line for the user
     // From trace().
     traced,                  // text: what has passed
@@ -734,7 +733,7 @@ Clock::duration pause();                               // how long it may be unt
 void scan();                                           // broadcasts and sweeps again; tells when it has ended
 void scan(uint32_t network, int bits, uint16_t port);  // asks every address of network/bits; tells, too
 void tell_everyone(Verb verb);                         // HERE: our name or group has changed; BYE: we leave
-void heard_over_tcp(const Identity& who);
+void introduced(const Identity& who);                  // over TCP: asks it once, over UDP, unless it is listed
 // /diag. Each tells, one step a line, what is as it should be, or what is not and what to do.
 void diagnose();                                       // what it takes to be found at all
 bool diagnose(Address other);                          // and by `other`, which it asks; false: no way leads there
@@ -759,8 +758,7 @@ void open(bool (*can_reach)(uint32_t ip));
 void watch(fd_set& readable);     // adds its listening socket
 void accept_connection(const fd_set& readable);
 
-void knock(const Identity& to);   // introduces us over TCP, where it can be reached
-void diagnose(const Identity& to);  // the same after 1 s, and an event says what came of it
+void diagnose(const Identity& to);  // connects after 1 s, and an event says what came of it
 void send_message(const Identity& to, const std::string& scope, const std::string& text, uint64_t ticket);
 // A file or a folder. Gives its ticket, under which events will follow; throws where it cannot be read.
 uint64_t send_file(const Identity& to, const std::string& path);

@@ -48,7 +48,6 @@ constexpr auto kPrefixTime = 120s;     // to read again what an earlier try has 
 constexpr auto kSlice = 250ms;         // the poll interval: between two looks at `cancelled`
 constexpr size_t kMaxAccepted = 512;
 constexpr size_t kMaxAcceptedFromOne = 128;
-constexpr int kMaxKnocks = 32;
 // Bytes of a file in one DATA, and in one read(), send(), recv() and write(). By measurement, between two namespaces:
 // 64 KiB 950 MB/s, 256 KiB 1,050, 512 KiB 1,250, 1 MiB 1,400, 4 MiB 1,150. Each wait that ends costs a switch to the
 // other thread; and what does not fit the processor's cache has to be fetched again for the checksum.
@@ -791,7 +790,7 @@ class Incoming {
 // A session: a connection and its thread
 // ============================================================================
 
-enum class Role { serve, converse, send_file, knock, diagnose };  // the last two: open it, introduce us, close it
+enum class Role { serve, converse, send_file, diagnose };  // the last: open it, introduce us, close it
 
 // What the main thread gives to a conversation.
 struct Order {
@@ -895,8 +894,7 @@ struct Session {
       if (role == Role::serve) serve();
       else if (role == Role::converse) converse();
       else if (role == Role::send_file) send_file();
-      else if (role == Role::diagnose) diagnose();
-      else open();
+      else diagnose();
     } catch (const Reply& no) {
       failure = no.sentence();
     } catch (const std::exception& error) {
@@ -1341,13 +1339,14 @@ void transfer::accept_connection(const fd_set& readable) try {
   const Identity from{"", "", "", Address::from_sockaddr(raw), 0};
   Descriptor fd(check(traced(listening, "accept", result, from.address), "accept"));
   if (!can_reach(from.address.ip)) return;
-  size_t accepted = 0, from_one = 0;
+  size_t accepted = 0;
+  size_t from_one = 0;
   for (const auto& s : sessions) {
-    accepted += s->role == Role::serve;
-    from_one += s->role == Role::serve && s->target.address.ip == from.address.ip;
+    if (s->role != Role::serve) continue;
+    ++accepted;
+    if (s->target.address.ip == from.address.ip) ++from_one;
   }
-  // No address may get more than are then still free, or four of them could keep all others out. Eleven still can [9].
-  if (from_one >= std::min(kMaxAcceptedFromOne, kMaxAccepted - accepted)) {
+  if (accepted >= kMaxAccepted || from_one >= kMaxAcceptedFromOne) {
     constexpr std::string_view kBusy = "NO busy too many connections, try again later\n";
     if (tracing) trace(ends_of(fd.get(), "->", from.address), kBusy.substr(0, kBusy.size() - 1));
     ::send(fd.get(), kBusy.data(), kBusy.size(), MSG_DONTWAIT);
@@ -1364,15 +1363,6 @@ void transfer::accept_connection(const fd_set& readable) try {
 
 void transfer::send_message(const Identity& to, const std::string& scope, const std::string& text, uint64_t ticket) {
   give(to, {ticket, to, Message{next_number++, scope, text}.format()});
-}
-
-void transfer::knock(const Identity& to) try {
-  // Whoever floods us with names of peers that do not answer shall not cost us a thread for each.
-  const auto knocks = std::count_if(sessions.begin(), sessions.end(), [](auto& s) { return s->role == Role::knock; });
-  if (knocks >= kMaxKnocks) return;
-  start(session_to(to, Role::knock));
-} catch (const std::exception&) {
-  // Not to be reached over TCP either. Discovery will see that nothing came of it.
 }
 
 void transfer::diagnose(const Identity& to) { start(session_to(to, Role::diagnose)); }

@@ -211,18 +211,44 @@ TEST(Discovery, ASweptHostAnswersForAllItsInstances) {
   expect_all_list_all(peers, 6);
 }
 
-TEST(Discovery, HearingInOneDirectionIsEnoughWhereTcpPasses) {
+TEST(Discovery, AnIntroductionOverTcpListsNobodyAndIsAskedAboutOnce) {
   NEEDS_NAMESPACES();
-  Network network(2);
-  network.drop(2, "output", "oifname eth0 meta l4proto udp");
-  Process& ann = network.peer(1, "ann");
-  Process& mute = network.peer(2, "mute");
-  mute.wait_for("joined ann@10.77.0.1:25253 lab", 10);
-  ann.wait_for("joined mute@10.77.0.2:25253 lab", 10);
-  ann.say("/msg mute can you hear me");
-  mute.wait_for("message ann@\\S+ private: can you hear me");
-  EXPECT_FALSE(ann.prints("left .*", 20)) << ann.output();
-  for (Process* peer : {&ann, &mute}) expect_all_to_reach(*peer, 1);
+  Network network(0);
+  Process& bob = network.peer(0, "bob", {"--port", "25301"});
+  bob.wait_for("ready .*");
+  const std::string zoe = "id=00000000000000cc ip=127.0.0.1 port=40007 name=zoe group=lab";
+  const Socket door = Socket::udp(network, 0, 40007);
+  Socket talk = Socket::tcp(network, 0, "127.0.0.1", 25301);
+  talk.send("ChatByP2P/1 HELLO " + zoe + "\n");
+  EXPECT_EQ(talk.line().substr(0, 20), "OK ChatByP2P/1 HERE ");
+  const std::string question = door.datagram(), to_bob = " to=" + question.substr(question.find(" id=") + 4, 16);
+  EXPECT_EQ(question.substr(0, 17), "ChatByP2P/1 HELLO");
+  const Socket other = Socket::udp(network, 0, 40008);
+  other.send_to("127.0.0.1", 25301, "ChatByP2P/1 HELLO id=00000000000000dd ip=127.0.0.1 port=40008 name=yan group=lab");
+  for (int asked = 0; asked < 4; asked += other.datagram().find("ChatByP2P/1 HELLO") == 0) {}  // he is remembered
+  bob.say("/list");
+  bob.wait_for("users 1");
+  door.send_to("127.0.0.1", 25301, "ChatByP2P/1 HELLO " + zoe);
+  EXPECT_EQ(door.datagram().substr(0, 16), "ChatByP2P/1 HERE");  // not a second question
+  door.send_to("127.0.0.1", 25301, "ChatByP2P/1 HERE " + zoe + to_bob);
+  bob.wait_for("joined zoe@127.0.0.1:40007 lab");
+}
+
+TEST(Discovery, OnlyAHereIsAnAnswer) {
+  NEEDS_NAMESPACES();
+  Network network(0);
+  Process& bob = network.peer(0, "bob", {"--port", "25301"});
+  bob.wait_for("ready .*");
+  const std::string zoe = "id=00000000000000cc ip=127.0.0.1 port=40007 name=zoe group=lab";
+  const Socket door = Socket::udp(network, 0, 40007);
+  door.send_to("127.0.0.1", 25301, "ChatByP2P/1 HELLO " + zoe);
+  const std::string answer = door.datagram(), to_bob = " to=" + answer.substr(answer.find(" id=") + 4, 16);
+  door.send_to("127.0.0.1", 25301, "ChatByP2P/1 HELLO " + zoe + to_bob);
+  while (door.datagram().find("ChatByP2P/1 HERE") != 0) {}
+  bob.say("/list");
+  bob.wait_for("users 1");
+  door.send_to("127.0.0.1", 25301, "ChatByP2P/1 HERE " + zoe + to_bob);
+  bob.wait_for("joined zoe@127.0.0.1:40007 lab");
 }
 
 TEST(Discovery, ListsNobodyWhomNothingReaches) {

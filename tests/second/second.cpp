@@ -442,21 +442,20 @@ void shown(Peer& p) {                                                          /
     if (p.listed) return;
     int total = 0, sameIp = 0;
     for (const auto& [id, o] : peers) if (o.listed) { ++total; sameIp += o.at.ip == p.at.ip; }
-    if (sameIp >= 128 || sameIp >= 1024 - total) { p.asking = true; p.asked = 24; p.nextAsk = now() + 5; return; }
+    if (sameIp >= 128 || total >= 1024) { p.asking = true; p.asked = 24; p.nextAsk = now() + 5; return; }
     p.listed = true;
     lastJoin = now();
     say("joined " + who(p) + " " + p.group);
     cv.notify_all();
 }
 // What an announcement from an address says of a peer: its entry, which is made if need be; or none.
-Peer* note(const Announcement& a, Addr at, bool datagram) {
+Peer* note(const Announcement& a, Addr at) {
     const double t = now();
     if (auto b = banned.find(a.id); b != banned.end() && b->second > t) return nullptr;
     auto found = peers.find(a.id);
     if (found != peers.end() && found->second.at != at && t - found->second.heard < 10) return nullptr;
     for (const auto& [id, o] : peers) {
         if (id == a.id || o.at != at) continue;
-        if (!datagram && t - o.heard < 10) return nullptr;                      // TCP proves less
         banned[id] = t + 5;
         drop(string(id), "replaced");
         break;
@@ -477,14 +476,17 @@ Peer* note(const Announcement& a, Addr at, bool datagram) {
     }
     Peer& p = found->second;
     const Peer old = p;
-    if (datagram || t - p.heard >= 10) { p.at = at; p.name = a.name; p.group = a.group; p.says = a.ip; }
+    p.at = at; p.name = a.name; p.group = a.group; p.says = a.ip;
     if (p.listed && (who(p) != who(old) || p.group != old.group))
         say("changed " + who(p) + " " + p.group + ": was " + who(old) + " " + old.group);
     if (p.at != old.at) ask(p);
     p.heard = t;
     return &p;
 }
-void introduced(const Announcement& a, Addr at) { if (Peer* p = note(a, at, false)) shown(*p); }
+void introduced(const Announcement& a, Addr at) {                             // 5.2: asked once; only its answer lists it
+    const auto known = peers.find(a.id);
+    if (known == peers.end() || !known->second.listed || known->second.at != at) sayTo(at, "HELLO");
+}
 
 void onDatagram(string line, Addr from) {
     if (line.size() > 512) return;
@@ -509,7 +511,7 @@ void onDatagram(string line, Addr from) {
         if (a->verb == "HERE" && (known == peers.end() || known->second.at != at)) sayTo(at, "HELLO");
         return;
     }
-    Peer* p = note(*a, at, true);
+    Peer* p = note(*a, at);
     if (!p) return;
     if (a->verb == "HERE" && a->to == me.id) shown(*p);
     else if (a->verb == "HELLO" && p->listed && !p->asking && now() - std::max(p->lastAsked, p->shown) >= 5) ask(*p);
@@ -517,12 +519,8 @@ void onDatagram(string line, Addr from) {
 void question(Peer& p) {
     p.lastAsked = now();
     p.nextAsk = now() + (p.asked >= 24 ? 5 : 0.5 + dice() / 4);
-    if (++p.asked % 4 != 0) return sayTo(p.at, "HELLO", isLocal(p.at.ip) ? "" : " ask=host");
-    std::thread([at = p.at, id = p.id] {
-        string error;
-        auto c = Conn::open(at, error);
-        if (c && c->introduce(at, id, error)) c->end("");
-    }).detach();
+    ++p.asked;
+    sayTo(p.at, "HELLO", isLocal(p.at.ip) ? "" : " ask=host");
 }
 void startSweep(const std::vector<Addr>& add, bool told) {
     sweep.left.erase(sweep.left.begin(), sweep.left.begin() + static_cast<long>(std::min(sweep.done, sweep.left.size())));
@@ -1031,7 +1029,7 @@ void acceptLoop(int listener) {
         const Addr at = fromNative(from);
         Lock lock(mu);
         const int same = accepted.count(at.ip) ? accepted[at.ip] : 0;
-        if (same >= 128 || same >= 512 - acceptedTotal) {                       // a thread of its own would be what is too many
+        if (same >= 128 || acceptedTotal >= 512) {                              // a thread of its own would be what is too many
             static const string busy = "NO busy too many connections\n";
             ::send(fd, busy.data(), busy.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
             shutdown(fd, SHUT_WR);
