@@ -703,8 +703,9 @@ std::string painted(const std::string& text, const char* colour) {
   return coloured ? std::string("\033[") + colour + "m" + printable(text) + "\033[m" : printable(text);
 }
 
-// A line of text as rows of the screen. It is broken at blanks, and beside wide characters, for Chinese has no blanks. A
-// word that is longer than a row is left to the terminal, which breaks it, and copies it as one.
+// A line of text as rows of the screen. It is broken at blanks, and beside wide characters, for
+// Chinese has no blanks. A word that is longer than a row is left to the terminal, which breaks it,
+// and copies it as one.
 class Rows {
  public:
   explicit Rows(size_t width) : width_(width) {}
@@ -754,7 +755,8 @@ class Rows {
   }
 
   const size_t width_;
-  std::string text_, gap_, word_;  // what is laid out; blanks, and the word behind them, that are not yet
+  std::string text_;        // what is laid out
+  std::string gap_, word_;  // what is not yet: blanks, and the word behind them
   size_t column_ = 0, gap_width_ = 0, word_width_ = 0;
 };
 
@@ -1037,7 +1039,7 @@ std::string padded(const std::string& text, size_t width) {
   return text + std::string(width - std::min(width, columns(text)), ' ');
 }
 
-// How wide the columns of /list are: on a terminal as wide as what is in them, as far as that is usual.
+// How wide the columns of /list are: on a terminal as wide as what is in them, up to a limit.
 struct ListWidths {
   size_t number = 0, name = 0, group = 0;
 
@@ -1283,8 +1285,8 @@ void send_files(const std::string& path, const std::vector<Identity>& to) {
       if (post == 0) throw;
       settle({Event::Kind::undelivered, one, error.what(), post});
     }
-  if (terminal && post != 0)
-    print("note: " + to_string(to.size()) + " users are asked; /transfers shows who has not answered");
+  const std::string asked = to_string(to.size()) + " users are asked";
+  if (terminal && post != 0) print("note: " + asked + "; /transfers shows who has not answered");
 }
 
 std::string readable_path(const std::string& typed, const std::string& command) {
@@ -1318,11 +1320,15 @@ void send_file_to_many(const std::string& scope, const std::string& path) {
   send_files(readable_path(path, "/send" + scope), audience(scope));
 }
 
+using FileTest = bool (*)(const File&);
+
 bool is_any(const File&) { return true; }
-bool is_waiting_offer(const File& file) { return file.direction == "receive" && file.state == "offered"; }
+bool is_waiting_offer(const File& file) {
+  return file.direction == "receive" && file.state == "offered";
+}
 
 // The only one that the command can mean.
-File& only_file(const std::string& command, bool (*can_be_meant)(const File&)) {
+File& only_file(const std::string& command, FileTest can_be_meant) {
   constexpr size_t kMostNamed = 3;
   std::vector<File*> fits;
   std::string candidates;
@@ -1333,14 +1339,15 @@ File& only_file(const std::string& command, bool (*can_be_meant)(const File&)) {
     candidates += (candidates.empty() ? "" : " or ") + to_string(number);
     candidates += " (" + file.offer.name + ", " + name_of(file.who) + ")";
   }
-  if (fits.empty()) fail("there is nothing to " + command.substr(1) + "; /transfers lists what is under way");
+  const std::string verb = command.substr(1);
+  if (fits.empty()) fail("there is nothing to " + verb + "; /transfers lists what is under way");
   if (fits.size() > 1) fail("which one? write " + command + " and its number: " + candidates);
   return *fits[0];
 }
 
-// The entry whose number `rest` begins with. What stands there is always a number: a name to store a file under comes
-// second.
-File& take_file(std::string& rest, const std::string& command, bool (*can_be_meant)(const File&)) {
+// The entry whose number `rest` begins with. What stands there is always a number: a name to store
+// a file under comes second.
+File& take_file(std::string& rest, const std::string& command, FileTest can_be_meant) {
   const std::string word = next_word(rest);
   if (word.empty()) return only_file(command, can_be_meant);
   const auto found = files.find(parse_number(word).value_or(0));
@@ -1349,7 +1356,7 @@ File& take_file(std::string& rest, const std::string& command, bool (*can_be_mea
 }
 
 // The same, where that is all that may be given.
-File& take_file_alone(std::string rest, const std::string& command, bool (*can_be_meant)(const File&)) {
+File& take_file_alone(std::string rest, const std::string& command, FileTest can_be_meant) {
   File& file = take_file(rest, command, can_be_meant);
   if (!rest.empty()) fail("'" + rest + "' is too much; the number of a transfer is enough");
   return file;
@@ -1367,7 +1374,9 @@ void accept(std::string rest) {
   answer(file, Accept::always, rest);
 }
 
-void reject(std::string rest) { answer(take_file_alone(rest, "/reject", is_waiting_offer), Accept::never); }
+void reject(std::string rest) {
+  answer(take_file_alone(rest, "/reject", is_waiting_offer), Accept::never);
+}
 
 void cancel(std::string rest) { transfer::cancel(take_file_alone(rest, "/cancel", is_any).ticket); }
 
@@ -1407,7 +1416,8 @@ std::string progress() {
 std::string free_space() {
   struct statvfs disk{};
   if (::statvfs(download_folder.c_str(), &disk) == -1) return "";
-  return "; " + amount(static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize)) + " are free";
+  const double bytes = static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
+  return "; " + amount(bytes) + " are free";
 }
 
 // What a line about a file says besides its state and its size.
@@ -1479,7 +1489,8 @@ const struct Command {
     {"/sendgroup", " PATH", "to everyone in your group", " photos/",
      [](std::string path) { send_file_to_many("group", path); }},
     {"/sendall", " PATH", "to everyone", " task.pdf", [](std::string path) { send_file_to_many("all", path); }},
-    {"/accept", " [N [AS]]", "take the file of offer N, as AS; without N: the only one", " 1 bobs report.pdf", accept},
+    {"/accept", " [N [AS]]", "take the file of offer N, as AS; without N: the only one",
+     " 1 bobs report.pdf", accept},
     {"/reject", " [N]", "do not take it", " 1", reject},
     {"/cancel", " [N]", "end transfer N; without N: the only one", " 1", cancel},
     {"/transfers", "", "offers and transfers under way", "", list_transfers},
@@ -1590,7 +1601,8 @@ std::string complete(const std::string& before) {
   }
   while (!is_text(common)) common.pop_back();  // half a character
   if (fits.size() > 1 && common == word) print_quietly("help:" + all);
-  const bool is_whole = fits.size() == 1 && guess.paths.empty();  // a blank behind a path would belong to it
+  // A blank behind a path would belong to it.
+  const bool is_whole = fits.size() == 1 && guess.paths.empty();
   return before.substr(0, before.size() - word.size()) + common + (is_whole ? " " : "");
 }
 

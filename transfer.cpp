@@ -57,17 +57,28 @@ constexpr size_t kChunk = 1024 * 1024;
 constexpr size_t kBatch = 256 * 1024;
 
 const Reply kCancelled{false, "cancelled the other user has cancelled it"};
+const Reply kLeft{false, "cancelled the other user has left"};
 const Reply kNotALine{false, "syntax a line is VERB key=value ... :text"};
 
-// ---- State: set before the first thread starts, or the main thread's own, but for is_closing ---
+// ---- State: set before the first thread starts, or the main thread's own, but for the two flags ---
 
 bool (*can_reach)(uint32_t ip);
 Descriptor listening_socket;
 Clock::time_point accept_after;               // the listening socket is not looked at before
+std::atomic<bool> is_leaving{false};          // everything is cancelled because our user leaves
 std::atomic<bool> is_closing{false};          // the program ends: for any thread that is still tidying up
 uint64_t next_number = 1, next_ticket = 1;    // of a message; of a session
 // The last numbers of messages, by the id that sent them and its address.
 std::map<std::pair<std::string, Address>, std::deque<uint64_t>> messages_seen;
+
+// What the other side is told when we are to end.
+const Reply& cancellation() { return is_leaving ? kLeft : kCancelled; }
+
+// A refusal by our user himself: what the other side is told of him is not what he is told.
+struct Decision {
+  Reply reply;
+  std::string to_our_user;
+};
 
 // ============================================================================
 // A connection: bytes and lines, every wait with a bound
@@ -116,7 +127,7 @@ class Connection {
     for (;;) {
       const int result = uninterrupted([&] { return ::connect(socket_.get(), generic(raw), sizeof raw); });
       const bool is_under_way = result == -1 && (errno == EINPROGRESS || errno == EALREADY);
-      if (is_under_way && cancelled_) throw kCancelled;
+      if (is_under_way && cancelled_) throw cancellation();
       if (is_under_way && Clock::now() < deadline) continue;
       if (is_under_way) errno = ETIMEDOUT;
       check(traced("connect", result), "cannot connect to " + other_.text());
@@ -231,7 +242,7 @@ class Connection {
       if (got > 0) return static_cast<size_t>(got);
       if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
         return static_cast<size_t>(check(traced("recv", got), "connection lost"));
-      if (cancelled_) throw kCancelled;
+      if (cancelled_) throw cancellation();
     }
     throw std::runtime_error(silence_);
   }
@@ -304,7 +315,7 @@ class Source {
 
   // Goes on to the next entry, and opens it. False after the last one.
   bool next() {
-    if (cancelled_) throw kCancelled;
+    if (cancelled_) throw cancellation();
     while (next_ < entries_.size() && is_lost(entries_[next_].path)) ++next_;
     if (next_ == entries_.size()) return false;
     const Listed& entry = entries_[next_];
@@ -330,7 +341,7 @@ class Source {
   uint64_t left() const { return left_; }  // bytes still to be read
 
   void read(char* into, size_t size) {
-    if (cancelled_) throw kCancelled;
+    if (cancelled_) throw cancellation();
     for (size_t got = 0; got < size;) {
       const ssize_t n = uninterrupted([&] { return ::read(descriptor(), into + got, size - got); });
       if (n == -1) throw FileError{error_text(errno)};
@@ -415,7 +426,7 @@ class Source {
   }
 
   void list_entry(const std::string& folder, const std::string& name, std::vector<std::string>& folders) {
-    if (cancelled_) throw kCancelled;
+    if (cancelled_) throw cancellation();
     if (name == "." || name == "..") return;
     struct stat info{};
     const int result = ::fstatat(present_folder(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW);
@@ -639,7 +650,7 @@ class Incoming {
     Position at;
     at.enter("");
     for (;;) {
-      if (cancelled) throw kCancelled;
+      if (cancelled) throw cancellation();
       const auto offset = static_cast<off_t>(at.offset);
       const ssize_t got = uninterrupted([&] { return ::pread(root_.get(), bytes.data(), bytes.size(), offset); });
       if (got == 0) return at;
@@ -651,7 +662,7 @@ class Incoming {
   // Removes what a peer that was killed has left of a folder.
   void empty(const std::atomic<bool>& cancelled) const {
     empty_folder(path_, cancelled);
-    if (cancelled) throw kCancelled;
+    if (cancelled) throw cancellation();
     if (!fs::is_empty(path_)) throw std::runtime_error(what() + ": " + path_ + " is in the way; remove it");
   }
 
@@ -705,7 +716,7 @@ class Incoming {
     // One file is brought to the disk by fsync(). Ten thousand of them would be ten thousand waits for the disk;
     // syncfs(), which Linux has, is one.
     check(is_folder_ ? ::syncfs(root_.get()) : ::fsync(root_.get()), what());
-    if (cancelled) throw kCancelled;
+    if (cancelled) throw cancellation();
     const Descriptor folder(check(::open(download_folder.c_str(), O_RDONLY | O_DIRECTORY), what()));
     if (!is_ours(path_)) throw std::runtime_error(what() + ": its .part was taken away");
     for (unsigned n = 0;; ++n) {
@@ -1103,19 +1114,21 @@ struct Session {
   void serve() {
     while (connection->await(peer.id.empty() ? kSilence : kForsaken)) try {
         connection->send_line(answer(connection->read_line()).format());
+      } catch (const Decision& ours) {
+        return refuse(ours.reply, ours.to_our_user);
       } catch (const Reply& no) {
-        return refuse(no);
+        return refuse(no, no.sentence());
       } catch (const std::exception& error) {
-        return refuse({false, std::string("failed ") + error.what()});
+        return refuse({false, std::string("failed ") + error.what()}, error.what());
       }
   }
 
   // The last reply of a connection. It ends a transfer, too, if there was one.
-  void refuse(const Reply& no) {
+  void refuse(const Reply& no, const std::string& reason) {
     const bool is_kept = incoming && incoming->is_kept();
     const std::string kept = is_kept ? "; what has come is kept, for when it is sent again" : "";
     if (is_kept) incoming.reset();  // before it is told: who sends it again at once must not find it locked
-    report(Event::Kind::failed, ticket, (cancelled ? "cancelled" : no.sentence()) + kept);
+    report(Event::Kind::failed, ticket, (cancelled ? "cancelled" : reason) + kept);
     connection->say_last(no.format());
     incoming.reset();  // now that both are told: to remove a large folder takes a while
     connection->drain();
@@ -1169,25 +1182,29 @@ struct Session {
 
   // The name under which the user wants it.
   std::string await_consent(const std::string& name) {
-    if (accept_policy == Accept::never) throw Reply{false, "declined this user accepts no files"};
+    const Decision never{{false, "declined this user accepts no files"}, "you accept no files"};
+    const Decision timeout{{false, "timeout nobody answered the offer within 120 s"},
+                           "you did not answer within 120 s"};
+    const Decision declined{{false, "declined the user does not want it"}, "you have rejected it"};
+    if (accept_policy == Accept::never) throw never;
     const auto deadline = Clock::now() + kOfferTime;
     std::unique_lock lock(mutex);
     // A thread can wait for a condition variable or for a socket, not for both: so it looks at the socket in turn.
     while (!changed.wait_for(lock, kSlice, [this] { return consent != Accept::ask; })) {
-      if (cancelled) throw kCancelled;
-      if (Clock::now() > deadline) throw Reply{false, "timeout nobody answered the offer within 120 s"};
+      if (cancelled) throw cancellation();
+      if (Clock::now() > deadline) throw timeout;
       if (!connection->has_input()) continue;
       lock.unlock();  // a lock held while the network is waited for would make the main thread wait, too
       read_part();    // a STOP, perhaps
       throw Reply{false, "early an offer has to be answered before anything else comes"};
     }
-    if (consent == Accept::never) throw Reply{false, "declined the user does not want it"};
+    if (consent == Accept::never) throw declined;
     return store_as.empty() ? name : store_as;
   }
 
   // The next line of a sender, who may have no more to say than STOP.
   std::string read_part(Clock::duration patience = kSilence) {
-    if (cancelled) throw kCancelled;  // while lines come without a pause, nothing below waits, and looks at the flag
+    if (cancelled) throw cancellation();  // while lines come without a pause, nothing below waits, and looks at the flag
     if (!connection->await(patience)) throw std::runtime_error("the sender has gone");
     const std::string line = connection->read_line();
     std::string_view rest = line;
@@ -1265,7 +1282,7 @@ struct Session {
       at.pass(bytes);
       size -= bytes.size();
     }
-    if (cancelled) throw kCancelled;
+    if (cancelled) throw cancellation();
   }
 };
 
@@ -1390,6 +1407,7 @@ void transfer::answer(uint64_t ticket, Accept consent, const std::string& store_
 }
 
 void transfer::cancel(uint64_t ticket) {
+  if (ticket == 0) is_leaving = true;  // before a thread is told, and says why
   for (const auto& s : sessions)
     if (ticket == 0 || s->ticket == ticket) s->cancel();
 }

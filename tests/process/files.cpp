@@ -125,7 +125,7 @@ TEST_F(Files, AreAskedForAndMayBeTakenUnderAnotherNameOrRejected) {
   bob->wait_for("receive 2 offered .*");
   bob->say("/reject 2");
   ann->wait_for("send 2 failed bob@\\S+ \\d+ bytes, the user does not want it: a.txt");
-  bob->wait_for("receive 2 failed ann@\\S+ \\d+ bytes, the user does not want it: a.txt");
+  bob->wait_for("receive 2 failed ann@\\S+ \\d+ bytes, you have rejected it: a.txt");
   bob->say("/accept 2");
   bob->wait_for("error: there is no transfer '2'; .*");
   EXPECT_EQ(network->folder("bob").names("downloads"), std::vector<std::string>{"b c.txt"});
@@ -207,7 +207,7 @@ TEST_F(Files, AreRefusedByWhoNeverAcceptsAny) {
   network->folder("ann").write("a.txt", "hello\n");
   ann->say("/send bob a.txt");
   ann->wait_for("send 1 failed bob@\\S+ \\d+ bytes, this user accepts no files: a.txt");
-  bob->wait_for("receive 1 failed ann@\\S+ \\d+ bytes, this user accepts no files: a.txt");
+  bob->wait_for("receive 1 failed ann@\\S+ \\d+ bytes, you accept no files: a.txt");
   ann->end_input();
   EXPECT_EQ(ann->exit_status(), 1);
 }
@@ -287,7 +287,11 @@ TEST_F(Files, AreCancelledFromEitherSideAndTheOtherIsTold) {
   bob->wait_for("receive 2 offered .*");
   bob->say("/cancel 2");
   ann->wait_for("send 2 failed bob@\\S+ \\d+ bytes, the other user has cancelled it: a");
-  bob->wait_for("receive 2 failed ann@\\S+ \\d+ bytes, .*: a");
+  bob->wait_for("receive 2 failed ann@\\S+ \\d+ bytes, cancelled: a");
+  ann->say("/send bob a");
+  bob->wait_for("receive 3 offered .*");
+  bob->say("/quit");
+  ann->wait_for("send 3 failed bob@\\S+ \\d+ bytes, the other user has left: a");
 }
 
 // Entries without bytes, one behind the other without a pause: the receiver never waits.
@@ -920,7 +924,7 @@ TEST_F(Files, ThatAreCutShortByLeavingAreToldToTheOtherSide) {
     else for (int i = 0; i < 2; ++i) ann->say("/quit");
     ann->wait_for("send 1 failed bob@\\S+ \\d+ bytes, cancelled: big");
     EXPECT_EQ(ann->exit_status(), 1);
-    bob->wait_for("receive \\d failed ann@\\S+ \\d+ bytes, the other user has cancelled it; what has come is kept, for when it is sent again: big");
+    bob->wait_for("receive \\d failed ann@\\S+ \\d+ bytes, the other user has left; what has come is kept, for when it is sent again: big");
     network->run(0, "rm -f " + downloaded("big.127.0.0.1.part"));
     if (how == 0) break;
     ann = &network->peer(0, "ann");

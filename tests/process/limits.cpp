@@ -89,7 +89,7 @@ TEST_F(Limits, AnOfferMayBeAnsweredWithinTwoMinutes) {
   bob.wait_for("receive 2 offered .*");
   peer->let_pass(121);
   EXPECT_EQ(ann.line().substr(0, 11), "NO timeout ");
-  bob.wait_for("receive 2 failed ann@\\S+ 6 bytes, nobody answered the offer within 120 s: y");
+  bob.wait_for("receive 2 failed ann@\\S+ 6 bytes, you did not answer within 120 s: y");
 }
 
 TEST_F(Limits, AnOffersAnswerIsWaitedForFor250Seconds) {
