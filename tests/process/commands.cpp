@@ -345,14 +345,14 @@ TEST_F(Commands, OutputThatNobodyCanReadIsAFailure) {
   network->run(0, "echo /list | " + peer_program() + " --name ann --dir " + scratch.path() + " > /dev/full; test $? -eq 1");
 }
 
-// As "./peer | head -n 1": the pipe has nobody who reads it any more. SIGPIPE would end the program without a BYE.
+// As "./peer | head -n 2": the pipe has nobody who reads it any more. SIGPIPE would end the program without a BYE.
 TEST_F(Commands, APipeThatIsClosedIsAFailureOfWhichTheOthersAreTold) {
   Process& bob = network->peer(0, "bob");
   bob.wait_for("ready .*");
   const Folder folder;
-  const std::string command = "exec 3>&1; { \"$0\" --name ann --group lab; echo status $? >&3; } | head -n 1";
+  const std::string command = "exec 3>&1; { \"$0\" --name ann --group lab; echo status $? >&3; } | head -n 2";
   Process ann(network->descriptor(0), {"/bin/sh", "-c", command, peer_program()}, folder.path());
-  ann.wait_for("ready ann@.*");
+  ann.wait_for("joined bob@.*");  // the second of them
   bob.wait_for("joined ann@.*");
   EXPECT_TRUE(eventually(20, [&] {
     ann.say("/list");
