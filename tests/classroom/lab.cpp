@@ -316,7 +316,7 @@ TEST(LabDocument, SaysWhatTheCommandsAnswerBySomebodyIsMissing) {
   const std::string text = shown("\n1. **Both: which address", "\n5. ");
   for (const std::string command : {"ip -brief -4 addr", "ss -lun", "ss -ltn"})
     EXPECT_NE(text.find("`" + command + "`"), std::string::npos) << command;
-  expect(1, "ip -brief -4 addr", "eth0\\S* +UP +10\\.77\\.0\\.1/27");
+  expect(1, "ip -brief -4 addr", "eth0\\S* +UP +10\\.77\\.0\\.1/28");
   for (const int host : {2, 3}) {  // where a peer runs, and where none does
     expect(host, "ss -lun", "0\\.0\\.0\\.0:25252 ", host == 2);
     expect(host, "ss -lun", "0\\.0\\.0\\.0:25253 ", host == 2);
