@@ -606,8 +606,8 @@ struct Post {  // what the user said or sent once, to one or to many
   std::map<std::string, Identity> awaited = {};  // who has not answered yet, by address
 };
 
-// Whom the user has named, by /to or by a number of /list: an id at its address, for as long as it stays listed. Who
-// comes with that id later may be somebody else.
+// Whom the user has named, by /to or by a number of /list: an id at its address, for as long as it
+// stays listed. Who comes with that id later may be somebody else.
 struct Addressee {
   Identity who;
   std::string gone = {};  // what became of it: "has left"; empty while it is listed
@@ -795,8 +795,8 @@ std::string time_text(const char* format, std::time_t time) {
 
 std::string time_of_day() { return terminal ? time_text("%H:%M ", std::time(nullptr)) : ""; }
 
-// Who is listed, as the events of discovery tell it, and how many have each name. It is kept, and not counted anew, so
-// that a line with a name in it costs the same in a class of 1,000 as in one of 10.
+// Who is listed, as the events of discovery tell it, and how many have each name. It is kept, and
+// not counted anew, so that a line with a name costs the same in a class of 1,000 as in one of 10.
 class Directory {
  public:
   void enter(const Identity& who) {  // who has joined, or has changed
@@ -821,7 +821,8 @@ class Directory {
     return user->second;
   }
 
-  // Who has this id and this address. Null where nobody is listed with both: an id anyone can claim, and a name, too.
+  // Who has this id and this address. Null where nobody is listed with both: anyone can claim an id
+  // or a name, but not be reached at another's address.
   const Identity* find(const Identity& who) const {
     const auto user = users_.find(who.id);
     const bool is_there = user != users_.end() && user->second.address == who.address;
@@ -849,7 +850,7 @@ std::string label(const Identity& who) {
   return user ? user->label() : who.label();
 }
 
-// What a user is called where there is little room: by the name alone, where that can mean nobody else.
+// What a user is called where there is little room: by the name alone, if it can mean nobody else.
 std::string short_label(const Identity& who) {
   const Identity* user = directory.find(who);
   return user && directory.is_clear(user->name) ? user->name : label(who);
@@ -954,7 +955,7 @@ void tell_departure(const Addressee& partner, const Event& event) {
   print("note: " + partner.who.label() + " " + partner.gone + "; " + next);
 }
 
-// What /to and the numbers of /list still mean, when a user has left, or has another name or address.
+// Keeps what /to and the numbers of /list mean, when a user has left or has changed.
 void follow(const Event& event) {
   std::vector<Addressee*> all;
   for (Addressee& one : numbered) all.push_back(&one);
@@ -983,17 +984,18 @@ std::vector<Identity> those_called(const std::string& who) {
   const size_t number = number_of_list(who);
   const Addressee by_number = number > 0 ? numbered[number - 1] : Addressee{};
   const std::string& id = by_number.who.id;
-  if (!by_number.gone.empty())
-    fail("number " + who + " was " + by_number.who.label() + ", who " + by_number.gone + "; /list numbers anew");
+  if (!by_number.gone.empty()) {
+    const std::string was = by_number.who.label() + ", who " + by_number.gone;
+    fail("number " + who + " was " + was + "; /list numbers anew");
+  }
   const auto address = address_in(who);
+  const std::string seen = comparable(who);
   std::vector<Identity> fits;
   for (const Identity& user : discovery::users()) {
-    const bool named = comparable(who) == comparable(user.name) || id == user.id;
-    const bool has_label = comparable(who) == comparable(user.label()) || who == address->text();
-    const bool at_address = address == user.address && has_label;
-    // A name that looks like an address shall mislead nobody.
-    const bool is_meant = address ? at_address : named;
-    if (is_meant) fits.push_back(user);
+    const bool is_named = seen == comparable(user.name) || id == user.id;
+    const bool is_labelled = seen == comparable(user.label()) || who == user.address.text();
+    // With an address in it, it is no name: one that looks like an address shall mislead nobody.
+    if (address ? is_labelled : is_named) fits.push_back(user);
   }
   return fits;
 }
@@ -1139,6 +1141,7 @@ std::string under_way() {
   for (const auto& [number, file] : files)
     if (file.direction == "send")
       all.push_back(name_of(file.who) + " (send " + to_string(number) + ", " + file.state + ")");
+  std::sort(all.begin(), all.end());
   constexpr size_t kShown = 5;
   std::string text;
   for (size_t i = 0; i < all.size() && i < kShown; ++i) text += (i == 0 ? "" : ", ") + all[i];
@@ -1678,8 +1681,9 @@ struct Change {
   }
 };
 
-// The changes that wait to be shown: one for each user, however often he comes, goes and is renamed meanwhile. Anyone can
-// cause such changes by UDP, so many that they would bury what people say, or that a pipe which is not read stops us.
+// The changes that wait to be shown: one for each user, however often he comes, goes and is renamed
+// meanwhile. Anyone can cause them by UDP, so many that they would bury what people say, or fill a
+// pipe that nobody reads; a write to that one would stop the program.
 class News {
  public:
   void add(const std::string& id, const Change& latest) {
@@ -1700,7 +1704,6 @@ class News {
     if (change.is_undone()) take(id);
   }
 
-  // That of one user, or else of whoever was first to have one.
   std::optional<Change> take(const std::string& id) {
     const auto number = numbers_.find(id);
     if (number == numbers_.end()) return std::nullopt;
@@ -1709,9 +1712,17 @@ class News {
     numbers_.erase(number);
     return change;
   }
+
   Change take_first() {
     const Change& first = waiting_.begin()->second;
-    return *take((first.now ? first.now : first.before)->id);
+    const std::string id = first.now ? first.now->id : first.before->id;
+    return *take(id);
+  }
+
+  std::vector<Change> take_all() {
+    std::vector<Change> all;
+    while (size() > 0) all.push_back(take_first());
+    return all;
   }
 
   size_t size() const { return waiting_.size(); }
@@ -1758,28 +1769,39 @@ bool is_return(const Change& change) {
   return same_name && change.now->address.ip == chosen->who.address.ip;
 }
 
+// Who of them was called something else before, or was not there.
+std::vector<Identity> newly_named(const std::vector<Change>& changes) {
+  std::vector<Identity> users;
+  for (const Change& change : changes) {
+    if (!change.now) continue;
+    const std::string name = comparable(change.now->name);
+    const bool had_it = change.before && comparable(change.before->name) == name;
+    if (!had_it) users.push_back(*change.now);
+  }
+  return users;
+}
+
 void show_changes(const std::vector<Change>& changes) {
   constexpr size_t kMostOneByOne = 3;
-  if (!terminal || changes.size() <= kMostOneByOne)
+  if (terminal && changes.size() > kMostOneByOne) {
+    print_quietly(sum_of(changes));
+  } else {
     for (const Change& change : changes) print_quietly(change.line());
-  else print_quietly(sum_of(changes));
-  std::vector<Identity> renamed;  // or new
-  for (const Change& change : changes)
-    if (change.now && !(change.before && has_our_name(*change.before))) renamed.push_back(*change.now);
-  warn_of_clashes(renamed);
+  }
+  warn_of_clashes(newly_named(changes));
   const auto returned = std::find_if(changes.begin(), changes.end(), is_return);
   if (returned != changes.end()) tell_return(*returned->now);
 }
 
-// On a terminal twice a second at most, all in one: a class that starts is one line. Else as long as somebody reads.
+// On a terminal twice a second at most, all together: a class that starts is one line. Elsewhere as
+// long as somebody reads.
 void show_news() {
-  if (news.size() == 0 || (terminal && Clock::now() - news.since < 500ms)) return;
-  std::vector<Change> changes;
-  while (news.size() > 0 && terminal) changes.push_back(news.take_first());
-  show_changes(changes);
+  if (terminal && Clock::now() - news.since < 500ms) return;
+  if (terminal) show_changes(news.take_all());
   while (news.size() > 0 && output_has_room()) show_changes({news.take_first()});
   if (news.size() > 0 || news.dropped == 0) return;
-  print("note: " + to_string(news.dropped) + " more changes were not shown; /list shows who is online");
+  const std::string count = to_string(news.dropped);
+  print("note: " + count + " more changes were not shown; /list shows who is online");
   news.dropped = 0;
 }
 
