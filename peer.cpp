@@ -1227,9 +1227,19 @@ std::vector<Identity> audience(const std::string& scope) {
 
 void send_to_many(const std::string& scope, const std::string& text) { send(scope, text, audience(scope)); }
 
+// Whether it is, with another id, whom /to had chosen: his name and his IP address are what is left.
+bool is_partner_again(const Identity& user) {
+  const bool same_name = comparable(user.name) == comparable(chosen->who.name);
+  return same_name && user.address.ip == chosen->who.address.ip;
+}
+
 // That whom /to has chosen is still there.
 void expect_partner() {
-  if (!is_talking()) fail(chosen->who.label() + " " + chosen->gone + "; /to WHO chooses another");
+  if (is_talking()) return;
+  std::string next = "/to WHO chooses another";
+  for (const Identity& user : discovery::users())
+    if (is_partner_again(user)) next = "he is back, and /to " + short_label(user) + " talks to him again";
+  fail(chosen->who.label() + " " + chosen->gone + "; " + next);
 }
 
 void say(const std::string& text) {
@@ -1765,8 +1775,7 @@ void tell_return(const Identity& who) {
 // Whether we talked to him. With another id he is known by his name and his IP address alone.
 bool is_return(const Change& change) {
   if (!terminal || !chosen || is_talking() || change.before) return false;
-  const bool same_name = comparable(change.now->name) == comparable(chosen->who.name);
-  return same_name && change.now->address.ip == chosen->who.address.ip;
+  return is_partner_again(*change.now);
 }
 
 // Who of them was called something else before, or was not there.

@@ -729,7 +729,7 @@ TEST_F(Terminals, SayThatTheOneWeTalkToHasLeftAndThatHeIsBack) {
   EXPECT_EQ(ann.count("note: .* is back.*"), 1u) << ann.screen();
   ann.type("not yet");
   ann.press("Enter");
-  EXPECT_TRUE(ann.shows("\nerror: bob@\\S+ has left; /to WHO chooses another\n")) << ann.screen();
+  EXPECT_TRUE(ann.shows("\nerror: bob@\\S+ has left; he is back, and /to bob talks to him again\n")) << ann.screen();
   ann.type("/to bob");
   ann.press("Enter");
   ann.type("welcome");
