@@ -178,6 +178,23 @@ CASE(R6, AmbiguousNames, "I2, I3", "Where a name fits two users, the command is 
   check(other.asked().request("MSG").text == "you", ":you", "another text");
 }
 
+CASE_OF(40, R6, WhoComesLaterWithAnId, "I2",
+        "/to means a user for as long as he stays listed: who comes later, with his id, gets none of it.") {
+  auto&& [ann, zoe] = Two();
+  ann.say("/to zoe");
+  ann.prints("to zoe@127.0.0.1:40000");
+  zoe.beats = zoe.answers = false;
+  zoe.tell(ann, zoe.bye());
+  ann.prints("left zoe@127.0.0.1:40000: said bye");
+  pause(16);  // until her id is free again
+  Stranger eve("eve", 40001);
+  eve.id = zoe.id;
+  eve.meet(ann);
+  ann.say("for zoe alone");
+  ann.say("/msg eve for you");
+  check(eve.asked().request("MSG").text == "for you", ":for you", "another text");
+}
+
 CASE(R6, NamesThatLookAlike, "P3.1, I2, I3",
      "Names that are the same without their invisible characters are one to WHO: the command is refused, too.") {
   auto&& [ann, zoe] = Two();
