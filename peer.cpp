@@ -2093,6 +2093,15 @@ void obey_signal(int number) {
 
 bool is_over() { return leave_now || (leaving && !transfer::is_sending()); }
 
+// A thread waits for something that has no bound, and close() for that thread. No loop obeys a signal
+// any more, so the next one counts as the second.
+void admit_to_hang() {
+  if (signal_caught == 0) signal_caught = SIGHUP;
+  if (!terminal) return;
+  print("note: something hangs, perhaps a disk; Ctrl-C ends the program at once");
+  std::cout.flush();
+}
+
 void say_goodbye() {
   discovery::tell_everyone(Verb::bye);
   transfer::cancel();  // some connections have last words to say
@@ -2101,6 +2110,7 @@ void say_goodbye() {
     handle_events();
     std::this_thread::sleep_for(1ms);
   }
+  if (transfer::is_open()) admit_to_hang();
   transfer::close();
   handle_events();
   show_news();

@@ -540,6 +540,25 @@ TEST_F(Terminals, AreLeftInOrderByTheSecondCtrlCToo) {
   EXPECT_TRUE(bob.shows(" icanon ")) << bob.screen();
 }
 
+TEST_F(Terminals, SayThatSomethingHangsAndAreThenLeftAtTheNextCtrlC) {
+  NEEDS_PROGRAM("cc", "gcc");
+  const Folder folder;
+  const std::string hung = "ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=" + hung_disk(*network, folder);
+  Console bob(*network, "--name bob --group lab --accept always", 80, 24, hung);
+  ASSERT_TRUE(bob.shows("ready bob"));
+  Process& ann = network->peer(0, "ann");
+  network->folder("ann").write("a", "hello\n");
+  ann.wait_for("joined bob.*");
+  ann.say("/send bob a");
+  ASSERT_TRUE(eventually(10, [&] { return folder.names().front() == "hangs"; }));
+  bob.type("/quit");
+  bob.press("Enter");
+  EXPECT_TRUE(bob.shows("note: something hangs, perhaps a disk; Ctrl-C ends the program at once")) << bob.screen();
+  bob.press("C-c");
+  EXPECT_TRUE(bob.shows("ended 130")) << bob.screen();
+  EXPECT_TRUE(bob.shows(" icanon ")) << bob.screen();
+}
+
 TEST_F(Terminals, AreTheShellsWhileTheProgramIsStoppedAndTheLineIsThereAgainAfterFg) {
   Console ann(*network, 80, 24);
   ann.start("PS1=shell: exec sh -i");
