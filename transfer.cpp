@@ -1070,43 +1070,74 @@ struct Session {
     return resumed ? ", resumed at " + to_string(offset) : ", anew, for its beginning has changed";
   }
 
-  // From where `source` stands to its end. Lines and bytes are gathered into large pieces, and no reply is waited for:
-  // a folder of many small files costs no round trip for each.
-  void send_bytes(Source& source, bool within_entry) {
-    std::vector<char> piece(kChunk + 2 * kMaxLine);
+  // What is to be sent of a transfer, gathered: a folder of many small files costs no system call for each of its lines,
+  // and no reply is waited for.
+  struct Piece {
+    std::vector<char> bytes = std::vector<char>(kChunk + 2 * kMaxLine);
     size_t used = 0;
-    auto sent = Clock::now();
-    const auto send_piece = [&] {
-      bytes_done = source.at.offset;
-      if (connection->has_input()) {
-        const Reply early = read_reply(kSilence);
-        throw std::runtime_error(early.ok ? "it was acknowledged before its end" : early.sentence());
-      }
-      connection->send({piece.data(), std::exchange(used, 0)});
-      sent = Clock::now();
-    };
-    const auto put = [&](const std::string& line, size_t more = 0) {  // is sent once `used` is moved past it
-      if (used + line.size() + 1 + more > piece.size() || Clock::now() - sent > 1s) send_piece();
-      connection->trace("->", line);
-      return (line + "\n").copy(&piece[used], line.size() + 1);
-    };
-    for (; within_entry || source.next(); within_entry = false) try {
-        if (!within_entry && !source.path().empty()) used += put(source.entry().format());
-        while (source.left() > 0) {
-          const size_t size = static_cast<size_t>(std::min<uint64_t>(kChunk, source.left()));
-          const size_t header = put(Data{source.at.offset, size}.format(), size);
-          source.read(&piece[used + header], size);
-          if (tracing) connection->trace("->", "(" + to_string(size) + " bytes)");
-          used += header + size;
-        }
-        source.expect_end();
-      } catch (const FileError& error) {
-        if (source.path().empty()) throw Reply{false, "changed the file " + error.why};
-        add_missed(source.missed, source.path(), error.why);
-        --source.at.entries;
-        used += put("MISSING :" + error.why);
-      }
-    send_piece();
+    Clock::time_point sent = Clock::now();
+  };
+
+  // From where `source` stands to its end.
+  void send_bytes(Source& source, bool within_entry) {
+    Piece piece;
+    if (within_entry) send_content(piece, source);
+    while (source.next()) {
+      if (!source.path().empty()) put_line(piece, source, source.entry().format());
+      send_content(piece, source);
+    }
+    send_piece(piece, source);
+  }
+
+  // Of the present entry.
+  void send_content(Piece& piece, Source& source) {
+    try {
+      while (source.left() > 0) put_data(piece, source);
+      source.expect_end();
+    } catch (const FileError& error) {
+      if (source.path().empty()) throw Reply{false, "changed the file " + error.why};
+      add_missed(source.missed, source.path(), error.why);
+      --source.at.entries;
+      put_line(piece, source, "MISSING :" + error.why);
+    }
+  }
+
+  void put_line(Piece& piece, const Source& source, const std::string& line) {
+    make_room(piece, source, line.size() + 1);
+    connection->trace("->", line);
+    (line + "\n").copy(&piece.bytes[piece.used], line.size() + 1);
+    piece.used += line.size() + 1;
+  }
+
+  // The line counts only when its bytes are there: what cannot be read is not announced.
+  void put_data(Piece& piece, Source& source) {
+    const auto size = static_cast<size_t>(std::min<uint64_t>(kChunk, source.left()));
+    const std::string line = Data{source.at.offset, size}.format();
+    const size_t header = line.size() + 1;
+    make_room(piece, source, header + size);
+    (line + "\n").copy(&piece.bytes[piece.used], header);
+    source.read(&piece.bytes[piece.used + header], size);
+    piece.used += header + size;
+    connection->trace("->", line);
+    if (tracing) connection->trace("->", "(" + to_string(size) + " bytes)");
+  }
+
+  // A slow disk must not keep the receiver waiting for what has been gathered.
+  void make_room(Piece& piece, const Source& source, size_t size) {
+    const bool is_full = piece.used + size > piece.bytes.size();
+    const bool is_old = Clock::now() - piece.sent > 1s;
+    if (is_full || is_old) send_piece(piece, source);
+  }
+
+  void send_piece(Piece& piece, const Source& source) {
+    bytes_done = source.at.offset;
+    if (connection->has_input()) {
+      const Reply early = read_reply(kSilence);
+      throw std::runtime_error(early.ok ? "it was acknowledged before its end" : early.sentence());
+    }
+    connection->send({piece.bytes.data(), piece.used});
+    piece.used = 0;
+    piece.sent = Clock::now();
   }
 
   // ---- Answering: the connection was opened to us --------------------------------------------
