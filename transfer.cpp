@@ -1036,33 +1036,44 @@ struct Session {
 
   void send_file() {
     Source source(std::move(source_root), cancelled);
-    Offer offer{source.total, source.count, source_name, source.is_executable};
+    const Offer offer{source.total, source.count, source_name, source.is_executable};
     report(Event::Kind::offered, ticket, "", offer);
     open();
     if (!is_peer(target.id)) throw std::runtime_error(not_the_peer());
     try {
-      const std::string answer = demand(offer.format(), kOfferTime + kPrefixTime + kSilence);
-      const Prefix theirs = offer.is_folder() ? Prefix{} : Prefix::parse(answer);
-      const bool resumed = theirs.offset > 0 && source.begins_with(theirs);
-      if (resumed) connection->send_line("RESUME");
-      bytes_done = source.at.offset;
-      report_start(beginning(theirs.offset, resumed), bytes_done, offer);
-      send_bytes(source, resumed);
-      const Prefix sent = source.at.prefix();
-      in_doubt = true;
-      const Reply stored = request(End{sent.offset, sent.crc}.format(), kStoreTime);
-      in_doubt = false;
-      if (!stored.ok) throw std::runtime_error(stored.sentence());
-      if (!stored.text.empty()) offer.name = stored.text.substr(stored.text[0] == ':');
-      offer.size = sent.offset;
-      offer.files = sent.entries;
-      report(Event::Kind::stored, ticket, source.missed, offer, sent.crc);
-      is_told = true;
+      const bool is_resumed = begin_file(source, offer);
+      send_bytes(source, is_resumed);
+      end_file(source, offer);
     } catch (const Reply& ours) {
       // The user first: that the other side understands may take its time, or fail for a reason of its own.
       report_failure(cancelled ? "cancelled" : ours.sentence());
       connection->finish("STOP :" + ours.sentence());
     }
+  }
+
+  // From the offer to where its bytes begin. Whether that is behind those that the receiver has from an earlier try.
+  bool begin_file(Source& source, const Offer& offer) {
+    const std::string answer = demand(offer.format(), kOfferTime + kPrefixTime + kSilence);
+    const Prefix theirs = offer.is_folder() ? Prefix{} : Prefix::parse(answer);
+    const bool is_resumed = theirs.offset > 0 && source.begins_with(theirs);
+    if (is_resumed) connection->send_line("RESUME");
+    bytes_done = source.at.offset;
+    report_start(beginning(theirs.offset, is_resumed), bytes_done, offer);
+    return is_resumed;
+  }
+
+  void end_file(const Source& source, Offer offer) {
+    const Prefix sent = source.at.prefix();
+    in_doubt = true;
+    const Reply stored = request(End{sent.offset, sent.crc}.format(), kStoreTime);
+    in_doubt = false;
+    if (!stored.ok) throw std::runtime_error(stored.sentence());
+    const bool has_name = !stored.text.empty();
+    if (has_name) offer.name = stored.text.substr(stored.text[0] == ':' ? 1 : 0);
+    offer.size = sent.offset;
+    offer.files = sent.entries;
+    report(Event::Kind::stored, ticket, source.missed, offer, sent.crc);
+    is_told = true;
   }
 
   static std::string beginning(uint64_t offset, bool resumed) {

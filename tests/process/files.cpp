@@ -939,7 +939,7 @@ TEST_F(Files, ThatAreBeingReceivedAreNotWaitedForByQuit) {
   EXPECT_TRUE(eventually(5, [&] { return read_file(downloaded("x.127.0.0.1.part")) == "hel"; }));
   bob->say("/quit");
   bob->wait_for("receive 1 failed ann@\\S+ 6 bytes, cancelled; what has come is kept, for when it is sent again: x");
-  EXPECT_EQ(sender.line(), "NO cancelled the other user has cancelled it");
+  EXPECT_EQ(sender.line(), "NO cancelled the other user has left");
   EXPECT_EQ(bob->exit_status(), 0);
   ann->wait_for("left bob@\\S+: said bye");
 }
