@@ -107,6 +107,23 @@ TEST_F(Limits, AnOffersAnswerIsWaitedForFor250Seconds) {
   ann.wait_for("send 2 failed \\S+ 6 bytes, no answer in time: x");
 }
 
+// It is read a MiB at a time: three times here.
+TEST_F(Limits, WhatIsLeftOfAnEarlierTryIsReadForTwoMinutesAtMost) {
+  start_bob("always");
+  const std::string part = peer->folder().write("downloads/x.127.0.0.1.part", std::string(2'097'153, 'x'));
+  const std::string crc = cksum(part).substr(0, cksum(part).find(' '));
+  for (const auto& [seconds, answer] : {std::pair(41, std::string("OK")),
+                                        {39, "OK entries=1 offset=2097153 crc=" + crc}}) {
+    peer->slow_down_reading(seconds);
+    {
+      Socket ann = call_bob();
+      ann.send("OFFER size=2097153 files=1 :x\n");
+      EXPECT_EQ(ann.line(), answer);
+    }
+    peer->process().wait_for("receive . failed .*");
+  }
+}
+
 TEST_F(Limits, ASenderMayThinkFor130SecondsAboutTheBeginningThatIsThere) {
   start_bob("always");
   peer->folder().write("downloads/x.127.0.0.1.part", "hel");

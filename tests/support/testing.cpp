@@ -469,9 +469,10 @@ std::string hung_disk(const Network& network, const Folder& folder) {
 
 namespace {
 
-// A clock is ahead by as many seconds as its file in the present folder says. A condition variable waits for a moment
-// that the program has read from such a clock, and the kernel knows nothing of that. The calls by number, lest a
-// sanitizer, which reads the clock as well, be asked before it is ready.
+// A clock is ahead by as many seconds as its file in the present folder says, and timers by as many more for each pread()
+// as the file "reading" says. A condition variable waits for a moment that the program has read from such a clock, and
+// the kernel knows nothing of that. The calls by number, lest a sanitizer, which reads the clock as well, be asked before
+// it is ready.
 constexpr char kClocks[] = R"(
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -482,14 +483,26 @@ constexpr char kClocks[] = R"(
 #include <time.h>
 #include <unistd.h>
 
-static long ahead(clockid_t which) {
-  const char* file = which == CLOCK_REALTIME ? "date" : which == CLOCK_MONOTONIC ? "timers" : "";
+static long spent_reading;
+
+static long seconds_in(const char* file) {
   const long fd = syscall(SYS_openat, AT_FDCWD, file, O_RDONLY);
   char text[20] = "";
   if (fd < 0) return 0;
   syscall(SYS_read, fd, text, sizeof text - 1);
   syscall(SYS_close, fd);
   return atol(text);
+}
+
+static long ahead(clockid_t which) {
+  if (which == CLOCK_REALTIME) return seconds_in("date");
+  if (which == CLOCK_MONOTONIC) return seconds_in("timers") + __atomic_load_n(&spent_reading, __ATOMIC_SEQ_CST);
+  return 0;
+}
+
+ssize_t pread64(int fd, void* into, size_t most, off_t offset) {
+  __atomic_add_fetch(&spent_reading, seconds_in("reading"), __ATOMIC_SEQ_CST);
+  return syscall(SYS_pread64, fd, into, most, offset);
 }
 
 int clock_gettime(clockid_t which, struct timespec* now) {
@@ -527,6 +540,7 @@ void ClockedPeer::let_pass(int seconds) {
 }
 
 void ClockedPeer::set_date(int seconds) const { put_on("date", seconds); }
+void ClockedPeer::slow_down_reading(int seconds) const { put_on("reading", seconds); }
 
 // By rename(): while a file is being written, it says nothing, and the clock would go back.
 void ClockedPeer::put_on(const std::string& clock, int seconds) const {

@@ -141,6 +141,7 @@ class ClockedPeer {
   const Folder& folder() const { return folder_; }
   void let_pass(int seconds);                        // on the clock that timers go by, once all threads wait
   void set_date(int seconds) const;                  // the time of day is so much later than it is
+  void slow_down_reading(int seconds) const;         // so much passes with each pread(), as on a bad disk
 
  private:
   void put_on(const std::string& clock, int seconds) const;
