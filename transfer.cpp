@@ -291,14 +291,16 @@ struct CloseFolder {
 
 // A file, or the entries of a folder one after the other, as one stream of bytes.
 //
-// All that it begins with is the descriptor of what the user named. Below it no link is followed, at no moment: each
-// component of a path is opened by itself, within the folder that is open already. Given a whole path, the kernel would
-// follow what stands there then; and somebody who may write there, and lets our offer wait, has two minutes to put a
-// link to what we did not offer in the place of a folder that we did.
+// All that it begins with is the descriptor of what the user named. Below it no link is followed, at
+// no moment: each component of a path is opened by itself, within the folder that is open already.
+// Given a whole path, the kernel would follow what stands there then; and somebody who may write
+// there, and lets our offer wait, has two minutes to put a link to what we did not offer in the
+// place of a folder that we did.
 class Source {
  public:
   // Lists what is there.
-  Source(Descriptor root, const std::atomic<bool>& cancelled) : root_(std::move(root)), cancelled_(cancelled) {
+  Source(Descriptor root, const std::atomic<bool>& cancelled)
+      : root_(std::move(root)), cancelled_(cancelled) {
     struct stat info{};
     check(::fstat(root_.get(), &info), "cannot read it");
     is_executable = S_ISREG(info.st_mode) && (info.st_mode & S_IXUSR) != 0;
@@ -366,8 +368,9 @@ class Source {
     if (!is_known || !is_the_same) throw FileError{"was changed while it was sent"};
   }
 
-  // Whether the file begins with the bytes that the receiver has from an earlier try. If so, we stand behind them;
-  // else at its beginning. False also where they cannot be read, or not in time: then it is sent anew.
+  // Whether the file begins with the bytes that the receiver has from an earlier try. If so, we stand
+  // behind them; else at its beginning. False also where they cannot be read, or not in time: then it
+  // is sent anew.
   bool begins_with(const Prefix& theirs) {
     const auto deadline = Clock::now() + kPrefixTime;
     bool may_be = next() && trouble_.empty() && theirs.offset <= left_;
@@ -425,7 +428,8 @@ class Source {
     if (errno != 0) throw FileError{error_text(errno)};
   }
 
-  void list_entry(const std::string& folder, const std::string& name, std::vector<std::string>& folders) {
+  void list_entry(const std::string& folder, const std::string& name,
+                  std::vector<std::string>& folders) {
     if (cancelled_) throw cancellation();
     if (name == "." || name == "..") return;
     struct stat info{};
@@ -480,8 +484,8 @@ class Source {
     if (!is_folder() && !S_ISREG(info_.st_mode)) throw FileError{"not a file any more"};
   }
 
-  // From the root, or from the present folder where that is on the way. To hold each level open would be simpler, and
-  // run out of descriptors in a deep tree.
+  // From the root, or from the present folder where that is on the way. To hold each level open would
+  // be simpler, and run out of descriptors in a deep tree.
   void go_to(const std::string& folder) {
     const bool is_on_the_way = folder.compare(0, folder_path_.size(), folder_path_) == 0;
     if (!is_on_the_way) folder_path_.clear();
@@ -494,23 +498,28 @@ class Source {
 
   // What has that name in the present folder. O_NONBLOCK: it may be a FIFO by now, and block us.
   Descriptor open_here(const std::string& name, int flags) const {
-    Descriptor found(::openat(present_folder(), name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | flags));
+    const int folder = present_folder();
+    const int all_flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | flags;
+    Descriptor found(::openat(folder, name.c_str(), all_flags));
     if (found.get() != -1) return found;
     const std::string why = error_text(errno);
     struct stat info{};  // which error says that it is a link, systems do not agree on
-    const bool is_there = ::fstatat(present_folder(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
+    const bool is_there = ::fstatat(folder, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
     throw FileError{is_there && S_ISLNK(info.st_mode) ? "became a link" : why};
   }
 
   int present_folder() const { return folder_path_.empty() ? root_.get() : folder_.get(); }
-  int descriptor() const { return path().empty() ? root_.get() : file_.get(); }  // of the present file
+  // Of the present file.
+  int descriptor() const { return path().empty() ? root_.get() : file_.get(); }
 
-  // Of a file that is "longer" or "shorter" than was offered. Those of /proc and /sys are so from the beginning.
+  // Of a file that is "longer" or "shorter" than was offered. Those of /proc and /sys are so from the
+  // beginning.
   std::string wrong_size(const std::string& how) const {
     struct stat now{};
     const bool is_known = ::fstat(descriptor(), &now) == 0;
     const bool is_as_offered = is_known && static_cast<uint64_t>(now.st_size) == size_;
-    return is_as_offered ? "is " + how + " than its size says" : "became " + how + " while it was sent";
+    if (is_as_offered) return "is " + how + " than its size says";
+    return "became " + how + " while it was sent";
   }
 
   const Descriptor root_;
@@ -891,7 +900,8 @@ struct Session {
     is_told = true;
   }
 
-  // Under the name of whom it was for, who may not be who is there now. Then nothing is in doubt any more.
+  // Under the name of whom it was for, who may not be who is there now. Then nothing is in doubt any
+  // more.
   void settle(const Order& order, Event::Kind kind, const std::string& text) {
     Event settled{kind, order.to.id.empty() ? peer : order.to, text, order.ticket};
     settled.in_doubt = in_doubt;
@@ -981,7 +991,8 @@ struct Session {
     return Announcement{verb, us, to}.format();
   }
 
-  // Whether it is the peer we look for, or another one that has its address by now. An empty id is anyone's.
+  // Whether it is the peer we look for, or another one that has its address by now. An empty id is
+  // anyone's.
   bool is_peer(const std::string& id) const { return id.empty() || id == peer.id; }
   std::string not_the_peer() const { return "another user is at " + target.address.text() + " now"; }
 
@@ -1045,13 +1056,15 @@ struct Session {
       send_bytes(source, is_resumed);
       end_file(source, offer);
     } catch (const Reply& ours) {
-      // The user first: that the other side understands may take its time, or fail for a reason of its own.
+      // The user first: that the other side understands may take its time, or fail for a reason of its
+      // own.
       report_failure(cancelled ? "cancelled" : ours.sentence());
       connection->finish("STOP :" + ours.sentence());
     }
   }
 
-  // From the offer to where its bytes begin. Whether that is behind those that the receiver has from an earlier try.
+  // From the offer to where its bytes begin. Whether that is behind those that the receiver has from an
+  // earlier try.
   bool begin_file(Source& source, const Offer& offer) {
     const std::string answer = demand(offer.format(), kOfferTime + kPrefixTime + kSilence);
     const Prefix theirs = offer.is_folder() ? Prefix{} : Prefix::parse(answer);
@@ -1081,8 +1094,8 @@ struct Session {
     return resumed ? ", resumed at " + to_string(offset) : ", anew, for its beginning has changed";
   }
 
-  // What is to be sent of a transfer, gathered: a folder of many small files costs no system call for each of its lines,
-  // and no reply is waited for.
+  // What is to be sent of a transfer, gathered: a folder of many small files costs no system call for
+  // each of its lines, and no reply is waited for.
   struct Piece {
     std::vector<char> bytes = std::vector<char>(kChunk + 2 * kMaxLine);
     size_t used = 0;
@@ -1328,7 +1341,8 @@ struct Session {
   }
 };
 
-// What the other side is to call it: the last component of the path that the user wrote, "photos/" perhaps.
+// What the other side is to call it: the last component of the path that the user wrote, "photos/"
+// perhaps.
 std::string name_to_send(const std::string& path) {
   const std::string whole = path.substr(0, path.find_last_not_of('/') + 1);
   const std::string name = whole.substr(whole.rfind('/') + 1);  // npos + 1 is 0
@@ -1336,7 +1350,8 @@ std::string name_to_send(const std::string& path) {
   if (name == "." || name == "..")
     throw std::runtime_error(path + " has no name of its own; write its full path");
   if (!safe_file_name(name))
-    throw std::runtime_error("the name of " + path + " has a character that cannot be sent; rename it");
+    throw std::runtime_error("the name of " + path +
+                             " has a character that cannot be sent; rename it");
   return name;
 }
 
@@ -1412,7 +1427,8 @@ void transfer::accept_connection(const fd_set& readable) try {
     return;
   }
   auto session = std::make_unique<Session>(Role::serve, from);
-  session->connection.emplace(std::move(fd), from.address, "the sender fell silent", session->cancelled);
+  session->connection.emplace(std::move(fd), from.address, "the sender fell silent",
+                              session->cancelled);
   start(std::move(session));
 } catch (const std::system_error&) {
   // Out of descriptors: the connection stays in the queue and the listener readable, and select() would return at once,
@@ -1428,13 +1444,15 @@ void transfer::diagnose(const Identity& to) { start(session_to(to, Role::diagnos
 
 uint64_t transfer::send_file(const Identity& to, const std::string& path) {
   auto session = session_to(to, Role::send_file);
-  // What the path names now is what is sent, whatever it names later. O_NONBLOCK: to open a FIFO would wait until
-  // somebody writes to it.
-  session->source_root = Descriptor(check(::open(path.c_str(), O_RDONLY | O_NONBLOCK), "cannot read " + path));
+  // What the path names now is what is sent, whatever it names later. O_NONBLOCK: to open a FIFO would
+  // wait until somebody writes to it.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_NONBLOCK);
+  session->source_root = Descriptor(check(fd, "cannot read " + path));
   struct stat info{};
   check(::fstat(session->source_root.get(), &info), "cannot read " + path);
-  if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) throw std::runtime_error(path + " is not a file or a folder");
-  session->source_name = name_to_send(path) + (S_ISDIR(info.st_mode) ? "/" : "");
+  const bool is_file = S_ISREG(info.st_mode), is_folder = S_ISDIR(info.st_mode);
+  if (!is_file && !is_folder) throw std::runtime_error(path + " is not a file or a folder");
+  session->source_name = name_to_send(path) + (is_folder ? "/" : "");
   return start(std::move(session));
 }
 
@@ -1467,9 +1485,9 @@ bool transfer::is_sending() {
   });
 }
 
-// A message that is tried again on a new connection may have arrived over the old one. By the id alone, somebody could
-// use up another's numbers by claiming that; so the address counts, too. A sender whose own address changes between the
-// two tries may be shown twice [5.3].
+// A message that is tried again on a new connection may have arrived over the old one. By the id
+// alone, somebody could use up another's numbers by claiming that; so the address counts, too. A
+// sender whose own address changes between the two tries may be shown twice [5.3].
 bool transfer::is_repeat(const Event& event) {
   constexpr size_t kMaxSenders = 3072, kRemembered = 32;
   const std::pair sender(event.who.id, event.who.address);

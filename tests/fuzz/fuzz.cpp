@@ -114,7 +114,7 @@ auto fields(const Announcement& a) {
   return std::tie(a.verb, w.id, w.name, w.group, w.address, w.said_ip, a.to, a.ask_host);
 }
 auto fields(const Message& m) { return std::tie(m.number, m.scope, m.text); }
-auto fields(const Offer& o) { return std::tie(o.size, o.files, o.name); }
+auto fields(const Offer& o) { return std::tie(o.size, o.files, o.name, o.executable); }
 auto fields(const Entry& e) { return std::tie(e.executable, e.path); }
 auto fields(const Data& d) { return std::tie(d.offset, d.size); }
 auto fields(const End& e) { return std::tie(e.size, e.crc); }
