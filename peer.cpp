@@ -1315,6 +1315,7 @@ void send_to_chosen(const std::string& typed) {
   std::string rest = typed;
   const std::string word = next_word(rest);
   const bool is_there = ::access(path.c_str(), F_OK) == 0;
+  if (!is_there && !chosen) find(word);  // says that there is no such user
   if (!is_there) fail(nobody_called(word) + ", and there is no file " + path);
   if (!chosen) fail("to whom? /send WHO " + path);
   expect_partner();

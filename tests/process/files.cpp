@@ -181,6 +181,8 @@ TEST_F(Files, GoToWhomOneHasChosenUnlessTheFirstWordNamesAUser) {
   for (const char* name : {"a b.txt", "bob", "1"}) folder.write(name, "hello\n");
   ann->say("/send a b.txt");
   ann->wait_for("error: to whom\\? /send WHO a b.txt");
+  ann->say("/send bbo a b.txt");
+  ann->wait_for("error: nobody called bbo is online; /list shows who is");
   ann->say("/to bob");
   ann->say("/send a b.txt");
   bob->wait_for("receive 1 offered ann@\\S+ 6 bytes: a b.txt");
