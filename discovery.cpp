@@ -1,18 +1,19 @@
 // discovery.cpp: finding the peers of the network segment, over UDP, and noticing when they go.
 //
-// Read protocol.h first; transfer.cpp is next. Only the main thread enters here: the select() loop of peer.cpp calls
-// receive() when a datagram is there, and tick() again and again. What it finds out is pushed as events. The file is
-// built from the wire up: sending, hearing, looking after the list, and at its end what peer.cpp calls.
+// Read protocol.h first; transfer.cpp is next. Only the main thread enters here: the select() loop
+// of peer.cpp calls receive() when a datagram has come, and tick() again and again.
 //
-// Three datagrams do it all [4]: HELLO asks, HERE answers and is the heartbeat, BYE leaves. They travel three ways: by
-// broadcast on every interface; by a sweep, one HELLO to each address of the segment, for networks that drop
-// broadcasts; and by a HELLO to an address that the user names (/scan).
+// Three datagrams do it all [4]: HELLO asks, HERE answers and is the heartbeat, BYE leaves. They
+// travel by broadcast on every network; by a sweep, one HELLO to each address of a network, where
+// broadcasts are dropped; and by a HELLO to an address that the user names (/scan).
 //
-// Two sockets. The shared one is bound to the well-known port 25252 together with every other instance on the host: a
-// broadcast reaches them all. The own one is bound to a port that no one else has: all we send leaves from there, so an
-// answer to its source finds exactly us. A unicast to a shared port would reach only one instance, the kernel's pick.
+// The file has two parts. Roster knows who is here, and decides what to say to whom, and when. It
+// has no socket and no clock: it is told what has come and what time it is, and it gives back the
+// datagrams to send. So a test plays an hour of a class in a millisecond, and the same again from
+// the same seed. Around it is a thin shell: two sockets, the list of interfaces, the clock.
 //
-// Left out on purpose: authentication. Whoever owns a UDP port may say about himself what he likes, and only that.
+// Left out on purpose: authentication. Whoever owns a UDP port may say about himself what he likes,
+// and only that.
 
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -25,43 +26,35 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// ---- Timers and limits [2.3] ---------------------------------------------------
+// ---- Timers and limits [2.2], [2.3] -------------------------------------------------
 
-constexpr auto kHeartbeat = 5s;        // give or take kJitter
+constexpr auto kHeartbeat = 5s;       // give or take kJitter
 constexpr auto kJitter = 500ms;
-constexpr auto kOverdue = 6s;          // not heard for so long: ask
-constexpr auto kSilent = 10s;          // and asked since it was overdue: its id may be heard from another address
-constexpr auto kGone = 15s;            // not heard for three heartbeats
-constexpr auto kAskEvery = 500ms;
-constexpr int kMaxAsks = 24;           // unanswered: whatever we hear of it, it does not hear us
-constexpr int kBurst = 3;              // HELLOs at start, one a look: one lost datagram costs nothing
-constexpr auto kLook = 250ms;          // how often users, and interfaces, are looked after
-constexpr auto kProbePause = 7ms;      // of the sweep: 143 a second, see probe()
-constexpr auto kScanGrace = 1s;        // left for the last answers
-constexpr int kSweepBits = 22;         // a sweep is at most a /22: 1,022 addresses
-constexpr size_t kMaxUsers = 1024;     // listed
-constexpr size_t kMaxHeard = 1280;     // listed or not
-constexpr size_t kMaxFromOne = 128;    // listed at one IP address: it shall not crowd out the others
-constexpr int kDatagramsAtOnce = 64;   // of each socket, before all else has its turn
-constexpr int kSocketBuffer = 1 << 20;  // bytes
+constexpr auto kOverdue = 6s;         // not heard for so long: ask
+constexpr auto kSilent = 10s;         // not heard for so long: another address may have its id
+constexpr auto kGone = 15s;           // not heard for three heartbeats
+constexpr auto kReplacedFor = 5s;     // so long nothing is listed under a replaced peer's id
+constexpr auto kAskEvery = 500ms;     // a question is repeated
+constexpr int kMaxQuestions = 24;     // unanswered: whatever we hear of it, it does not hear us
+constexpr int kBurst = 3;             // HELLOs at start: one lost datagram costs nothing
+constexpr auto kBurstPause = 250ms;
+constexpr auto kProbePause = 7ms;     // of a sweep: see Roster::probe()
+constexpr auto kScanGrace = 1s;       // left for the last answers
+constexpr int kSweepBits = 22;        // a sweep is at most a /22: 1,022 addresses
+constexpr size_t kMaxListed = 1024;
+constexpr size_t kMaxPeers = 1280;    // listed or not
+constexpr size_t kMaxFromOne = 128;   // listed at one IP address: it must not crowd out the others
 
-// ---- State -----------------------------------------------------------------------
-
-// A peer that was heard. Only a listed one is shown: we hear it, and it has shown that it hears us [4.4].
-struct User {
-  enum class State { heard, listed, left };  // left: BYE, or replaced; an overtaken HERE must not bring it back
-  Identity who;                              // at the address where its datagrams come from
-  State state = State::heard;
-  int asks = 0;                              // questions of ours since it last showed that it hears us
-  Clock::time_point last_heard, last_asked;
-  Clock::time_point last_answer = {};        // to a datagram of ours
-};
+// ---- A network that we are on -------------------------------------------------------------
 
 struct Interface {
   std::string name;
-  uint32_t ip, netmask;
-  Clock::time_point heard_back = {};         // when we last heard a broadcast of our own
-  bool operator==(const Interface& o) const { return name == o.name && ip == o.ip && netmask == o.netmask; }
+  uint32_t ip = 0;
+  uint32_t netmask = 0;
+
+  bool operator==(const Interface& o) const {
+    return name == o.name && ip == o.ip && netmask == o.netmask;
+  }
   bool is_loopback() const { return ip >> 24 == IN_LOOPBACKNET; }
   bool has_on_link(uint32_t other) const { return (ip & netmask) == (other & netmask); }
   bool can_broadcast() const { return ~netmask > 1; }  // a /31 and a /32 have no broadcast address
@@ -69,445 +62,841 @@ struct Interface {
   int bits() const { return __builtin_popcount(netmask); }  // 24, of 255.255.255.0
 };
 
-Descriptor shared_socket, own_socket;
-std::vector<Interface> interfaces{{}};   // those to use that are up; before the first look, unlike any
-std::map<std::string, User> heard;       // by id
-std::deque<Address> probes;              // of the sweep, still to be sent
-std::optional<uint64_t> asked_to_scan;   // how many addresses the /scan under way asks, if there is one
-int hellos_left = 0;                     // of the burst
-uint64_t sent = 0, received = 0;         // datagrams
-Clock::time_point send_failed;           // when last, and
-std::string send_error;                  // why
-Clock::time_point next_heartbeat, next_look, next_probe, scan_ends;
-
-// The heartbeats of a class that started together would stay together; a little chance spreads them.
-Clock::time_point heartbeat_to_come() {
-  static std::random_device random;
-  return Clock::now() + kHeartbeat - kJitter + random() % (2 * kJitter / 1ms) * 1ms;
-}
-
-// Bound to every address of the host: a socket bound to one address does not hear its network's broadcasts.
-Descriptor open_udp_socket(uint16_t port) {
-  Descriptor fd(check(::socket(AF_INET, SOCK_DGRAM, 0), "socket"));
-  const int on = 1;
-  // SO_REUSEADDR, not SO_REUSEPORT: that one shuts out the instances of other users of the host.
-  if (port == kDiscoveryPort)
-    check(::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), "setsockopt SO_REUSEADDR");
-  // Without it a sendto() to a broadcast address fails with EACCES.
-  check(::setsockopt(fd.get(), SOL_SOCKET, SO_BROADCAST, &on, sizeof on), "setsockopt SO_BROADCAST");
-  // The default receive buffer holds some 256 small datagrams, fewer than a large class answers to one broadcast; the
-  // send buffer has to hold the probes that wait for ARP. The kernel may grant less, which is no reason to fail.
-  ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &kSocketBuffer, sizeof kSocketBuffer);
-  ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &kSocketBuffer, sizeof kSocketBuffer);
-  sockaddr_in raw = Address{INADDR_ANY, port}.to_sockaddr();
-  check(traced(fd.get(), "bind", ::bind(fd.get(), generic(raw), sizeof raw)), "bind UDP port " + to_string(port));
-  return fd;
-}
-
 // ============================================================================
-// Sending
+// The roster: who is here, as a value
 // ============================================================================
 
-bool is_ours(uint32_t ip) {
-  return std::any_of(interfaces.begin(), interfaces.end(), [&](const Interface& i) { return i.ip == ip; });
-}
+struct Datagram {
+  Announcement what;
+  Address to;
+};
 
-// A failure is a datagram lost, as any may be: the send buffer is full, an interface has gone, a firewall says EPERM.
-void send_text(const std::string& text, Address to) {
-  sockaddr_in raw = to.to_sockaddr();
-  const int fd = own_socket.get();
-  if (tracing) trace(ends_of(fd, "->", to), text);
-  const ssize_t result = ::sendto(fd, text.data(), text.size(), MSG_DONTWAIT, generic(raw), sizeof raw);
-  if (result != -1) return void(++sent);
-  send_error = error_text(errno);
-  send_failed = Clock::now();
-  traced(fd, "sendto", result, to);
-}
+// What is to be asked: the addresses of a network, or one of them. `port` is the one to ask at.
+struct Range {
+  uint32_t ip = 0;
+  int bits = 32;
+  uint16_t port = kDiscoveryPort;
+};
 
-void send(Announcement what, Address to) {
-  const auto source = discovery::source_for(to.ip);
-  if (!source) return;  // no usable route leads there
-  what.who.said_ip = *source;
-  send_text(what.format(), to);
-}
+class Roster {
+ public:
+  using Time = Clock::time_point;
 
-// To the directed broadcast address of each network. 255.255.255.255 would leave by one interface only, and fail with
-// ENETUNREACH on a host without a default route.
-void broadcast(Verb verb) {
-  for (const Interface& i : interfaces)
-    if (i.can_broadcast()) send({verb, myself}, {i.broadcast_ip(), kDiscoveryPort});
-}
-
-// ============================================================================
-// Hearing: a datagram has arrived
-// ============================================================================
-
-void ask(User& user) {
-  user.last_asked = Clock::now();
-  ++user.asks;
-  send({Verb::hello, myself, "", !is_ours(user.who.address.ip)}, user.who.address);
-}
-
-// Whether the list has room for one more at that IP address.
-bool has_room_for(uint32_t ip) {
-  size_t listed = 0;
-  size_t at_that_ip = 0;
-  for (const auto& [id, user] : heard) {
-    if (user.state != User::State::listed) continue;
-    ++listed;
-    if (user.who.address.ip == ip) ++at_that_ip;
-  }
-  return listed < kMaxUsers && at_that_ip < kMaxFromOne;
-}
-
-void unlist(User& user, const std::string& reason) {
-  if (std::exchange(user.state, User::State::heard) == User::State::listed)
-    events.push({Event::Kind::left, user.who, reason});
-}
-
-// A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
-void retire_former_owner(const User& owner) {
-  for (auto& [id, former] : heard) {
-    const bool is_other = &former != &owner && former.who.address == owner.who.address;
-    if (!is_other || former.state == User::State::left) continue;
-    unlist(former, "replaced");
-    former.state = User::State::left;
-    former.last_heard = Clock::now() - kSilent;  // for 5 s more its id is refused [4.4]
-  }
-}
-
-// It hears us: this is what makes it one of the list.
-void confirm(User& user) {
-  if (user.state != User::State::listed) {
-    if (!has_room_for(user.who.address.ip)) return;
-    retire_former_owner(user);  // not before: anyone can claim an address, but not read what is sent there
-  }
-  user.asks = 0;
-  user.last_asked = Clock::now();  // its own question, which often follows its answer, is no reason to ask again
-  if (std::exchange(user.state, User::State::listed) == User::State::listed) return;
-  events.push({Event::Kind::joined, user.who});
-  // Its host has been asked by then: by broadcast, probe or question. But a /scan asks all that it was told to.
-  const Address probed{user.who.address.ip, kDiscoveryPort};
-  if (!asked_to_scan) probes.erase(std::remove(probes.begin(), probes.end(), probed), probes.end());
-}
-
-bool is_free(Address address) {
-  const auto is_owner = [&](const auto& entry) {
-    return entry.second.who.address == address && entry.second.state == User::State::listed;
+  // A peer that was heard. Only a listed one is shown: we hear it, and it has shown that it hears
+  // us. One that has left is kept for a while: a datagram that was overtaken by its BYE must not
+  // bring it back.
+  struct Peer {
+    enum class State { heard, listed, left };
+    State state = State::heard;
+    Identity who;         // at the address where its datagrams come from
+    int questions = 0;    // of ours, since it last showed that it hears us
+    Time last_heard;
+    Time last_asked;      // or last showed, unasked, that it hears us
+    Time last_answer;     // to a datagram of ours
+    Time forget_at;       // once it has left
+    Time look_at = Time::max();  // when the agenda has it next
   };
-  return std::none_of(heard.begin(), heard.end(), is_owner);
+
+  // Who we are, and what chance begins with: the same seed gives the same run.
+  Roster(const Identity& self, uint32_t seed) : self_(self), random_(seed) {}
+
+  // What happens, and when.
+  void start(const std::vector<Interface>& networks, Time now);
+  void use_networks(const std::vector<Interface>& networks, Time now);  // these are up, by now
+  void hear(const Announcement& said, Address from, Time now);
+  void hear_introduction(const Identity& who);                          // over TCP
+  void scan(const std::vector<Range>& ranges, Time now);  // its end is told
+  void scan_all(Time now);                                // the same of all our networks
+  void rename(const std::string& name, const std::string& group);
+  void leave();
+  void run(Time now);                                                   // does all that is due
+  Time next_due() const;
+
+  // What comes of it: for the caller to send, and to tell.
+  std::vector<Datagram> take_datagrams() { return std::exchange(datagrams_, {}); }
+  std::vector<Event> take_events() { return std::exchange(events_, {}); }
+
+  const std::map<std::string, Peer>& peers() const { return peers_; }   // by id
+  std::vector<Identity> users() const;                                  // who is listed, sorted
+
+ private:
+  using State = Peer::State;
+
+  struct Task {
+    enum class Kind { greet, heartbeat, probe, end_scan, look_after };
+    Kind kind;
+    std::string id = {};  // look_after: of which peer
+  };
+
+  // A look at many addresses, one after the other [4.3].
+  struct Scan {
+    std::deque<Address> left;  // to be asked; each is there twice
+    uint64_t asked = 0;        // how many different ones, in all
+    Time ends_at;              // once all have been asked
+  };
+
+  // Hearing
+  void answer(const Announcement& hello, Address from);
+  void answer_for_host(const std::string& asker, Address from);
+  void hear_of(const Announcement& said, const Identity& who);
+  void follow_hearsay(const Identity& who);
+  void hear_bye(const Identity& who);
+  Peer* update(const Identity& who);
+  bool may_move(const Peer& peer, Address to) const;
+  Peer& insert(const Identity& who);
+  void make_room();
+  void confirm(Peer& peer);
+  bool may_be_listed(uint32_t ip) const;
+  void retire_former_owner(const Peer& owner);
+  void unlist(Peer& peer, const std::string& reason);
+
+  // Looking after the list
+  void plan(Time when, const Task& task) { agenda_.emplace(when, task); }
+  void carry_out(const Task& task, Time due);
+  Time next_heartbeat();
+  void ask(Peer& peer);
+  Time next_question(const Peer& peer) const;
+  void look_again(Peer& peer);
+  void look_after(const std::string& id, Time due);
+
+  // Speaking
+  void tell_everyone(Verb verb);
+  void broadcast(Verb verb);
+  Announcement announcement(Verb verb) const;
+  void send(const Announcement& what, Address to);
+  void tell(Event::Kind kind, const Identity& who, const std::string& text);
+
+  // Sweeps
+  std::vector<Range> own_ranges() const;
+  void look_around();
+  void begin_burst();
+  void greet();
+  void start(Scan& scan, const std::vector<Range>& ranges);
+  void add(Scan& scan, const Range& range);
+  void skip_probes(uint32_t ip);
+  bool has_probes() const;
+  void probe();
+  void end_after_grace();
+  void end_scan(Time due);
+
+  bool is_ours(uint32_t ip) const;
+  bool is_unicast(Address source) const;
+
+  Time now_;                          // what we have been told last
+  Identity self_;
+  std::minstd_rand random_;
+  std::vector<Interface> networks_;
+  std::map<std::string, Peer> peers_;
+  std::multimap<Time, Task> agenda_;  // all that is to be done later, in the order of time
+  int hellos_left_ = 0;               // of the burst
+  Scan sweep_;                        // of our networks; nobody has asked for it
+  std::optional<Scan> scan_;          // what the user has asked for
+  std::vector<Datagram> datagrams_;
+  std::vector<Event> events_;
+};
+
+// ---- A datagram has come ------------------------------------------------------------
+
+void Roster::hear(const Announcement& said, Address from, Time now) {
+  now_ = now;
+  if (said.who.id == self_.id || !is_unicast(from)) return;
+  if (said.verb == Verb::hello) answer(said, from);
+  Identity who = said.who;
+  who.address.ip = from.ip;
+  if (from.port != who.address.port) {
+    if (said.verb == Verb::here) follow_hearsay(who);
+  } else if (said.verb == Verb::bye) {
+    hear_bye(who);
+  } else {
+    hear_of(said, who);
+  }
+}
+
+void Roster::answer(const Announcement& hello, Address from) {
+  Announcement here = announcement(Verb::here);
+  here.to = hello.who.id;
+  send(here, from);
+  if (hello.ask_host) answer_for_host(hello.who.id, from);
+}
+
+// From the port in it: so it is this peer that speaks.
+void Roster::hear_of(const Announcement& said, const Identity& who) {
+  const auto known = peers_.find(who.id);
+  const bool is_new = known == peers_.end() || known->second.who.address != who.address;
+  Peer* const peer = update(who);
+  if (!peer) return;
+  if (is_new) peer->questions = 0;
+  if (said.verb == Verb::here && said.to == self_.id) {
+    peer->last_answer = now_;
+    confirm(*peer);
+    return;
+  }
+  // Why does one ask that is listed? Perhaps because our datagrams do not arrive. But to answer
+  // each question with a question would never end.
+  const bool is_doubtful = said.verb == Verb::hello && now_ - peer->last_asked > kHeartbeat;
+  if (is_new || is_doubtful) ask(*peer);
+}
+
+// A HERE that does not come from the port it speaks of. An instance that answers for its host sends
+// such, and so can anyone who wants to be taken for a neighbour. Believe nothing of it; ask at the
+// door it names.
+void Roster::follow_hearsay(const Identity& who) {
+  const auto known = peers_.find(who.id);
+  const bool is_known = known != peers_.end() && known->second.who.address == who.address;
+  if (!is_known) send(announcement(Verb::hello), who.address);
+}
+
+// Only from the address that the list has for it: nobody can say BYE for another.
+void Roster::hear_bye(const Identity& who) {
+  const auto known = peers_.find(who.id);
+  if (known == peers_.end() || known->second.who.address != who.address) return;
+  Peer& peer = known->second;
+  unlist(peer, "said bye");
+  peer.state = State::left;
+  peer.forget_at = now_ + kGone;
+  look_again(peer);
 }
 
 // Keeps what a peer said of itself. Returns its entry, or null where it may not have one.
-User* hear(const Identity& who) {
-  const auto found = heard.find(who.id);
-  const bool is_new = found == heard.end();
-  if (who.id == myself.id || (!is_new && found->second.state == User::State::left)) return nullptr;
-  // A peer on two networks is heard from two addresses, and is one entry: the first address stays until it falls
-  // silent. By the same rule nobody can take over the entry of a peer that is alive by claiming its id.
-  const bool moves = !is_new && !(found->second.who.address == who.address);
-  const bool is_silent = !is_new && Clock::now() - found->second.last_heard > kSilent;
-  if (moves && !(is_silent && has_room_for(who.address.ip) && is_free(who.address))) return nullptr;
-  if (is_new) {
-    // To be heard costs nothing, and its source may be forged; so who is not listed makes room, longest silent first.
-    const auto last = [](const User& user) { return std::pair(user.state == User::State::listed, user.last_heard); };
-    const auto is_less = [&](const auto& a, const auto& b) { return last(a.second) < last(b.second); };
-    if (heard.size() >= kMaxHeard) heard.erase(std::min_element(heard.begin(), heard.end(), is_less));
-    return &(heard[who.id] = {who, User::State::heard, 0, Clock::now(), {}});
+Roster::Peer* Roster::update(const Identity& who) {
+  const auto known = peers_.find(who.id);
+  if (known == peers_.end()) return &insert(who);
+  Peer& peer = known->second;
+  if (peer.state == State::left) return nullptr;
+  const bool moves = peer.who.address != who.address;
+  if (moves && !may_move(peer, who.address)) return nullptr;
+  peer.last_heard = now_;
+  const Identity before = std::exchange(peer.who, who);
+  const bool has_changed = before.label() != who.label() || before.group != who.group;
+  if (peer.state == State::listed && has_changed)
+    tell(Event::Kind::changed, who, before.label() + " " + before.group);
+  return &peer;
+}
+
+// A peer on two networks is heard from two addresses, and is one entry: the first address stays
+// until it falls silent. By the same rule nobody can take over the entry of a peer that is alive by
+// claiming its id.
+bool Roster::may_move(const Peer& peer, Address to) const {
+  if (now_ - peer.last_heard <= kSilent) return false;
+  const auto is_owner = [&](const auto& entry) {
+    return entry.second.state == State::listed && entry.second.who.address == to;
+  };
+  const bool is_taken = std::any_of(peers_.begin(), peers_.end(), is_owner);
+  return !is_taken && may_be_listed(to.ip);
+}
+
+Roster::Peer& Roster::insert(const Identity& who) {
+  if (peers_.size() >= kMaxPeers) make_room();
+  Peer& peer = peers_[who.id];
+  peer.who = who;
+  peer.last_heard = now_;
+  peer.last_asked = now_;
+  return peer;
+}
+
+// To be heard costs nothing, and a source may be forged; so who is not listed makes room, the
+// longest silent first.
+void Roster::make_room() {
+  auto oldest = peers_.end();
+  for (auto it = peers_.begin(); it != peers_.end(); ++it) {
+    if (it->second.state == State::listed) continue;
+    if (oldest == peers_.end() || it->second.last_heard < oldest->second.last_heard) oldest = it;
   }
-  User& user = found->second;
-  user.last_heard = Clock::now();
-  const Identity before = std::exchange(user.who, who);
-  if (user.state == User::State::listed && (before.label() != who.label() || before.group != who.group))
-    events.push({Event::Kind::changed, who, before.label() + " " + before.group});
-  return &user;
+  if (oldest != peers_.end()) peers_.erase(oldest);
 }
 
-void answer(const Announcement& hello, Address from) {
-  send({Verb::here, myself, hello.who.id}, from);
-  if (!hello.ask_host) return;
-  // The question was for the whole host, and the kernel gave it to us alone: name the instances beside us [4.3].
-  for (const auto& [id, user] : heard)
-    if (user.state == User::State::listed && is_ours(user.who.address.ip) && id != hello.who.id)
-      send_text(Announcement{Verb::here, user.who}.format(), from);
+// It hears us: this is what makes it one of the list.
+void Roster::confirm(Peer& peer) {
+  if (peer.state != State::listed) {
+    if (!may_be_listed(peer.who.address.ip)) return;
+    // Not before: anyone can claim an address, but not read what is sent there.
+    retire_former_owner(peer);
+    peer.state = State::listed;
+    tell(Event::Kind::joined, peer.who, "");
+    skip_probes(peer.who.address.ip);
+  }
+  peer.questions = 0;
+  // Its own question, which often follows its answer, is no reason to ask again.
+  peer.last_asked = now_;
+  look_again(peer);
 }
 
-void hear_datagram(std::string_view text, Address from) {
-  while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.remove_suffix(1);  // typed into nc -u
+bool Roster::may_be_listed(uint32_t ip) const {
+  size_t listed = 0;
+  size_t from_one = 0;
+  for (const auto& [id, peer] : peers_) {
+    if (peer.state != State::listed) continue;
+    ++listed;
+    if (peer.who.address.ip == ip) ++from_one;
+  }
+  return listed < kMaxListed && from_one < kMaxFromOne;
+}
+
+// A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
+void Roster::retire_former_owner(const Peer& owner) {
+  for (auto& [id, former] : peers_) {
+    if (id == owner.who.id || former.state == State::left) continue;
+    if (former.who.address != owner.who.address) continue;
+    unlist(former, "replaced");
+    former.state = State::left;
+    former.forget_at = now_ + kReplacedFor;
+    look_again(former);
+  }
+}
+
+void Roster::unlist(Peer& peer, const std::string& reason) {
+  if (peer.state == State::listed) tell(Event::Kind::left, peer.who, reason);
+  peer.state = State::heard;
+}
+
+// Over TCP an address is only said; a datagram shows by its source who owns the port. So an
+// introduction lists nobody: it makes us ask.
+void Roster::hear_introduction(const Identity& who) {
+  const auto known = peers_.find(who.id);
+  const bool is_listed = known != peers_.end() && known->second.state == State::listed &&
+                         known->second.who.address == who.address;
+  if (!is_listed && is_unicast(who.address)) send(announcement(Verb::hello), who.address);
+}
+
+// ---- Looking after the list ---------------------------------------------------------
+
+void Roster::run(Time now) {
+  now_ = now;
+  while (next_due() <= now_) {
+    const auto first = agenda_.begin();
+    const Time due = first->first;
+    const Task task = first->second;
+    agenda_.erase(first);
+    carry_out(task, due);
+  }
+}
+
+Roster::Time Roster::next_due() const {
+  return agenda_.empty() ? Time::max() : agenda_.begin()->first;
+}
+
+void Roster::carry_out(const Task& task, Time due) {
+  switch (task.kind) {
+    case Task::Kind::greet: return greet();
+    case Task::Kind::heartbeat:
+      broadcast(Verb::here);
+      return plan(next_heartbeat(), {Task::Kind::heartbeat});
+    case Task::Kind::probe: return probe();
+    case Task::Kind::end_scan: return end_scan(due);
+    case Task::Kind::look_after: return look_after(task.id, due);
+  }
+}
+
+// The heartbeats of a class that started together would stay together; a little chance spreads
+// them.
+Roster::Time Roster::next_heartbeat() {
+  const auto chance = random_() % (2 * kJitter / 1ms + 1) * 1ms;
+  return now_ + kHeartbeat - kJitter + chance;
+}
+
+void Roster::ask(Peer& peer) {
+  ++peer.questions;
+  peer.last_asked = now_;
+  Announcement hello = announcement(Verb::hello);
+  hello.ask_host = !is_ours(peer.who.address.ip);
+  send(hello, peer.who.address);
+  look_again(peer);
+}
+
+// When it has to be asked, should nothing come of it before.
+Roster::Time Roster::next_question(const Peer& peer) const {
+  if (peer.state == State::listed && peer.questions == 0) return peer.last_heard + kOverdue;
+  const bool is_urgent = peer.state == State::listed || peer.questions < kMaxQuestions;
+  return peer.last_asked + (is_urgent ? Clock::duration(kAskEvery) : kHeartbeat);
+}
+
+// Sees to it that the agenda has the peer in time. An entry that is too early does no harm: it will
+// be seen then that there is nothing to do yet. So a storm of datagrams makes no storm of entries.
+void Roster::look_again(Peer& peer) {
+  Time next = std::min(next_question(peer), peer.last_heard + kGone);
+  if (peer.state == State::left) next = peer.forget_at;
+  if (peer.look_at <= next) return;
+  peer.look_at = next;
+  plan(next, {Task::Kind::look_after, peer.who.id});
+}
+
+void Roster::look_after(const std::string& id, Time due) {
+  const auto found = peers_.find(id);
+  if (found == peers_.end() || found->second.look_at != due) return;  // an entry that is stale
+  Peer& peer = found->second;
+  peer.look_at = Time::max();
+  const bool has_left = peer.state == State::left;
+  const bool is_gone = !has_left && now_ - peer.last_heard >= kGone;
+  if (is_gone) unlist(peer, "silent for 15 s");
+  if (is_gone || (has_left && now_ >= peer.forget_at)) {
+    peers_.erase(found);
+    return;
+  }
+  // We hear it, but nothing that we sent has reached it: a list with it on would promise what
+  // cannot work.
+  const bool is_heard = now_ - peer.last_heard < kOverdue;
+  if (peer.questions >= kMaxQuestions && is_heard) unlist(peer, "does not hear us");
+  if (!has_left && now_ >= next_question(peer)) ask(peer);
+  look_again(peer);
+}
+
+// ---- What we say of ourselves -------------------------------------------------------
+
+void Roster::start(const std::vector<Interface>& networks, Time now) {
+  now_ = now;
+  networks_ = networks;
+  look_around();
+  plan(next_heartbeat(), {Task::Kind::heartbeat});
+}
+
+void Roster::rename(const std::string& name, const std::string& group) {
+  self_.name = name;
+  self_.group = group;
+  tell_everyone(Verb::here);
+}
+
+// The broadcast is for those as well who hear us and whom we do not hear.
+void Roster::leave() {
+  broadcast(Verb::bye);
+  tell_everyone(Verb::bye);
+}
+
+// To each, lest a broadcast be dropped, or be read from the shared port after something newer from
+// the own one.
+void Roster::tell_everyone(Verb verb) {
+  for (const auto& [id, peer] : peers_) send(announcement(verb), peer.who.address);
+}
+
+// To the directed broadcast address of each network. 255.255.255.255 would leave by one interface
+// only, and fail with ENETUNREACH on a host without a default route.
+void Roster::broadcast(Verb verb) {
+  for (const Interface& network : networks_)
+    if (network.can_broadcast())
+      send(announcement(verb), {network.broadcast_ip(), kDiscoveryPort});
+}
+
+Announcement Roster::announcement(Verb verb) const {
+  Announcement what;
+  what.verb = verb;
+  what.who = self_;
+  return what;
+}
+
+void Roster::send(const Announcement& what, Address to) { datagrams_.push_back({what, to}); }
+
+void Roster::tell(Event::Kind kind, const Identity& who, const std::string& text) {
+  Event event;
+  event.kind = kind;
+  event.who = who;
+  event.text = text;
+  events_.push_back(event);
+}
+
+std::vector<Identity> Roster::users() const {
+  std::vector<Identity> listed;
+  for (const auto& [id, peer] : peers_)
+    if (peer.state == State::listed) listed.push_back(peer.who);
+  const auto is_before = [](const Identity& a, const Identity& b) { return a.label() < b.label(); };
+  std::sort(listed.begin(), listed.end(), is_before);
+  return listed;
+}
+
+// ============================================================================
+// The shell: two sockets, and a clock
+// ============================================================================
+
+constexpr auto kLook = 250ms;           // how often the interfaces are looked at
+constexpr auto kLongestPause = 100ms;
+constexpr int kDatagramsAtOnce = 64;    // of each socket, before all else has its turn
+constexpr int kSocketBuffer = 1 << 20;  // bytes
+
+// The shared socket is bound to the well-known port together with every other instance on the host:
+// a broadcast reaches them all. The own one is bound to a port that no one else has: all we send
+// leaves from there, so an answer to its source finds exactly us. A unicast to a shared port would
+// reach only one instance, the kernel's pick.
+Descriptor shared_socket;
+Descriptor own_socket;
+
+std::optional<Roster> roster;
+std::vector<Interface> interfaces;                 // those to use that are up
+std::map<uint32_t, Clock::time_point> heard_back;  // by our address: the last broadcast of our own
+Clock::time_point next_look;                       // at the interfaces
+
+struct Counters {
+  uint64_t sent = 0;  // datagrams
+  uint64_t received = 0;
+  Clock::time_point failed_at;  // when one could last not be sent,
+  std::string failure;          // and why
+};
+Counters counters;
+
+void set_option(const Descriptor& fd, int option, const char* name) {
+  const int on = 1;
+  const int result = ::setsockopt(fd.get(), SOL_SOCKET, option, &on, sizeof on);
+  check(result, std::string("setsockopt ") + name);
+}
+
+// Bound to every address of the host: a socket bound to one address does not hear its network's
+// broadcasts.
+Descriptor open_udp_socket(uint16_t port) {
+  Descriptor fd(check(::socket(AF_INET, SOCK_DGRAM, 0), "socket"));
+  // SO_REUSEADDR, not SO_REUSEPORT: that one shuts out the instances of other users of the host.
+  if (port == kDiscoveryPort) set_option(fd, SO_REUSEADDR, "SO_REUSEADDR");
+  // Without it a sendto() to a broadcast address fails with EACCES.
+  set_option(fd, SO_BROADCAST, "SO_BROADCAST");
+  // The default receive buffer holds some 256 small datagrams, fewer than a large class answers to
+  // one broadcast; the send buffer has to hold the probes that wait for ARP. The kernel may grant
+  // less, which is no reason to fail.
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &kSocketBuffer, sizeof kSocketBuffer);
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &kSocketBuffer, sizeof kSocketBuffer);
+  sockaddr_in raw = Address{INADDR_ANY, port}.to_sockaddr();
+  const int result = ::bind(fd.get(), generic(raw), sizeof raw);
+  check(traced(fd.get(), "bind", result), "bind UDP port " + to_string(port));
+  return fd;
+}
+
+// A failure is a datagram lost, as any may be: the send buffer is full, an interface has gone, a
+// firewall says EPERM.
+void send_datagram(const Datagram& datagram) {
+  const auto source = discovery::source_for(datagram.to.ip);
+  if (!source) return;  // no usable route leads there
+  Announcement what = datagram.what;
+  if (what.who.id == myself.id) what.who.said_ip = *source;
+  const std::string text = what.format();
+  const int fd = own_socket.get();
+  sockaddr_in raw = datagram.to.to_sockaddr();
+  if (tracing) trace(ends_of(fd, "->", datagram.to), text);
+  const ssize_t result =
+      ::sendto(fd, text.data(), text.size(), MSG_DONTWAIT, generic(raw), sizeof raw);
+  if (result == -1) {
+    counters.failure = error_text(errno);
+    counters.failed_at = Clock::now();
+    traced(fd, "sendto", result, datagram.to);
+  } else {
+    ++counters.sent;
+  }
+}
+
+// What the roster wants to have sent, and told.
+void follow_roster() {
+  for (const Datagram& datagram : roster->take_datagrams()) send_datagram(datagram);
+  for (const Event& event : roster->take_events()) events.push(event);
+}
+
+void hear(std::string_view text, Address from) {
+  const auto is_line_end = [](char c) { return c == '\n' || c == '\r'; };
+  while (!text.empty() && is_line_end(text.back())) text.remove_suffix(1);  // typed into nc -u
   const auto said = Announcement::parse(text);
-  // What came through an interface that is not ours, we have not heard. And our own broadcasts come back to us.
-  if (!said || (!chosen_interfaces.empty() && !discovery::source_for(from.ip))) return;
-  if (said->who.id == myself.id) {
-    for (Interface& i : interfaces)
-      if (i.ip == from.ip && !said->ask_host) i.heard_back = Clock::now();  // with it, it is a probe of the sweep
-    return;
+  if (!said) return;
+  // What came through an interface that is not ours, we have not heard.
+  if (!chosen_interfaces.empty() && !discovery::source_for(from.ip)) return;
+  // Our own broadcasts come back to us; so does a probe of the sweep, which says nothing of them.
+  if (said->who.id == myself.id && !said->ask_host) heard_back[from.ip] = Clock::now();
+  roster->hear(*said, from, Clock::now());
+}
+
+void receive_from(int fd) {
+  // Not until the socket is empty: in a storm of datagrams it never is, and the keyboard waits
+  // behind this loop.
+  for (int i = 0; i < kDatagramsAtOnce; ++i) {
+    std::array<char, kMaxDatagram + 1> bytes;  // one more, or a longer one, cut, would look valid
+    sockaddr_in raw{};
+    socklen_t length = sizeof raw;
+    // MSG_DONTWAIT: select() may report a datagram that the kernel then drops for a wrong checksum.
+    const ssize_t got =
+        ::recvfrom(fd, bytes.data(), bytes.size(), MSG_DONTWAIT, generic(raw), &length);
+    if (got == -1) return;
+    const std::string_view text(bytes.data(), static_cast<size_t>(got));
+    const Address from = Address::from_sockaddr(raw);
+    if (tracing) trace(ends_of(fd, "<-", from), text);
+    ++counters.received;
+    if (text.size() <= kMaxDatagram) hear(text, from);
   }
-  Identity who = said->who;
-  who.address.ip = from.ip;
-  const auto known = heard.find(who.id);
-  const bool is_known = known != heard.end() && known->second.who.address == who.address;
-  if (said->verb == Verb::hello) answer(*said, from);
-  if (from.port != who.address.port) {
-    // Hearsay: it does not come from the port that it speaks of. An instance that answers for its host sends such, and
-    // so can anyone who wants to be taken for a neighbour. Believe nothing of it; ask at the door it names.
-    if (said->verb == Verb::here && !is_known) send({Verb::hello, myself}, who.address);
-    return;
-  }
-  if (said->verb == Verb::bye) {
-    if (!is_known) return;
-    unlist(known->second, "said bye");
-    known->second.state = User::State::left;
-    known->second.last_heard = Clock::now();  // for kGone from now on
-    return;
-  }
-  const bool is_new = known == heard.end();
-  User* user = hear(who);
-  if (!user) return;
-  const bool is_answer = said->verb == Verb::here && said->to == myself.id;
-  if (is_answer) {
-    user->last_answer = Clock::now();
-    return confirm(*user);
-  }
-  // A newcomer: does it hear us? And why does one ask that is listed? Perhaps because our datagrams do not arrive.
-  const bool is_question = is_new || said->verb == Verb::hello;
-  if (is_question && Clock::now() - user->last_asked > kHeartbeat) ask(*user);
 }
 
-// ============================================================================
-// Looking after the list, and the sweep
-// ============================================================================
-
-void look_after(User& user) {
-  const auto now = Clock::now();
-  if (user.state == User::State::left) return;
-  if (now - user.last_heard > kGone) return unlist(user, "silent for 15 s");
-  // We hear it, but nothing that we sent has reached it: a list with it on would promise what cannot work.
-  const bool is_overdue = now - user.last_heard > kOverdue;
-  if (user.asks >= kMaxAsks && !is_overdue) unlist(user, "does not hear us");
-  const bool in_doubt = user.asks > 0 || user.state == User::State::heard || is_overdue;
-  if (in_doubt && now - user.last_asked > (user.asks < kMaxAsks ? kAskEvery : kHeartbeat)) ask(user);
-}
-
-// Read again and again: a cable is plugged in, Wi-Fi comes up, DHCP gives another address. What is new is greeted.
-// getifaddrs() is not in POSIX, but in every system that this could run on.
-void read_interfaces() {
-  ifaddrs* list = nullptr;
-  if (::getifaddrs(&list) == -1) return;
-  const auto ip_of = [](const sockaddr* a) { return ntohl(reinterpret_cast<const sockaddr_in*>(a)->sin_addr.s_addr); };
-  std::vector<Interface> now;
-  for (const ifaddrs* i = list; i; i = i->ifa_next) {
-    const auto& names = chosen_interfaces;
-    const bool is_chosen = names.empty() || std::find(names.begin(), names.end(), i->ifa_name) != names.end();
-    const bool is_up = (i->ifa_flags & IFF_UP) && (i->ifa_flags & IFF_RUNNING);
-    if (is_chosen && is_up && i->ifa_addr && i->ifa_addr->sa_family == AF_INET && i->ifa_netmask)
-      now.push_back({i->ifa_name, ip_of(i->ifa_addr), ip_of(i->ifa_netmask)});
-  }
-  ::freeifaddrs(list);
-  if (now == interfaces) return;
-  interfaces = std::move(now);
-  const auto asked = asked_to_scan;
-  discovery::scan();
-  asked_to_scan = asked;  // nobody has asked for this one, so nobody is told of its end
-}
-
-// Queues the addresses of a network for probe(), all but the network's own (host part 0) and its broadcast address.
-void sweep(uint32_t network, int bits, uint16_t port) {
-  if (bits < kSweepBits)
-    events.push({Event::Kind::told, {}, "note: a scan asks at most 1,022 addresses, of " + Address{network}.ip_text() +
-                                            "/" + to_string(bits) + " the /22 around it; /scan NETWORK/22 asks more"});
-  const uint32_t mask = bits == 32 ? 0 : ~uint32_t{0} >> std::max(bits, kSweepBits);  // of the host part
-  for (uint32_t host = 0; host <= mask; ++host)
-    if (mask < 2 || (host != 0 && host != mask)) probes.push_back({(network & ~mask) + host, port});
-}
-
-// Everyone twice: a datagram may be lost, and a peer that starts with us may have opened its port only after our first.
-void repeat_probes() {
-  asked_to_scan = probes.size();
-  for (size_t i = 0; i < *asked_to_scan; ++i) probes.push_back(Address(probes[i]));
-  scan_ends = Clock::now() + kScanGrace;
-}
-
-// One HELLO of the sweep. Paced, because a probe to an address where nobody is stays in the send buffer for the 3 s
-// that ARP tries: with the default buffer, the 257th in that time would make a sendto() without MSG_DONTWAIT block for
-// them all, and the program with it.
-void probe() {
-  send({Verb::hello, myself, "", probes.front().port == kDiscoveryPort}, probes.front());
-  probes.pop_front();
-  next_probe = Clock::now() + kProbePause;
-  scan_ends = Clock::now() + kScanGrace;
-}
-
-// ============================================================================
-// What is wrong: /diag
-// ============================================================================
-
-void tell(bool holds, const std::string& what, const std::string& remedy = "") {
-  events.push({Event::Kind::told, {}, holds ? "diag ok: " + what : "diag failed: " + what + ": " + remedy});
-}
-
-bool is_recent(Clock::time_point then) { return Clock::now() - then < kGone; }
-
-std::string ago(Clock::time_point then) {
-  return then == Clock::time_point() ? "never" : to_string((Clock::now() - then) / 1s) + " s ago";
-}
+std::vector<Interface> read_interfaces();
 
 }  // namespace
-
-// ============================================================================
-// What peer.cpp calls
-// ============================================================================
 
 void discovery::open() {
   own_socket = open_udp_socket(myself.address.port);
   shared_socket = open_udp_socket(kDiscoveryPort);
-  read_interfaces();
-  next_heartbeat = heartbeat_to_come();
+  interfaces = read_interfaces();
+  roster.emplace(myself, std::random_device()());
+  roster->start(interfaces, Clock::now());
 }
 
 void discovery::watch(fd_set& readable) {
-  for (const int fd : {shared_socket.get(), own_socket.get()}) FD_SET(fd, &readable);
+  FD_SET(shared_socket.get(), &readable);
+  FD_SET(own_socket.get(), &readable);
 }
 
 void discovery::receive(const fd_set& readable) {
-  for (const int fd : {shared_socket.get(), own_socket.get()}) {
-    if (!FD_ISSET(fd, &readable)) continue;
-    // Not until the socket is empty: in a storm of datagrams it never is, and the keyboard waits behind this loop.
-    for (int i = 0; i < kDatagramsAtOnce; ++i) {
-      std::array<char, kMaxDatagram + 1> bytes;  // one more, or a longer datagram, cut, would look like a valid one
-      sockaddr_in raw{};
-      socklen_t length = sizeof raw;
-      // MSG_DONTWAIT: select() may report a datagram that the kernel then drops for a wrong checksum.
-      const ssize_t got = ::recvfrom(fd, bytes.data(), bytes.size(), MSG_DONTWAIT, generic(raw), &length);
-      if (got == -1) break;
-      const std::string_view text(bytes.data(), static_cast<size_t>(got));
-      const Address from = Address::from_sockaddr(raw);
-      if (tracing) trace(ends_of(fd, "<-", from), text);
-      ++received;
-      if (text.size() <= kMaxDatagram) hear_datagram(text, from);
-    }
-  }
+  for (const int fd : {shared_socket.get(), own_socket.get()})
+    if (FD_ISSET(fd, &readable)) receive_from(fd);
+  follow_roster();
 }
 
+// The interfaces are looked at again and again: a cable is plugged in, Wi-Fi comes up, DHCP gives
+// another address.
 void discovery::tick() {
   const auto now = Clock::now();
   if (now >= next_look) {
     next_look = now + kLook;
-    read_interfaces();
-    if (hellos_left > 0) broadcast(Verb::hello);
-    hellos_left = std::max(hellos_left - 1, 0);
-    for (auto it = heard.begin(); it != heard.end();) {
-      look_after(it->second);
-      it = now - it->second.last_heard > kGone ? heard.erase(it) : std::next(it);
-    }
+    interfaces = read_interfaces();
+    roster->use_networks(interfaces, now);
   }
-  if (now >= next_heartbeat) {
-    next_heartbeat = heartbeat_to_come();
-    broadcast(Verb::here);
-  }
-  if (!probes.empty() && now >= next_probe) probe();
-  if (!asked_to_scan || !probes.empty() || now < scan_ends) return;
-  events.push({Event::Kind::told, {}, "scanned " + to_string(*asked_to_scan) + " addresses; " +
-                                          to_string(discovery::users().size()) + " users online"});
-  asked_to_scan.reset();
+  roster->run(now);
+  follow_roster();
 }
 
-Clock::duration discovery::pause() { return probes.empty() ? 100ms : kProbePause; }
-
-void discovery::scan() {
-  if (interfaces.empty()) events.push({Event::Kind::told, {}, "note: no network interface is up; waiting for one"});
-  hellos_left = kBurst;
-  probes.clear();
-  for (const Interface& i : interfaces)
-    if (!i.is_loopback()) sweep(i.ip, i.bits(), kDiscoveryPort);
-  repeat_probes();
+Clock::duration discovery::pause() {
+  const Clock::duration until_due = roster->next_due() - Clock::now();
+  return std::clamp<Clock::duration>(until_due, 0ms, kLongestPause);
 }
 
-void discovery::scan(uint32_t network, int bits, uint16_t port) {
-  probes.clear();
-  sweep(network, bits, port);
-  repeat_probes();
+void discovery::rename() {
+  roster->rename(myself.name, myself.group);
+  follow_roster();
 }
 
-// To each, lest a broadcast be dropped, or be read from the shared port after something newer from the own one. But a
-// BYE is for those as well who hear us and whom we do not hear.
-void discovery::tell_everyone(Verb verb) {
-  if (verb == Verb::bye) broadcast(verb);
-  for (const auto& [id, user] : heard) send({verb, myself}, user.who.address);
+void discovery::leave() {
+  roster->leave();
+  follow_roster();
 }
 
-// Over TCP anyone can name any port of his host; a datagram shows by its source who owns it. So we ask at that port,
-// once, and believe what comes from there.
 void discovery::introduced(const Identity& who) {
-  const auto user = discovery::user(who.id);
-  const bool is_listed = user && user->address == who.address;
-  if (!is_listed) send({Verb::hello, myself}, who.address);
+  roster->hear_introduction(who);
+  follow_roster();
 }
 
-void discovery::diagnose() {
-  for (const Interface& i : interfaces) {
-    const std::string address = Address{i.ip}.ip_text(), broadcast = Address{i.broadcast_ip()}.ip_text();
-    tell(true, "interface " + i.name + " is up, with " + address + "/" + to_string(i.bits()));
-    if (i.can_broadcast())
-      tell(is_recent(i.heard_back), "our last broadcast to " + broadcast + " was heard back " + ago(i.heard_back),
-           "a firewall of this machine drops it; let in UDP 25252 to 25508");
+std::vector<Identity> discovery::users() { return roster->users(); }
+
+std::optional<Identity> discovery::user(const std::string& id) {
+  const auto found = roster->peers().find(id);
+  if (found == roster->peers().end()) return std::nullopt;
+  const Roster::Peer& peer = found->second;
+  if (peer.state != Roster::Peer::State::listed) return std::nullopt;
+  return peer.who;
+}
+
+namespace {
+
+// ============================================================================
+// SECOND READING: sweeps, hosts with several instances
+// ============================================================================
+
+// ---- Sweeps [4.3] -------------------------------------------------------------------
+
+void Roster::use_networks(const std::vector<Interface>& networks, Time now) {
+  now_ = now;
+  if (networks == networks_) return;
+  networks_ = networks;
+  look_around();
+}
+
+void Roster::scan_all(Time now) {
+  scan(own_ranges(), now);
+  begin_burst();
+}
+
+// A network is new: greet it, and sweep it.
+void Roster::look_around() {
+  if (networks_.empty())
+    tell(Event::Kind::told, {}, "note: no network interface is up; waiting for one");
+  start(sweep_, own_ranges());
+  begin_burst();
+}
+
+void Roster::begin_burst() {
+  hellos_left_ = kBurst;
+  plan(now_, {Task::Kind::greet});
+}
+
+void Roster::greet() {
+  if (hellos_left_ == 0) return;
+  broadcast(Verb::hello);
+  --hellos_left_;
+  plan(now_ + kBurstPause, {Task::Kind::greet});
+}
+
+std::vector<Range> Roster::own_ranges() const {
+  std::vector<Range> ranges;
+  for (const Interface& network : networks_)
+    if (!network.is_loopback()) ranges.push_back({network.ip, network.bits(), kDiscoveryPort});
+  return ranges;
+}
+
+// What the user wants to have scanned, in place of what he wanted before.
+void Roster::scan(const std::vector<Range>& ranges, Time now) {
+  now_ = now;
+  for (const Range& range : ranges) {
+    if (range.bits >= kSweepBits) continue;
+    const std::string network = Address{range.ip, 0}.ip_text() + "/" + to_string(range.bits);
+    tell(Event::Kind::told, {},
+         "note: a scan asks at most 1,022 addresses, of " + network +
+             " the /22 around it; /scan NETWORK/22 asks more");
   }
-  const auto is_network = [](const Interface& i) { return !i.is_loopback(); };
-  tell(std::any_of(interfaces.begin(), interfaces.end(), is_network), "a network to find others on",
-       "no interface but lo is up with an IPv4 address; plug in a cable or join a Wi-Fi; ip -brief -4 addr lists them");
-  const std::string shared = to_string(local_address(shared_socket.get()).port);
-  const std::string own = to_string(local_address(own_socket.get()).port);
-  tell(true, "ports UDP " + shared + ", UDP " + own + " and TCP " + own + " are bound");
-  tell(!is_recent(send_failed), to_string(sent) + " datagrams sent, " + to_string(received) + " received",
-       "the last that could not be sent, " + ago(send_failed) + ": " + send_error);
-  for (const auto& [id, user] : heard)
-    if (user.state != User::State::left)
-      tell(user.state == User::State::listed, user.who.label() + " was heard " + ago(user.last_heard),
-           "but does not hear us; its firewall must let in UDP 25252 to 25508");
-  const auto is_here = [](const auto& u) { return u.second.state != User::State::left; };
-  tell(std::any_of(heard.begin(), heard.end(), is_here), "others are heard",
-       "nobody is; /diag ADDRESS looks at one of them");
+  scan_ = Scan();
+  start(*scan_, ranges);
+  if (scan_->left.empty()) end_after_grace();
 }
 
-bool discovery::diagnose(Address other) {
-  const auto source = source_for(other.ip);
-  const std::string ip = other.ip_text();
-  const std::string from = source ? " from " + Address{*source}.ip_text() : "";
-  tell(source.has_value(), "a route leads to " + ip + from,
-       "none by the interfaces we use; ip route get " + ip + " shows which one it takes");
-  if (!source) return false;
-  const auto reaches = [&](const Interface& i) { return i.has_on_link(other.ip); };
-  tell(std::any_of(interfaces.begin(), interfaces.end(), reaches), ip + " is on a network of ours",
-       "a router is between, and no broadcast passes it; /scan " + ip + " finds who is there");
-  for (auto& [id, user] : heard)
-    if (user.who.address == other) user.last_answer = {};  // what it has answered before says nothing of now
-  send({Verb::hello, myself}, other);
+void Roster::start(Scan& scan, const std::vector<Range>& ranges) {
+  const bool is_probing = has_probes();
+  scan = Scan();
+  for (const Range& range : ranges) add(scan, range);
+  scan.asked = scan.left.size();
+  // Everyone twice: a datagram may be lost, and a peer that starts with us may have opened its port
+  // only after our first.
+  const std::deque<Address> once = scan.left;
+  scan.left.insert(scan.left.end(), once.begin(), once.end());
+  if (!is_probing) plan(now_, {Task::Kind::probe});
+}
+
+// All addresses of a range but the network's own (host part 0) and its broadcast address.
+void Roster::add(Scan& scan, const Range& range) {
+  const int bits = std::max(range.bits, kSweepBits);
+  const uint32_t mask = bits == 32 ? 0 : ~uint32_t{0} >> bits;  // of the host part
+  const bool has_reserved = mask > 1;
+  for (uint32_t host = 0; host <= mask; ++host) {
+    const bool is_reserved = has_reserved && (host == 0 || host == mask);
+    if (!is_reserved) scan.left.push_back({(range.ip & ~mask) + host, range.port});
+  }
+}
+
+// Its host has been asked by now: by broadcast, probe or question. But a /scan asks all that it was
+// told to.
+void Roster::skip_probes(uint32_t ip) {
+  const auto is_there = [&](const Address& probed) { return probed.ip == ip; };
+  auto& left = sweep_.left;
+  left.erase(std::remove_if(left.begin(), left.end(), is_there), left.end());
+}
+
+bool Roster::has_probes() const {
+  return !sweep_.left.empty() || (scan_ && !scan_->left.empty());
+}
+
+// One HELLO. They are paced, because a probe to an address where nobody is stays in the send buffer
+// for the 3 s that ARP tries: with the default buffer, the 257th in that time would make a sendto()
+// without MSG_DONTWAIT block for them all, and the program with it.
+void Roster::probe() {
+  if (!has_probes()) return;
+  const bool is_the_users = scan_ && !scan_->left.empty();
+  Scan& scan = is_the_users ? *scan_ : sweep_;
+  const Address next = scan.left.front();
+  scan.left.pop_front();
+  Announcement hello = announcement(Verb::hello);
+  hello.ask_host = next.port == kDiscoveryPort;
+  send(hello, next);
+  if (is_the_users && scan.left.empty()) end_after_grace();
+  if (has_probes()) plan(now_ + kProbePause, {Task::Kind::probe});
+}
+
+void Roster::end_after_grace() {
+  scan_->ends_at = now_ + kScanGrace;
+  plan(scan_->ends_at, {Task::Kind::end_scan});
+}
+
+void Roster::end_scan(Time due) {
+  if (!scan_ || scan_->ends_at != due) return;  // another one has taken its place
+  const std::string asked = std::to_string(scan_->asked);
+  const std::string online = std::to_string(users().size());
+  scan_.reset();
+  tell(Event::Kind::told, {}, "scanned " + asked + " addresses; " + online + " users online");
+}
+
+// ---- Hosts with several instances [4.3] ---------------------------------------------
+
+// The question was for the whole host, and the kernel gave it to us alone: name the instances
+// beside us.
+void Roster::answer_for_host(const std::string& asker, Address from) {
+  for (const auto& [id, peer] : peers_) {
+    if (peer.state != State::listed || id == asker || !is_ours(peer.who.address.ip)) continue;
+    Announcement here;
+    here.verb = Verb::here;
+    here.who = peer.who;
+    send(here, from);
+  }
+}
+
+bool Roster::is_ours(uint32_t ip) const {
+  const auto has_it = [&](const Interface& network) { return network.ip == ip; };
+  return std::any_of(networks_.begin(), networks_.end(), has_it);
+}
+
+// A peer has an address of its own. An answer to a broadcast address would go to everybody: with
+// one datagram somebody could make a whole class talk.
+bool Roster::is_unicast(Address source) const {
+  const bool is_multicast = source.ip >> 28 == 14;  // 224.0.0.0/4
+  if (source.port == 0 || source.ip == INADDR_ANY || source.ip == INADDR_BROADCAST || is_multicast)
+    return false;
+  for (const Interface& network : networks_) {
+    const bool is_network = source.ip == (network.ip & network.netmask);
+    const bool is_broadcast = source.ip == network.broadcast_ip();
+    if (network.can_broadcast() && (is_network || is_broadcast)) return false;
+  }
   return true;
 }
 
-void discovery::diagnose_answer(Address other) {
-  Clock::time_point last_heard, last_answer;
-  for (const auto& [id, user] : heard)
-    if (user.who.address == other && user.state != User::State::left)
-      last_heard = user.last_heard, last_answer = user.last_answer;
-  const std::string whose = is_recent(last_heard) ? "it is heard, but its firewall drops what comes to it; "
-                                                  : "if TCP is ok, a firewall drops UDP; ";
-  tell(last_answer != Clock::time_point(), "UDP: " + other.text() + " answered " + ago(last_answer),
-       whose + "both machines must let in UDP 25252 to 25508");
+// ---- Our interfaces -----------------------------------------------------------------
+
+uint32_t ip_of(const sockaddr* address) {
+  return ntohl(reinterpret_cast<const sockaddr_in*>(address)->sin_addr.s_addr);
 }
 
-std::vector<Identity> discovery::users() {
-  std::multimap<std::string, Identity> by_label;  // each label is made once: sorting would make it many times
-  for (const auto& [id, user] : heard)
-    if (user.state == User::State::listed) by_label.emplace(user.who.label(), user.who);
-  std::vector<Identity> listed;
-  for (const auto& [label, who] : by_label) listed.push_back(who);
-  return listed;
+bool is_usable(const ifaddrs& entry) {
+  const auto& names = chosen_interfaces;
+  const bool is_chosen =
+      names.empty() || std::find(names.begin(), names.end(), entry.ifa_name) != names.end();
+  const bool is_up = (entry.ifa_flags & IFF_UP) && (entry.ifa_flags & IFF_RUNNING);
+  const bool is_ipv4 = entry.ifa_addr && entry.ifa_addr->sa_family == AF_INET;
+  return is_chosen && is_up && is_ipv4 && entry.ifa_netmask;
 }
 
-std::optional<Identity> discovery::user(const std::string& id) {
-  const auto found = heard.find(id);
-  if (found == heard.end() || found->second.state != User::State::listed) return std::nullopt;
-  return found->second.who;
+// Those to use that are up; if the system cannot say, those that were. getifaddrs() is not in
+// POSIX, but in every system that this could run on.
+std::vector<Interface> read_interfaces() {
+  ifaddrs* list = nullptr;
+  if (::getifaddrs(&list) == -1) return interfaces;
+  std::vector<Interface> usable;
+  for (const ifaddrs* entry = list; entry; entry = entry->ifa_next) {
+    if (!is_usable(*entry)) continue;
+    Interface interface;
+    interface.name = entry->ifa_name;
+    interface.ip = ip_of(entry->ifa_addr);
+    interface.netmask = ip_of(entry->ifa_netmask);
+    usable.push_back(interface);
+  }
+  ::freeifaddrs(list);
+  return usable;
+}
+
+bool is_ours(uint32_t ip) {
+  const auto has_it = [&](const Interface& i) { return i.ip == ip; };
+  return std::any_of(interfaces.begin(), interfaces.end(), has_it);
+}
+
+}  // namespace
+
+uint32_t discovery::own_ip() {
+  for (const Interface& i : interfaces)
+    if (!i.is_loopback()) return i.ip;
+  return INADDR_LOOPBACK;
+}
+
+// On a network that we are on ourselves, the address we have there. Beyond, the kernel knows:
+// connect() on a UDP socket sends nothing, but looks up the route, and the source address that goes
+// with it.
+std::optional<uint32_t> discovery::source_for(uint32_t ip) {
+  for (const Interface& i : interfaces)
+    if (i.has_on_link(ip)) return i.ip;
+  const Descriptor fd(::socket(AF_INET, SOCK_DGRAM, 0));  // without one: no route
+  sockaddr_in raw = Address{ip, kDiscoveryPort}.to_sockaddr();
+  if (::connect(fd.get(), generic(raw), sizeof raw) == -1) return std::nullopt;
+  const uint32_t source = local_address(fd.get()).ip;
+  if (!chosen_interfaces.empty() && !is_ours(source)) return std::nullopt;
+  return source;
 }
 
 // All of 127.0.0.0/8 is this host; and so is 0.0.0.0, by which connect() means 127.0.0.1.
@@ -516,20 +905,115 @@ bool discovery::is_own(Address address) {
   return address.port == myself.address.port && (is_this_host || is_ours(address.ip));
 }
 
-uint32_t discovery::own_ip() {
-  for (const Interface& i : interfaces)
-    if (!i.is_loopback()) return i.ip;
-  return INADDR_LOOPBACK;
+// ---- /scan --------------------------------------------------------------------------
+
+void discovery::scan() {
+  roster->scan_all(Clock::now());
+  follow_roster();
 }
 
-// On a network that we are on ourselves, the address we have there. Beyond, the kernel knows: connect() on a UDP socket
-// sends nothing, but looks up the route, and the source address that goes with it.
-std::optional<uint32_t> discovery::source_for(uint32_t ip) {
-  for (const Interface& i : interfaces)
-    if (i.has_on_link(ip)) return i.ip;
-  const Descriptor fd(::socket(AF_INET, SOCK_DGRAM, 0));  // without one, no route, and the program goes on
-  sockaddr_in raw = Address{ip, kDiscoveryPort}.to_sockaddr();
-  if (::connect(fd.get(), generic(raw), sizeof raw) == -1) return std::nullopt;
-  const uint32_t source = local_address(fd.get()).ip;
-  return chosen_interfaces.empty() || is_ours(source) ? std::optional(source) : std::nullopt;
+void discovery::scan(uint32_t network, int bits, uint16_t port) {
+  roster->scan({{network, bits, port}}, Clock::now());
+}
+
+// ---- What is wrong: /diag -----------------------------------------------------------
+
+namespace {
+
+void tell(const std::string& line) {
+  Event told;
+  told.kind = Event::Kind::told;
+  told.text = line;
+  events.push(told);
+}
+
+void tell(bool holds, const std::string& fact, const std::string& remedy = "") {
+  tell(holds ? "diag ok: " + fact : "diag failed: " + fact + ": " + remedy);
+}
+
+bool is_recent(Clock::time_point then) {
+  return then != Clock::time_point() && Clock::now() - then < kGone;
+}
+
+std::string ago(Clock::time_point then) {
+  if (then == Clock::time_point()) return "never";
+  return to_string((Clock::now() - then) / 1s) + " s ago";
+}
+
+Clock::time_point asked_at;  // when /diag WHO last asked
+
+void diagnose_interfaces() {
+  bool has_network = false;
+  for (const Interface& i : interfaces) {
+    const std::string network = Address{i.ip, 0}.ip_text() + "/" + to_string(i.bits());
+    tell(true, "interface " + i.name + " is up, with " + network);
+    if (!i.is_loopback()) has_network = true;
+    if (!i.can_broadcast()) continue;
+    const Clock::time_point heard = heard_back[i.ip];
+    const std::string broadcast = Address{i.broadcast_ip(), 0}.ip_text();
+    tell(is_recent(heard), "our last broadcast to " + broadcast + " was heard back " + ago(heard),
+         "a firewall of this machine drops it; let in UDP 25252 to 25508");
+  }
+  tell(has_network, "a network to find others on",
+       "no interface but lo is up with an IPv4 address; plug in a cable or join a Wi-Fi; "
+       "ip -brief -4 addr lists them");
+}
+
+void diagnose_peers() {
+  bool is_anybody_here = false;
+  for (const auto& [id, peer] : roster->peers()) {
+    if (peer.state == Roster::Peer::State::left) continue;
+    is_anybody_here = true;
+    const bool is_listed = peer.state == Roster::Peer::State::listed;
+    tell(is_listed, peer.who.label() + " was heard " + ago(peer.last_heard),
+         "but does not hear us; its firewall must let in UDP 25252 to 25508");
+  }
+  tell(is_anybody_here, "others are heard", "nobody is; /diag ADDRESS looks at one of them");
+}
+
+}  // namespace
+
+void discovery::diagnose() {
+  diagnose_interfaces();
+  const std::string shared = to_string(local_address(shared_socket.get()).port);
+  const std::string own = to_string(local_address(own_socket.get()).port);
+  tell(true, "ports UDP " + shared + ", UDP " + own + " and TCP " + own + " are bound");
+  const std::string sent = to_string(counters.sent) + " datagrams sent";
+  const std::string received = to_string(counters.received) + " received";
+  tell(!is_recent(counters.failed_at), sent + ", " + received,
+       "the last that could not be sent, " + ago(counters.failed_at) + ": " + counters.failure);
+  diagnose_peers();
+}
+
+bool discovery::diagnose(Address other) {
+  const auto source = source_for(other.ip);
+  const std::string ip = other.ip_text();
+  const std::string from = source ? " from " + Address{*source, 0}.ip_text() : "";
+  tell(source.has_value(), "a route leads to " + ip + from,
+       "none by the interfaces we use; ip route get " + ip + " shows which one it takes");
+  if (!source) return false;
+  const auto reaches = [&](const Interface& i) { return i.has_on_link(other.ip); };
+  tell(std::any_of(interfaces.begin(), interfaces.end(), reaches), ip + " is on a network of ours",
+       "a router is between, and no broadcast passes it; /scan " + ip + " finds who is there");
+  asked_at = Clock::now();  // what it has answered before says nothing of now
+  Datagram hello;
+  hello.what.who = myself;
+  hello.to = other;
+  send_datagram(hello);
+  return true;
+}
+
+void discovery::diagnose_answer(Address other) {
+  Clock::time_point heard;
+  Clock::time_point answered;
+  for (const auto& [id, peer] : roster->peers()) {
+    if (peer.who.address != other || peer.state == Roster::Peer::State::left) continue;
+    heard = peer.last_heard;
+    if (peer.last_answer >= asked_at) answered = peer.last_answer;
+  }
+  const std::string whose = is_recent(heard)
+                                ? "it is heard, but its firewall drops what comes to it; "
+                                : "if TCP is ok, a firewall drops UDP; ";
+  tell(answered != Clock::time_point(), "UDP: " + other.text() + " answered " + ago(answered),
+       whose + "both machines must let in UDP 25252 to 25508");
 }

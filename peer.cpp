@@ -1093,7 +1093,7 @@ void introduce_as(const std::string& name, const std::string& group) {
     fail("a name or group is 1 to 32 characters without blanks, no / first");
   myself.name = name;
   myself.group = group;
-  discovery::tell_everyone(Verb::here);
+  discovery::rename();
   print("you " + own_entry().label() + " " + group);
   warn_of_clashes(discovery::users());
 }
@@ -2104,7 +2104,7 @@ void admit_to_hang() {
 }
 
 void say_goodbye() {
-  discovery::tell_everyone(Verb::bye);
+  discovery::leave();
   transfer::cancel();  // some connections have last words to say
   const auto end = Clock::now() + 1s;
   while (transfer::is_open() && Clock::now() < end) {

@@ -604,7 +604,8 @@ void tick();                                           // does what is due: hear
 Clock::duration pause();                               // how long it may be until the next tick()
 void scan();                                           // broadcasts and sweeps again; tells when it has ended
 void scan(uint32_t network, int bits, uint16_t port);  // asks every address of network/bits; tells, too
-void tell_everyone(Verb verb);                         // HERE: our name or group has changed; BYE: we leave
+void rename();                                         // myself.name or myself.group has changed: tells everyone
+void leave();                                          // says BYE
 void introduced(const Identity& who);                  // over TCP: asks it once, over UDP, unless it is listed
 // /diag. Each tells, one step a line, what is as it should be, or what is not and what to do.
 void diagnose();                                       // what it takes to be found at all

@@ -442,8 +442,8 @@ TEST(Discovery, OfANetworkLargerThanA22AsksTheAddressesAroundItself) {
   Process& ann = network.peer(1, "ann");
   network.peer(2, "bob").wait_for("ready .*");
   network.peer(3, "carl").wait_for("ready .*");
-  ann.wait_for("note: a scan asks at most 1,022 addresses, of 10.77.7.250/16 the /22 around it; .*");
   ann.say("/scan");
+  ann.wait_for("note: a scan asks at most 1,022 addresses, of 10.77.7.250/16 the /22 around it; .*");
   ann.wait_for("joined bob@10.77.7.253:25253 lab");
   ann.wait_for("scanned 1022 addresses; 1 users online", 60);
   EXPECT_EQ(ann.count("joined .*"), 1u) << ann.output();

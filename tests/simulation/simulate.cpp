@@ -1,0 +1,525 @@
+// make simulate: a class in virtual time. Several Rosters, one for each peer, on a network that
+// loses, doubles, reorders and delays; hosts that are cut off, one way or both; peers that are
+// paused, killed, and started again on the same port; addresses that change; a stranger who forges.
+// All of it follows from one seed, so a schedule that failed can be played again.
+//
+//   make simulate SEEDS=1000     so many schedules, from seed 1 on
+//   make simulate SEED=7         one of them, as a ladder of its datagrams
+//
+// What must hold, whatever happens [4.4]:
+//
+//   - an id is one entry and so is an address, and nobody lists himself;
+//   - joined, left and changed, replayed, give the list;
+//   - for 15 s after a BYE nobody is listed under that id again;
+//   - a forged datagram changes nothing about a peer that is alive;
+//   - three heartbeats after the last fault every list holds exactly those who are there;
+//   - from then on there are heartbeats, and nothing else.
+
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+#include <set>
+
+#include "discovery.cpp"  // Roster is a part of it that no other file has to know
+
+// peer.cpp has these. Nothing is traced here.
+std::string ends_of(int, const char*, Address) { return ""; }
+void trace(const std::string&, std::string_view) {}
+
+namespace {
+
+using Time = Roster::Time;
+
+constexpr auto kFaults = 30s;                // there are faults for so long
+constexpr auto kCalm = kFaults + 16500ms;    // three heartbeats later, each of them 0.5 s late
+constexpr auto kEnd = kCalm + 12s;
+constexpr uint32_t kNetwork = 0x0A4D0000;    // 10.77.0.0/28
+constexpr uint32_t kNetmask = 0xFFFFFFF0;
+constexpr uint32_t kLoopbackNetmask = 0xFF000000;
+constexpr Address kStranger{kNetwork + 66, 40000};
+constexpr uint32_t kNobody = UINT32_MAX;     // in place of a peer's number
+constexpr size_t kStorm = 20'000;            // datagrams in one schedule: more is a storm
+
+struct Violation {
+  std::string what;
+};
+
+// ============================================================================
+// The ladder: a column for each peer, a row for each datagram
+// ============================================================================
+
+class Ladder {
+ public:
+  explicit Ladder(size_t peers) : columns_(peers + 1) {}  // the last one is the stranger's
+
+  void add_arrow(Clock::duration time, size_t from, size_t to, const std::string& label) {
+    std::string row = empty_row();
+    const size_t start = kWidth * std::min(from, to);
+    const size_t end = kWidth * std::max(from, to);
+    if (start == end) {
+      row.replace(start + 1, label.size() + 1, "<" + label);
+    } else {
+      for (size_t i = start + 1; i < end; ++i) row[i] = '-';
+      row.replace(start + 2, label.size(), label);
+      if (from < to) row[end - 1] = '>';
+      if (from > to) row[start + 1] = '<';
+    }
+    add(time, row);
+  }
+
+  void add_note(Clock::duration time, size_t peer, const std::string& note) {
+    std::string row = empty_row().substr(0, kWidth * peer);
+    add(time, row + "* " + note);
+  }
+
+  void print(size_t most) const {
+    std::string heads = std::string(12, ' ');
+    for (size_t i = 0; i + 1 < columns_; ++i) {
+      const std::string name = "u" + std::to_string(i);
+      heads += name + std::string(kWidth - name.size(), ' ');
+    }
+    std::cout << heads << "stranger\n";
+    const size_t first = rows_.size() > most ? rows_.size() - most : 0;
+    for (size_t i = first; i < rows_.size(); ++i) std::cout << rows_[i] << "\n";
+  }
+
+ private:
+  static constexpr size_t kWidth = 14;
+
+  std::string empty_row() const {
+    std::string row;
+    for (size_t i = 0; i < columns_; ++i) row += "|" + std::string(kWidth - 1, ' ');
+    return row;
+  }
+
+  void add(Clock::duration time, const std::string& row) {
+    char text[16];
+    const std::chrono::duration<double> seconds = time;
+    std::snprintf(text, sizeof text, "%10.4f  ", seconds.count());
+    rows_.push_back(text + row);
+  }
+
+  size_t columns_;
+  std::vector<std::string> rows_;
+};
+
+// ============================================================================
+// The world: hosts, their peers, and the network between them
+// ============================================================================
+
+struct Peer {
+  Identity self;
+  uint32_t host = 0;
+  std::unique_ptr<Roster> roster;         // none while it does not run
+  bool is_paused = false;
+  std::map<std::string, Identity> shown;  // what its user has been told, by id
+  std::map<std::string, Time> left_at;    // who has said BYE to it, and when
+};
+
+struct Packet {
+  std::string text;
+  Address from;
+  Address to;
+  uint32_t sender = kNobody;   // a peer
+  uint32_t host = 0;           // that it goes to
+  bool is_broadcast = false;
+};
+
+class World {
+ public:
+  explicit World(uint32_t seed) : random_(seed), peers_(2 + chance(8)), ladder_(peers_.size()) {
+    const uint32_t hosts = 2 + chance(5);
+    for (uint32_t i = 0; i < hosts; ++i) addresses_.push_back(kNetwork + 1 + i);
+    for (uint32_t i = 0; i < peers_.size(); ++i) {
+      peers_[i].host = chance(hosts);
+      peers_[i].self.name = "u" + std::to_string(i);
+      peers_[i].self.group = "lab";
+      peers_[i].self.address.port = static_cast<uint16_t>(kFirstPort + i);
+    }
+    if (chance(2) == 0) loss_ = chance(60);
+    if (chance(2) == 0) doubling_ = chance(40);
+    if (chance(2) == 0) delay_ = 1 + chance(2000);
+  }
+
+  void run() {
+    for (uint32_t i = 0; i < peers_.size(); ++i) start(i);
+    while (now_ < begin_ + kEnd) {
+      if (now_ >= next_fault_) play_fault();
+      deliver();
+      for (uint32_t i = 0; i < peers_.size(); ++i) run(i);
+      if (!is_calm_ && now_ >= begin_ + kCalm) check_all_lists();
+      now_ = next_moment();
+    }
+  }
+
+  const Ladder& ladder() const { return ladder_; }
+
+ private:
+  uint32_t chance(size_t below) { return static_cast<uint32_t>(random_() % below); }
+  bool happens(uint32_t percent) { return chance(100) < percent; }
+  uint32_t any_peer() { return chance(peers_.size()); }
+  uint32_t any_host() { return chance(addresses_.size()); }
+
+  Time next_moment() const {
+    Time next = begin_ + kEnd;
+    next = std::min(next, next_fault_);
+    if (!is_calm_) next = std::min(next, begin_ + kCalm);
+    if (!air_.empty()) next = std::min(next, air_.begin()->first);
+    for (const Peer& peer : peers_)
+      if (peer.roster && !peer.is_paused) next = std::min(next, peer.roster->next_due());
+    return std::max(next, now_ + 1us);
+  }
+
+  // ---- The peers ----------------------------------------------------------------------
+
+  // Under a new id, as each start has one.
+  void start(uint32_t i) {
+    constexpr char kHex[] = "0123456789abcdef";
+    Peer& peer = peers_[i];
+    peer.self.id.clear();
+    while (peer.self.id.size() < 16) peer.self.id += kHex[chance(16)];
+    peer.shown.clear();
+    peer.left_at.clear();
+    peer.is_paused = false;
+    peer.roster = std::make_unique<Roster>(peer.self, random_());
+    peer.roster->start(networks_of(peer.host), now_);
+    note(i, "starts at " + Address{addresses_[peer.host]}.ip_text());
+    follow(i);
+  }
+
+  void run(uint32_t i) {
+    if (!peers_[i].roster || peers_[i].is_paused) return;
+    peers_[i].roster->run(now_);
+    follow(i);
+  }
+
+  std::vector<Interface> networks_of(uint32_t host) const {
+    Interface loopback;
+    loopback.name = "lo";
+    loopback.ip = INADDR_LOOPBACK;
+    loopback.netmask = kLoopbackNetmask;
+    Interface ethernet;
+    ethernet.name = "eth0";
+    ethernet.ip = addresses_[host];
+    ethernet.netmask = kNetmask;
+    return {loopback, ethernet};
+  }
+
+  // What its roster wants to have sent, and told.
+  void follow(uint32_t i) {
+    for (const Datagram& datagram : peers_[i].roster->take_datagrams()) post(i, datagram);
+    const std::vector<Event> events = peers_[i].roster->take_events();
+    for (const Event& event : events) replay(i, event);
+    if (!events.empty()) check_list(i);
+  }
+
+  // ---- The network --------------------------------------------------------------------
+
+  void post(uint32_t i, const Datagram& datagram) {
+    const Announcement& what = datagram.what;
+    if (is_calm_ && (what.verb != Verb::here || !what.to.empty()))
+      throw Violation{name(i) + " says more than heartbeats: " + what.format()};
+    if (++posted_ > kStorm) throw Violation{"a storm of datagrams"};
+    Packet packet;
+    packet.text = what.format();
+    packet.to = datagram.to;
+    packet.sender = i;
+    const uint32_t host = peers_[i].host;
+    const bool stays = datagram.to.ip >> 24 == IN_LOOPBACKNET;
+    packet.from = {stays ? INADDR_LOOPBACK : addresses_[host], peers_[i].self.address.port};
+    if (stays) {
+      packet.is_broadcast = datagram.to.ip == (INADDR_LOOPBACK | ~kLoopbackNetmask);
+      transmit(packet, host);
+      return;
+    }
+    packet.is_broadcast = datagram.to.ip == (kNetwork | ~kNetmask);
+    for (uint32_t k = 0; k < addresses_.size(); ++k)
+      if (packet.is_broadcast || addresses_[k] == datagram.to.ip) transmit(packet, k);
+  }
+
+  void transmit(Packet packet, uint32_t to_host) {
+    packet.host = to_host;
+    const uint32_t from_host = peers_[packet.sender].host;
+    if (from_host == to_host) {
+      air_.emplace(now_ + 100us, packet);
+      return;
+    }
+    if (cut_.count({from_host, to_host}) > 0 || happens(loss_)) return;
+    air_.emplace(now_ + 100us + chance(delay_ * 1000) * 1us, packet);
+    if (happens(doubling_)) air_.emplace(now_ + 100us + chance(delay_ * 1000) * 1us, packet);
+  }
+
+  void deliver() {
+    while (!air_.empty() && air_.begin()->first <= now_) {
+      const Packet packet = air_.begin()->second;
+      air_.erase(air_.begin());
+      uint32_t last = kNobody;
+      for (uint32_t i = 0; i < peers_.size(); ++i) {
+        if (!peers_[i].roster || peers_[i].host != packet.host) continue;
+        if (packet.is_broadcast || packet.to.port == peers_[i].self.address.port) give(i, packet);
+        last = i;
+      }
+      // Of a unicast to the shared port the kernel gives one of them a copy.
+      const bool is_shared = !packet.is_broadcast && packet.to.port == kDiscoveryPort;
+      if (is_shared && last != kNobody) give(last, packet);
+    }
+  }
+
+  void give(uint32_t i, const Packet& packet) {
+    if (peers_[i].is_paused) {
+      waiting_[i].push_back(packet);
+      return;
+    }
+    const auto said = Announcement::parse(packet.text);
+    if (!said) throw Violation{"this is no announcement: " + packet.text};
+    draw(i, packet, *said);
+    const auto before = living(i);
+    peers_[i].roster->hear(*said, packet.from, now_);
+    if (packet.sender == kNobody) check_forgery(i, before);
+    follow(i);
+  }
+
+  // ---- Faults -------------------------------------------------------------------------
+
+  void play_fault() {
+    if (now_ >= begin_ + kFaults) {
+      heal();
+      next_fault_ = Time::max();
+      return;
+    }
+    next_fault_ = std::min(now_ + (50 + chance(2000)) * 1ms, begin_ + kFaults);
+    switch (chance(10)) {
+      case 0: return kill(any_peer());
+      case 1: return leave(any_peer());
+      case 2: return start_again(any_peer());
+      case 3: return pause(any_peer());
+      case 4: return resume(any_peer());
+      case 5: return cut_one_way(any_host(), any_host());
+      case 6: return cut_both_ways(any_host(), any_host());
+      case 7: return cut_.clear();
+      case 8: return move(any_host());
+      default: return forge(any_peer(), any_peer());
+    }
+  }
+
+  void heal() {
+    cut_.clear();
+    loss_ = 0;
+    doubling_ = 0;
+    delay_ = 1;
+    for (uint32_t i = 0; i < peers_.size(); ++i) resume(i);
+    note(0, "the faults end");
+  }
+
+  void kill(uint32_t i) {
+    peers_[i].roster.reset();
+    waiting_[i].clear();
+    note(i, "is killed");
+  }
+
+  void leave(uint32_t i) {
+    if (!peers_[i].roster || peers_[i].is_paused) return;
+    peers_[i].roster->leave();
+    follow(i);
+    kill(i);
+  }
+
+  void start_again(uint32_t i) {
+    kill(i);
+    start(i);
+  }
+
+  void pause(uint32_t i) { peers_[i].is_paused = true; }
+
+  void resume(uint32_t i) {
+    if (!peers_[i].roster || !peers_[i].is_paused) return;
+    peers_[i].is_paused = false;
+    const std::vector<Packet> packets = std::exchange(waiting_[i], {});
+    for (const Packet& packet : packets) give(i, packet);
+  }
+
+  void cut_one_way(uint32_t from, uint32_t to) { cut_.insert({from, to}); }
+
+  void cut_both_ways(uint32_t one, uint32_t other) {
+    cut_one_way(one, other);
+    cut_one_way(other, one);
+  }
+
+  // DHCP gives it another address.
+  void move(uint32_t host) {
+    const uint32_t ip = kNetwork + 1 + chance(14);
+    if (std::count(addresses_.begin(), addresses_.end(), ip) > 0) return;
+    addresses_[host] = ip;
+    for (uint32_t i = 0; i < peers_.size(); ++i) {
+      if (!peers_[i].roster || peers_[i].host != host) continue;
+      note(i, "is at " + Address{ip}.ip_text() + " now");
+      peers_[i].roster->use_networks(networks_of(host), now_);
+      follow(i);
+    }
+  }
+
+  // Somebody at an address of his own says that he is another.
+  void forge(uint32_t victim, uint32_t listener) {
+    Announcement said;
+    said.verb = static_cast<Verb>(chance(3));
+    said.who = peers_[victim].self;
+    said.who.name = "evil";
+    if (chance(2) == 0) said.who.address.port = kStranger.port;
+    if (said.verb == Verb::here && chance(2) == 0) said.to = peers_[listener].self.id;
+    Packet packet;
+    packet.text = said.format();
+    packet.from = kStranger;
+    packet.host = peers_[listener].host;
+    packet.to = {addresses_[packet.host], peers_[listener].self.address.port};
+    air_.emplace(now_ + 100us, packet);
+  }
+
+  // ---- What must hold -----------------------------------------------------------------
+
+  void replay(uint32_t i, const Event& event) {
+    Peer& peer = peers_[i];
+    const std::string& id = event.who.id;
+    const bool is_shown = peer.shown.count(id) > 0;
+    switch (event.kind) {
+      case Event::Kind::joined: {
+        const auto left = peer.left_at.find(id);
+        const bool is_early = left != peer.left_at.end() && now_ - left->second < kGone;
+        if (is_early) throw Violation{name(i) + " lists " + id + " again, too soon after its BYE"};
+        if (is_shown) throw Violation{name(i) + " is told twice that " + id + " joined"};
+        peer.shown[id] = event.who;
+        return note(i, "lists " + event.who.label());
+      }
+      case Event::Kind::left:
+        if (!is_shown) throw Violation{name(i) + " is told that " + id + " left, who was not there"};
+        peer.shown.erase(id);
+        if (event.text == "said bye") peer.left_at[id] = now_;
+        return note(i, "loses " + event.who.label() + ", " + event.text);
+      case Event::Kind::changed:
+        if (!is_shown) throw Violation{name(i) + " is told of a change of " + id + ", who is not there"};
+        peer.shown[id] = event.who;
+        return note(i, "has " + event.who.label() + " by now");
+      default: return;
+    }
+  }
+
+  void check_list(uint32_t i) const {
+    const Peer& peer = peers_[i];
+    const std::vector<Identity> users = peer.roster->users();
+    std::set<std::string> addresses;
+    for (const Identity& user : users) {
+      const bool is_alone = addresses.insert(user.address.text()).second;
+      if (!is_alone) throw Violation{name(i) + " lists two at " + user.address.text()};
+      if (user.id == peer.self.id) throw Violation{name(i) + " lists itself"};
+      const auto shown = peer.shown.find(user.id);
+      if (shown == peer.shown.end() || shown->second.label() != user.label())
+        throw Violation{name(i) + " was not told of " + user.label()};
+    }
+    if (users.size() != peer.shown.size())
+      throw Violation{name(i) + " was told of more users than it lists"};
+  }
+
+  void check_all_lists() {
+    is_calm_ = true;
+    for (uint32_t i = 0; i < peers_.size(); ++i) {
+      if (!peers_[i].roster) continue;
+      std::set<std::string> expected;
+      for (uint32_t k = 0; k < peers_.size(); ++k)
+        if (k != i && peers_[k].roster) expected.insert(peers_[k].self.id);
+      std::set<std::string> listed;
+      for (const Identity& user : peers_[i].roster->users()) listed.insert(user.id);
+      if (listed != expected) throw Violation{name(i) + " does not list exactly who is there"};
+    }
+  }
+
+  // Who is listed and was heard of late. The stranger may be listed himself, at his own address, and
+  // what he says of himself is no forgery.
+  std::map<std::string, std::string> living(uint32_t i) const {
+    std::map<std::string, std::string> labels;
+    for (const auto& [id, peer] : peers_[i].roster->peers()) {
+      const bool is_listed = peer.state == Roster::Peer::State::listed;
+      const bool is_recent = now_ - peer.last_heard < kSilent;
+      if (is_listed && is_recent && peer.who.address.ip != kStranger.ip)
+        labels[id] = peer.who.label();
+    }
+    return labels;
+  }
+
+  void check_forgery(uint32_t i, const std::map<std::string, std::string>& before) const {
+    const std::map<std::string, std::string> after = living(i);
+    for (const auto& [id, label] : before) {
+      const auto now = after.find(id);
+      if (now == after.end() || now->second != label)
+        throw Violation{name(i) + " believes a forged datagram about " + label};
+    }
+  }
+
+  // ---- The ladder ---------------------------------------------------------------------
+
+  std::string name(uint32_t i) const { return peers_[i].self.name; }
+  void note(uint32_t i, const std::string& text) { ladder_.add_note(now_ - begin_, i, text); }
+
+  void draw(uint32_t i, const Packet& packet, const Announcement& said) {
+    std::string label(kVerbs[static_cast<size_t>(said.verb)]);
+    if (!said.to.empty()) label += " to=";
+    if (said.ask_host) label += " ask=";
+    const size_t from = packet.sender == kNobody ? peers_.size() : packet.sender;
+    ladder_.add_arrow(now_ - begin_, from, i, label);
+  }
+
+  std::mt19937 random_;
+  const Time begin_ = Time(1h);  // not at 0, where a clock that was never set stands, too
+  Time now_ = begin_;
+  Time next_fault_ = begin_;
+  bool is_calm_ = false;         // the lists are complete; nothing may happen any more
+  size_t posted_ = 0;
+  uint32_t loss_ = 0;            // percent
+  uint32_t doubling_ = 0;        // percent
+  uint32_t delay_ = 2;           // at most, in ms
+  std::vector<Peer> peers_;
+  std::vector<uint32_t> addresses_;                  // of the hosts
+  std::multimap<Time, Packet> air_;                  // on their way
+  std::map<uint32_t, std::vector<Packet>> waiting_;  // for who is paused
+  std::set<std::pair<uint32_t, uint32_t>> cut_;      // nothing gets from the first host to the second
+  Ladder ladder_;
+};
+
+// Plays one schedule. Where something does not hold, says what, and shows the last of the ladder.
+bool holds(uint32_t seed) {
+  World world(seed);
+  try {
+    world.run();
+    return true;
+  } catch (const Violation& violation) {
+    world.ladder().print(60);
+    std::cout << "seed " << seed << ": " << violation.what << std::endl;
+    return false;
+  }
+}
+
+uint32_t number(const char* name, uint32_t otherwise) {
+  const char* const value = std::getenv(name);
+  return value && *value ? static_cast<uint32_t>(std::atoi(value)) : otherwise;
+}
+
+}  // namespace
+
+int main() {
+  const uint32_t seed = number("SEED", 0);
+  if (seed != 0) {
+    World world(seed);
+    try {
+      world.run();
+      world.ladder().print(SIZE_MAX);
+      return 0;
+    } catch (const Violation& violation) {
+      world.ladder().print(SIZE_MAX);
+      std::cout << violation.what << std::endl;
+      return 1;
+    }
+  }
+  const uint32_t seeds = number("SEEDS", 1000);
+  for (uint32_t i = 1; i <= seeds; ++i)
+    if (!holds(i)) return 1;
+  std::cout << seeds << " schedules, and all held" << std::endl;
+}
