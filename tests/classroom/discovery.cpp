@@ -6,7 +6,8 @@
 
 namespace {
 
-// The end of a time in which nobody was to leave: that alone would be seen of a peer that is dead, too.
+// The end of a time in which nobody was to leave: that alone would be seen of a peer that is dead,
+// too.
 void expect_all_to_reach(Process& peer, int others) {
   const std::string all = std::to_string(others);
   peer.say("/all still here?");
@@ -427,7 +428,8 @@ TEST(Discovery, AnotherScanTakesThePlaceOfTheFirst) {
   EXPECT_EQ(ann.count("scanned .*"), 1u) << ann.output();
 }
 
-// What goes to nobody is dropped before the kernel asks for him, or it would fill the table of neighbours.
+// What goes to nobody is dropped before the kernel asks for him, or it would fill the table of
+// neighbours.
 TEST(Discovery, OfANetworkLargerThanA22AsksTheAddressesAroundItself) {
   NEEDS_NAMESPACES();
   Network network(3);

@@ -1,12 +1,15 @@
-// The times of docs/protocol.md, 2.3, that are minutes, without waiting for them: the clock of the peer is put on. Each
-// is kept twice: a little before its end there is still time, and a little after it there is none.
+// The times of docs/protocol.md, 2.3, that are minutes, without waiting for them: the clock of the
+// peer is put on. Each is kept twice: a little before its end there is still time, and a little
+// after it there is none.
 
 #include "support/testing.h"
 
 namespace {
 
-const std::string kAnn = "ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=40000 name=ann group=lab\n";
-const std::string kBob = "OK ChatByP2P/1 HERE id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab\n";
+const std::string kAnn =
+    "ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=40000 name=ann group=lab\n";
+const std::string kBob =
+    "OK ChatByP2P/1 HERE id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab\n";
 const std::string kBytes = "DATA offset=0 size=6\nhello\nEND size=6 crc=3015617425\n";
 
 }  // namespace
@@ -20,9 +23,9 @@ class Limits : public OneHost {
 
   // bob, the program, whom ann, written by hand, calls.
   void start_bob(const std::string& accept) {
-    peer = std::make_unique<ClockedPeer>(
-        *network, 0,
-        std::vector<std::string>{"--name", "bob", "--group", "lab", "--port", "25301", "--accept", accept});
+    const std::vector<std::string> options = {"--name", "bob",   "--group",  "lab",
+                                              "--port", "25301", "--accept", accept};
+    peer = std::make_unique<ClockedPeer>(*network, 0, options);
     peer->process().wait_for("ready .*");
   }
   Socket call_bob() const {
@@ -34,7 +37,8 @@ class Limits : public OneHost {
 
   // ann, the program, who sends a file to bob, written by hand.
   void start_ann() {
-    peer = std::make_unique<ClockedPeer>(*network, 0, std::vector<std::string>{"--name", "ann", "--group", "lab"});
+    const std::vector<std::string> options = {"--name", "ann", "--group", "lab"};
+    peer = std::make_unique<ClockedPeer>(*network, 0, options);
     peer->process().wait_for("ready .*");
     peer->folder().write("x", "hello\n");
     bobs_door.emplace(Socket::tcp_listener(*network, 0, 40001));
@@ -53,7 +57,8 @@ class Limits : public OneHost {
       EXPECT_EQ(bob.line(), line);
   }
 
-  // So many seconds go by, and what is under way does not fail for it: what the caller does next shows that.
+  // So many seconds go by, and what is under way does not fail for it: what the caller does next
+  // shows that.
   void expect_patience(int seconds) const {
     peer->let_pass(seconds);
     EXPECT_FALSE(peer->process().prints("(send|receive) . failed .*", 1));
@@ -110,8 +115,10 @@ TEST_F(Limits, AnOffersAnswerIsWaitedForFor250Seconds) {
 // It is read a MiB at a time: three times here.
 TEST_F(Limits, WhatIsLeftOfAnEarlierTryIsReadForTwoMinutesAtMost) {
   start_bob("always");
-  const std::string part = peer->folder().write("downloads/x.127.0.0.1.part", std::string(2'097'153, 'x'));
-  const std::string crc = cksum(part).substr(0, cksum(part).find(' '));
+  const std::string left(2'097'153, 'x');
+  const std::string part = peer->folder().write("downloads/x.127.0.0.1.part", left);
+  const std::string sum = cksum(part);
+  const std::string crc = sum.substr(0, sum.find(' '));
   for (const auto& [seconds, answer] : {std::pair(41, std::string("OK")),
                                         {39, "OK entries=1 offset=2097153 crc=" + crc}}) {
     peer->slow_down_reading(seconds);

@@ -57,8 +57,9 @@ auto within(int network, Action action) {
   return result;
 }
 
-// By default AddressSanitizer and UndefinedBehaviorSanitizer end a process with status 1, as our program ends itself when
-// something was not delivered. Whatever is started from here inherits this, by way of a shell, too.
+// By default AddressSanitizer and UndefinedBehaviorSanitizer end a process with status 1, as our
+// program ends itself when something was not delivered. Whatever is started from here inherits
+// this, by way of a shell, too.
 void tell_sanitizers() {
   const std::string exitcode = "exitcode=" + std::to_string(kReported);
   for (const char* name : {"ASAN_OPTIONS", "LSAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"}) {
@@ -379,10 +380,11 @@ std::string mac(int host) {
   return text;
 }
 
-// All namespaces of a machine share one table of neighbours, with room for 1,024: N hosts fill N * N of it, and each
-// absent address that they sweep takes one more for seconds. So a small network is a /28, and nine tests at a time
-// have room. A crowd needs more addresses, and has a /24, as a real one would. But what is entered by hand does not
-// count: a crowd gets no ARP; each address has its host's MAC address, an absent one that of the switch, which drops it.
+// All namespaces of a machine share one table of neighbours, with room for 1,024: N hosts fill N *
+// N of it, and each absent address that they sweep takes one more for seconds. So a small network
+// is a /28, and nine tests at a time have room. A crowd needs more addresses, and has a /24, as a
+// real one would. But what is entered by hand does not count: a crowd gets no ARP; each address has
+// its host's MAC address, an absent one that of the switch, which drops it.
 std::string all_neighbours(int hosts) {
   std::string batch = "neigh add 10.77.0.255 lladdr ff:ff:ff:ff:ff:ff dev eth0 nud permanent\n"
                       "neigh add 0.0.0.0 lladdr 00:00:00:00:00:00 dev lo nud permanent\n";
@@ -469,10 +471,10 @@ std::string hung_disk(const Network& network, const Folder& folder) {
 
 namespace {
 
-// A clock is ahead by as many seconds as its file in the present folder says, and timers by as many more for each pread()
-// as the file "reading" says. A condition variable waits for a moment that the program has read from such a clock, and
-// the kernel knows nothing of that. The calls by number, lest a sanitizer, which reads the clock as well, be asked before
-// it is ready.
+// A clock is ahead by as many seconds as its file in the present folder says, and timers by as many
+// more for each pread() as the file "reading" says. A condition variable waits for a moment that
+// the program has read from such a clock, and the kernel knows nothing of that. The calls by
+// number, lest a sanitizer, which reads the clock as well, be asked before it is ready.
 constexpr char kClocks[] = R"(
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -531,8 +533,8 @@ ClockedPeer::ClockedPeer(const Network& network, int host, const std::vector<std
   process_ = std::make_unique<Process>(network.descriptor(host), command, folder_.path());
 }
 
-// A thread that has just sent what it will wait for an answer to may not have looked at the clock yet: its time would
-// begin behind the one that passes here.
+// A thread that has just sent what it will wait for an answer to may not have looked at the clock
+// yet: its time would begin behind the one that passes here.
 void ClockedPeer::let_pass(int seconds) {
   EXPECT_TRUE(eventually(10, [&] { return process_->is_waiting(); }));
   passed_ += seconds;

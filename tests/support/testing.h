@@ -20,9 +20,10 @@
 #include <string>
 #include <vector>
 
-// Puts this process into a network namespace of its own, before any test runs. False where the system forbids it. And
-// has the sanitizers, if any are used, end a process with a status that Process knows for a report; and puts the folders
-// of nft and tc into the PATH, in which an ordinary user may not have them.
+// Puts this process into a network namespace of its own, before any test runs. False where the
+// system forbids it. And has the sanitizers, if any are used, end a process with a status that
+// Process knows for a report; and puts the folders of nft and tc into the PATH, in which an
+// ordinary user may not have them.
 bool enter_private_network();
 
 // At the top of every test that starts a peer.
@@ -100,8 +101,8 @@ class Process {
   size_t passed_ = 0;
 };
 
-// N hosts on one bridge: host 1 is 10.77.0.1, and so on; on a network of so many bits, but more than ten hosts on a /24.
-// With no host it is a single namespace with loopback only: host 0.
+// N hosts on one bridge: host 1 is 10.77.0.1, and so on; on a network of so many bits, but more
+// than ten hosts on a /24. With no host it is a single namespace with loopback only: host 0.
 class Network {
  public:
   explicit Network(int hosts, int bits = 28);
@@ -132,8 +133,9 @@ class Network {
 // LD_PRELOAD. Whoever hangs has made the file "hangs" there.
 std::string hung_disk(const Network& network, const Folder& folder);
 
-// ./peer, in a folder of its own, with clocks that can be put on: what takes minutes is tested in no time. That holds for
-// waits that look at the clock again and again, not for one long wait of the kernel's.
+// ./peer, in a folder of its own, with clocks that can be put on: what takes minutes is tested in
+// no time. That holds for waits that look at the clock again and again, not for one long wait of
+// the kernel's.
 class ClockedPeer {
  public:
   ClockedPeer(const Network& network, int host, const std::vector<std::string>& options);
@@ -150,8 +152,8 @@ class ClockedPeer {
   std::unique_ptr<Process> process_;
 };
 
-// That each has told of all others that they joined, within `seconds` for all of them together. It shows the first that
-// has not.
+// That each has told of all others that they joined, within `seconds` for all of them together. It
+// shows the first that has not.
 void expect_all_list_all(const std::vector<Process*>& peers, double seconds);
 
 // A test on one host, which has loopback only.
