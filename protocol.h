@@ -8,7 +8,7 @@
 //           means its clause 4.2.
 //   Part 2  the program: small tools around POSIX calls, the events, and what discovery.cpp and
 //           transfer.cpp, which do not know each other, offer to peer.cpp.
-//   SECOND READING  what a first one can do without: tables of characters, folders and resumed
+//   Then a second reading: what a first one can do without: characters, folders and resumed
 //           files on the wire, the checksum, --trace.
 //
 // One process is one peer. So a part of the program is a file and not a class: its state stands at
@@ -428,12 +428,14 @@ inline std::optional<std::string> safe_file_name(std::string_view path) {
 // PART 2: THE PROGRAM
 // ============================================================================
 
-// Every timer runs on the monotonic clock: somebody who sets the date must not empty the list of users.
+// Every timer runs on the monotonic clock: somebody who sets the date must not empty the list of
+// users.
 using Clock = std::chrono::steady_clock;
 
 // ---- Tools around POSIX calls ------------------------------------------------
 
-inline std::string error_text(int error) { return std::generic_category().message(error); }  // "Connection refused"
+// "Connection refused"
+inline std::string error_text(int error) { return std::generic_category().message(error); }
 
 // `result`, or, where it is -1, an exception that says what was tried and why it failed:
 // "bind UDP port 25253: Address already in use".
@@ -442,9 +444,9 @@ inline int check(ssize_t result, const std::string& what) {
   return static_cast<int>(result);
 }
 
-// EINTR, once for the whole program (but for select(), in wait() of peer.cpp): a signal that arrives while a call waits
-// makes the call fail although nothing is wrong. Whoever takes that -1 for an error loses a message when somebody types
-// Ctrl-Z and fg: signal(7).
+// EINTR, once for the whole program (but for select(), in wait() of peer.cpp): a signal that arrives
+// while a call waits makes the call fail although nothing is wrong. Whoever takes that -1 for an
+// error loses a message when somebody types Ctrl-Z and fg: signal(7).
 template <class Call>
 auto uninterrupted(Call call) {
   auto result = call();
@@ -463,8 +465,8 @@ inline Address local_address(int fd) {
   return Address::from_sockaddr(raw);
 }
 
-// Owns a file descriptor and closes it. Move-only: two owners would close it twice, and the second close() may hit a
-// descriptor that another thread was given in between.
+// Owns a file descriptor and closes it. Move-only: two owners would close it twice, and the second
+// close() may hit a descriptor that another thread was given in between.
 class Descriptor {
  public:
   explicit Descriptor(int fd = -1) : fd_(fd) {}
@@ -484,15 +486,18 @@ class Descriptor {
 
 // ---- The X-ray: --trace ----------------------------------------------------------
 
-inline bool tracing = false;  // set before the first thread starts. Off, a look at it is all that tracing costs
+// Set before the first thread starts. Off, a look at it is all that tracing costs.
+inline bool tracing = false;
 
 // The two ends of a socket, with `arrow` between them: "TCP 10.0.0.7:41234 -> 10.0.0.9:25253".
 std::string ends_of(int fd, const char* arrow, Address other);
 
-// The one function that prints it: a line with the time, the ends, and what has passed. Any thread may call it.
+// The one function that prints it: a line with the time, the ends, and what has passed. Any thread
+// may call it.
 void trace(const std::string& ends, std::string_view what);
 
-// The result of a system call, which it hands on, as errno: check(traced(fd, "listen", ::listen(fd, 5)), "listen").
+// The result of a system call, which it hands on, as it does errno:
+//   check(traced(fd, "listen", ::listen(fd, 5)), "listen");
 inline ssize_t traced(int fd, const char* call, ssize_t result, Address other = {}) {
   if (!tracing) return result;
   const int error = errno;
@@ -507,35 +512,42 @@ inline ssize_t traced(int fd, const char* call, ssize_t result, Address other = 
 struct Event {
   enum class Kind {
     // From discovery.
-    joined, left, changed,   // who; text: why it left, or what it was before
-    told,                    // text: a line for the user
+    joined,       // who
+    left,         // who; text: why
+    changed,      // who; text: what it was before
+    told,         // text: a line for the user
     // From trace().
-    traced,                  // text: what has passed
-    // From connections; who is at the other end.
-    introduced,              // somebody said over TCP who it is
-    diagnosed,               // text: why that was not possible; empty if it was
-    message,                 // message
-    delivered, undelivered,  // ticket; text: the reason
-    offered, started,        // ticket, file, text: a remark; to us or by us; its bytes begin
-    stored, failed,          // ticket, file, crc, text: a remark; it is whole, at the receiver; text: the reason
+    traced,       // text: what has passed
+    // From connections. `who` is at the other end; `ticket` tells which message or file it is about.
+    introduced,   // who: it said so itself, over TCP
+    diagnosed,    // text: why it was not possible to connect; empty if it was
+    message,      // message
+    delivered,    // ticket
+    undelivered,  // ticket; text: the reason; in_doubt
+    offered,      // ticket, file: to us or by us
+    started,      // ticket, file: its bytes begin; text: a remark; resumed_at, since
+    stored,       // ticket, file, crc: it is whole, at the receiver; text: a remark
+    failed,       // ticket; text: the reason; in_doubt
   };
   Kind kind;
   Identity who = {};
   std::string text = {};
-  uint64_t ticket = 0;  // of the message or file it is about
+  uint64_t ticket = 0;
   Offer file = {};
   uint32_t crc = 0;
   Message message = {};
-  bool in_doubt = false;          // of undelivered and failed: all was sent, no answer came, and it may have arrived
-  uint64_t resumed_at = 0;        // of started: how many bytes were there already,
-  Clock::time_point since = {};   // and when it was
+  bool in_doubt = false;         // all was sent, and no answer came: it may have arrived
+  uint64_t resumed_at = 0;       // how many bytes were there already,
+  Clock::time_point since = {};  // and when it was
 };
 
-// Any thread pushes; the main thread takes. A byte in a pipe tells that something is there (the "self-pipe trick"), so
-// that select() waits for events and for sockets alike: a condition variable cannot be waited for beside a socket.
+// Any thread pushes; the main thread takes. A byte in a pipe tells that something is there (the
+// "self-pipe trick"), so that select() waits for events and for sockets alike: a condition variable
+// cannot be waited for beside a socket.
 class EventQueue {
  public:
-  // Not a constructor: that would run before main() has filled what is missing of the descriptors 0 to 2.
+  // Not a constructor: that would run before main() has filled what is missing of the descriptors
+  // 0 to 2.
   void open() {
     int ends[2];
     check(::pipe2(ends, O_NONBLOCK), "pipe2");
@@ -551,23 +563,26 @@ class EventQueue {
     wake();
   }
 
-  // Makes descriptor() readable; async-signal-safe. A full pipe refuses the byte, and is readable already. errno is put
-  // back, for a signal handler may run between a system call and the line that looks at its errno.
+  // Makes descriptor() readable; async-signal-safe. A full pipe refuses the byte, and is readable
+  // already. errno is put back, for a signal handler may run between a system call and the line that
+  // looks at its errno.
   void wake() const {
     const int saved = errno;
     if (::write(writer_.get(), "", 1) == -1) errno = saved;
   }
 
   std::deque<Event> take_all() {
+    // Before the events: a later push wakes us again.
     std::array<char, 256> bytes;
-    while (::read(reader_.get(), bytes.data(), bytes.size()) > 0) {}  // before the events: a later push wakes us again
+    while (::read(reader_.get(), bytes.data(), bytes.size()) > 0) {}
     const std::lock_guard lock(mutex_);
     room_.notify_all();
     return std::exchange(events_, {});
   }
 
-  // A connection's thread calls it before it reads on, so that a peer that floods us is slowed down by TCP (this is
-  // called backpressure) instead of filling our memory. False where there was no room for so long.
+  // A connection's thread calls it before it reads on, so that a peer that floods us is slowed down
+  // by TCP (this is called backpressure) instead of filling our memory. False where there was no
+  // room for so long.
   bool wait_for_room(std::chrono::milliseconds time) {
     constexpr size_t kMaxEvents = 1000;
     std::unique_lock lock(mutex_);
@@ -596,28 +611,45 @@ inline std::vector<std::string> chosen_interfaces;      // by name; empty: all
 
 namespace discovery {
 
-// Opens the shared port and our own, myself.address.port; std::system_error where the latter is taken.
+// Opens the shared port and our own, myself.address.port; std::system_error where one is taken.
 void open();
-void watch(fd_set& readable);                          // adds its sockets
-void receive(const fd_set& readable);                  // reads what came in
-void tick();                                           // does what is due: heartbeats, questions, probes, expiry
-Clock::duration pause();                               // how long it may be until the next tick()
-void scan();                                           // broadcasts and sweeps again; tells when it has ended
-void scan(uint32_t network, int bits, uint16_t port);  // asks every address of network/bits; tells, too
-void rename();                                         // myself.name or myself.group has changed: tells everyone
-void leave();                                          // says BYE
-void introduced(const Identity& who);                  // over TCP: asks it once, over UDP, unless it is listed
-// /diag. Each tells, one step a line, what is as it should be, or what is not and what to do.
-void diagnose();                                       // what it takes to be found at all
-bool diagnose(Address other);                          // and by `other`, which it asks; false: no way leads there
-void diagnose_answer(Address other);                   // later: whether its answer came
+// For the select() loop: adds its sockets; reads what came in.
+void watch(fd_set& readable);
+void receive(const fd_set& readable);
+// Does what is due: heartbeats, questions, probes, expiry. pause() is how long it may be until the
+// next tick().
+void tick();
+Clock::duration pause();
 
-std::vector<Identity> users();                         // who is listed, sorted by name and address
-std::optional<Identity> user(const std::string& id);   // if it is listed
-uint32_t own_ip();                                     // as others on the first network see us
-// Our own address towards `ip`. Nothing where no route leads there, or only through an interface that is not ours.
+// myself.name or myself.group has changed: tells everyone.
+void rename();
+// Says BYE.
+void leave();
+// Somebody has said over TCP who it is: asks it once, over UDP, unless it is listed.
+void introduced(const Identity& who);
+
+// Looks for peers again, by broadcast and sweep; or asks every address of network/bits. Tells when it
+// has ended.
+void scan();
+void scan(uint32_t network, int bits, uint16_t port);
+
+// /diag. Each tells, one step a line, what is as it should be, or what is not and what to do: what
+// it takes to be found at all; what it takes to be found by `other`, which it asks (false: no way
+// leads there); and later, whether its answer has come.
+void diagnose();
+bool diagnose(Address other);
+void diagnose_answer(Address other);
+
+// Who is listed, sorted by name and address; and the one with that id, if it is listed.
+std::vector<Identity> users();
+std::optional<Identity> user(const std::string& id);
+
+// Our own address as others on the first network see it; and towards `ip`: nothing where no route
+// leads there, or only through an interface that is not ours.
+uint32_t own_ip();
 std::optional<uint32_t> source_for(uint32_t ip);
-bool is_own(Address address);                          // what is sent there comes to ourselves
+// What is sent there comes to ourselves.
+bool is_own(Address address);
 
 }  // namespace discovery
 
@@ -625,25 +657,34 @@ bool is_own(Address address);                          // what is sent there com
 
 namespace transfer {
 
-// Listens on myself.address.port; std::system_error where it is taken. `can_reach` says whether an IP address is
-// reached through the interfaces that we may use.
+// Listens on myself.address.port; std::system_error where it is taken. `can_reach` says whether an
+// IP address is reached through the interfaces that we may use.
 void open(bool (*can_reach)(uint32_t ip));
-void watch(fd_set& readable);     // adds its listening socket
+// For the select() loop: adds its listening socket; accepts one connection.
+void watch(fd_set& readable);
 void accept_connection(const fd_set& readable);
 
-void diagnose(const Identity& to);  // connects after 1 s, and an event says what came of it
-void send_message(const Identity& to, const std::string& scope, const std::string& text, uint64_t ticket);
-// A file or a folder. Gives its ticket, under which events will follow; throws where it cannot be read.
+// What becomes of a message is told by an event with this ticket.
+void send_message(const Identity& to, const std::string& scope, const std::string& text,
+                  uint64_t ticket);
+// A file or a folder. Gives its ticket, under which events will follow; throws where it cannot be
+// read.
 uint64_t send_file(const Identity& to, const std::string& path);
-void answer(uint64_t ticket, Accept consent, const std::string& store_as);  // to an offer; `ask` is no answer
-void cancel(uint64_t ticket = 0);  // a file transfer, in either direction; 0: every connection
+// To an offer: always or never; and the name to store it under, if not its own.
+void answer(uint64_t ticket, Accept consent, const std::string& store_as);
+// Ends a file transfer, in either direction; 0: every connection.
+void cancel(uint64_t ticket = 0);
+// Of a file transfer, so far. A resumed one begins with what was there.
+uint64_t bytes_done(uint64_t ticket);
+// This id has sent this message before, from this address and under the same number.
+bool is_repeat(const Event& message);
+// Connects after 1 s, and an event says what came of it.
+void diagnose(const Identity& to);
 
-uint64_t bytes_done(uint64_t ticket);  // of a file transfer, so far; a resumed one begins with what was there
-bool is_repeat(const Event& message);  // this id has sent it before, from this address and under the same number
-bool is_sending();                // messages or files of ours are on their way
-bool is_open();                   // there are connections
-void reap();                      // joins the threads that have ended
-void close();                     // ends them all, now
+bool is_sending();  // messages or files of ours are on their way
+bool is_open();     // there are connections
+void reap();        // joins the threads that have ended
+void close();       // ends them all, now
 
 }  // namespace transfer
 
@@ -705,33 +746,37 @@ struct CharacterRange {
   char32_t first, last;  // both belong to it
 };
 
-// Characters that act on a terminal, or on the order of the text around them, instead of being read.
+// Characters that act on a terminal, or on the order of the text around them, instead of being
+// read.
 inline constexpr CharacterRange kControls[] = {
     {0x0000, 0x001F}, {0x007F, 0x009F}, {0x061C, 0x061C},     {0x200E, 0x200F},
     {0x2028, 0x202E}, {0x2066, 0x2069}, {kNotUtf8, kNotUtf8},
 };
 
-// Characters that show as an empty place: spaces, fillers, and signs that are blank by their design.
+// Characters that show as an empty place: spaces, fillers, and signs that are blank by their
+// design.
 inline constexpr CharacterRange kBlanks[] = {
     {0x0020, 0x0020}, {0x00A0, 0x00A0}, {0x115F, 0x1160}, {0x1680, 0x1680},   {0x2000, 0x200B},
     {0x202F, 0x202F}, {0x205F, 0x205F}, {0x2800, 0x2800}, {0x3000, 0x3000},   {0x3164, 0x3164},
     {0xFEFF, 0xFEFF}, {0xFFA0, 0xFFA0}, {0x13441, 0x13442}, {0x1D159, 0x1D159},
 };
 
-// Characters that do not show at all: Unicode's Default_Ignorable_Code_Point without the two kinds above. Emoji and some
-// scripts need them (U+200D joins a family, U+200C divides Persian words), so a name may have them.
+// Characters that do not show at all: Unicode's Default_Ignorable_Code_Point without the two kinds
+// above. Emoji and some scripts need them (U+200D joins a family, U+200C divides Persian words), so
+// a name may have them.
 inline constexpr CharacterRange kInvisibles[] = {
     {0x00AD, 0x00AD}, {0x034F, 0x034F}, {0x17B4, 0x17B5},   {0x180B, 0x180F},
     {0x200C, 0x200D}, {0x2060, 0x2065}, {0x206A, 0x206F},   {0xFE00, 0xFE0F},
     {0xFFF0, 0xFFF8}, {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF},
 };
 
-// What passes for the '@' or the ':' of NAME@IP:PORT: the signs themselves, and those that look like them.
+// What passes for the '@' or the ':' of NAME@IP:PORT: the signs themselves, and those that look
+// like them.
 inline constexpr CharacterRange kLabelSigns[] = {
     {'@', '@'},       {0xFE6B, 0xFE6B}, {0xFF20, 0xFF20},  // at signs: small, fullwidth
     {':', ':'},       {0xFE55, 0xFE55}, {0xFF1A, 0xFF1A},  // colons: small, fullwidth
     {0xFE13, 0xFE13}, {0xFE30, 0xFE30}, {0xA789, 0xA789},  // for vertical lines; a modifier letter
-    {0x02D0, 0x02D0}, {0x02F8, 0x02F8}, {0x0589, 0x0589},  // a long sound; a raised colon; an Armenian full stop
+    {0x02D0, 0x02D0}, {0x02F8, 0x02F8}, {0x0589, 0x0589},  // a long sound; raised; Armenian
     {0x05C3, 0x05C3}, {0x0703, 0x0704}, {0x0903, 0x0903},  // Hebrew; Syriac; Devanagari
     {0x0A83, 0x0A83}, {0x1361, 0x1361}, {0x16EC, 0x16EC},  // Gujarati; Ethiopic; runes
     {0x1803, 0x1803}, {0x1809, 0x1809}, {0x205A, 0x205A},  // Mongolian; two dots
@@ -856,7 +901,9 @@ struct Prefix {
   }
   std::string format() const {  // what follows the OK; empty where there is no beginning
     if (offset == 0) return "";
-    const std::string fields = field("entries", entries) + field("offset", offset) + field("crc", crc);
+    std::string fields = field("entries", entries);
+    fields += field("offset", offset);
+    fields += field("crc", crc);
     return fields.substr(1);  // without the blank in front
   }
   static Prefix parse(std::string_view text) {  // no beginning at all for anything else
