@@ -552,7 +552,19 @@ Descriptor open_udp_socket(uint16_t port) {
   sockaddr_in raw = Address{INADDR_ANY, port}.to_sockaddr();
   const int result = ::bind(fd.get(), generic(raw), sizeof raw);
   check(traced(fd.get(), "bind", result), "bind UDP port " + to_string(port));
+  keep_to_chosen_interface(fd.get());
   return fd;
+}
+
+Descriptor open_shared_socket() {
+  try {
+    return open_udp_socket(kDiscoveryPort);
+  } catch (const std::system_error& error) {
+    if (error.code() != std::errc::address_in_use) throw;
+    throw std::runtime_error(
+        "another program holds UDP port 25252, at which all peers are found; end it: "
+        "ss -lunp | grep 25252 names it (with sudo, if it is another user's)");
+  }
 }
 
 // A failure is a datagram lost, as any may be: the send buffer is full, an interface has gone, a
@@ -620,7 +632,7 @@ std::vector<Interface> read_interfaces();
 
 void discovery::open() {
   own_socket = open_udp_socket(myself.address.port);
-  shared_socket = open_udp_socket(kDiscoveryPort);
+  shared_socket = open_shared_socket();
   interfaces = read_interfaces();
   roster.emplace(myself, std::random_device()());
   roster->start(interfaces, Clock::now());
@@ -846,9 +858,12 @@ uint32_t ip_of(const sockaddr* address) {
 }
 
 bool is_usable(const ifaddrs& entry) {
+  const std::string label = entry.ifa_name;
+  const auto is_it = [&](const std::string& name) {
+    return name == label || name == device_of(label);
+  };
   const auto& names = chosen_interfaces;
-  const bool is_chosen =
-      names.empty() || std::find(names.begin(), names.end(), entry.ifa_name) != names.end();
+  const bool is_chosen = names.empty() || std::any_of(names.begin(), names.end(), is_it);
   const bool is_up = (entry.ifa_flags & IFF_UP) && (entry.ifa_flags & IFF_RUNNING);
   const bool is_ipv4 = entry.ifa_addr && entry.ifa_addr->sa_family == AF_INET;
   return is_chosen && is_up && is_ipv4 && entry.ifa_netmask;

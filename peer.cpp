@@ -112,6 +112,18 @@ std::string path_meant_by(const std::string& typed) {
 // the wrong place.
 bool is_own_name(const std::string& text) { return is_name(text) && text[0] != '/'; }
 
+std::string interface_names() {
+  std::string names;
+  struct if_nameindex* const all = ::if_nameindex();
+  if (!all) return "none";
+  for (const struct if_nameindex* i = all; i->if_index != 0; ++i) {
+    if (!names.empty()) names += ", ";
+    names += i->if_name;
+  }
+  ::if_freenameindex(all);
+  return names;
+}
+
 const Option kOptions[] = {
     {"--name", "NAME", "1 to 32 characters without blanks, no / first: who you are",
      [](const std::string& value) {
@@ -129,7 +141,11 @@ const Option kOptions[] = {
        return myself.address.port >= 1024 && myself.address.port != kDiscoveryPort;
      }},
     {"--interface", "NAME", "a network interface, to use it alone; may be repeated (all)",
-     [](const std::string& value) { return chosen_interfaces.push_back(value), ::if_nametoindex(value.c_str()) != 0; }},
+     [](const std::string& value) {
+       chosen_interfaces.push_back(value);
+       if (::if_nametoindex(value.c_str()) != 0) return true;
+       throw UsageError("there is no network interface '" + value + "'; there are " + interface_names());
+     }},
     {"--dir", "DIR", "a folder: where received files go (downloads)",
      [](const std::string& value) {
        download_folder = path_meant_by(value);
@@ -1965,6 +1981,18 @@ void prepare_folder() {
   print("note: " + why + "; choose another folder with --dir");
 }
 
+// Opens all sockets with the port that we have chosen. What was wrong, where another program has it; else nothing.
+std::string open_port() {
+  try {
+    transfer::open([](uint32_t ip) { return discovery::source_for(ip).has_value(); });
+    discovery::open();
+  } catch (const std::system_error& error) {
+    if (error.code() != std::errc::address_in_use) throw;
+    return error.what();
+  }
+  return "";
+}
+
 // Who we are: the id is drawn, and the port is the one that was named, or else the first free one.
 void open_ports() {
   std::random_device random;
@@ -1972,14 +2000,14 @@ void open_ports() {
   uint16_t& port = myself.address.port;
   const bool is_named = port != 0;
   if (!is_named) port = kFirstPort;
-  for (;; ++port) try {
-      transfer::open([](uint32_t ip) { return discovery::source_for(ip).has_value(); });
-      discovery::open();
-      return;
-    } catch (const std::system_error& error) {
-      if (error.code() != std::errc::address_in_use) throw;
-      if (is_named || port == kLastPort) throw UsageError(std::string(error.what()) + "; --port chooses another");
-    }
+  for (;; ++port) {
+    const std::string trouble = open_port();
+    if (trouble.empty()) return;
+    if (is_named) throw UsageError(trouble + "; --port chooses another");
+    if (port == kLastPort)
+      throw std::runtime_error("ports 25253 to 25508 are all taken, for TCP or UDP; end a program that has one, or "
+                               "choose another port with --port N");
+  }
 }
 
 // The first command of a pipe waits until the first scan was answered: somebody was found and nobody new came for a

@@ -25,6 +25,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <sys/select.h>
 #include <sys/socket.h>
@@ -606,6 +607,26 @@ enum class Accept { ask, always, never };
 inline Accept accept_policy = Accept::ask;              // for files that are offered
 inline std::string download_folder = "downloads";
 inline std::vector<std::string> chosen_interfaces;      // by name; empty: all
+
+// "eth0", of "eth0:1": getifaddrs() calls an address by its label, where it has one.
+inline std::string device_of(const std::string& label) { return label.substr(0, label.find(':')); }
+
+// To be called once a socket is bound, or is about to connect: where the user has chosen one interface, all that it
+// sends and receives passes there, even where the host's routes prefer another, as they do a cable to Wi-Fi. Without
+// it the routes decide: on a BSD, on Linux before 5.7 for all but root, and among several that were chosen.
+// Not before bind(): two sockets of different interfaces may bind the same port, which shall be one instance's alone.
+inline void keep_to_chosen_interface(int fd) {
+  if (chosen_interfaces.size() != 1) return;
+  const std::string name = device_of(chosen_interfaces[0]);
+#if defined(SO_BINDTODEVICE)
+  ::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name.c_str(), static_cast<socklen_t>(name.size()));
+#elif defined(IP_BOUND_IF)
+  const unsigned index = ::if_nametoindex(name.c_str());
+  ::setsockopt(fd, IPPROTO_IP, IP_BOUND_IF, &index, sizeof index);
+#else
+  (void)fd;
+#endif
+}
 
 // ---- discovery.cpp: who is here, over UDP ------------------------------------------
 

@@ -966,6 +966,7 @@ struct Session {
     {
       const std::lock_guard lock(mutex);
       Descriptor fd(check(::socket(AF_INET, SOCK_STREAM, 0), "socket"));
+      keep_to_chosen_interface(fd.get());
       connection.emplace(std::move(fd), target.address, "no answer in time", cancelled);
     }
     connection->connect();
@@ -1396,6 +1397,7 @@ void transfer::open(bool (*is_reached)(uint32_t ip)) {
   check(::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), "setsockopt SO_REUSEADDR");
   sockaddr_in raw = Address{INADDR_ANY, myself.address.port}.to_sockaddr();
   check(traced(fd, "bind", ::bind(fd, generic(raw), sizeof raw)), "bind TCP port " + port);
+  keep_to_chosen_interface(fd);
   // With SO_REUSEADDR two may bind one port as long as neither listens: here at the latest the second one fails.
   check(traced(fd, "listen", ::listen(fd, SOMAXCONN)), "listen on TCP port " + port);
 }

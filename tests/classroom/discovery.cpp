@@ -174,8 +174,7 @@ TEST(Discovery, KeepsToTheInterfacesThatWereChosen) {
   outside.wait_for("joined c@10.77.0.1:\\d+ lab");
   a.say("/msg 10.77.0.2:25253 let me out");
   a.wait_for("failed 10.77.0.2:25253: no usable route.*not delivered: let me out");
-  Socket intruder = Socket::tcp(network, 2, "10.77.0.1", 25301);  // a, which listens everywhere, but talks on lo only
-  EXPECT_TRUE(intruder.is_closed());
+  EXPECT_THROW(Socket::tcp(network, 2, "10.77.0.1", 25301), std::exception);  // a listens on lo only
   a.say("/scan 10.77.0.2");
   a.wait_for("error: no usable route leads to 10.77.0.2");
   for (Process* peer : {&outside, &a, &b, &c}) {
@@ -196,6 +195,42 @@ TEST(Discovery, UsesEachInterfaceThatWasChosenAndNoOther) {
     EXPECT_TRUE(both.prints("joined " + std::string(name) + "@.*", 10)) << both.output();
   both.say("/scan 10.79.0.2");
   both.wait_for("error: no usable route leads to 10.79.0.2");
+}
+
+// As with a cable and Wi-Fi in one network: the routes lead through eth0, for it came up first.
+TEST(Discovery, LeavesByTheInterfaceThatWasChosenWhateverTheRoutesPrefer) {
+  NEEDS_NAMESPACES();
+  Network network(0);
+  network.run(0, "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6");  // whose own packets would be counted
+  int last_byte = 0;
+  for (const std::string name : {"eth0", "wlan0"}) {
+    network.run(0, "ip link add " + name + " type veth peer name far-" + name + " && ip link set far-" + name + " up && " +
+                       "ip addr add 10.77.0." + std::to_string(++last_byte) + "/28 brd + dev " + name +
+                       " && ip link set " + name + " up && " +
+                       "ip neigh add 10.77.0.5 lladdr 02:00:00:00:00:05 dev " + name);
+  }
+  const Folder scratch;
+  const auto packets = [&](const std::string& name) {
+    network.run(0, "sed 's/:/ /' /proc/self/net/dev | awk '$1 == \"" + name + "\" { print $11 }' >" + scratch.path("sent"));
+    return std::stoi(read_file(scratch.path("sent")));
+  };
+  Process& ann = network.peer(0, "ann", {"--interface", "wlan0"});
+  ann.wait_for("ready ann@10.77.0.2:25253 lab");
+  ann.say("/scan 10.77.0.5");
+  ann.wait_for("scanned 1 addresses; 0 users online");
+  ann.say("/msg 10.77.0.5:25253 by which way?");
+  ann.wait_for("failed 10.77.0.5:25253: .*");
+  EXPECT_EQ(packets("eth0"), 0);
+  EXPECT_GT(packets("wlan0"), 10);
+}
+
+TEST(Discovery, AnInterfaceIsFoundByItsNameWhateverTheLabelOfItsAddress) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  network.run(1, "ip addr flush dev eth0 && ip addr add 10.77.0.7/28 brd + dev eth0 label eth0:1");
+  Process& bob = network.peer(2, "bob");
+  network.peer(1, "ann", {"--interface", "eth0"}).wait_for("ready ann@10.77.0.7:25253 lab");
+  bob.wait_for("joined ann@10.77.0.7:25253 lab");
 }
 
 TEST(Discovery, WorksByTheSweepAloneWhereBroadcastsAreDropped) {
@@ -415,6 +450,20 @@ TEST(Discovery, ScansOneAddressOrANetworkAndTellsTheEnd) {
   ann.wait_for("scanned 6 addresses; 2 users online");
   ann.say("/scan 10.77.0.0/8");
   ann.wait_for("note: a scan asks at most 1,022 addresses, of 10.77.0.0/8 the /22 around it; .*");
+}
+
+// Through a router, or 254 neighbours would have to be looked for.
+TEST(Discovery, AScanAsksAllThatItWasToldToThoughAnInterfaceChangesMeanwhile) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  network.run(1, "ip route add 10.99.0.0/24 via 10.77.0.2");
+  Process& ann = network.peer(1, "ann", {"--trace"});
+  ann.wait_for("ready .*");
+  ann.say("/scan 10.99.0.0/24");
+  ann.wait_for(".* UDP \\S+ +-> 10.99.0.20:25252 .*");
+  network.run(1, "ip addr add 10.88.0.1/30 brd + dev eth0");
+  ann.wait_for("scanned 254 addresses; 0 users online");
+  EXPECT_EQ(ann.count(".* UDP \\S+ +-> 10\\.99\\.0\\.\\d+:25252 .*"), 2 * 254u);
 }
 
 TEST(Discovery, AnotherScanTakesThePlaceOfTheFirst) {

@@ -93,6 +93,27 @@ TEST_F(Commands, ATakenPortIsNamedWithTheRemedy) {
   second.wait_for("peer: .* port 25300: Address already in use; --port chooses another", 1);
 }
 
+TEST_F(Commands, APortThatAnotherProgramHasIsNamedWithWhatHelps) {
+  {
+    const Socket other = Socket::udp(*network, 0, 25252);
+    other.share_port_no_more();
+    Process& peer = network->peer(0, "bob");
+    EXPECT_EQ(peer.exit_status(), 1);
+    peer.wait_for("peer: another program holds UDP port 25252, .*; end it: ss -lunp \\| grep 25252 names it .*");
+  }
+  std::vector<Socket> all;
+  for (int port = 25253; port <= 25508; ++port) all.push_back(Socket::tcp_listener(*network, 0, port));
+  Process& peer = network->peer(0, "cleo");
+  EXPECT_EQ(peer.exit_status(), 1);
+  peer.wait_for("peer: ports 25253 to 25508 are all taken, .*; end a program .*, or choose another port with --port N");
+}
+
+TEST_F(Commands, AnInterfaceThatDoesNotExistIsSaidWithThoseThatDo) {
+  Process& peer = network->peer(0, "bob", {"--interface", "eth9"});
+  EXPECT_EQ(peer.exit_status(), 2);
+  peer.wait_for("peer: there is no network interface 'eth9'; there are lo");
+}
+
 TEST_F(Commands, WithoutAUsableDefaultFolderTheRestStillWorks) {
   const Folder scratch;
   scratch.write("downloads", "a file is in the way");

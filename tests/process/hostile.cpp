@@ -200,6 +200,24 @@ TEST_F(Hostile, AHelloThatClaimsAnothersAddressOustsNobody) {
   EXPECT_EQ(bob->count("left .*"), 0u);
 }
 
+// Gains: nothing. An answer to a broadcast address would go to a whole network, and be answered by each of its peers.
+TEST_F(Hostile, ASourceThatIsNoPeersGetsNoAnswer) {
+  bob = nullptr;
+  start_bob("always --trace");
+  ann->wait_for("joined bob.*");
+  const auto forge = [&](const std::string& ip, int port) {
+    Socket::forge(*network, 0, ip, port, "127.0.0.1", 25301, mallory(1, 40000));          // a question
+    Socket::forge(*network, 0, ip, port, "127.0.0.1", 25301, mallory(2, 40001, "HERE"));  // and hearsay
+  };
+  for (const char* ip : {"127.255.255.255", "127.0.0.0", "255.255.255.255", "224.0.0.1"}) forge(ip, 40000);
+  forge("127.0.0.9", 0);
+  const Socket socket = Socket::udp(*network, 0, 40005, "127.0.0.2");
+  socket.meet("127.0.0.1", 25301, mallory(3, 40005).substr(18));
+  bob->wait_for("joined mallory@127.0.0.2:40005 lab");
+  EXPECT_GE(bob->count(".* UDP \\S+ +<- 127.255.255.255:40000 .*"), 2u);  // they have arrived,
+  EXPECT_EQ(bob->count(".* UDP \\S+ +-> \\S+:(0|4000[01]) .*"), 0u);      // and nothing was said to them
+}
+
 // Gains: time of bob's processor, who is watching all that passes; no memory.
 TEST_F(Hostile, AnEndlessTransferOfNothingDoesNotFillTheMemoryOfWhoTracesIt) {
   bob = nullptr;

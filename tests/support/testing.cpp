@@ -4,6 +4,9 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/ip.h>
+#include <netinet/udp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -94,8 +97,8 @@ sockaddr_in socket_address(const std::string& ip, int port) {
   return raw;
 }
 
-int open_socket(const Network& network, int host, int type) {
-  const int fd = within(network.descriptor(host), [&] { return ::socket(AF_INET, type | SOCK_CLOEXEC, 0); });
+int open_socket(const Network& network, int host, int type, int protocol = 0) {
+  const int fd = within(network.descriptor(host), [&] { return ::socket(AF_INET, type | SOCK_CLOEXEC, protocol); });
   must(fd != -1, "socket");
   return fd;
 }
@@ -590,6 +593,33 @@ Socket Socket::udp(const Network& network, int host, int port, const std::string
   const sockaddr_in raw = socket_address(from, port);
   must(::bind(s.fd_, reinterpret_cast<const sockaddr*>(&raw), sizeof raw) == 0, "bind");
   return s;
+}
+
+void Socket::share_port_no_more() const {
+  const int off = 0;
+  must(::setsockopt(fd_, SOL_SOCKET, SO_REUSEADDR, &off, sizeof off) == 0, "setsockopt SO_REUSEADDR");
+}
+
+void Socket::forge(const Network& network, int host, const std::string& from_ip, int from_port,
+                   const std::string& to_ip, int to_port, const std::string& datagram) {
+  const Socket s(open_socket(network, host, SOCK_RAW, IPPROTO_RAW));
+  const sockaddr_in from = socket_address(from_ip, from_port), to = socket_address(to_ip, to_port);
+  ip head{};
+  head.ip_v = 4;
+  head.ip_hl = 5;
+  head.ip_ttl = 64;
+  head.ip_p = IPPROTO_UDP;
+  head.ip_src = from.sin_addr;
+  head.ip_dst = to.sin_addr;  // its length and checksum the kernel fills in
+  udphdr ports{};             // without a checksum, which UDP allows
+  ports.source = from.sin_port;
+  ports.dest = to.sin_port;
+  ports.len = htons(static_cast<uint16_t>(sizeof ports + datagram.size()));
+  std::string packet(reinterpret_cast<const char*>(&head), sizeof head);
+  packet.append(reinterpret_cast<const char*>(&ports), sizeof ports);
+  packet += datagram;
+  const auto sent = ::sendto(s.fd_, packet.data(), packet.size(), 0, reinterpret_cast<const sockaddr*>(&to), sizeof to);
+  must(sent == static_cast<ssize_t>(packet.size()), "send a forged datagram");
 }
 
 Socket::~Socket() {

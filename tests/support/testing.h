@@ -179,6 +179,10 @@ class Socket {
   Socket accept() const;
   bool send(const std::string& bytes) const;         // false once the other side has closed the connection
   void send_to(const std::string& ip, int port, const std::string& datagram) const;
+  // A datagram with a source that is forged.
+  static void forge(const Network& network, int host, const std::string& from_ip, int from_port,
+                    const std::string& to_ip, int to_port, const std::string& datagram);
+  void share_port_no_more() const;                   // from now on nobody else can bind it
   // Makes this socket a peer that the one at ip:port lists: HELLO, and the answer HERE that it is heard.
   void meet(const std::string& ip, int port, const std::string& fields) const;
   std::string line();                                // without its LF
