@@ -445,9 +445,9 @@ inline int check(ssize_t result, const std::string& what) {
   return static_cast<int>(result);
 }
 
-// EINTR, once for the whole program (but for select(), in wait() of peer.cpp): a signal that arrives
-// while a call waits makes the call fail although nothing is wrong. Whoever takes that -1 for an
-// error loses a message when somebody types Ctrl-Z and fg: signal(7).
+// EINTR, once for the whole program (but for select(), in wait() of peer.cpp): a signal that
+// arrives while a call waits makes the call fail although nothing is wrong. Whoever takes that -1
+// for an error loses a message when somebody types Ctrl-Z and fg: signal(7).
 template <class Call>
 auto uninterrupted(Call call) {
   auto result = call();
@@ -519,7 +519,7 @@ struct Event {
     told,         // text: a line for the user
     // From trace().
     traced,       // text: what has passed
-    // From connections. `who` is at the other end; `ticket` tells which message or file it is about.
+    // From connections. `who` is at the other end; `ticket` tells which message or file it is.
     introduced,   // who: it said so itself, over TCP
     diagnosed,    // text: why it was not possible to connect; empty if it was
     message,      // message
@@ -565,8 +565,8 @@ class EventQueue {
   }
 
   // Makes descriptor() readable; async-signal-safe. A full pipe refuses the byte, and is readable
-  // already. errno is put back, for a signal handler may run between a system call and the line that
-  // looks at its errno.
+  // already. errno is put back, for a signal handler may run between a system call and the line
+  // that looks at its errno.
   void wake() const {
     const int saved = errno;
     if (::write(writer_.get(), "", 1) == -1) errno = saved;
@@ -611,10 +611,11 @@ inline std::vector<std::string> chosen_interfaces;      // by name; empty: all
 // "eth0", of "eth0:1": getifaddrs() calls an address by its label, where it has one.
 inline std::string device_of(const std::string& label) { return label.substr(0, label.find(':')); }
 
-// To be called once a socket is bound, or is about to connect: where the user has chosen one interface, all that it
-// sends and receives passes there, even where the host's routes prefer another, as they do a cable to Wi-Fi. Without
-// it the routes decide: on a BSD, on Linux before 5.7 for all but root, and among several that were chosen.
-// Not before bind(): two sockets of different interfaces may bind the same port, which shall be one instance's alone.
+// To be called once a socket is bound, or is about to connect: where the user has chosen one
+// interface, all that it sends and receives passes there, even where the host's routes prefer
+// another, as they do a cable to Wi-Fi. Without it the routes decide: on a BSD, on Linux before 5.7
+// for all but root, and among several that were chosen. Not before bind(): two sockets of different
+// interfaces may bind the same port, which shall be one instance's alone.
 inline void keep_to_chosen_interface(int fd) {
   if (chosen_interfaces.size() != 1) return;
   const std::string name = device_of(chosen_interfaces[0]);
@@ -649,8 +650,8 @@ void leave();
 // Somebody has said over TCP who it is: asks it once, over UDP, unless it is listed.
 void introduced(const Identity& who);
 
-// Looks for peers again, by broadcast and sweep; or asks every address of network/bits. Tells when it
-// has ended.
+// Looks for peers again, by broadcast and sweep; or asks every address of network/bits. Tells when
+// it has ended.
 void scan();
 void scan(uint32_t network, int bits, uint16_t port);
 
