@@ -15,13 +15,11 @@ namespace {
 constexpr double kPatience = 120;  // seconds: all of them share the processor with the other tests
 
 // As many as there are in a class, and in a full /24. A sanitizer takes some ten times the memory and the time.
-#if defined(__SANITIZE_THREAD__)
-constexpr int kClass = 12, kFull = 40;
-#elif defined(__SANITIZE_ADDRESS__)
-constexpr int kClass = 30, kFull = 80;
-#else
-constexpr int kClass = 30, kFull = 253;
-#endif
+int class_size() { return sanitizer() == "thread" ? 12 : 30; }
+int full_segment() {
+  if (sanitizer() == "thread") return 40;
+  return sanitizer().empty() ? 253 : 80;
+}
 
 // What was printed, and how often.
 std::map<std::string, int> counted(Process& peer) {
@@ -52,16 +50,16 @@ void expect_complete_lists(const std::vector<Process*>& peers) {
 
 TEST(Scale, AClassOfThirtyFindsItselfAndOfAllTheirMessagesEachArrivesOnce) {
   NEEDS_NAMESPACES();
-  std::cout << kClass << " hosts\n";
-  Network network(kClass);
+  std::cout << class_size() << " hosts\n";
+  Network network(class_size());
   const auto peers = network.peers();
   ASSERT_NO_FATAL_FAILURE(expect_complete_lists(peers));
   const auto text = [](int from, int to) { return "from " + std::to_string(from) + " to " + std::to_string(to); };
   const auto who = [](int host) { return "u" + std::to_string(host) + "@" + Network::address(host) + ":25253"; };
-  for (int from = 1; from <= kClass; ++from)
-    for (int to = 1; to <= kClass; ++to)
+  for (int from = 1; from <= class_size(); ++from)
+    for (int to = 1; to <= class_size(); ++to)
       if (from != to) peers[static_cast<size_t>(from - 1)]->say("/msg u" + std::to_string(to) + " " + text(from, to));
-  const size_t others = kClass - 1;
+  const size_t others = class_size() - 1;
   for (Process* peer : peers) {
     ASSERT_TRUE(eventually(kPatience, [&] { return peer->count("(delivered|failed) .*") >= others; }));
     peer->say("/all that is all");
@@ -72,10 +70,10 @@ TEST(Scale, AClassOfThirtyFindsItselfAndOfAllTheirMessagesEachArrivesOnce) {
     ASSERT_NE(peer->wait_for("delivered " + all + " of " + all, kPatience), "");
     ASSERT_TRUE(eventually(kPatience, [&] { return peer->count("message \\S+ all: that is all") >= others; }));
   }
-  for (int host = 1; host <= kClass; ++host) {
+  for (int host = 1; host <= class_size(); ++host) {
     Process& peer = *peers[static_cast<size_t>(host - 1)];
     auto lines = counted(peer);
-    for (int other = 1; other <= kClass; ++other) {
+    for (int other = 1; other <= class_size(); ++other) {
       if (other == host) continue;
       EXPECT_EQ(lines["message " + who(other) + " private: " + text(other, host)], 1) << host;
       EXPECT_EQ(lines["message " + who(other) + " all: that is all"], 1) << host;
@@ -88,11 +86,11 @@ TEST(Scale, AClassOfThirtyFindsItselfAndOfAllTheirMessagesEachArrivesOnce) {
 
 TEST(Scale, OnAFullSegmentEverybodyIsListedAndAllReachesEverybodyAndTellsWhoIsNotThere) {
   NEEDS_NAMESPACES();
-  std::cout << kFull << " hosts\n";
-  Network network(kFull);
+  std::cout << full_segment() << " hosts\n";
+  Network network(full_segment());
   const auto peers = network.peers();
   ASSERT_NO_FATAL_FAILURE(expect_complete_lists(peers));
-  const std::string others = std::to_string(kFull - 1);
+  const std::string others = std::to_string(full_segment() - 1);
   peers[0]->say("/all can you hear me");
   peers[0]->wait_for("delivered " + others + " of " + others, kPatience);
   for (size_t i = 1; i < peers.size(); ++i) {
@@ -105,14 +103,14 @@ TEST(Scale, OnAFullSegmentEverybodyIsListedAndAllReachesEverybodyAndTellsWhoIsNo
   }
   peers[0]->say("/all who is left");
   const std::string seventh = "u7@10.77.0.7:25253", ninth = "u9@10.77.0.9:25253";
-  peers[0]->wait_for("delivered " + std::to_string(kFull - 3) + " of " + others + "; not reached: (" + seventh + ", " +
+  peers[0]->wait_for("delivered " + std::to_string(full_segment() - 3) + " of " + others + "; not reached: (" + seventh + ", " +
                          ninth + "|" + ninth + ", " + seventh + ")",
                      kPatience);
 }
 
 TEST(Scale, AClassFindsItselfThoughAFifthOfAllPacketsIsLost) {
   NEEDS_NAMESPACES();
-  Network network(kClass);
+  Network network(class_size());
   network.run(0, "nft 'add table bridge f; add chain bridge f lose { type filter hook forward priority 0; }; "
                  "add rule bridge f lose numgen random mod 100 < 20 drop'");
   expect_all_list_all(network.peers(), kPatience);

@@ -107,6 +107,11 @@ int open_socket(const Network& network, int host, int type, int protocol = 0) {
 
 bool namespaces_work() { return namespaces; }
 
+std::string sanitizer() {
+  const char* const name = std::getenv("SANITIZE");
+  return name ? name : "";
+}
+
 std::string peer_program() {
   const char* given = std::getenv("PEER");
   return fs::absolute(given ? given : "./peer");

@@ -56,6 +56,7 @@ class Folder {
 };
 
 std::string peer_program();  // $PEER, or ./peer
+std::string sanitizer();     // with which it was built: $SANITIZE, "thread" or "address,undefined"
 std::string read_file(const std::string& path);
 std::vector<std::string> lines_of(const std::string& text);  // without their ends
 // Where the text has what the pattern (ECMAScript) says, from left to right. They point into the text.
