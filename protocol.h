@@ -83,6 +83,9 @@ inline bool is_name(std::string_view text);
 // Everything that comes from outside passes through here on its way to the screen.
 inline std::string printable(std::string_view text);
 
+// `text`, or as much of its beginning as fits into `most` bytes, with a "…" behind it.
+inline std::string shortened(std::string text, size_t most);
+
 // The whole of `text` as a decimal number of at most `most`; nothing for anything else, "+1", "1 "
 // and "" included.
 inline std::optional<uint64_t> parse_number(std::string_view text, uint64_t most = UINT64_MAX) {
@@ -342,8 +345,8 @@ struct Offer {
   }
 };
 
-// DATA offset=0 size=65536, and then that many bytes as they are. Of a folder, the offset goes
-// through all its files.
+// DATA offset=0 size=65536, and then that many bytes as they are, at least one. Of a folder, the
+// offset goes through all its files.
 struct Data {
   uint64_t offset = 0;
   uint64_t size = 0;
@@ -352,7 +355,7 @@ struct Data {
   static std::optional<Data> parse(const Line& line) {
     const auto offset = line.number("offset");
     const auto size = line.number("size");
-    if (line.verb != "DATA" || !offset || !size) return std::nullopt;
+    if (line.verb != "DATA" || !offset || size.value_or(0) == 0) return std::nullopt;
     return Data{*offset, *size};
   }
 };
@@ -385,7 +388,8 @@ struct Reply {
   }
   std::string format() const {
     const std::string word = ok ? "OK" : "NO";
-    return text.empty() ? word : word + " " + text;
+    if (text.empty()) return word;
+    return word + " " + shortened(text, kMaxLine - 3);  // there may be a path in it
   }
   static std::optional<Reply> parse(std::string_view line) {
     const std::string_view word = take_word(line);
@@ -762,6 +766,13 @@ inline char32_t take_character(std::string_view& text) {
 inline void drop_last_character(std::string& text) {
   while (text.size() > 1 && is_continuation(text.back())) text.pop_back();
   text.pop_back();
+}
+
+inline std::string shortened(std::string text, size_t most) {
+  constexpr std::string_view kMore = "…";
+  if (text.size() <= most) return text;
+  while (text.size() + kMore.size() > most) drop_last_character(text);
+  return text.append(kMore);
 }
 
 struct CharacterRange {

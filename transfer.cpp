@@ -262,9 +262,33 @@ class Connection {
 
 struct FileError { std::string why; };  // about one file: the others of its folder can still be sent
 
-// Adds to ", not sent: link (a link or a special file), x (Permission denied)".
-void add_missed(std::string& missed, const std::string& path, const std::string& why) {
-  missed += (missed.empty() ? ", not sent: " : ", ") + path + " (" + why + ")";
+// Entries of a folder that do not arrive. Only a few of them by name: their number, paths and reasons are the sender's.
+class Missed {
+ public:
+  void add(const std::string& path, const std::string& why) {
+    constexpr size_t kMostNamed = 8, kMostOfPath = 200, kMostOfReason = 100;
+    ++count_;
+    if (named_.size() < kMostNamed)
+      named_.push_back(shortened(path, kMostOfPath) + " (" + shortened(why, kMostOfReason) + ")");
+  }
+
+  // "link (a link or a special file), x (Permission denied) and 7 more"; empty where there are none.
+  std::string text() const {
+    std::string text;
+    for (const std::string& one : named_) text += (text.empty() ? "" : ", ") + one;
+    const uint64_t others = count_ - named_.size();
+    return others == 0 ? text : text + " and " + to_string(others) + " more";
+  }
+
+ private:
+  uint64_t count_ = 0;
+  std::vector<std::string> named_;
+};
+
+// As it stands in a line for the user.
+std::string not_sent(const Missed& missed) {
+  const std::string text = missed.text();
+  return text.empty() ? "" : ", not sent: " + text;
 }
 
 // How far a transfer has come: so many entries have begun, so many bytes of their files have passed.
@@ -311,7 +335,7 @@ class Source {
 
   uint64_t count = 0;  // entries that should be sent,
   uint64_t total = 0;  // and the bytes of those that can be
-  std::string missed;  // what is not sent, or could not be: add_missed()
+  Missed missed;       // what is not sent, or could not be
   bool is_executable;  // of a file by itself; of those in a folder, entry() tells
   Position at;
 
@@ -449,7 +473,7 @@ class Source {
     } else if (S_ISREG(info.st_mode)) {
       add(path, static_cast<uint64_t>(info.st_size));
     } else {
-      add_missed(missed, path, "a link or a special file");
+      missed.add(path, "a link or a special file");
     }
   }
 
@@ -460,7 +484,7 @@ class Source {
   }
 
   void leave_out(const std::string& path, const std::string& why) {
-    add_missed(missed, path, why);
+    missed.add(path, why);
     ++count;
   }
 
@@ -643,7 +667,7 @@ class Incoming {
     return ::fnmatch("*.[0-9]*.[0-9]*.[0-9]*.[0-9]*.part", name.c_str(), FNM_CASEFOLD) == 0;
   }
 
-  std::string missed;  // what its sender could not read: add_missed()
+  Missed missed;  // what its sender could not read
   Room room;
 
   // Whether something stays for the next try, if this one fails.
@@ -712,8 +736,7 @@ class Incoming {
 
   // The present entry did not come whole.
   void drop(const std::string& why) {
-    constexpr size_t kMaxMissed = 65536;  // bytes; a hostile sender could go on for ever
-    if (missed.size() < kMaxMissed) add_missed(missed, inside_, why);
+    missed.add(inside_, why);
     file_ = Descriptor();
     std::error_code error;
     fs::remove(entry_path(), error);
@@ -798,7 +821,9 @@ class Incoming {
   }
 
   std::string entry_path() const { return path_ + "/" + inside_; }
-  std::string what() const { return "cannot store " + name_ + (inside_.empty() ? "" : "/" + inside_); }
+  std::string what() const {
+    return "cannot store " + name_ + (inside_.empty() ? "" : "/" + shortened(inside_, 200));
+  }
 
   const std::string name_;
   const bool is_folder_;
@@ -1086,7 +1111,7 @@ struct Session {
     if (has_name) offer.name = stored.text.substr(stored.text[0] == ':' ? 1 : 0);
     offer.size = sent.offset;
     offer.files = sent.entries;
-    report(Event::Kind::stored, ticket, source.missed, offer, sent.crc);
+    report(Event::Kind::stored, ticket, not_sent(source.missed), offer, sent.crc);
     is_told = true;
   }
 
@@ -1121,7 +1146,7 @@ struct Session {
       source.expect_end();
     } catch (const FileError& error) {
       if (source.path().empty()) throw Reply{false, "changed the file " + error.why};
-      add_missed(source.missed, source.path(), error.why);
+      source.missed.add(source.path(), error.why);
       --source.at.entries;
       put_line(piece, source, "MISSING :" + error.why);
     }
@@ -1213,15 +1238,18 @@ struct Session {
     return {true, introduction(Verb::here, peer.id)};
   }
 
-  // From the offer to the reply for its last byte. What goes wrong is thrown; serve() tells both users.
-  Reply receive_file(const Offer& offered) {
+  // From the offer to the reply for its last byte. What goes wrong is thrown; serve() tells both users. Of the name
+  // only the last component counts: it is what the user sees from the beginning, for the rest may hide it.
+  Reply receive_file(Offer offered) {
+    const std::string whole = offered.name.substr(0, offered.name.size() - (offered.is_folder() ? 1 : 0));
+    const auto name = safe_file_name(whole);
+    offered.name.erase(0, whole.rfind('/') + 1);  // npos + 1 is 0
     {
       const std::lock_guard lock(mutex);
       consent = accept_policy;  // anew for each file, and before the user hears of it, lest the answer come first
     }
     bytes_done = 0;
     report(Event::Kind::offered, ticket, "", offered);
-    const auto name = safe_file_name(offered.name.substr(0, offered.name.size() - offered.is_folder()));
     if (!name || Incoming::is_part_name(*name)) throw Reply{false, "name a file cannot be stored under that name"};
     const uint32_t from = target.address.ip;
     const bool has_beginning = ::access(Incoming::part_path(*name, 0, from).c_str(), F_OK) == 0;
@@ -1231,7 +1259,7 @@ struct Session {
     if (offered.executable) incoming->make_executable();
     const std::string stored = incoming->publish(cancelled) + (offered.is_folder() ? "/" : "");
     const Offer file{end.offset, end.entries, download_folder + "/" + stored};
-    report(Event::Kind::stored, ticket, incoming->missed, file, end.sum.value());
+    report(Event::Kind::stored, ticket, not_sent(incoming->missed), file, end.sum.value());
     incoming.reset();
     return {true, ":" + stored};
   }

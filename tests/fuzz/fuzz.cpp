@@ -144,7 +144,7 @@ void request_survives(std::string_view input) {
 
 void messages_survive(std::string_view input) {
   survives<Announcement>(input, [](std::string_view text) { return Announcement::parse(text); });
-  survives<Reply>(input, [](std::string_view text) { return Reply::parse(text); });
+  if (input.size() <= kMaxLine) survives<Reply>(input, [](std::string_view text) { return Reply::parse(text); });
   request_survives<Message>(input);
   request_survives<Offer>(input);
   request_survives<Entry>(input);

@@ -170,9 +170,9 @@ CASE(R8, LessThanOffered, "P6.4, P7", "Less than was offered is no file, even wi
   r.bob.has_not_stored("hello.txt");
 }
 
-CASE(R8, MoreThanOffered, "P6.3, P7", "More than was offered, or at another offset, is refused.") {
+CASE(R8, MoreThanOffered, "P6.3, P7", "More than was offered, no bytes, or those of another offset, are refused.") {
   Receiver r;
-  for (const char* data : {"DATA offset=0 size=7\nhello!\n", "DATA offset=1 size=5\n", "DATA offset=0 size=-1\n",
+  for (const char* data : {"DATA offset=0 size=7\nhello!\n", "DATA offset=1 size=5\n", "DATA offset=0 size=-1\n", "DATA offset=0 size=0\n",
                            "DATA offset=0 size=6\nhello\nDATA offset=6 size=1\n"}) {
     Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt", "OK...");
     talk.send(data);

@@ -161,13 +161,14 @@ CASE(R9, FileNamesThatAreNone, "P6.1, P7",
 }
 
 CASE(R9, FileNamesThatLeadAway, "P6.1, P9",
-     "Of a path only the last component is used: nothing is stored outside the folder.") {
+     "Of a path only the last component is used, and shown: nothing is stored outside the folder.") {
   Attacked on;
   for (const auto& [path, name] : {std::pair<std::string, std::string>("../../escaped", "escaped"),
                                    {"/tmp/../absolute", "absolute"},
                                    {"a/b/c.txt", "c.txt"},
                                    {text_of(255), text_of(255)}}) {
     Talk& talk = on.mallory.offers(on.bob, "size=6 files=1 :" + path);
+    on.bob.prints("receive ... offered ... 6 bytes: " + name);
     talk.send("DATA offset=0 size=6\nhello\n");
     const std::string reply = (talk.send("END size=6 crc=3015617425\n"), talk.line());
     check(fits("OK :" + name, reply), "OK :" + escaped(name, 40), escaped(reply));

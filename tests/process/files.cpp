@@ -373,6 +373,18 @@ TEST_F(Files, ThatComeBeforeTheirOfferIsAnsweredAreRefused) {
   EXPECT_TRUE(network->folder("bob").names("downloads").empty());
 }
 
+TEST_F(Files, AreShownUnderTheNameThatTheyWouldHave) {
+  meet({"--port", "25301"});
+  Socket sender = Socket::tcp(*network, 0, "127.0.0.1", 25301);
+  sender.send(kAnn + "OFFER size=6 files=1 :holiday.jpg" + std::string(300, ' ') + "/../.bashrc\n");
+  bob->wait_for("receive 1 offered ann@\\S+ 6 bytes: .bashrc");
+  bob->say("/transfers");
+  bob->wait_for("receive 1 offered ann@\\S+ 6 bytes: .bashrc");
+  Socket another = Socket::tcp(*network, 0, "127.0.0.1", 25301);
+  another.send(kAnn + "OFFER size=6 files=1 :/home/ann/photos/\n");
+  bob->wait_for("receive 2 offered ann@\\S+ 6 bytes in 1 files and folders: photos/");
+}
+
 TEST_F(Files, LargerThanTheFreeSpaceAreRefusedWithTheSpaceThereIs) {
   meet({"--accept", "always", "--port", "25301"});
   Socket sender = Socket::tcp(*network, 0, "127.0.0.1", 25301);
@@ -671,6 +683,40 @@ TEST_F(Files, OfAFolderThatTheirSenderMissesAreNotStored) {
   EXPECT_EQ(sender.line(), "OK :photos/");
   bob->wait_for("receive 1 stored ann@\\S+ 3 bytes in 1 files and folders, cksum \\d+, not sent: 1 \\(became shorter\\), 3/ \\(gone\\): downloads/photos/");
   EXPECT_EQ(network->folder("bob").names("downloads/photos"), std::vector<std::string>{"2"});
+}
+
+// However many they are, and whatever the sender says of them.
+TEST_F(Files, OfAFolderThatAreMissingAreNamedInALineThatIsNotTooLong) {
+  meet({"--accept", "always", "--port", "25301"});
+  std::string lines, paths;
+  for (int i = 1000; i < 2000; ++i) {
+    const std::string path = std::to_string(i) + std::string(240, 'x');
+    lines += "FILE :" + path + "\nMISSING :" + std::string(3000, 'y') + "\n";
+    paths += path + "\n";
+  }
+  Socket sender = offer("size=0 files=1000 :photos/", lines + "END size=0 crc=" + checksum(paths) + "\n");
+  EXPECT_EQ(sender.line(), "OK :photos/");
+  const std::string line = bob->wait_for("receive 1 stored ann@\\S+ 0 bytes in 0 files and folders, cksum \\d+, not sent: 1000x.* and 992 more: downloads/photos/");
+  EXPECT_LT(line.size(), 4096u);
+  network->run(0, "cd " + network->folder("ann").path() + " && mkdir photos && for i in $(seq 20); do ln -s / photos/$i; done");
+  ann->say("/send bob photos");
+  ann->wait_for("send 1 delivered .*, not sent: .* and 12 more: photos \\(1\\)/");
+}
+
+// Deeper than a small stack could follow; such as musl gives to threads, or `ulimit -s`.
+TEST_F(Files, OfAFolderThatIsAThousandDeepAreRemovedAgain) {
+  const Folder folder;
+  const std::string command = "ulimit -s 128 && exec \"$0\" --name bob --group lab --port 25301 --accept always";
+  Process small(network->descriptor(0), {"/bin/sh", "-c", command, peer_program()}, folder.path());
+  small.wait_for("ready .*");
+  std::string lines, path;
+  while (path.size() < 3900) lines += "FILE :" + (path += "a/") + "\n";
+  {
+    Socket sender = offer("size=6 files=9999 :photos/", lines + "FILE :" + path + "x\nDATA offset=0 size=3\nhel");
+    EXPECT_TRUE(eventually(10, [&] { return ::access(folder.path("downloads/photos.127.0.0.1.part/" + path + "x").c_str(), F_OK) == 0; }));
+  }
+  small.wait_for("receive 1 failed .*");
+  EXPECT_TRUE(eventually(10, [&] { return folder.names("downloads").empty(); }));
 }
 
 TEST_F(Files, OfAFolderWithHostilePathsAreRefused) {

@@ -906,7 +906,7 @@ void receiveBytes(Conn& c, Transfer& t, const string& name, std::uint32_t ip, bo
             missing = false;
         } else if (r.verb == "DATA") {
             const auto offset = r.num("offset"), size = r.num("size");
-            check(offset && size && *offset == done && *size <= t.size - done && store.isFile(), "these bytes do not fit here");
+            check(offset && size && *size > 0 && *offset == done && *size <= t.size - done && store.isFile(), "these bytes do not fit here");
             string bytes;
             for (std::int64_t left = *size; left > 0; left -= static_cast<std::int64_t>(bytes.size())) {
                 got(c.data(bytes, static_cast<size_t>(std::min<std::int64_t>(left, 65536))));

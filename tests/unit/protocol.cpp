@@ -314,7 +314,9 @@ TEST(Requests, NeedEachOfTheirNumbersAndTakeItUpToItsLimit) {
        {"MSG number=# scope=all :x", "OFFER size=# files=1 :x", "OFFER size=1 files=# :x", "DATA offset=# size=1",
         "DATA offset=1 size=#", "END size=# crc=1", "END size=1 crc=#"}) {
     const auto with = [&line](const std::string& value) { return replace(line, "=#", value); };
-    for (const std::string value : {"=0", "=7", "=4294967295"}) EXPECT_EQ(again(with(value)), with(value));
+    const bool may_be_none = line != "DATA offset=1 size=#";
+    EXPECT_EQ(again(with("=0")), may_be_none ? with("=0") : "refused");
+    for (const std::string value : {"=7", "=4294967295"}) EXPECT_EQ(again(with(value)), with(value));
     const bool is_crc = line == "END size=1 crc=#";
     for (const std::string& value : {"=4294967296"s, "=9223372036854775806"s, "=" + kMost})
       EXPECT_EQ(again(with(value)), is_crc ? "refused" : with(value));
@@ -335,6 +337,11 @@ TEST(Requests, CarryAnyTextUpToItsLimit) {
   for (const std::string& text : {""s, " :"s, " :" + repeat("x", 4001), " :" + repeat("名", 1334)})
     EXPECT_EQ(again("MSG number=1 scope=private" + text), "refused") << text.size();
   EXPECT_EQ(again("OFFER size=1 files=1"), "refused");
+}
+
+TEST(Requests, OfDataCarryAtLeastOneByte) {
+  EXPECT_EQ(again("DATA offset=0 size=1"), "DATA offset=0 size=1");
+  EXPECT_EQ(again("DATA offset=0 size=0"), "refused");
 }
 
 TEST(Requests, OfAFolderEndInASlash) {
@@ -373,6 +380,8 @@ TEST(Replies, AreOkOrNoAWordAndASentence) {
     EXPECT_EQ(reply->ok, line[0] == 'O') << line;
   }
   EXPECT_EQ((Reply{false, "space is low"}.format()), "NO space is low");
+  EXPECT_EQ((Reply{false, "failed " + repeat("名", 2000)}.format().size()), 4096u);
+  EXPECT_EQ((Reply{false, repeat("x", 4093)}.format()), "NO " + repeat("x", 4093));
   EXPECT_EQ(Reply::parse("NO space is low")->sentence(), "is low");
   EXPECT_EQ(Reply::parse("NO busy")->sentence(), "busy");
   for (const std::string bad : {"", " ", "ok", "OKAY", "NOT", "NOPE x", " OK", "OK\tx", "YES", "MSG number=1 :OK"})
