@@ -670,6 +670,8 @@ class Incoming {
   Missed missed;  // what its sender could not read
   Room room;
 
+  bool is_folder() const { return is_folder_; }
+
   // Whether something stays for the next try, if this one fails.
   bool is_kept() const {
     struct stat info{};
@@ -1208,10 +1210,11 @@ struct Session {
   void refuse(const Reply& no, const std::string& reason) {
     const bool is_kept = incoming && incoming->is_kept();
     const std::string kept = is_kept ? "; what has come is kept, for when it is sent again" : "";
-    if (is_kept) incoming.reset();  // before it is told: who sends it again at once must not find it locked
+    const bool is_folder = incoming && incoming->is_folder();
+    if (!is_folder) incoming.reset();  // before it is told: who sends it again at once must not find it locked
     report(Event::Kind::failed, ticket, (cancelled ? "cancelled" : reason) + kept);
     connection->say_last(no.format());
-    incoming.reset();  // now that both are told: to remove a large folder takes a while
+    incoming.reset();  // now that both are told: to remove a folder takes a while
     connection->drain();
   }
 

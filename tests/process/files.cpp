@@ -713,10 +713,10 @@ TEST_F(Files, OfAFolderThatIsAThousandDeepAreRemovedAgain) {
   while (path.size() < 3900) lines += "FILE :" + (path += "a/") + "\n";
   {
     Socket sender = offer("size=6 files=9999 :photos/", lines + "FILE :" + path + "x\nDATA offset=0 size=3\nhel");
-    EXPECT_TRUE(eventually(10, [&] { return ::access(folder.path("downloads/photos.127.0.0.1.part/" + path + "x").c_str(), F_OK) == 0; }));
+    EXPECT_TRUE(eventually(60, [&] { return ::access(folder.path("downloads/photos.127.0.0.1.part/" + path + "x").c_str(), F_OK) == 0; }));
   }
   small.wait_for("receive 1 failed .*");
-  EXPECT_TRUE(eventually(10, [&] { return folder.names("downloads").empty(); }));
+  EXPECT_TRUE(eventually(60, [&] { return folder.names("downloads").empty(); }));
 }
 
 TEST_F(Files, OfAFolderWithHostilePathsAreRefused) {
