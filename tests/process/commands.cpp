@@ -44,7 +44,7 @@ TEST_F(Commands, WrongOptionsAreOneSentenceAndExitTwo) {
       {{"--port", "80"}, "peer: --port takes 1024 to 65535, .*"},
       {{"--port", "65536"}, "peer: --port takes 1024 to 65535, .*"},
       {{"--port", "25252"}, "peer: --port takes 1024 to 65535, .*"},
-      {{"--interface", "eth9"}, "peer: --interface takes a network interface, .*; not 'eth9'"},
+      {{"--interface", "eth9"}, "peer: there is no network interface 'eth9'; there are lo.*"},
       {{"--trace=/nowhere/at/all"}, "peer: cannot write /nowhere/at/all: No such file or directory"},
       {{"--accept", "perhaps"}, "peer: --accept takes ask, always or never.*; not 'perhaps'"},
       {{"--dir", "/nowhere/at/all"}, "peer: files cannot be stored in /nowhere/at/all: No such file or directory"},
