@@ -919,6 +919,34 @@ inline bool is_safe_path(std::string_view path) {
   return true;
 }
 
+// ---- What the receiver has stored [6.4], [6.5] ------------------------------------
+
+// OK :photos/, the reply to END. Where entries of the folder could not be stored, their number, and
+// behind the name and a TAB some of them, for people:  OK missing=1 :photos/<TAB>x (too long)
+struct Stored {
+  std::string name;  // the final one; a folder's ends in a slash
+  uint64_t missing = 0;
+  std::string which;
+
+  std::string format() const {  // what follows the OK
+    std::string text = ":" + name;
+    if (missing > 0) text = "missing=" + std::to_string(missing) + " " + text;
+    return which.empty() ? text : text + "\t" + which;
+  }
+  static Stored parse(std::string_view text) {  // of a text of another form, all is the name
+    const std::string reply = "OK " + std::string(text);
+    const auto line = Line::parse(reply);
+    const bool has_form = line && line->text;
+    const std::string_view named = has_form ? *line->text : text;
+    const size_t tab = std::min(named.find('\t'), named.size());
+    Stored stored;
+    stored.name = named.substr(0, tab);
+    stored.which = named.substr(std::min(tab + 1, named.size()));
+    if (has_form) stored.missing = line->number("missing").value_or(0);
+    return stored;
+  }
+};
+
 // ---- Resumed files on the wire [6.6] --------------------------------------------
 
 // OK entries=1 offset=4096 crc=930766865: the reply to the offer of a file of which the receiver

@@ -279,6 +279,13 @@ class Missed {
     const uint64_t others = count_ - named_.size();
     return others == 0 ? text : text + " and " + to_string(others) + " more";
   }
+  uint64_t count() const { return count_; }
+
+  // The one that was added last is none of them.
+  void take_back() {
+    if (count_ == named_.size()) named_.pop_back();
+    --count_;
+  }
 
  private:
   uint64_t count_ = 0;
@@ -286,9 +293,8 @@ class Missed {
 };
 
 // As it stands in a line for the user.
-std::string not_sent(const Missed& missed) {
-  const std::string text = missed.text();
-  return text.empty() ? "" : ", not sent: " + text;
+std::string remark(const std::string& what, const std::string& which) {
+  return which.empty() ? "" : ", " + what + ": " + which;
 }
 
 // How far a transfer has come: so many entries have begun, so many bytes of their files have passed.
@@ -667,7 +673,8 @@ class Incoming {
     return ::fnmatch("*.[0-9]*.[0-9]*.[0-9]*.[0-9]*.part", name.c_str(), FNM_CASEFOLD) == 0;
   }
 
-  Missed missed;  // what its sender could not read
+  Missed missed;    // what its sender could not read
+  Missed left_out;  // what we cannot store
   Room room;
 
   bool is_folder() const { return is_folder_; }
@@ -703,21 +710,33 @@ class Incoming {
 
   void start_over() const { check(::ftruncate(root_.get(), 0), what()); }
 
-  // What is written from now on is this entry's. O_EXCL: on a disk that takes "A" and "a" for the same name, the second
-  // would replace the first.
+  // What is written from now on is this entry's. One that cannot be stored because of its path is left out, with what
+  // is in it, and no reason for the others not to arrive.
   void enter(const Entry& entry) {
     inside_ = entry.path;
     file_ = Descriptor();
-    const std::string full = entry_path();
-    const int flags = O_WRONLY | O_CREAT | O_EXCL;
-    if (full.back() == '/') check(::mkdir(full.c_str(), 0777), what());
-    else file_ = Descriptor(check(::open(full.c_str(), flags, entry.executable ? 0777 : 0666), what()));
+    const bool is_lost = !lost_.empty() && entry.path.compare(0, lost_.size(), lost_) == 0;
+    const int error = is_lost ? 0 : create(entry);
+    is_left_out_ = is_lost || is_about_the_path(error);
+    if (is_left_out_) {
+      left_out.add(inside_, is_lost ? "its folder could not be stored" : error_text(error));
+      if (inside_.back() == '/') lost_ = inside_;
+    } else if (error != 0) {
+      throw std::system_error(error, std::generic_category(), what());
+    }
   }
 
   bool is_within() const { return !inside_.empty(); }  // an entry of the folder, and it is not dropped
-  bool takes_bytes() const { return !is_folder_ || file_.get() != -1; }
+  bool takes_bytes() const {
+    const bool is_ignored = is_left_out_ && inside_.back() != '/';
+    return !is_folder_ || file_.get() != -1 || is_ignored;
+  }
 
   void write(std::string_view bytes) {
+    if (is_left_out_) {
+      room.fill(bytes.size());  // it will not be needed
+      return;
+    }
     const int fd = is_folder_ ? file_.get() : root_.get();
     while (!bytes.empty()) {
       const ssize_t written = uninterrupted([&] { return ::write(fd, bytes.data(), bytes.size()); });
@@ -741,7 +760,9 @@ class Incoming {
     missed.add(inside_, why);
     file_ = Descriptor();
     std::error_code error;
-    fs::remove(entry_path(), error);
+    if (is_left_out_) left_out.take_back();  // and what has its path is another entry
+    else fs::remove(entry_path(), error);
+    is_left_out_ = false;
     inside_.clear();
   }
 
@@ -822,6 +843,22 @@ class Incoming {
            named.st_ino == held.st_ino;
   }
 
+  // The present entry. What errno says where that fails; else 0. O_EXCL: on a disk that takes "A" and "a" for the same
+  // name, the second would replace the first.
+  int create(const Entry& entry) {
+    const std::string full = entry_path();
+    const int flags = O_WRONLY | O_CREAT | O_EXCL;
+    const bool is_subfolder = full.back() == '/';
+    if (!is_subfolder) file_ = Descriptor(::open(full.c_str(), flags, entry.executable ? 0777 : 0666));
+    const int result = is_subfolder ? ::mkdir(full.c_str(), 0777) : file_.get();
+    return result == -1 ? errno : 0;
+  }
+
+  // Whether a disk says so where it takes other paths. EINVAL, EILSEQ: FAT has no ":", other disks nothing but UTF-8.
+  static bool is_about_the_path(int error) {
+    return error == ENAMETOOLONG || error == ELOOP || error == EEXIST || error == EINVAL || error == EILSEQ;
+  }
+
   std::string entry_path() const { return path_ + "/" + inside_; }
   std::string what() const {
     return "cannot store " + name_ + (inside_.empty() ? "" : "/" + shortened(inside_, 200));
@@ -830,6 +867,8 @@ class Incoming {
   const std::string name_;
   const bool is_folder_;
   std::string path_, inside_;  // the .part; the present entry's path within it
+  bool is_left_out_ = false;   // the present entry,
+  std::string lost_;           // and the last subfolder that was; what is in it comes next, by the order of paths
   Descriptor root_, file_;     // the .part, locked; the present entry, if it is a file in a folder
 };
 
@@ -1109,11 +1148,14 @@ struct Session {
     const Reply stored = request(End{sent.offset, sent.crc}.format(), kStoreTime);
     in_doubt = false;
     if (!stored.ok) throw std::runtime_error(stored.sentence());
-    const bool has_name = !stored.text.empty();
-    if (has_name) offer.name = stored.text.substr(stored.text[0] == ':' ? 1 : 0);
+    const Stored there = Stored::parse(stored.text);
+    if (!there.name.empty()) offer.name = there.name;
     offer.size = sent.offset;
-    offer.files = sent.entries;
-    report(Event::Kind::stored, ticket, not_sent(source.missed), offer, sent.crc);
+    offer.files = sent.entries - std::min(sent.entries, there.missing);
+    const std::string some = there.which.empty() ? to_string(there.missing) + " entries" : there.which;
+    const std::string left_out = there.missing > 0 ? some : "";
+    const std::string remarks = remark("not sent", source.missed.text()) + remark("not stored", left_out);
+    report(Event::Kind::stored, ticket, remarks, offer, sent.crc);
     is_told = true;
   }
 
@@ -1260,11 +1302,15 @@ struct Session {
     incoming.emplace(await_consent(*name), offered.is_folder(), from);
     const Position end = receive_bytes(offered);
     if (offered.executable) incoming->make_executable();
-    const std::string stored = incoming->publish(cancelled) + (offered.is_folder() ? "/" : "");
-    const Offer file{end.offset, end.entries, download_folder + "/" + stored};
-    report(Event::Kind::stored, ticket, not_sent(incoming->missed), file, end.sum.value());
+    Stored stored;
+    stored.name = incoming->publish(cancelled) + (offered.is_folder() ? "/" : "");
+    stored.missing = incoming->left_out.count();
+    stored.which = incoming->left_out.text();
+    const Offer file{end.offset, end.entries - stored.missing, download_folder + "/" + stored.name};
+    const std::string remarks = remark("not sent", incoming->missed.text()) + remark("not stored", stored.which);
+    report(Event::Kind::stored, ticket, remarks, file, end.sum.value());
     incoming.reset();
-    return {true, ":" + stored};
+    return {true, stored.format()};
   }
 
   // The name under which the user wants it.

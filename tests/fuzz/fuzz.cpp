@@ -169,6 +169,13 @@ void prefixes_survive(std::string_view input) {
           "a checksum is what was sent");
 }
 
+void what_is_stored_survives(std::string_view input) {
+  const Stored first = Stored::parse(input);
+  const Stored again = Stored::parse(first.format());
+  const auto all = [](const Stored& s) { return std::tie(s.name, s.missing, s.which); };
+  require(all(again) == all(first), "what is formatted says what was parsed");
+}
+
 void lines_are_verb_fields_and_text(std::string_view input) {
   const auto line = Line::parse(input);
   if (!line) return;
@@ -286,7 +293,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const auto& property :
        {text_is_utf8_and_steers_nothing, every_character_is_read, names_can_be_announced,
         names_are_compared_by_what_is_seen, numbers_are_digits,
-        addresses_are_written_as_they_are_read, messages_survive, prefixes_survive, lines_are_verb_fields_and_text,
+        addresses_are_written_as_they_are_read, messages_survive, prefixes_survive,
+        what_is_stored_survives, lines_are_verb_fields_and_text,
         lines_do_not_depend_on_the_cuts, file_names_lead_nowhere, paths_stay_in_their_folder,
         checksums_do_not_depend_on_the_cuts})
     property(input);

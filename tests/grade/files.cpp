@@ -473,6 +473,32 @@ CASE(R10, NothingIncompleteHasAName, "P6.4, P6.5", "Until all has come nothing s
   r.bob.has_not_stored("photos");
 }
 
+CASE(R10, APathThatIsTooLong, "P6.5", "An entry that cannot be stored, for its path is too long, is none that fails the others.") {
+  Receiver r;
+  std::string lines, all, path;
+  for (int i = 0; i < 15; ++i) {
+    path += std::string(250, 'x') + "/";
+    lines += "FILE :" + path + "\n";
+    all += path + "\n";
+  }
+  path += std::string(230, 'y');
+  Talk& talk = r.zoe.offers(r.bob, "size=6 files=17 :photos/");
+  talk.send(lines + "FILE :" + path + "\nFILE :z\n" + kData);
+  talk.ask("END size=6 crc=" + crc(all + path + "\nz\nhello\n"), "OK...");
+  r.bob.has_stored("photos/z", "hello\n");
+}
+
+CASE(R10, WhatTheReceiverLeftOut, "P6.5, I3", "What the receiver could not store is told to the sender's user.") {
+  Sender s;
+  for (const char* file : {"a", "b"}) s.ann.write(std::string("photos/") + file, "hello\n");
+  Talk& talk = s.offer("photos", {{"size", "12"}, {"files", "2"}}, "photos/");
+  talk.send("OK\n");
+  const Received got(talk);
+  talk.send("OK missing=1 :photos (1)/\ta (File name too long)\n");
+  s.ann.prints("send 1 delivered zoe@... 12 bytes in 1 files and folders, cksum " + got.crc +
+               ", not stored: a (File name too long): photos (1)/");
+}
+
 CASE(R10, WhatIsMissing, "P6.5, I3", "What the sender could not read is left out, and the user is told why.") {
   Receiver r;
   Talk& talk = r.zoe.offers(r.bob, "size=6 files=2 :photos/");

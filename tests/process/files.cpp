@@ -685,6 +685,33 @@ TEST_F(Files, OfAFolderThatTheirSenderMissesAreNotStored) {
   EXPECT_EQ(network->folder("bob").names("downloads/photos"), std::vector<std::string>{"2"});
 }
 
+// Here, because the download folder has a long path itself. What is in a folder that cannot be stored cannot be either.
+TEST_F(Files, OfAFolderWhosePathsAreTooLongForTheReceiverAreNamedOnBothSidesAndTheOthersArrive) {
+  const Folder home;
+  const std::string downloads = home.path(std::string(200, 'd'));
+  meet({"--accept", "always", "--port", "25301", "--dir", downloads});
+  std::string lines, all, path;
+  const auto enter = [&](const std::string& entry) {
+    lines += "FILE :" + entry + "\n";
+    all += entry + "\n";
+  };
+  enter("a");
+  while (path.size() < 3750) enter(path += std::string(249, 'x') + "/");
+  enter(path + std::string(240, 'w'));
+  lines += "MISSING :gone\n";  // it counts once
+  enter(path + std::string(240, 'y'));
+  lines += "DATA offset=0 size=6\nhello\n";
+  all += "hello\n";
+  enter("z");
+  lines += "DATA offset=6 size=6\nhello\n";
+  all += "hello\n";
+  Socket sender = offer("size=12 files=18 :photos/", lines + "END size=12 crc=" + checksum(all) + "\n");
+  const std::string answer = sender.line();
+  EXPECT_TRUE(std::regex_match(answer, std::regex("OK missing=1 :photos/\tx+… \\(File name too long\\)"))) << answer;
+  bob->wait_for("receive 1 stored ann@\\S+ 12 bytes in 17 files and folders, cksum \\d+, not sent: x+… \\(gone\\), not stored: x+… \\(File name too long\\): .*/photos/");
+  EXPECT_EQ(read_file(downloads + "/photos/z"), "hello\n");
+}
+
 // However many they are, and whatever the sender says of them.
 TEST_F(Files, OfAFolderThatAreMissingAreNamedInALineThatIsNotTooLong) {
   meet({"--accept", "always", "--port", "25301"});
@@ -911,7 +938,8 @@ class FilesOnAnotherDisk : public Files {
  protected:
   // bob, with that function; and ann, who has found him.
   void meet(const std::string& function) {
-    const std::string fake = disk.write("fake.cpp", "#include <errno.h>\n#include <unistd.h>\nextern \"C\" " + function + "\n");
+    const std::string fake = disk.write("fake.cpp", "#include <errno.h>\n#include <fcntl.h>\n#include <string.h>\n#include <sys/stat.h>\n"
+                                         "#include <unistd.h>\nextern \"C\" " + function + "\n");
     network->run(0, "g++ -shared -fPIC " + fake + " -o " + disk.path("fake.so") + " && mkdir " + disk.path("downloads"));
     const std::vector<std::string> command = {
         "/usr/bin/env", "LD_PRELOAD=" + disk.path("fake.so"),
@@ -944,6 +972,24 @@ TEST_F(FilesOnAnotherDisk, WithoutHardLinksReplaceNothingEither) {
   }
   EXPECT_EQ(read_file(disk.path("downloads/x")), "precious");
   EXPECT_EQ(disk.names("downloads"), (std::vector<std::string>{"x", "x (1)", "x (2)", "x (3)", "x (4)", "x (5)"}));
+}
+
+// On a disk that knows fewer names than ours, as FAT does, or takes two for one.
+TEST_F(FilesOnAnotherDisk, ThatDoesNotTakeAllNamesLeaveOutThoseOfAFolderAlone) {
+  meet("int mkdir(const char* path, mode_t mode) {\n"
+       "  if (strchr(path, ':')) return errno = EINVAL, -1;\n"
+       "  return mkdirat(AT_FDCWD, path, mode);\n"
+       "}");
+  network->run(0, "cd " + network->folder("ann").path() + " && mkdir -p photos/b:c/d && echo 1 > photos/a && echo 2 > photos/b:c/d/e && "
+                  "echo 3 > photos/z");
+  ann->say("/send bob photos");
+  const std::string which = ", not stored: b:c/ \\(Invalid argument\\), b:c/d/ \\(its folder could not be stored\\), "
+                            "b:c/d/e \\(its folder could not be stored\\): ";
+  bob->wait_for("receive 1 stored ann@\\S+ 6 bytes in 2 files and folders, cksum \\d+" + which + "downloads/photos/");
+  ann->wait_for("send 1 delivered bob@\\S+ 6 bytes in 2 files and folders, cksum \\d+" + which + "photos/");
+  EXPECT_EQ(disk.names("downloads/photos"), (std::vector<std::string>{"a", "z"}));
+  ann->end_input();
+  EXPECT_EQ(ann->exit_status(), 1);
 }
 
 TEST_F(FilesOnAnotherDisk, ThatIsSlowAreNotStoredIfTheyAreCancelledMeanwhile) {

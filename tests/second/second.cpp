@@ -803,8 +803,12 @@ void sendTransfer(const std::shared_ptr<Transfer>& t, const string& path, bool f
         answer(300);
         talking = false;
         newName = Request(reply).text.value_or("");
+        const std::int64_t notStored = Request(reply).num("missing").value_or(0);
+        const size_t tab = std::min(newName.find('\t'), newName.size());
         for (const string& f : notSent) extra += (extra.empty() ? ", not sent: " : ", ") + f;
-        { Lock lock(mu); for (const Entry& e : lacking) { --t->files; t->size -= e.size; } }
+        if (notStored > 0) extra += ", not stored: " + newName.substr(std::min(tab + 1, newName.size()));
+        newName.resize(tab);
+        { Lock lock(mu); t->files -= notStored; lost = lost || notStored > 0; for (const Entry& e : lacking) { --t->files; t->size -= e.size; } }
         report(*t, "delivered", ", cksum " + number(sum.value()) + extra, newName, true);
         Lock lock(mu);
         lost = lost || std::any_of(notSent.begin(), notSent.end(), [](auto& f) { return f.find(" (a link or a special file)") == string::npos; });
@@ -840,20 +844,30 @@ public:
     ~Store() { if (fd >= 0) close(fd); std::error_code e; fs::remove_all(top, e); }
     Store(const Store&) = delete;
     Store& operator=(const Store&) = delete;
-    void entry(const string& path, bool executable) {
+    bool entry(const string& path, bool executable) {                          // false: this path cannot be stored here
         sync();
         current = top + "/" + path;
-        if (path.back() == '/') check(mkdir(current.c_str(), 0777) == 0); else open(current, executable ? 0777 : 0666);
+        const bool isLost = !lost.empty() && path.compare(0, lost.size(), lost) == 0;
+        if (isLost) errno = ENAMETOOLONG;
+        else if (path.back() == '/') errno = mkdir(current.c_str(), 0777) == 0 ? 0 : errno;
+        else errno = (fd = ::open(current.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, executable ? 0777 : 0666)) >= 0 ? 0 : errno;
+        isFolderEntry = path.back() == '/';
+        skips = errno == ENAMETOOLONG || errno == ELOOP || errno == EEXIST || errno == EINVAL || errno == EILSEQ;
+        if (skips && isFolderEntry) lost = path;
+        if (!skips) check(errno == 0);
+        return !skips;
     }
     void add(const string& bytes) {
+        if (skips) return;
         for (size_t done = 0; done < bytes.size();) {
             const ssize_t n = write(fd, bytes.data() + done, bytes.size() - done);
             check(n > 0);
             done += static_cast<size_t>(n);
         }
     }
-    void discard() { if (fd >= 0) close(fd); fd = -1; check(remove(current.c_str()) == 0); }
-    bool isFile() const { return fd >= 0; }
+    void discard() { if (fd >= 0) close(fd); fd = -1; check(skips || remove(current.c_str()) == 0); skips = false; }
+    bool isFile() const { return fd >= 0 || (skips && !isFolderEntry); }
+    bool isSkipping() const { return skips; }
     string finish(const string& name) {                                        // returns the name that was free
         sync();
         const size_t dot = folder ? string::npos : name.rfind('.');
@@ -870,8 +884,8 @@ public:
         }
     }
 private:
-    string top, current;
-    bool folder;
+    string top, current, lost;                                                 // lost: the last subfolder that could not be stored
+    bool folder, skips = false, isFolderEntry = false;
     int fd = -1;
     void open(const string& path, mode_t mode) { fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode); check(fd >= 0); }
     void sync() { if (fd < 0) return; const int r = fsync(fd); close(fd); fd = -1; check(r == 0); }
@@ -882,7 +896,8 @@ void receiveBytes(Conn& c, Transfer& t, const string& name, std::uint32_t ip, bo
     c.line("OK");
     report(t, "started");
     Cksum sum;
-    std::int64_t done = 0, count = 0, lacking = 0;
+    std::int64_t done = 0, count = 0, lacking = 0, leftOut = 0;
+    string which;                                                              // of those left out
     string line, last;
     bool missing = true;                                                       // of the entry begun last: no more may come
     auto got = [&](Conn::Got g) {
@@ -901,7 +916,11 @@ void receiveBytes(Conn& c, Transfer& t, const string& name, std::uint32_t ip, bo
                 end = std::min(last.find('/', i), last.size());
                 check(isFileName(last.substr(i, end - i)), "a name in this path is not allowed");
             }
-            store.entry(last, r.get("mode") == "x");
+            if (!store.entry(last, r.get("mode") == "x") && ++leftOut <= 8) {
+                string shown = last.substr(0, 200);
+                while (!isText(shown)) shown.pop_back();
+                which += (which.empty() ? "" : ", ") + shown + " (" + std::strerror(errno) + ")";
+            }
             sum.add(last + "\n");
             missing = false;
         } else if (r.verb == "DATA") {
@@ -916,6 +935,7 @@ void receiveBytes(Conn& c, Transfer& t, const string& name, std::uint32_t ip, bo
             done += *size;
         } else if (r.verb == "MISSING") {
             check(!missing, "there is no entry that could be missing");
+            leftOut -= store.isSkipping();                                     // it counts once; its name may stay
             store.discard();
             missing = true;
             ++lacking;
@@ -927,9 +947,9 @@ void receiveBytes(Conn& c, Transfer& t, const string& name, std::uint32_t ip, bo
             if (*size != done || (!folder && done != t.size) || *crc != sum.value())
                 throw No{"checksum", "it did not arrive as it was sent", ""};
             const string stored = store.finish(name) + (folder ? "/" : "");
-            { Lock lock(mu); t.size = done; t.files = count - lacking; }
+            { Lock lock(mu); t.size = done; t.files = count - lacking - leftOut; if (leftOut > 0) t.as += ", not stored: " + which; }
             report(t, "stored", ", cksum " + number(sum.value()) + t.as, downloads + "/" + stored, true);
-            c.line("OK :" + stored);
+            c.line("OK " + (leftOut > 0 ? "missing=" + std::to_string(leftOut) + " " : string()) + ":" + stored + (leftOut > 0 ? "\t" + which : ""));
             return;
         } else check(false, "not a line of a transfer");
     }

@@ -366,6 +366,23 @@ TEST(Replies, ToAnOfferMayNameABeginningThatIsThere) {
     EXPECT_EQ(Prefix::parse(none), Prefix{}) << none;
 }
 
+TEST(Replies, ToAnEndNameWhatIsStoredAndWhatIsNot) {
+  Stored stored;
+  stored.name = "photos/";
+  EXPECT_EQ(stored.format(), ":photos/");
+  stored.missing = 2;
+  stored.which = "a :b (too long), c (too long)";
+  EXPECT_EQ(stored.format(), "missing=2 :photos/\ta :b (too long), c (too long)");
+  const Stored again = Stored::parse("new=1 " + stored.format());
+  EXPECT_EQ(again.name, "photos/");
+  EXPECT_EQ(again.missing, 2u);
+  EXPECT_EQ(again.which, stored.which);
+  for (const std::string text : {"", ":a", "a", "a :b", "missing=x :a"}) EXPECT_EQ(Stored::parse(text).missing, 0u) << text;
+  EXPECT_EQ(Stored::parse("").name, "");
+  EXPECT_EQ(Stored::parse(":a :b").name, "a :b");
+  EXPECT_EQ(Stored::parse("a b").name, "a b");  // as a peer may write it that takes the colon for decoration
+}
+
 TEST(Requests, OfAScopeThatIsNotKnownAreReadAsPrivate) {
   EXPECT_EQ(again("MSG number=1 scope=group :x"), "MSG number=1 scope=group :x");
   for (const std::string scope : {" scope=private", " scope=", "", " scope=GROUP", " scope=everybody", " scope=al"})
