@@ -170,10 +170,12 @@ CASE(R8, LessThanOffered, "P6.4, P7", "Less than was offered is no file, even wi
   r.bob.has_not_stored("hello.txt");
 }
 
-CASE(R8, MoreThanOffered, "P6.3, P7", "More than was offered, no bytes, or those of another offset, are refused.") {
+CASE(R8, MoreThanOffered, "P6.3, P7",
+     "More than was offered, no bytes, or those of another offset, are refused.") {
   Receiver r;
-  for (const char* data : {"DATA offset=0 size=7\nhello!\n", "DATA offset=1 size=5\n", "DATA offset=0 size=-1\n", "DATA offset=0 size=0\n",
-                           "DATA offset=0 size=6\nhello\nDATA offset=6 size=1\n"}) {
+  for (const char* data :
+       {"DATA offset=0 size=7\nhello!\n", "DATA offset=1 size=5\n", "DATA offset=0 size=-1\n",
+        "DATA offset=0 size=0\n", "DATA offset=0 size=6\nhello\nDATA offset=6 size=1\n"}) {
     Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt", "OK...");
     talk.send(data);
     talk.expect("NO syntax...");
@@ -307,6 +309,21 @@ CASE(R8, SendsALargeFile, "P6.3, P6.4",
   const Received got(talk);
   check(got.bytes == content, "the bytes of the file", "others");
   check(got.crc == crc(content), "crc=" + crc(content), got.crc);
+}
+
+CASE(R8, SendsWhatItOffered, "P9, P6.3",
+     "Where a link has taken the place of the file that was offered, what it leads to is not sent.") {
+  Sender s;
+  s.ann.write("a.txt", "public");
+  const std::string secret = s.ann.write("secret", "secret"), offered = s.ann.path("a.txt");
+  Talk& talk = s.offer("a.txt", {{"size", "6"}}, "a.txt");
+  check(::unlink(offered.c_str()) == 0, "no file", "one");
+  check(::symlink(secret.c_str(), offered.c_str()) == 0, "a link", "none");
+  talk.send("OK\n");
+  const Line line(talk.line("DATA, or STOP"));
+  if (line.verb == "STOP") return;
+  const std::string bytes = talk.bytes(6);
+  check(bytes == "public", "the file as it was offered", escaped(bytes));
 }
 
 CASE(R8, AnOfferThatIsDeclined, "P6.2, I3, I6",
@@ -562,6 +579,25 @@ CASE(R10, SendsAFolder, "P6.5, I3", "A folder is sent in the order of its paths,
   check(got.crc == crc(got.bytes), "crc=" + crc(got.bytes), got.crc);
   talk.send("OK :photos/\n");
   s.ann.prints("send 1 delivered zoe@127.0.0.1:40000 30 bytes in 7 files and folders, cksum " + got.crc + ": photos/");
+}
+
+CASE(R10, SendsWhatItOffered, "P9, P6.5",
+     "Where a link has taken the place of a subfolder that was offered, what is behind it is not sent.") {
+  Sender s;
+  for (const char* file : {"photos/first/x", "photos/sub/x"}) s.ann.write(file, "public");
+  s.ann.write("secret/x", "secret");
+  const std::string sub = s.ann.path("photos/sub");
+  Talk& talk = s.offer("photos", {{"size", "12"}, {"files", "4"}}, "photos/");
+  check(::rename(sub.c_str(), s.ann.path("away").c_str()) == 0, "no subfolder", "one");
+  check(::symlink(s.ann.path("secret").c_str(), sub.c_str()) == 0, "a link", "none");
+  talk.send("OK\n");
+  for (;;) {
+    const Line line(talk.line("FILE, MISSING, DATA, END or STOP"));
+    if (line.verb == "END" || line.verb == "STOP") return;
+    if (line.verb != "DATA") continue;
+    const std::string bytes = talk.bytes(static_cast<size_t>(std::atoll(line["size"].c_str())));
+    check(bytes == "public", "nothing, or what was offered", escaped(bytes));
+  }
 }
 
 CASE(R10, LinksAreNotSent, "P6.5, I3, I6", "Links in a folder are not sent; the sender's user is told.") {

@@ -67,6 +67,19 @@ CASE(R9, LinesThatAreNotText, "P3.1, P7",
   expect_printable(on.bob);
 }
 
+CASE(R9, ASourceThatIsNoPeers, "P4.2, P9",
+     "A HELLO whose source is a broadcast address gets no answer: it would go to a whole network.") {
+  Attacked on;
+  Ear all(41000, "127.255.255.255");
+  Stranger forged("forged", 41001);
+  std::string hello = forged.hello();
+  hello.replace(hello.find("=41001"), 6, "=41000");
+  Socket::forge(network(), 0, "127.255.255.255", 41000, "127.0.0.1", on.bob.port, hello);
+  on.bob.serves();
+  all.hears_not("HERE", {}, 0.5);
+  all.hears_not("HELLO", {}, 0);
+}
+
 CASE(R9, LinesWithoutEnd, "P2.2, P7", "A line that does not end gets NO long, and is not collected.") {
   Attacked on;
   Talk& talk = on.mallory.introduced(on.bob);

@@ -488,12 +488,18 @@ void introduced(const Announcement& a, Addr at) {                             //
     if (known == peers.end() || !known->second.listed || known->second.at != at) sayTo(at, "HELLO");
 }
 
+bool isHost(Addr a) {                                                          // 9: one host can be there
+    const bool odd = a.port == 0 || a.ip == 0 || a.ip == 0xFFFFFFFF || a.ip >> 28 == 0xE;
+    return !odd && std::none_of(nets.begin(), nets.end(), [&](const Net& n) {
+        return ~n.mask > 1 && (a.ip == n.broadcast || a.ip == (n.ip & n.mask));
+    });
+}
 void onDatagram(string line, Addr from) {
     if (line.size() > 512) return;
     if (!line.empty() && line.back() == '\n') line.pop_back();
     if (!line.empty() && line.back() == '\r') line.pop_back();
     const auto a = parseAnnouncement(line);
-    if (!a || a->id == me.id || !allowed(from.ip)) return;
+    if (!a || a->id == me.id || !allowed(from.ip) || !isHost(from)) return;
     const Addr at{from.ip, a->port};
     const auto known = peers.find(a->id);
     if (a->verb == "BYE") {
@@ -729,9 +735,22 @@ void collect(const fs::path& top, const string& below, std::vector<Entry>& all, 
         }
     }
 }
+// 9: below what the user named no link is followed, whatever stands there by now. -1, and errno, where it cannot be opened.
+int openBelow(int root, const string& path) {
+    int at = dup(root);
+    for (size_t from = 0; at >= 0 && from < path.size();) {
+        const size_t slash = std::min(path.find('/', from), path.size());
+        const int next = openat(at, path.substr(from, slash - from).c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+        const int why = errno;
+        close(at);
+        errno = why;
+        at = next;
+        from = slash + 1;
+    }
+    return at;
+}
 // Sends one file in DATAs; what is wrong with it, or "".
-string sendBytes(Conn& c, const string& path, std::int64_t size, std::int64_t& offset, Cksum& sum) {
-    const int in = ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+string sendBytes(Conn& c, int in, std::int64_t size, std::int64_t& offset, Cksum& sum) {
     if (in < 0) return std::strerror(errno);
     std::unique_ptr<const int, void (*)(const int*)> closer(&in, [](const int* f) { close(*f); });
     for (std::int64_t left = size;;) {
@@ -761,6 +780,8 @@ void sendTransfer(const std::shared_ptr<Transfer>& t, const string& path, bool f
         if (g != Conn::ok) throw string(reason(g));
         if (!isOk(reply)) { talking = false; throw isNo(reply) ? sentence(reply) : string("what came is no reply"); }
     };
+    const int root = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // what is offered, whatever its name means later
+    std::unique_ptr<const int, void (*)(const int*)> closer(&root, [](const int* f) { if (*f >= 0) close(*f); });
     try {
         std::vector<Entry> all, lacking;
         if (folder) {
@@ -769,8 +790,8 @@ void sendTransfer(const std::shared_ptr<Transfer>& t, const string& path, bool f
         }
         std::int64_t size = t->size, offset = 0;
         for (const Entry& e : all) size += e.size;
-        struct stat root{};
-        const bool executable = !folder && stat(path.c_str(), &root) == 0 && (root.st_mode & 0100);
+        struct stat info{};
+        const bool executable = !folder && fstat(root, &info) == 0 && (info.st_mode & 0100);
         { Lock lock(mu); t->size = size; t->files = folder ? static_cast<std::int64_t>(all.size()) : 1; }
         report(*t, "offered");
         if (!(c = Conn::open(t->peer.at, error))) throw error;
@@ -782,11 +803,11 @@ void sendTransfer(const std::shared_ptr<Transfer>& t, const string& path, bool f
         report(*t, "started");
         Cksum sum;
         try {
-            if (!folder && !(error = sendBytes(*c, path, t->size, offset, sum)).empty()) throw error;
+            if (!folder && !(error = sendBytes(*c, dup(root), t->size, offset, sum)).empty()) throw error;
             for (const Entry& e : all) {
                 c->line(string("FILE ") + (!e.folder && e.executable ? "mode=x :" : ":") + e.path);
                 sum.add(e.path + "\n");
-                const string bad = e.folder ? e.missing : sendBytes(*c, path + "/" + e.path, e.size, offset, sum);
+                const string bad = e.folder ? e.missing : sendBytes(*c, openBelow(root, e.path), e.size, offset, sum);
                 if (bad.empty()) continue;
                 c->line("MISSING :" + bad);
                 lacking.push_back(e);
