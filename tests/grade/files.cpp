@@ -490,7 +490,8 @@ CASE(R10, NothingIncompleteHasAName, "P6.4, P6.5", "Until all has come nothing s
   r.bob.has_not_stored("photos");
 }
 
-CASE(R10, APathThatIsTooLong, "P6.5", "An entry that cannot be stored, for its path is too long, is none that fails the others.") {
+CASE(R10, APathThatIsTooLong, "P6.5",
+     "An entry whose path is too long to be stored does not fail the others.") {
   Receiver r;
   std::string lines, all, path;
   for (int i = 0; i < 15; ++i) {
@@ -505,7 +506,8 @@ CASE(R10, APathThatIsTooLong, "P6.5", "An entry that cannot be stored, for its p
   r.bob.has_stored("photos/z", "hello\n");
 }
 
-CASE(R10, WhatTheReceiverLeftOut, "P6.5, I3", "What the receiver could not store is told to the sender's user.") {
+CASE(R10, WhatTheReceiverLeftOut, "P6.5, I3",
+     "The sender's user is told what the receiver could not store.") {
   Sender s;
   for (const char* file : {"a", "b"}) s.ann.write(std::string("photos/") + file, "hello\n");
   Talk& talk = s.offer("photos", {{"size", "12"}, {"files", "2"}}, "photos/");
