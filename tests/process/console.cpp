@@ -580,7 +580,7 @@ TEST_F(Terminals, AreTheShellsWhileTheProgramIsStoppedAndTheLineIsThereAgainAfte
   ann.type("half a li");
   ASSERT_TRUE(ann.ends_in("ann> half a li", 14)) << ann.screen();
   ann.press("C-z");
-  ASSERT_TRUE(ann.shows("shell:")) << ann.screen();
+  ASSERT_TRUE(ann.shows("Stopped")) << ann.screen();
   ann.type("stty -a | grep -o [[:space:]]icanon; stty -a | grep -ow echo");
   ann.press("Enter");
   EXPECT_TRUE(ann.shows("\n icanon\necho\n")) << ann.screen();
