@@ -185,6 +185,7 @@ std::string name_of(const Identity& who);      // the short one on a terminal, e
 bool is_listed(const Identity& who);           // with this id and this address
 bool names_somebody(const std::string& word);  // whether it is meant for WHO, online or not
 std::string suggestion(const std::string& typed, const std::vector<std::string>& words);
+std::vector<std::string> command_names();
 std::string nobody_called(const std::string& who);
 std::vector<std::string> rows_of_list(const std::vector<Identity>& users);
 const char* colour_of(const Identity& who);
@@ -209,7 +210,8 @@ void tell_how_to_answer(const Identity& from);
 std::string next_word(std::string& rest);                 // takes it off, and the blanks behind it
 std::string path_meant_by(const std::string& typed);      // as a shell would read it
 void say_lines(const TypedLine& typed);                   // several, which were pasted
-File& only_file(const std::string& command, bool (*can_be_meant)(const File&));
+using FileTest = bool (*)(const File&);
+File& only_file(const std::string& command, FileTest can_be_meant);
 void send_to_chosen(const std::string& typed);            // /send PATH
 void send_files(const std::string& path, const std::vector<Identity>& to);
 void diagnose(std::string who);                           // /diag
@@ -255,7 +257,10 @@ const Addressee* by_number(const std::string& who) {
 bool is_called(const Identity& user, const std::string& who) {
   const std::string seen = comparable(who);
   // With an address in it, it is no name: one that looks like an address shall mislead nobody.
-  if (address_in(who)) return seen == comparable(user.label()) || who == user.address.text();
+  if (address_in(who)) {
+    const bool is_labelled = seen == comparable(user.label());
+    return is_labelled || who == user.address.text();
+  }
   const Addressee* numbered_so = by_number(who);
   const bool is_number = numbered_so != nullptr && numbered_so->who.id == user.id;
   return is_number || seen == comparable(user.name);
@@ -265,8 +270,8 @@ bool is_called(const Identity& user, const std::string& who) {
 std::vector<Identity> those_called(const std::string& who) {
   const Addressee* numbered_so = by_number(who);
   if (numbered_so != nullptr && !numbered_so->gone.empty()) {
-    const std::string was = numbered_so->who.label() + ", who " + numbered_so->gone;
-    fail("number " + who + " was " + was + "; /list numbers anew");
+    const std::string was = "number " + who + " was " + numbered_so->who.label();
+    fail(was + ", who " + numbered_so->gone + "; /list numbers anew");
   }
   std::vector<Identity> fits;
   for (const Identity& user : discovery::users())
@@ -318,8 +323,10 @@ void list(std::string) {
 std::vector<Identity> those_called_nearly(const std::string& who) {
   std::vector<Identity> fits = those_called(who);
   if (!fits.empty() || who.empty()) return fits;
-  for (const Identity& user : discovery::users())
-    if (begins_with(comparable(user.label()), comparable(who))) fits.push_back(user);
+  for (const Identity& user : discovery::users()) {
+    const std::string seen = comparable(user.label());
+    if (begins_with(seen, comparable(who))) fits.push_back(user);
+  }
   return fits;
 }
 
@@ -335,8 +342,10 @@ void choose(std::string rest) {
 // Everyone else, or everyone else in our group.
 std::vector<Identity> audience(const std::string& scope) {
   std::vector<Identity> all;
-  for (const Identity& user : discovery::users())
-    if (scope == "all" || user.group == myself.group) all.push_back(user);
+  for (const Identity& user : discovery::users()) {
+    const bool is_meant = scope == "all" || user.group == myself.group;
+    if (is_meant) all.push_back(user);
+  }
   const std::string where = scope == "all" ? "online" : "in group " + myself.group;
   if (all.empty()) fail("nobody else is " + where);
   return all;
@@ -352,22 +361,24 @@ void expect_message(const std::string& text) {
 }
 
 void note_delivery(Post& post, const Identity& to) {
-  const std::string who = name_of(to);
-  const std::string text = terminal ? "" : ": " + post.text;  // which stands a few rows above
   ++post.reached;
-  add_to_list(post.got, who);
-  if (post.scope == "private") console.print_quietly(time_of_day() + "delivered " + who + text);
+  add_to_list(post.got, name_of(to));
+  if (post.scope != "private") return;
+  std::string line = time_of_day() + "delivered " + name_of(to);
+  if (!terminal) line += ": " + post.text;  // there it stands a few rows above
+  console.print_quietly(line);
 }
 
 void note_failure(Post& post, const Event& event) {
   const bool is_file = post.scope == "files";
   const std::string who = name_of(event.who);
-  const std::string why = who + ": " + event.text;
   const std::string doubt = event.in_doubt ? "; it may have arrived: " : "; not delivered: ";
-  undelivered = true;
-  if (!is_file) print(time_of_day() + "failed " + why + doubt + post.text);
+  const std::string why = event.text + doubt + post.text;
   std::string& list = event.in_doubt ? post.unsure : post.missed;
-  add_to_list(list, is_file ? who + " (" + event.text + ")" : who);
+  undelivered = true;
+  add_to_list(list, who);
+  if (is_file) list += " (" + event.text + ")";
+  else print(time_of_day() + "failed " + who + ": " + why);
 }
 
 // What has become of one copy. The last one sums the post up.
@@ -402,7 +413,8 @@ uint64_t open_post(const std::string& scope, const std::string& text, size_t rec
 void send(const std::string& scope, const std::string& text, const std::vector<Identity>& to) {
   expect_message(text);
   const uint64_t ticket = open_post(scope, text, to.size());
-  for (const Identity& one : to) posts[ticket].awaited[one.address.text()] = one;
+  Post& post = posts[ticket];
+  for (const Identity& one : to) post.awaited[one.address.text()] = one;
   for (const Identity& one : to) {
     try {
       transfer::send_message(one, scope, text, ticket);
@@ -430,23 +442,23 @@ void message_group(std::string text) { send("group", text, audience("group")); }
 void message_all(std::string text) { send("all", text, audience("all")); }
 
 void show_message(const Identity& from, const Message& message) {
-  const std::string text = message.scope + ": " + message.text;
-  if (!terminal) return print("message " + label(from) + " " + text);
-  const std::string scope = message.scope == "private" ? "" : " [" + message.scope + "]";
-  const std::string name = short_label(from);
+  const std::string text = ": " + message.text;
+  if (!terminal) return print("message " + label(from) + " " + message.scope + text);
+  std::string name = printable(short_label(from));
   // The colour of a user is his alone, too.
-  const std::string shown =
-      is_listed(from) ? console.painted(name, colour_of(from)) : printable(name);
-  console.write_line(time_of_day() + shown + scope + ": " + printable(message.text));
+  if (is_listed(from)) name = console.painted(name, colour_of(from));
+  if (message.scope != "private") name += " [" + message.scope + "]";
+  console.write_line(time_of_day() + name + printable(text));
 }
 
 // ---- Files --------------------------------------------------------------------------
 
 void print_file(const File& file, const std::string& remark = "") {
-  std::string size = size_text(file.offer.size);
-  if (file.offer.is_folder()) size += " in " + to_string(file.offer.files) + " files and folders";
-  const std::string what = file.direction + " " + to_string(file.number) + " " + file.state;
-  print(what + " " + name_of(file.who) + " " + size + remark + ": " + file.offer.name);
+  const Offer& offer = file.offer;
+  std::string line = file.direction + " " + to_string(file.number) + " " + file.state;
+  line += " " + name_of(file.who) + " " + size_text(offer.size);
+  if (offer.is_folder()) line += " in " + to_string(offer.files) + " files and folders";
+  print(line + remark + ": " + offer.name);
 }
 
 File& add_file(const std::string& direction, uint64_t ticket, const Identity& who) {
@@ -492,11 +504,13 @@ void send_file_to_all(std::string path) {
 }
 
 bool is_any(const File&) { return true; }
-bool is_waiting_offer(const File& file) { return !file.is_sent() && file.state == "offered"; }
+bool is_waiting_offer(const File& file) {
+  return !file.is_sent() && file.state == "offered";
+}
 
 // The one whose number `rest` begins with; without a number, the only one that can be meant. What
 // stands there is always a number: a name to store a file under comes second.
-File& take_file(std::string& rest, const std::string& command, bool (*can_be_meant)(const File&)) {
+File& take_file(std::string& rest, const std::string& command, FileTest can_be_meant) {
   const std::string word = next_word(rest);
   if (word.empty()) return only_file(command, can_be_meant);
   const auto found = files.find(parse_number(word).value_or(0));
@@ -598,9 +612,10 @@ void scan(std::string target) {
   const auto bits = is_network ? parse_number(target.substr(slash + 1), 32) : 32;
   const auto address = parse_address(target);
   const auto ip = address ? address->ip : parse_ip(target.substr(0, slash));
+  const uint16_t port = address ? address->port : kDiscoveryPort;
   if (!ip || !bits) fail("/scan takes nothing, ADDRESS, ADDRESS:PORT or NETWORK/BITS");
   if (!discovery::source_for(*ip)) fail("no usable route leads to " + target);
-  discovery::scan(*ip, static_cast<int>(*bits), address ? address->port : kDiscoveryPort);
+  discovery::scan(*ip, static_cast<int>(*bits), port);
 }
 
 void quit(std::string) {
@@ -653,18 +668,17 @@ const Command kCommands[] = {
 };
 
 const Command& command_called(const std::string& name) {
-  std::vector<std::string> names;
-  for (const Command& command : kCommands) {
+  for (const Command& command : kCommands)
     if (command.name == name) return command;
-    names.push_back(command.name);
-  }
-  fail("there is no command " + name + suggestion(name, names) + "; /help lists them");
+  const std::string hint = suggestion(name, command_names());
+  fail("there is no command " + name + hint + "; /help lists them");
 }
 
 void print_help(const std::string& text) { print("help: " + text); }
 
 void print_meaning(const Command& command) {
-  print_help(std::string(command.name) + command.arguments + ": " + command.meaning);
+  const std::string usage = std::string(command.name) + command.arguments;
+  print_help(usage + ": " + command.meaning);
 }
 
 void help(std::string name) {
@@ -818,9 +832,8 @@ fd_set wait() {
   discovery::watch(readable);
   transfer::watch(readable);
   if (reads_commands()) FD_SET(STDIN_FILENO, &readable);
-  const auto pause = std::chrono::duration_cast<std::chrono::microseconds>(discovery::pause());
   timeval timeout{};
-  timeout.tv_usec = static_cast<suseconds_t>(pause.count());
+  timeout.tv_usec = static_cast<suseconds_t>(discovery::pause() / 1us);
   if (signal_caught != 0) timeout = {};  // it is waiting to be obeyed
   const int ready = ::select(FD_SETSIZE, &readable, nullptr, nullptr, &timeout);
   if (ready != -1) return readable;
@@ -1058,7 +1071,7 @@ std::string wrapped(std::string_view line) {
   while (!line.empty()) {
     std::string_view rest = line;
     const bool is_sequence = line[0] == '\033';
-    if (is_sequence) rest.remove_prefix(std::min(rest.find('m'), rest.size() - 1) + 1);
+    if (is_sequence) rest.remove_prefix(rest.find('m') + 1);
     else take_character(rest);
     const std::string_view taken = line.substr(0, line.size() - rest.size());
     rows.add(taken, is_sequence ? 0 : columns(taken));
@@ -1130,10 +1143,11 @@ constexpr std::pair<std::string_view, Key> kSequences[] = {
     {"201~", kPasteEnds},
 };
 
+// Whether more bytes can make a character of these.
 bool can_be_cut(std::string_view bytes) {
-  const auto lead = static_cast<unsigned char>(bytes[0]);
-  const bool can_go_on = character_length(lead) > 1 && bytes.size() < 4;
-  return can_go_on && std::all_of(bytes.begin() + 1, bytes.end(), is_continuation);
+  const size_t length = character_length(static_cast<unsigned char>(bytes[0]));
+  if (length < 2 || bytes.size() > 3) return false;
+  return std::all_of(bytes.begin() + 1, bytes.end(), is_continuation);
 }
 
 size_t size_of_sequence(std::string_view bytes) {
@@ -1176,14 +1190,14 @@ Key key_of_sequence(std::string_view bytes) {
   if (bytes == "\033\x7F" || bytes == "\033\b") return kDeleteWord;
   if (bytes.size() < 3) return kNoKey;
   const std::string_view parameters = bytes.substr(2, bytes.size() - 3);
-  const size_t semicolon = std::min(parameters.find(';'), parameters.size());
-  const bool has_number = bytes.back() == '~';
+  const std::string_view number = parameters.substr(0, parameters.find(';'));
+  const std::string_view modifiers = parameters.substr(number.size());
   std::string end;
-  if (has_number) end = parameters.substr(0, semicolon);
+  if (bytes.back() == '~') end = number;
   end += bytes.back();
   for (const auto& [name, key] : kSequences) {
     if (name != end) continue;
-    return has_alt_or_ctrl(parameters.substr(semicolon)) ? by_words(key) : key;
+    return has_alt_or_ctrl(modifiers) ? by_words(key) : key;
   }
   return kNoKey;
 }
@@ -1271,10 +1285,11 @@ class LineEditor {
   std::string row(const std::string& prompt, size_t width) {
     const size_t used = columns(prompt);
     const size_t room = width > used + 3 ? width - used - 1 : 2;
+    const auto fits = [&](size_t from, size_t to) { return columns(part(from, to)) <= room; };
     size_t first = cursor_;
-    while (first > 0 && columns(part(previous(first), cursor_)) <= room) first = previous(first);
     size_t end = cursor_;
-    while (end < text_.size() && columns(part(first, next(end))) <= room) end = next(end);
+    while (first > 0 && fits(previous(first), cursor_)) first = previous(first);
+    while (end < text_.size() && fits(first, next(end))) end = next(end);
     cursor_column_ = std::min(used + columns(part(first, cursor_)), width - 1);
     const std::string to_cursor = "\r\033[" + to_string(cursor_column_) + "C";
     return prompt + in_one_row(part(first, end)) + to_cursor;
@@ -1360,23 +1375,20 @@ class LineEditor {
   size_t previous(size_t at) const {
     while (at > 0) {
       --at;
-      if (!is_continuation(text_[at]) && columns(part(at, character_after(at))) > 0) break;
+      if (begins_character(at)) break;
     }
     return at;
   }
   size_t next(size_t at) const {
-    size_t end = character_after(at);
-    while (end < text_.size()) {
-      const size_t after = character_after(end);
-      if (columns(part(end, after)) > 0) break;
-      end = after;
+    while (at < text_.size()) {
+      ++at;
+      if (at == text_.size() || begins_character(at)) break;
     }
-    return end;
+    return at;
   }
-  size_t character_after(size_t at) const {
+  bool begins_character(size_t at) const {
     std::string_view rest = part(at, text_.size());
-    if (!rest.empty()) take_character(rest);
-    return text_.size() - rest.size();
+    return !is_continuation(rest[0]) && columns(take_character(rest)) > 0;
   }
 
   bool is_gap(size_t at) const { return text_[at] == ' ' || text_[at] == '\n'; }
@@ -1627,9 +1639,9 @@ class Directory {
   void remove(const std::string& id) {
     const auto user = users_.find(id);
     if (user == users_.end()) return;
-    const auto bearers = bearers_.find(comparable(user->second.name));
-    --bearers->second;
-    if (bearers->second == 0) bearers_.erase(bearers);
+    const std::string seen = comparable(user->second.name);
+    --bearers_[seen];
+    if (bearers_[seen] == 0) bearers_.erase(seen);  // anyone can have a name for a moment
     users_.erase(user);
   }
 
@@ -1644,8 +1656,8 @@ class Directory {
   // or a name, but not be reached at another's address.
   const Identity* find(const Identity& who) const {
     const auto user = users_.find(who.id);
-    const bool is_there = user != users_.end() && user->second.address == who.address;
-    return is_there ? &user->second : nullptr;
+    if (user == users_.end()) return nullptr;
+    return user->second.address == who.address ? &user->second : nullptr;
   }
 
   // Whether this name, of somebody who is listed, can mean nobody else.
@@ -1653,7 +1665,8 @@ class Directory {
     const std::string seen = comparable(name);
     const auto bearers = bearers_.find(seen);
     const bool is_shared = bearers != bearers_.end() && bearers->second > 1;
-    return !is_shared && seen != comparable(myself.name) && !resembles_label(name);
+    const bool is_ours = seen == comparable(myself.name);
+    return !is_shared && !is_ours && !resembles_label(name);
   }
 
  private:
@@ -1730,20 +1743,23 @@ std::string padded(const std::string& text, size_t width) {
 std::vector<std::string> rows_of_list(const std::vector<Identity>& users) {
   constexpr size_t kMostName = 20;
   constexpr size_t kMostGroup = 12;
-  size_t number_width = terminal ? to_string(users.size()).size() : 0;
   size_t name_width = 0;
   size_t group_width = 0;
   for (const Identity& user : users) {
-    if (!terminal) break;
-    name_width = std::max(name_width, std::min(columns(user.name), kMostName));
-    group_width = std::max(group_width, std::min(columns(user.group), kMostGroup));
+    name_width = std::max(name_width, columns(user.name));
+    group_width = std::max(group_width, columns(user.group));
   }
+  name_width = terminal ? std::min(name_width, kMostName) : 0;
+  group_width = terminal ? std::min(group_width, kMostGroup) : 0;
+  const size_t number_width = terminal ? to_string(users.size()).size() : 0;
   std::vector<std::string> rows;
   for (const Identity& user : users) {
-    const std::string mark = user.id == myself.id ? " * " : " - ";
-    std::string row = "user " + padded(to_string(rows.size() + 1), number_width) + mark;
-    row += padded(user.name, name_width) + " " + padded(user.group, group_width);
-    row += " " + user.address.text();
+    const std::string number = to_string(rows.size() + 1);
+    std::string row = "user " + padded(number, number_width);
+    row += user.id == myself.id ? " * " : " - ";
+    row += padded(user.name, name_width) + " ";
+    row += padded(user.group, group_width) + " ";
+    row += user.address.text();
     const bool is_there = user.said_ip == user.address.ip;
     if (!is_there) row += " says " + Address{user.said_ip}.ip_text();
     rows.push_back(row);
@@ -1756,9 +1772,10 @@ std::vector<std::string> rows_of_list(const std::vector<Identity>& users) {
 // As strftime() has it.
 std::string time_text(const char* format, std::time_t time) {
   std::tm parts{};
-  std::array<char, 16> text;
+  std::array<char, 16> text{};
   ::localtime_r(&time, &parts);
-  return {text.data(), std::strftime(text.data(), text.size(), format, &parts)};
+  std::strftime(text.data(), text.size(), format, &parts);
+  return text.data();
 }
 
 std::string time_of_day() { return terminal ? time_text("%H:%M ", std::time(nullptr)) : ""; }
@@ -1783,13 +1800,15 @@ std::string size_text(uint64_t bytes) {
 }
 
 std::string rate_text(double bytes) {
-  return (terminal ? amount(bytes) : to_string(std::llround(bytes / 1e6)) + " MB") + "/s";
+  if (terminal) return amount(bytes) + "/s";
+  return to_string(std::llround(bytes / 1e6)) + " MB/s";
 }
 
 // Bytes a second since it started, not counting what an earlier try has left.
 double speed(const File& file, uint64_t done) {
   const std::chrono::duration<double> time = Clock::now() - file.started + 1ms;
-  return static_cast<double>(done - std::min(done, file.resumed_at)) / time.count();
+  const uint64_t bytes = done - std::min(done, file.resumed_at);
+  return static_cast<double>(bytes) / time.count();
 }
 
 std::string so_far(const File& file) {
@@ -1801,18 +1820,21 @@ std::string so_far(const File& file) {
 std::string bar(uint64_t percent) {
   constexpr size_t kWidth = 10;
   const size_t full = std::min<size_t>(percent * kWidth / 100, kWidth);
-  return "[" + std::string(full, '=') + std::string(kWidth - full, ' ') + "]";
+  const std::string signs(full, '=');
+  return "[" + signs + std::string(kWidth - full, ' ') + "]";
 }
 
 // Of one that runs. What matters most comes first, for the line is cut where the screen ends.
 std::string progress_of(const File& file) {
   const uint64_t done = transfer::bytes_done(file.ticket);
   const uint64_t size = std::max<uint64_t>(file.offer.size, 1);
-  const double rate = speed(file, done);
-  const double left = static_cast<double>(size - std::min(size, done)) / std::max(rate, 1.0);
+  const uint64_t left = size - std::min(size, done);
   const uint64_t percent = done * 100 / size;
-  std::string line = bar(percent) + " " + to_string(percent) + " %, " + rate_text(rate) + ", ";
-  if (rate > 0) line += to_string(std::llround(left)) + " s left, ";
+  const double rate = speed(file, done);
+  const double seconds = static_cast<double>(left) / std::max(rate, 1.0);
+  std::string line = bar(percent) + " " + to_string(percent) + " %, ";
+  line += rate_text(rate) + ", ";
+  if (rate > 0) line += to_string(std::llround(seconds)) + " s left, ";
   line += file.direction + " " + to_string(file.number) + " ";
   return line + name_of(file.who) + ": " + file.offer.name;
 }
@@ -1850,15 +1872,18 @@ std::string under_way() {
   constexpr size_t kMost = 5;
   std::vector<std::string> all;
   for (const auto& [ticket, post] : posts)
-    for (const auto& [address, who] : post.awaited) all.push_back(short_label(who) + " (message)");
+    for (const auto& [address, who] : post.awaited)
+      all.push_back(short_label(who) + " (message)");
   for (const auto& [number, file] : files) {
     const std::string what = "send " + to_string(number) + ", " + file.state;
     if (file.is_sent()) all.push_back(name_of(file.who) + " (" + what + ")");
   }
   std::sort(all.begin(), all.end());
+  const size_t shown = std::min(all.size(), kMost);
+  const size_t more = all.size() - shown;
   std::string text;
-  for (size_t i = 0; i < std::min(all.size(), kMost); ++i) add_to_list(text, all[i]);
-  if (all.size() > kMost) text += " and " + to_string(all.size() - kMost) + " more";
+  for (size_t i = 0; i < shown; ++i) add_to_list(text, all[i]);
+  if (more > 0) text += " and " + to_string(more) + " more";
   return text;
 }
 
@@ -1882,7 +1907,8 @@ void warn_of_clashes(const std::vector<Identity>& users) {
 // left.
 bool is_partner_again(const Identity& user) {
   const Identity& partner = chosen->who;
-  return comparable(user.name) == comparable(partner.name) && user.address.ip == partner.address.ip;
+  const bool has_its_name = comparable(user.name) == comparable(partner.name);
+  return has_its_name && user.address.ip == partner.address.ip;
 }
 
 void expect_partner() {
@@ -1898,18 +1924,20 @@ void expect_partner() {
 std::string free_space() {
   struct statvfs disk{};
   if (::statvfs(download_folder.c_str(), &disk) == -1) return "";
-  const double bytes = static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
-  return "; " + amount(bytes) + " are free";
+  const auto blocks = static_cast<double>(disk.f_bavail);
+  const auto size = static_cast<double>(disk.f_frsize);
+  return "; " + amount(blocks * size) + " are free";
 }
 
 void explain_offer(const File& file) {
   if (!terminal) return;
   const std::string n = to_string(file.number);
   const std::string is_asked = name_of(file.who) + " is asked";
+  const std::string choice = "/accept " + n + " takes it, /reject " + n + " does not";
   const bool is_single = file.is_sent() && file.post == 0;
   const bool asks_us = !file.is_sent() && accept_policy == Accept::ask;
   if (is_single) print("note: " + is_asked + "; /cancel " + n + " takes the offer back");
-  if (asks_us) print("note: /accept " + n + " takes it, /reject " + n + " does not" + free_space());
+  if (asks_us) print("note: " + choice + free_space());
 }
 
 // Who is not listed is nobody but his address. Once is enough: who has answered one knows how.
@@ -1927,9 +1955,10 @@ constexpr std::string_view kHomeVariable = "$HOME";
 
 bool is_variable_home(std::string_view text) {
   if (!begins_with(text, kHomeVariable)) return false;
-  const std::string_view next = text.substr(kHomeVariable.size(), 1);
-  if (next.empty()) return true;
-  return next[0] != '_' && !std::isalnum(static_cast<unsigned char>(next[0]));
+  const std::string_view rest = text.substr(kHomeVariable.size());
+  if (rest.empty()) return true;
+  const auto next = static_cast<unsigned char>(rest[0]);
+  return next != '_' && !std::isalnum(next);
 }
 
 // Whether a backslash in front of it goes: `quote` is the quotation mark that it stands in, or 0.
@@ -2047,7 +2076,7 @@ void send_to_chosen(const std::string& typed) {
   send_files(readable_path(typed, "/send"), {chosen->who});
 }
 
-File& only_file(const std::string& command, bool (*can_be_meant)(const File&)) {
+File& only_file(const std::string& command, FileTest can_be_meant) {
   constexpr size_t kMostNamed = 3;
   std::vector<File*> fits;
   std::string candidates;
@@ -2105,11 +2134,14 @@ void diagnosed(const Event& event) {
 
 // The files and folders whose path begins with that.
 std::vector<std::string> paths(const std::string& beginning) {
-  const std::string folder = beginning.substr(0, beginning.rfind('/') + 1);  // npos + 1 is 0
+  const size_t size = beginning.rfind('/') + 1;  // npos + 1 is 0
+  const std::string folder = beginning.substr(0, size);
+  const std::string where = folder.empty() ? "." : path_meant_by(folder);
+  const std::filesystem::directory_iterator end;
   std::vector<std::string> found;
   std::error_code error;
-  std::filesystem::directory_iterator entry(folder.empty() ? "." : path_meant_by(folder), error);
-  while (!error && entry != std::filesystem::directory_iterator()) {
+  std::filesystem::directory_iterator entry(where, error);
+  while (!error && entry != end) {
     std::string path = folder + entry->path().filename().string();
     if (entry->is_directory(error)) path += "/";
     found.push_back(path);
@@ -2125,9 +2157,10 @@ std::vector<std::string> command_names() {
 }
 
 std::string arguments_of(const std::string& name) {
+  std::string arguments;
   for (const Command& command : kCommands)
-    if (command.name == name) return command.arguments;
-  return "";
+    if (command.name == name) arguments = command.arguments;
+  return arguments;
 }
 
 // What the end of a line can be, and which part of the line that is.
@@ -2185,8 +2218,9 @@ std::vector<std::string> fitting(const std::vector<std::string>& all, const std:
 std::string common_beginning(const std::vector<std::string>& words) {
   const std::string& first = words.front();
   const std::string& last = words.back();
+  const size_t most = std::min(first.size(), last.size());
   size_t size = 0;
-  while (size < std::min(first.size(), last.size()) && first[size] == last[size]) ++size;
+  while (size < most && first[size] == last[size]) ++size;
   std::string common = first.substr(0, size);
   while (!is_text(common)) common.pop_back();  // half a character
   return common;
@@ -2230,8 +2264,9 @@ struct Change {
   }
   std::string line() const {
     if (!now) return "left " + before->label() + ": " + reason;
-    const std::string is_now = verb() + " " + now->label() + " " + now->group;
-    return before ? is_now + ": was " + before->label() + " " + before->group : is_now;
+    std::string is_now = verb() + " " + now->label() + " " + now->group;
+    if (before) is_now += ": was " + before->label() + " " + before->group;
+    return is_now;
   }
 };
 
@@ -2478,9 +2513,10 @@ bool set_trace(const std::string& value) {
   tracing = true;
   if (value.empty()) return true;
   const std::string path = path_meant_by(value);
-  trace_file = Descriptor(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0666));
-  if (trace_file.get() == -1) throw UsageError("cannot write " + path + ": " + error_text(errno));
-  return true;
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0666);
+  trace_file = Descriptor(fd);
+  if (trace_file.get() != -1) return true;
+  throw UsageError("cannot write " + path + ": " + error_text(errno));
 }
 
 const Option kOptions[] = {
