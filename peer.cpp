@@ -44,11 +44,16 @@ using namespace std::chrono_literals;
 
 namespace {
 
+using Users = std::vector<Identity>;
+using Strings = std::vector<std::string>;
+
 // What is wrong with the command line, in one sentence: exit status 2.
 using UsageError = std::invalid_argument;
 
 // What cannot be done is thrown as one sentence. obey() prints it.
-[[noreturn]] void fail(const std::string& sentence) { throw std::runtime_error(sentence); }
+[[noreturn]] void fail(const std::string& sentence) {
+  throw std::runtime_error(sentence);
+}
 
 // ---- The screen and the keys --------------------------------------------------------
 
@@ -184,10 +189,10 @@ std::string short_label(const Identity& who);  // the name alone, if it can mean
 std::string name_of(const Identity& who);      // the short one on a terminal, else the long one
 bool is_listed(const Identity& who);           // with this id and this address
 bool names_somebody(const std::string& word);  // whether it is meant for WHO, online or not
-std::string suggestion(const std::string& typed, const std::vector<std::string>& words);
-std::vector<std::string> command_names();
+std::string suggestion(const std::string& typed, const Strings& words);
+Strings command_names();
 std::string nobody_called(const std::string& who);
-std::vector<std::string> rows_of_list(const std::vector<Identity>& users);
+Strings rows_of_list(const Users& users);
 const char* colour_of(const Identity& who);
 std::string prompt_text();
 
@@ -201,7 +206,7 @@ std::string summary(const Post& post);
 std::string under_way();                  // what is being sent, and to whom
 
 // What helps a user on.
-void warn_of_clashes(const std::vector<Identity>& users);  // who has our name
+void warn_of_clashes(const Users& users);  // who has our name
 void expect_partner();                                     // that whom /to chose is there
 void explain_offer(const File& file);
 void tell_how_to_answer(const Identity& from);
@@ -213,7 +218,7 @@ void say_lines(const TypedLine& typed);                   // several, which were
 using FileTest = bool (*)(const File&);
 File& only_file(const std::string& command, FileTest can_be_meant);
 void send_to_chosen(const std::string& typed);            // /send PATH
-void send_files(const std::string& path, const std::vector<Identity>& to);
+void send_files(const std::string& path, const Users& to);
 void diagnose(std::string who);                           // /diag
 void diagnosed(const Event& event);
 
@@ -225,7 +230,7 @@ bool is_found();                         // whether the first scan has been answ
 
 // Before the loop.
 void fill_standard_descriptors();
-void parse_options(const std::vector<std::string>& arguments);
+void parse_options(const Strings& arguments);
 void ask_who_we_are();
 void prepare_folder();
 void prepare_output();
@@ -267,13 +272,13 @@ bool is_called(const Identity& user, const std::string& who) {
 }
 
 // All whom WHO can mean.
-std::vector<Identity> those_called(const std::string& who) {
+Users those_called(const std::string& who) {
   const Addressee* numbered_so = by_number(who);
   if (numbered_so != nullptr && !numbered_so->gone.empty()) {
     const std::string was = "number " + who + " was " + numbered_so->who.label();
     fail(was + ", who " + numbered_so->gone + "; /list numbers anew");
   }
-  std::vector<Identity> fits;
+  Users fits;
   for (const Identity& user : discovery::users())
     if (is_called(user, who)) fits.push_back(user);
   return fits;
@@ -294,38 +299,42 @@ bool is_oneself(const std::string& who) {
 // guessed.
 Identity find(const std::string& who) {
   if (who.empty()) fail("to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
-  const std::vector<Identity> fits = those_called(who);
+  const Users fits = those_called(who);
   if (fits.size() == 1) return fits[0];
   std::string candidates;
-  for (const Identity& user : fits) add_to_list(candidates, user.label(), " or ");
+  for (const Identity& user : fits)
+    add_to_list(candidates, user.label(), " or ");
   if (!fits.empty()) fail(who + " can mean more than one user; write " + candidates);
   if (is_oneself(who)) fail(who + " is you");
   const auto address = address_in(who);
-  if (!address || who != address->text()) fail(nobody_called(who) + "; /list shows who is");
+  if (!address || who != address->text())
+    fail(nobody_called(who) + "; /list shows who is");
   Identity whoever_is_there;
   whoever_is_there.address = *address;
   return whoever_is_there;
 }
 
 void list(std::string) {
-  std::vector<Identity> all = discovery::users();
+  Users all = discovery::users();
   const Identity own = own_entry();
   const auto is_behind = [&](const Identity& user) { return user.label() > own.label(); };
   all.insert(std::find_if(all.begin(), all.end(), is_behind), own);
   numbered.clear();
   for (const Identity& user : all) numbered.push_back({user});
-  for (const std::string& row : rows_of_list(all)) print(row);
+  for (const std::string& row : rows_of_list(all))
+    print(row);
   print("users " + to_string(all.size()));
 }
 
 // The only beginning of a name is enough here, where we say whom it means. With /msg it would be
 // too late: when ann has left, the next line for her must not go to anna.
-std::vector<Identity> those_called_nearly(const std::string& who) {
-  std::vector<Identity> fits = those_called(who);
+Users those_called_nearly(const std::string& who) {
+  Users fits = those_called(who);
   if (!fits.empty() || who.empty()) return fits;
   for (const Identity& user : discovery::users()) {
     const std::string seen = comparable(user.label());
-    if (begins_with(seen, comparable(who))) fits.push_back(user);
+    if (begins_with(seen, comparable(who)))
+      fits.push_back(user);
   }
   return fits;
 }
@@ -334,14 +343,14 @@ void choose(std::string rest) {
   chosen.reset();  // where this fails, the next line must not go to the one before
   const std::string who = next_word(rest);
   if (!rest.empty()) fail("/to takes one user; /msg " + who + " TEXT sends one message");
-  const std::vector<Identity> fits = those_called_nearly(who);
+  const Users fits = those_called_nearly(who);
   chosen = Addressee{fits.size() == 1 ? fits[0] : find(who)};
   print("to " + chosen->who.label());
 }
 
 // Everyone else, or everyone else in our group.
-std::vector<Identity> audience(const std::string& scope) {
-  std::vector<Identity> all;
+Users audience(const std::string& scope) {
+  Users all;
   for (const Identity& user : discovery::users()) {
     const bool is_meant = scope == "all" || user.group == myself.group;
     if (is_meant) all.push_back(user);
@@ -365,7 +374,8 @@ void note_delivery(Post& post, const Identity& to) {
   add_to_list(post.got, name_of(to));
   if (post.scope != "private") return;
   std::string line = time_of_day() + "delivered " + name_of(to);
-  if (!terminal) line += ": " + post.text;  // there it stands a few rows above
+  if (!terminal)
+    line += ": " + post.text;  // there it stands a few rows above
   console.print_quietly(line);
 }
 
@@ -410,11 +420,12 @@ uint64_t open_post(const std::string& scope, const std::string& text, size_t rec
   return ticket;
 }
 
-void send(const std::string& scope, const std::string& text, const std::vector<Identity>& to) {
+void send(const std::string& scope, const std::string& text, const Users& to) {
   expect_message(text);
   const uint64_t ticket = open_post(scope, text, to.size());
   Post& post = posts[ticket];
-  for (const Identity& one : to) post.awaited[one.address.text()] = one;
+  for (const Identity& one : to)
+    post.awaited[one.address.text()] = one;
   for (const Identity& one : to) {
     try {
       transfer::send_message(one, scope, text, ticket);
@@ -438,15 +449,21 @@ void message(std::string rest) {
   send("private", rest, {to});
 }
 
-void message_group(std::string text) { send("group", text, audience("group")); }
-void message_all(std::string text) { send("all", text, audience("all")); }
+void message_group(std::string text) {
+  send("group", text, audience("group"));
+}
+void message_all(std::string text) {
+  send("all", text, audience("all"));
+}
 
 void show_message(const Identity& from, const Message& message) {
   const std::string text = ": " + message.text;
-  if (!terminal) return print("message " + label(from) + " " + message.scope + text);
+  if (!terminal)
+    return print("message " + label(from) + " " + message.scope + text);
   std::string name = printable(short_label(from));
   // The colour of a user is his alone, too.
-  if (is_listed(from)) name = console.painted(name, colour_of(from));
+  if (is_listed(from))
+    name = console.painted(name, colour_of(from));
   if (message.scope != "private") name += " [" + message.scope + "]";
   console.write_line(time_of_day() + name + printable(text));
 }
@@ -457,7 +474,8 @@ void print_file(const File& file, const std::string& remark = "") {
   const Offer& offer = file.offer;
   std::string line = file.direction + " " + to_string(file.number) + " " + file.state;
   line += " " + name_of(file.who) + " " + size_text(offer.size);
-  if (offer.is_folder()) line += " in " + to_string(offer.files) + " files and folders";
+  if (offer.is_folder())
+    line += " in " + to_string(offer.files) + " files and folders";
   print(line + remark + ": " + offer.name);
 }
 
@@ -483,14 +501,16 @@ std::string readable_path(const std::string& typed, const std::string& command) 
   const std::string path = path_meant_by(typed);
   if (path.empty()) fail("which file? " + command + " PATH");
   const bool can_be_read = ::access(path.c_str(), R_OK) == 0;
-  if (!can_be_read) fail("cannot read " + path + ": " + error_text(errno));
+  if (!can_be_read)
+    fail("cannot read " + path + ": " + error_text(errno));
   return path;
 }
 
 void send_file(std::string rest) {
   const std::string line = rest;
   const std::string who = next_word(rest);
-  if (!who.empty() && !names_somebody(who)) return send_to_chosen(line);
+  if (!who.empty() && !names_somebody(who))
+    return send_to_chosen(line);
   const Identity to = find(who);
   send_files(readable_path(rest, "/send WHO"), {to});
 }
@@ -514,7 +534,8 @@ File& take_file(std::string& rest, const std::string& command, FileTest can_be_m
   const std::string word = next_word(rest);
   if (word.empty()) return only_file(command, can_be_meant);
   const auto found = files.find(parse_number(word).value_or(0));
-  if (found == files.end()) fail("there is no transfer '" + word + "'; /transfers lists them");
+  if (found == files.end())
+    fail("there is no transfer '" + word + "'; /transfers lists them");
   return found->second;
 }
 
@@ -562,7 +583,8 @@ File* file_with(uint64_t ticket) {
 void note_state(File& file, const Event& event) {
   using Kind = Event::Kind;
   if (event.kind == Kind::failed) file.state = "failed";
-  if (event.kind == Kind::stored) file.state = file.is_sent() ? "delivered" : "stored";
+  if (event.kind == Kind::stored)
+    file.state = file.is_sent() ? "delivered" : "stored";
   if (event.kind != Kind::started) return;
   file.state = "started";
   file.started = event.since;
@@ -575,7 +597,8 @@ void update_file(const Event& event) {
   const bool is_stored = event.kind == Event::Kind::stored;
   const bool has_failed = event.kind == Event::Kind::failed;
   File* file = file_with(event.ticket);
-  if (is_offered && file == nullptr) file = &add_file("receive", event.ticket, event.who);
+  if (is_offered && file == nullptr)
+    file = &add_file("receive", event.ticket, event.who);
   if (file == nullptr) return;
   const bool is_partial = is_stored && event.file.files < file->offer.files;
   if (file->is_sent() && (has_failed || is_partial)) undelivered = true;
@@ -712,12 +735,14 @@ void expect_running(const std::string& name) {
 void run_command(const std::string& name, const std::string& rest) {
   const Command& command = command_called(name);
   const bool takes_nothing = std::string_view(command.arguments).empty();
-  if (takes_nothing && !rest.empty()) fail(name + " takes nothing behind it; /help " + name);
+  if (takes_nothing && !rest.empty())
+    fail(name + " takes nothing behind it; /help " + name);
   command.run(rest);
 }
 
 void obey(std::string line) {
-  if (!line.empty() && line.back() == '\r') line.pop_back();  // a script written on Windows
+  if (!line.empty() && line.back() == '\r')
+    line.pop_back();  // a script written on Windows
   const size_t first = line.find_first_not_of(" \t");
   if (first == std::string::npos) return;
   if (line[first] == '/') line.erase(0, first);  // pasted out of a text, where it was indented
@@ -743,7 +768,8 @@ void read_input() {
     else say_lines(*line);
     console.set_prompt(prompt_text());
   }
-  if (console.has_ended() && stage == Stage::running) stage = Stage::leaving;
+  if (console.has_ended() && stage == Stage::running)
+    stage = Stage::leaving;
 }
 
 // ---- Events: what the other parts report --------------------------------------------
@@ -880,7 +906,8 @@ void open_ports() {
 
 void draw_id() {
   std::random_device random;
-  while (myself.id.size() < 16) myself.id += "0123456789abcdef"[random() % 16];
+  while (myself.id.size() < 16)
+    myself.id += "0123456789abcdef"[random() % 16];
 }
 
 // A thread waits for something that has no bound, and close() for that thread. No loop obeys a
@@ -976,7 +1003,8 @@ size_t columns(char32_t c) {
 // A letter takes one column, a character of Chinese two, an accent that combines none.
 size_t columns(std::string_view text) {
   size_t sum = 0;
-  while (!text.empty()) sum += columns(take_character(text));
+  while (!text.empty())
+    sum += columns(take_character(text));
   return sum;
 }
 
@@ -1234,7 +1262,8 @@ class LineEditor {
   // tells them apart.
   void type(std::string_view bytes, Clock::time_point now) {
     const bool is_waiting = !keys_.empty() && keys_[0] == '\033' && !is_pasting_;
-    if (is_waiting && now - typed_at_ > 50ms) keys_.erase(0, 1);
+    if (is_waiting && now - typed_at_ > 50ms)
+      keys_.erase(0, 1);
     typed_at_ = now;
     keys_ += bytes;
   }
@@ -1254,9 +1283,11 @@ class LineEditor {
   // After Request::line.
   TypedLine take_line() {
     // A line that was copied with its end is one line.
-    while (!text_.empty() && text_.back() == '\n') text_.pop_back();
+    while (!text_.empty() && text_.back() == '\n')
+      text_.pop_back();
     const bool is_last_again = !history_.empty() && history_.back() == text_;
-    if (!text_.empty() && !is_last_again) history_.push_back(text_);
+    if (!text_.empty() && !is_last_again)
+      history_.push_back(text_);
     const TypedLine line{text_, begins_pasted_};
     clear();
     return line;
@@ -1288,8 +1319,10 @@ class LineEditor {
     const auto fits = [&](size_t from, size_t to) { return columns(part(from, to)) <= room; };
     size_t first = cursor_;
     size_t end = cursor_;
-    while (first > 0 && fits(previous(first), cursor_)) first = previous(first);
-    while (end < text_.size() && fits(first, next(end))) end = next(end);
+    while (first > 0 && fits(previous(first), cursor_))
+      first = previous(first);
+    while (end < text_.size() && fits(first, next(end)))
+      end = next(end);
     cursor_column_ = std::min(used + columns(part(first, cursor_)), width - 1);
     const std::string to_cursor = "\r\033[" + to_string(cursor_column_) + "C";
     return prompt + in_one_row(part(first, end)) + to_cursor;
@@ -1354,8 +1387,12 @@ class LineEditor {
     cursor_ = from + with.size();
     if (from == 0) begins_pasted_ = is_pasting_;
   }
-  void insert(const std::string& text) { replace(cursor_, cursor_, text); }
-  void erase(size_t from, size_t to) { replace(from, to, ""); }
+  void insert(const std::string& text) {
+    replace(cursor_, cursor_, text);
+  }
+  void erase(size_t from, size_t to) {
+    replace(from, to, "");
+  }
 
   void show_history(size_t which) {
     if (which > history_.size()) return;  // SIZE_MAX, too: there is nothing before the first
@@ -1391,7 +1428,9 @@ class LineEditor {
     return !is_continuation(rest[0]) && columns(take_character(rest)) > 0;
   }
 
-  bool is_gap(size_t at) const { return text_[at] == ' ' || text_[at] == '\n'; }
+  bool is_gap(size_t at) const {
+    return text_[at] == ' ' || text_[at] == '\n';
+  }
   size_t word_before(size_t at) const {
     while (at > 0 && is_gap(at - 1)) --at;
     while (at > 0 && !is_gap(at - 1)) --at;
@@ -1399,7 +1438,8 @@ class LineEditor {
   }
   size_t word_after(size_t at) const {
     while (at < text_.size() && is_gap(at)) ++at;
-    while (at < text_.size() && !is_gap(at)) ++at;
+    while (at < text_.size() && !is_gap(at))
+      ++at;
     return at;
   }
 
@@ -1414,7 +1454,7 @@ class LineEditor {
   bool begins_pasted_ = false;
   size_t cursor_ = 0;      // bytes of the text that are before it
   size_t cursor_column_ = 0;
-  std::vector<std::string> history_;
+  Strings history_;
   size_t shown_ = 0;       // which line of it; its size: the new one
 };
 
@@ -1493,15 +1533,21 @@ std::string Console::painted(const std::string& text, const char* colour) const 
   return std::string("\033[") + colour + "m" + printable(text) + "\033[m";
 }
 
-void Console::print(const std::string& line) { write_line(printable(line)); }
-void Console::print_quietly(const std::string& line) { write_line(painted(line, "2")); }
+void Console::print(const std::string& line) {
+  write_line(printable(line));
+}
+void Console::print_quietly(const std::string& line) {
+  write_line(painted(line, "2"));
+}
 
 void Console::write_line(const std::string& line) {
   erase();
   std::cout << (terminal ? wrapped(line) : line) << '\n';
 }
 
-void Console::set_prompt(const std::string& who) { prompt_ = printable(who); }
+void Console::set_prompt(const std::string& who) {
+  prompt_ = printable(who);
+}
 
 // In a narrow window a long one is cut, for half of the row belongs to what is typed.
 std::string Console::prompt(size_t width) const {
@@ -1676,7 +1722,9 @@ class Directory {
 
 Directory directory;
 
-bool is_listed(const Identity& who) { return directory.find(who) != nullptr; }
+bool is_listed(const Identity& who) {
+  return directory.find(who) != nullptr;
+}
 
 // A conversation may have begun under an older name.
 std::string label(const Identity& who) {
@@ -1710,7 +1758,7 @@ bool names_somebody(const std::string& word) {
 }
 
 // " (did you mean ann or anna?)": the first three of `words` that begin with what was typed.
-std::string suggestion(const std::string& typed, const std::vector<std::string>& words) {
+std::string suggestion(const std::string& typed, const Strings& words) {
   constexpr size_t kMost = 3;
   if (typed == "/") return "";
   std::string fits;
@@ -1724,9 +1772,10 @@ std::string suggestion(const std::string& typed, const std::vector<std::string>&
 }
 
 // Of all who are listed.
-std::vector<std::string> short_labels() {
-  std::vector<std::string> labels;
-  for (const Identity& user : discovery::users()) labels.push_back(short_label(user));
+Strings short_labels() {
+  Strings labels;
+  for (const Identity& user : discovery::users())
+    labels.push_back(short_label(user));
   return labels;
 }
 
@@ -1740,7 +1789,7 @@ std::string padded(const std::string& text, size_t width) {
 }
 
 // On a terminal in columns, each as wide as what is in it, up to a limit.
-std::vector<std::string> rows_of_list(const std::vector<Identity>& users) {
+Strings rows_of_list(const Users& users) {
   constexpr size_t kMostName = 20;
   constexpr size_t kMostGroup = 12;
   size_t name_width = 0;
@@ -1752,7 +1801,7 @@ std::vector<std::string> rows_of_list(const std::vector<Identity>& users) {
   name_width = terminal ? std::min(name_width, kMostName) : 0;
   group_width = terminal ? std::min(group_width, kMostGroup) : 0;
   const size_t number_width = terminal ? to_string(users.size()).size() : 0;
-  std::vector<std::string> rows;
+  Strings rows;
   for (const Identity& user : users) {
     const std::string number = to_string(rows.size() + 1);
     std::string row = "user " + padded(number, number_width);
@@ -1761,7 +1810,8 @@ std::vector<std::string> rows_of_list(const std::vector<Identity>& users) {
     row += padded(user.group, group_width) + " ";
     row += user.address.text();
     const bool is_there = user.said_ip == user.address.ip;
-    if (!is_there) row += " says " + Address{user.said_ip}.ip_text();
+    if (!is_there)
+      row += " says " + Address{user.said_ip}.ip_text();
     rows.push_back(row);
   }
   return rows;
@@ -1791,7 +1841,8 @@ std::string amount(double bytes) {
   const long long tenths = std::llround(bytes * 10);
   const bool has_tenths = unit > 0 && tenths < 100;
   std::string number = to_string(std::llround(bytes));
-  if (has_tenths) number = to_string(tenths / 10) + "." + to_string(tenths % 10);
+  if (has_tenths)
+    number = to_string(tenths / 10) + "." + to_string(tenths % 10);
   return number + " " + (number == "1" ? "byte" : kUnits[unit]);
 }
 
@@ -1834,7 +1885,8 @@ std::string progress_of(const File& file) {
   const double seconds = static_cast<double>(left) / std::max(rate, 1.0);
   std::string line = bar(percent) + " " + to_string(percent) + " %, ";
   line += rate_text(rate) + ", ";
-  if (rate > 0) line += to_string(std::llround(seconds)) + " s left, ";
+  if (rate > 0)
+    line += to_string(std::llround(seconds)) + " s left, ";
   line += file.direction + " " + to_string(file.number) + " ";
   return line + name_of(file.who) + ": " + file.offer.name;
 }
@@ -1850,7 +1902,8 @@ std::string remark(const Event& event) {
   const std::string sum = terminal ? "" : ", cksum " + to_string(event.crc);
   const std::string doubt = event.in_doubt ? "; it may have arrived" : "";
   if (event.kind == Kind::stored) return sum + event.text;
-  if (event.kind == Kind::failed) return ", " + event.text + doubt;
+  if (event.kind == Kind::failed)
+    return ", " + event.text + doubt;
   const bool is_resumed = event.kind == Kind::started && event.resumed_at > 0;
   if (terminal && is_resumed) return ", resumed at " + size_text(event.resumed_at);
   return event.text;
@@ -1860,9 +1913,12 @@ std::string summary(const Post& post) {
   const bool is_file = post.scope == "files";
   std::string line = is_file ? "sent to " : "delivered ";
   line += to_string(post.reached) + " of " + to_string(post.total);
-  if (is_file && !post.got.empty()) line += ", " + post.got;
-  if (!post.missed.empty()) line += "; not reached: " + post.missed;
-  if (!post.unsure.empty()) line += "; may have reached: " + post.unsure;
+  if (is_file && !post.got.empty())
+    line += ", " + post.got;
+  if (!post.missed.empty())
+    line += "; not reached: " + post.missed;
+  if (!post.unsure.empty())
+    line += "; may have reached: " + post.unsure;
   if (is_file) line += ": " + post.text;
   return line;
 }
@@ -1870,19 +1926,21 @@ std::string summary(const Post& post) {
 // "bob (message), cleo@10.0.0.7:25253 (send 2, offered)"
 std::string under_way() {
   constexpr size_t kMost = 5;
-  std::vector<std::string> all;
+  Strings all;
   for (const auto& [ticket, post] : posts)
     for (const auto& [address, who] : post.awaited)
       all.push_back(short_label(who) + " (message)");
   for (const auto& [number, file] : files) {
     const std::string what = "send " + to_string(number) + ", " + file.state;
-    if (file.is_sent()) all.push_back(name_of(file.who) + " (" + what + ")");
+    if (file.is_sent())
+      all.push_back(name_of(file.who) + " (" + what + ")");
   }
   std::sort(all.begin(), all.end());
   const size_t shown = std::min(all.size(), kMost);
   const size_t more = all.size() - shown;
   std::string text;
-  for (size_t i = 0; i < shown; ++i) add_to_list(text, all[i]);
+  for (size_t i = 0; i < shown; ++i)
+    add_to_list(text, all[i]);
   if (more > 0) text += " and " + to_string(more) + " more";
   return text;
 }
@@ -1890,7 +1948,7 @@ std::string under_way() {
 // ---- What helps a user on -----------------------------------------------------------
 
 // One line, however many they are.
-void warn_of_clashes(const std::vector<Identity>& users) {
+void warn_of_clashes(const Users& users) {
   std::string who;
   size_t count = 0;
   for (const Identity& user : users) {
@@ -1923,7 +1981,8 @@ void expect_partner() {
 
 std::string free_space() {
   struct statvfs disk{};
-  if (::statvfs(download_folder.c_str(), &disk) == -1) return "";
+  if (::statvfs(download_folder.c_str(), &disk) == -1)
+    return "";
   const auto blocks = static_cast<double>(disk.f_bavail);
   const auto size = static_cast<double>(disk.f_frsize);
   return "; " + amount(blocks * size) + " are free";
@@ -2023,12 +2082,13 @@ std::string next_word(std::string& rest) {
   return word;
 }
 
-std::vector<std::string> lines_with_text(const std::string& text) {
-  std::vector<std::string> lines;
+Strings lines_with_text(const std::string& text) {
+  Strings lines;
   std::istringstream stream(text);
   std::string line;
   while (std::getline(stream, line))
-    if (line.find_first_not_of(' ') != std::string::npos) lines.push_back(line);
+    if (line.find_first_not_of(' ') != std::string::npos)
+      lines.push_back(line);
   return lines;
 }
 
@@ -2039,7 +2099,7 @@ void say_lines(const TypedLine& typed) {
   try {
     expect_running("");
     if (is_command) fail("several lines go to whom /to chose" + advice);
-    const std::vector<std::string> lines = lines_with_text(typed.text);
+    const Strings lines = lines_with_text(typed.text);
     // All of them first: half a text helps nobody.
     for (const std::string& line : lines) expect_message(line);
     for (const std::string& line : lines) say(line);
@@ -2049,8 +2109,9 @@ void say_lines(const TypedLine& typed) {
 }
 
 // Who is slow, or says no, holds up nobody.
-void send_files(const std::string& path, const std::vector<Identity>& to) {
-  if (to.size() == 1) return offer_file(path, to[0], 0);
+void send_files(const std::string& path, const Users& to) {
+  if (to.size() == 1)
+    return offer_file(path, to[0], 0);
   const uint64_t post = open_post("files", path, to.size());
   for (const Identity& one : to) {
     try {
@@ -2089,7 +2150,8 @@ File& only_file(const std::string& command, FileTest can_be_meant) {
   }
   const std::string verb = command.substr(1);
   if (fits.empty()) fail("there is nothing to " + verb + "; /transfers lists what is under way");
-  if (fits.size() > 1) fail("which one? write " + command + " and its number: " + candidates);
+  if (fits.size() > 1)
+    fail("which one? write " + command + " and its number: " + candidates);
   return *fits[0];
 }
 
@@ -2133,12 +2195,12 @@ void diagnosed(const Event& event) {
 // ---- What Tab adds ------------------------------------------------------------------
 
 // The files and folders whose path begins with that.
-std::vector<std::string> paths(const std::string& beginning) {
+Strings paths(const std::string& beginning) {
   const size_t size = beginning.rfind('/') + 1;  // npos + 1 is 0
   const std::string folder = beginning.substr(0, size);
   const std::string where = folder.empty() ? "." : path_meant_by(folder);
   const std::filesystem::directory_iterator end;
-  std::vector<std::string> found;
+  Strings found;
   std::error_code error;
   std::filesystem::directory_iterator entry(where, error);
   while (!error && entry != end) {
@@ -2150,8 +2212,8 @@ std::vector<std::string> paths(const std::string& beginning) {
   return found;
 }
 
-std::vector<std::string> command_names() {
-  std::vector<std::string> names;
+Strings command_names() {
+  Strings names;
   for (const Command& command : kCommands) names.push_back(command.name);
   return names;
 }
@@ -2166,8 +2228,8 @@ std::string arguments_of(const std::string& name) {
 // What the end of a line can be, and which part of the line that is.
 struct Guess {
   std::string typed;
-  std::vector<std::string> words;
-  std::vector<std::string> paths;
+  Strings words;
+  Strings paths;
 };
 
 // Behind the name of a command. What is expected there, the table of commands says.
@@ -2205,8 +2267,8 @@ Guess guess_end(const std::string& line) {
 }
 
 // Those that begin with what was typed, and can be typed: a file's name may have any bytes.
-std::vector<std::string> fitting(const std::vector<std::string>& all, const std::string& typed) {
-  std::vector<std::string> fits;
+Strings fitting(const Strings& all, const std::string& typed) {
+  Strings fits;
   for (const std::string& one : all) {
     const bool can_be_typed = is_text(one) && one.find('\t') == std::string::npos;
     if (can_be_typed && begins_with(one, typed)) fits.push_back(one);
@@ -2215,12 +2277,13 @@ std::vector<std::string> fitting(const std::vector<std::string>& all, const std:
 }
 
 // What all of them begin with. They are sorted, so the first and the last differ most.
-std::string common_beginning(const std::vector<std::string>& words) {
+std::string common_beginning(const Strings& words) {
   const std::string& first = words.front();
   const std::string& last = words.back();
   const size_t most = std::min(first.size(), last.size());
   size_t size = 0;
-  while (size < most && first[size] == last[size]) ++size;
+  while (size < most && first[size] == last[size])
+    ++size;
   std::string common = first.substr(0, size);
   while (!is_text(common)) common.pop_back();  // half a character
   return common;
@@ -2229,16 +2292,19 @@ std::string common_beginning(const std::vector<std::string>& words) {
 std::string complete(const std::string& before) {
   const Guess guess = guess_end(before);
   const std::string& typed = guess.typed;
-  std::vector<std::string> fits = fitting(guess.paths, typed);
+  Strings fits = fitting(guess.paths, typed);
   const bool has_paths = !fits.empty();
-  for (const std::string& word : fitting(guess.words, typed)) fits.push_back(word);
+  for (const std::string& word : fitting(guess.words, typed))
+    fits.push_back(word);
   if (fits.empty()) return before;
   std::sort(fits.begin(), fits.end());
   const std::string common = common_beginning(fits);
   const size_t folder = has_paths ? typed.rfind('/') + 1 : 0;  // npos + 1 is 0
   std::string all;
-  for (const std::string& fit : fits) add_to_list(all, fit.substr(folder));
-  if (fits.size() > 1 && common == typed) console.print_quietly("help: " + all);
+  for (const std::string& fit : fits)
+    add_to_list(all, fit.substr(folder));
+  if (fits.size() > 1 && common == typed)
+    console.print_quietly("help: " + all);
   // A blank behind a path would belong to it.
   const bool is_whole = fits.size() == 1 && !has_paths;
   const std::string kept = before.substr(0, before.size() - typed.size());
@@ -2265,7 +2331,8 @@ struct Change {
   std::string line() const {
     if (!now) return "left " + before->label() + ": " + reason;
     std::string is_now = verb() + " " + now->label() + " " + now->group;
-    if (before) is_now += ": was " + before->label() + " " + before->group;
+    if (before)
+      is_now += ": was " + before->label() + " " + before->group;
     return is_now;
   }
 };
@@ -2328,7 +2395,9 @@ News news;
 Clock::time_point last_joined;
 
 // Somebody was found, and nobody new came for a moment.
-bool is_found() { return last_joined > start_time && Clock::now() - last_joined > 200ms; }
+bool is_found() {
+  return last_joined > start_time && Clock::now() - last_joined > 200ms;
+}
 
 // Whether standard output takes a line at once, and does not make us wait until somebody reads.
 bool output_has_room() {
@@ -2347,7 +2416,8 @@ std::string sum_of(const std::vector<Change>& changes) {
     size_t count = 0;
     for (const Change& change : changes)
       if (change.verb() == verb) ++count;
-    if (count > 0) add_to_list(sum, to_string(count) + " " + verb);
+    if (count > 0)
+      add_to_list(sum, to_string(count) + " " + verb);
   }
   return sum + "; /list shows who is online";
 }
@@ -2366,8 +2436,8 @@ void tell_return(const std::vector<Change>& changes) {
 }
 
 // Who of them was called something else before, or was not there.
-std::vector<Identity> newly_named(const std::vector<Change>& changes) {
-  std::vector<Identity> users;
+Users newly_named(const std::vector<Change>& changes) {
+  Users users;
   for (const Change& change : changes) {
     if (!change.now) continue;
     const std::string name = comparable(change.now->name);
@@ -2382,7 +2452,8 @@ void show_changes(const std::vector<Change>& changes) {
   if (terminal && changes.size() > kMostOneByOne) {
     console.print_quietly(sum_of(changes));
   } else {
-    for (const Change& change : changes) console.print_quietly(change.line());
+    for (const Change& change : changes)
+      console.print_quietly(change.line());
   }
   warn_of_clashes(newly_named(changes));
   tell_return(changes);
@@ -2393,7 +2464,8 @@ void show_changes(const std::vector<Change>& changes) {
 void show_news() {
   if (terminal && Clock::now() - news.since < 500ms) return;
   if (terminal) show_changes(news.take_all());
-  while (news.size() > 0 && output_has_room()) show_changes({news.take_first()});
+  while (news.size() > 0 && output_has_room())
+    show_changes({news.take_first()});
   if (news.size() > 0 || news.dropped == 0) return;
   const std::string count = to_string(news.dropped);
   print("note: " + count + " more changes were not shown; /list shows who is online");
@@ -2427,7 +2499,8 @@ void tell_departure(const Addressee& partner, const Event& event) {
 
 void note_presence(const Event& event) {
   const bool has_left = event.kind == Event::Kind::left;
-  if (event.kind == Event::Kind::joined) last_joined = Clock::now();
+  if (event.kind == Event::Kind::joined)
+    last_joined = Clock::now();
   Change change;
   change.before = directory.listed(event.who.id);
   if (has_left) directory.remove(event.who.id);
@@ -2460,7 +2533,9 @@ struct Option {
 
 // For ourselves we take less than is_name() takes from others: "/quit" is a command that went to
 // the wrong place.
-bool is_own_name(const std::string& text) { return is_name(text) && text[0] != '/'; }
+bool is_own_name(const std::string& text) {
+  return is_name(text) && text[0] != '/';
+}
 
 bool set_name(const std::string& value) {
   myself.name = value;
@@ -2557,7 +2632,7 @@ const Option& option_called(const std::string& name) {
   throw UsageError("unknown option '" + name + "'; --help lists them");
 }
 
-void parse_options(const std::vector<std::string>& arguments) {
+void parse_options(const Strings& arguments) {
   for (size_t i = 0; i < arguments.size(); ++i) {
     const size_t equals = arguments[i].find('=');
     const std::string name = arguments[i].substr(0, equals);
@@ -2572,7 +2647,8 @@ void parse_options(const std::vector<std::string>& arguments) {
       value = arguments[i];
     }
     const std::string wanted = name + " takes " + option.meaning;
-    if (!option.set(value)) throw UsageError(wanted + "; not '" + value + "'");
+    if (!option.set(value))
+      throw UsageError(wanted + "; not '" + value + "'");
   }
 }
 
@@ -2607,8 +2683,10 @@ std::string ask_for(const std::string& wanted, const std::string& offered) {
 void ask_who_we_are() {
   const std::string user = environment("USER");
   const std::string offered = is_own_name(user) ? user : "user";
-  if (myself.name.empty()) myself.name = ask_for("name", offered);
-  if (myself.group.empty()) myself.group = ask_for("group", "lab");
+  if (myself.name.empty())
+    myself.name = ask_for("name", offered);
+  if (myself.group.empty())
+    myself.group = ask_for("group", "lab");
 }
 
 // ---- What is set up before the loop -------------------------------------------------
@@ -2729,7 +2807,8 @@ std::string ends_of(int fd, const char* arrow, Address other) {
   Address ours = local_address(fd);
   // Our UDP sockets are bound to every address we have; shown is the one by which the other end is
   // reached. They are the main thread's, so it is the one that is here, and may ask discovery.
-  if (is_udp && other.ip != 0) ours.ip = discovery::source_for(other.ip).value_or(ours.ip);
+  if (is_udp && other.ip != 0)
+    ours.ip = discovery::source_for(other.ip).value_or(ours.ip);
   const auto column = [](Address end) {
     return padded(end == Address{} ? "*" : end.text(), kWidth);
   };
@@ -2745,7 +2824,8 @@ void trace(const std::string& ends, std::string_view what) {
   std::string line = time_text("%H:%M:%S.", system_clock::to_time_t(now));
   line += to_string(1'000'000 + micros).substr(1);
   line += " " + ends + "  " + printable(what);
-  if (trace_file.get() == -1) return events.push({Event::Kind::traced, {}, line});
+  if (trace_file.get() == -1)
+    return events.push({Event::Kind::traced, {}, line});
   line += "\n";
   if (::write(trace_file.get(), line.data(), line.size()) == -1) return;  // a full disk: so be it
 }
