@@ -44,14 +44,20 @@ using namespace std::chrono_literals;
 
 namespace {
 
-using Users = std::vector<Identity>;
-using Strings = std::vector<std::string>;
+using std::nullopt;
+using std::optional;
+using std::string;
+using std::string_view;
+using std::vector;
+
+using Users = vector<Identity>;
+using Strings = vector<string>;
 
 // What is wrong with the command line, in one sentence: exit status 2.
 using UsageError = std::invalid_argument;
 
 // What cannot be done is thrown as one sentence. obey() prints it.
-[[noreturn]] void fail(const std::string& sentence) {
+[[noreturn]] void fail(const string& sentence) {
   throw std::runtime_error(sentence);
 }
 
@@ -63,7 +69,7 @@ const bool terminal = ::isatty(STDIN_FILENO) && ::isatty(STDOUT_FILENO);
 // What was typed up to Enter, or came through a pipe up to its LF. It has LF in it where several
 // lines were pasted.
 struct TypedLine {
-  std::string text;
+  string text;
   bool begins_pasted = false;  // then a "/" at its beginning was not typed for a command
 };
 
@@ -78,16 +84,16 @@ class Console {
   Console();
   ~Console();  // the terminal is as it was before
 
-  void print(const std::string& line);          // whatever strangers wrote, it steers no terminal
-  void print_quietly(const std::string& line);  // in a faint colour
-  void write_line(const std::string& line);     // of text that is painted, or printable
-  std::string painted(const std::string& text, const char* colour) const;
+  void print(const string& line);          // whatever strangers wrote, it steers no terminal
+  void print_quietly(const string& line);  // in a faint colour
+  void write_line(const string& line);     // of text that is painted, or printable
+  string painted(const string& text, const char* colour) const;
 
-  void set_prompt(const std::string& who);      // who we are, and whom we are talking to
-  void draw(const std::string& progress);       // what stands below; to be called before a wait
+  void set_prompt(const string& who);      // who we are, and whom we are talking to
+  void draw(const string& progress);       // what stands below; to be called before a wait
 
   void read();                                  // what was typed, or came through the pipe
-  std::optional<TypedLine> take_line();         // of what was read; nothing: no more of them yet
+  optional<TypedLine> take_line();         // of what was read; nothing: no more of them yet
   bool has_ended() const { return has_ended_; } // nothing more will come
 
   bool has_text() const;                        // something is being typed
@@ -98,9 +104,9 @@ class Console {
   void release_at_once() const;                 // for a signal handler: what is shown may be lost
 
  private:
-  std::string prompt(size_t width) const;
-  void draw_rows(const std::string& progress);
-  std::optional<TypedLine> take_piped_line();
+  string prompt(size_t width) const;
+  void draw_rows(const string& progress);
+  optional<TypedLine> take_piped_line();
   TypedLine echoed(const TypedLine& line);
 
   const bool moves_cursor_;  // else the terminal edits the line by itself
@@ -108,8 +114,8 @@ class Console {
   const std::unique_ptr<LineEditor> editor_;
   const std::unique_ptr<TerminalModes> modes_;
   bool has_ended_ = false;
-  std::string piped_;  // read, and not yet a line
-  std::string prompt_;
+  string piped_;  // read, and not yet a line
+  string prompt_;
   // To print something, the rows below are erased; before we wait, they are drawn again.
   bool is_erased_ = true;
   size_t drawn_width_ = 0;
@@ -119,7 +125,7 @@ class Console {
 
 Console console;
 
-void print(const std::string& line) { console.print(line); }
+void print(const string& line) { console.print(line); }
 
 // ---- State --------------------------------------------------------------------------
 
@@ -127,20 +133,20 @@ void print(const std::string& line) { console.print(line); }
 // stays listed. Who comes with that id later may be somebody else.
 struct Addressee {
   Identity who;
-  std::string gone = {};  // what became of it: "has left"; empty while it is listed
+  string gone = {};  // what became of it: "has left"; empty while it is listed
 };
 
 // What the user said or sent once, to one or to many.
 struct Post {
-  std::string text;
-  std::string scope;   // private, group, all; or files
+  string text;
+  string scope;   // private, group, all; or files
   size_t total = 0;
   size_t open = 0;     // copies of which nothing is known yet
   size_t reached = 0;
-  std::string got;     // who has it,
-  std::string missed;  // who has not,
-  std::string unsure;  // and who may have it
-  std::map<std::string, Identity> awaited;  // who has not answered yet, by address
+  string got;     // who has it,
+  string missed;  // who has not,
+  string unsure;  // and who may have it
+  std::map<string, Identity> awaited;  // who has not answered yet, by address
 };
 
 // An offer or a transfer.
@@ -148,8 +154,8 @@ struct File {
   uint64_t number = 0;  // that the user sees
   uint64_t ticket = 0;  // that transfer knows
   uint64_t post = 0;    // that it is part of; 0: of none
-  std::string direction;  // "send", "receive"
-  std::string state = "offered";
+  string direction;  // "send", "receive"
+  string state = "offered";
   Identity who;           // at the other end
   Offer offer;
   Clock::time_point started;
@@ -163,9 +169,9 @@ enum class Stage { running, leaving, over };
 
 Stage stage = Stage::running;
 bool undelivered = false;             // something was: a script sees it by the exit status
-std::vector<Addressee> numbered;      // as the last /list had them: it must not shift meanwhile
-std::optional<Addressee> chosen;      // by /to
-std::optional<Identity> last_writer;  // of a private message
+vector<Addressee> numbered;      // as the last /list had them: it must not shift meanwhile
+optional<Addressee> chosen;      // by /to
+optional<Identity> last_writer;  // of a private message
 std::map<uint64_t, Post> posts;       // by ticket
 std::map<uint64_t, File> files;       // by number
 uint64_t next_post = 1;
@@ -184,26 +190,26 @@ Identity own_entry() {
 // ---- What stands in the second reading ----------------------------------------------
 
 // Names for people.
-std::string label(const Identity& who);        // NAME@IP:PORT, as the list has it by now
-std::string short_label(const Identity& who);  // the name alone, if it can mean nobody else
-std::string name_of(const Identity& who);      // the short one on a terminal, else the long one
+string label(const Identity& who);        // NAME@IP:PORT, as the list has it by now
+string short_label(const Identity& who);  // the name alone, if it can mean nobody else
+string name_of(const Identity& who);      // the short one on a terminal, else the long one
 bool is_listed(const Identity& who);           // with this id and this address
-bool names_somebody(const std::string& word);  // whether it is meant for WHO, online or not
-std::string suggestion(const std::string& typed, const Strings& words);
+bool names_somebody(const string& word);  // whether it is meant for WHO, online or not
+string suggestion(const string& typed, const Strings& words);
 Strings command_names();
-std::string nobody_called(const std::string& who);
+string nobody_called(const string& who);
 Strings rows_of_list(const Users& users);
 const char* colour_of(const Identity& who);
-std::string prompt_text();
+string prompt_text();
 
 // Sizes, times and outcomes for people.
-std::string time_of_day();
-std::string size_text(uint64_t bytes);
-std::string progress();                   // of the transfer that runs, if one does
-std::string so_far(const File& file);     // how much, and how fast
-std::string remark(const Event& event);   // what a line about a file says besides state and size
-std::string summary(const Post& post);
-std::string under_way();                  // what is being sent, and to whom
+string time_of_day();
+string size_text(uint64_t bytes);
+string progress();                   // of the transfer that runs, if one does
+string so_far(const File& file);     // how much, and how fast
+string remark(const Event& event);   // what a line about a file says besides state and size
+string summary(const Post& post);
+string under_way();                  // what is being sent, and to whom
 
 // What helps a user on.
 void warn_of_clashes(const Users& users);  // who has our name
@@ -212,14 +218,14 @@ void explain_offer(const File& file);
 void tell_how_to_answer(const Identity& from);
 
 // Commands.
-std::string next_word(std::string& rest);                 // takes it off, and the blanks behind it
-std::string path_meant_by(const std::string& typed);      // as a shell would read it
+string next_word(string& rest);                 // takes it off, and the blanks behind it
+string path_meant_by(const string& typed);      // as a shell would read it
 void say_lines(const TypedLine& typed);                   // several, which were pasted
 using FileTest = bool (*)(const File&);
-File& only_file(const std::string& command, FileTest can_be_meant);
-void send_to_chosen(const std::string& typed);            // /send PATH
-void send_files(const std::string& path, const Users& to);
-void diagnose(std::string who);                           // /diag
+File& only_file(const string& command, FileTest can_be_meant);
+void send_to_chosen(const string& typed);            // /send PATH
+void send_files(const string& path, const Users& to);
+void diagnose(string who);                           // /diag
 void diagnosed(const Event& event);
 
 // Who comes and goes.
@@ -235,32 +241,32 @@ void ask_who_we_are();
 void prepare_folder();
 void prepare_output();
 void allow_descriptors(rlim_t most);
-bool is_own_name(const std::string& text);
+bool is_own_name(const string& text);
 
 // ---- WHO: whom a word means ------------------------------------------------------------
 
-void add_to_list(std::string& list, const std::string& word, const char* between = ", ") {
+void add_to_list(string& list, const string& word, const char* between = ", ") {
   if (!list.empty()) list += between;
   list += word;
 }
 
-bool begins_with(std::string_view text, std::string_view beginning) {
+bool begins_with(string_view text, string_view beginning) {
   return text.substr(0, beginning.size()) == beginning;
 }
 
 // The address in IP:PORT or NAME@IP:PORT.
-std::optional<Address> address_in(std::string_view who) {
+optional<Address> address_in(string_view who) {
   return parse_address(who.substr(who.rfind('@') + 1));  // npos + 1 is 0
 }
 
 // Whom the last /list had under that number. Null where it is none.
-const Addressee* by_number(const std::string& who) {
+const Addressee* by_number(const string& who) {
   const uint64_t number = parse_number(who, numbered.size()).value_or(0);
   return number == 0 ? nullptr : &numbered[number - 1];
 }
 
-bool is_called(const Identity& user, const std::string& who) {
-  const std::string seen = comparable(who);
+bool is_called(const Identity& user, const string& who) {
+  const string seen = comparable(who);
   // With an address in it, it is no name: one that looks like an address shall mislead nobody.
   if (address_in(who)) {
     const bool is_labelled = seen == comparable(user.label());
@@ -272,10 +278,10 @@ bool is_called(const Identity& user, const std::string& who) {
 }
 
 // All whom WHO can mean.
-Users those_called(const std::string& who) {
+Users those_called(const string& who) {
   const Addressee* numbered_so = by_number(who);
   if (numbered_so != nullptr && !numbered_so->gone.empty()) {
-    const std::string was = "number " + who + " was " + numbered_so->who.label();
+    const string was = "number " + who + " was " + numbered_so->who.label();
     fail(was + ", who " + numbered_so->gone + "; /list numbers anew");
   }
   Users fits;
@@ -285,23 +291,23 @@ Users those_called(const std::string& who) {
 }
 
 // By our name, our number in the last /list, or an address where what is sent comes to ourselves.
-bool is_oneself(const std::string& who) {
+bool is_oneself(const string& who) {
   const Addressee* numbered_so = by_number(who);
   if (numbered_so != nullptr && numbered_so->who.id == myself.id) return true;
   const auto address = address_in(who);
   const bool is_own_address = address && discovery::is_own(*address);
   if (is_own_address && who == address->text()) return true;
-  const std::string name = is_own_address ? who.substr(0, who.rfind('@')) : who;
+  const string name = is_own_address ? who.substr(0, who.rfind('@')) : who;
   return comparable(name) == comparable(myself.name);
 }
 
 // Whom WHO means. A word can be one user's name and another's number: then it is refused, never
 // guessed.
-Identity find(const std::string& who) {
+Identity find(const string& who) {
   if (who.empty()) fail("to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
   const Users fits = those_called(who);
   if (fits.size() == 1) return fits[0];
-  std::string candidates;
+  string candidates;
   for (const Identity& user : fits)
     add_to_list(candidates, user.label(), " or ");
   if (!fits.empty()) fail(who + " can mean more than one user; write " + candidates);
@@ -314,34 +320,34 @@ Identity find(const std::string& who) {
   return whoever_is_there;
 }
 
-void list(std::string) {
+void list(string) {
   Users all = discovery::users();
   const Identity own = own_entry();
   const auto is_behind = [&](const Identity& user) { return user.label() > own.label(); };
   all.insert(std::find_if(all.begin(), all.end(), is_behind), own);
   numbered.clear();
   for (const Identity& user : all) numbered.push_back({user});
-  for (const std::string& row : rows_of_list(all))
+  for (const string& row : rows_of_list(all))
     print(row);
   print("users " + to_string(all.size()));
 }
 
 // The only beginning of a name is enough here, where we say whom it means. With /msg it would be
 // too late: when ann has left, the next line for her must not go to anna.
-Users those_called_nearly(const std::string& who) {
+Users those_called_nearly(const string& who) {
   Users fits = those_called(who);
   if (!fits.empty() || who.empty()) return fits;
   for (const Identity& user : discovery::users()) {
-    const std::string seen = comparable(user.label());
+    const string seen = comparable(user.label());
     if (begins_with(seen, comparable(who)))
       fits.push_back(user);
   }
   return fits;
 }
 
-void choose(std::string rest) {
+void choose(string rest) {
   chosen.reset();  // where this fails, the next line must not go to the one before
-  const std::string who = next_word(rest);
+  const string who = next_word(rest);
   if (!rest.empty()) fail("/to takes one user; /msg " + who + " TEXT sends one message");
   const Users fits = those_called_nearly(who);
   chosen = Addressee{fits.size() == 1 ? fits[0] : find(who)};
@@ -349,21 +355,21 @@ void choose(std::string rest) {
 }
 
 // Everyone else, or everyone else in our group.
-Users audience(const std::string& scope) {
+Users audience(const string& scope) {
   Users all;
   for (const Identity& user : discovery::users()) {
     const bool is_meant = scope == "all" || user.group == myself.group;
     if (is_meant) all.push_back(user);
   }
-  const std::string where = scope == "all" ? "online" : "in group " + myself.group;
+  const string where = scope == "all" ? "online" : "in group " + myself.group;
   if (all.empty()) fail("nobody else is " + where);
   return all;
 }
 
 // ---- Messages -----------------------------------------------------------------------
 
-void expect_message(const std::string& text) {
-  const std::string size = to_string(text.size());
+void expect_message(const string& text) {
+  const string size = to_string(text.size());
   if (text.empty()) fail("there is no text to send");
   if (text.size() > kMaxText) fail("a message has at most 4000 bytes; this one has " + size);
   if (!is_text(text)) fail("a message is UTF-8 without control characters");
@@ -373,7 +379,7 @@ void note_delivery(Post& post, const Identity& to) {
   ++post.reached;
   add_to_list(post.got, name_of(to));
   if (post.scope != "private") return;
-  std::string line = time_of_day() + "delivered " + name_of(to);
+  string line = time_of_day() + "delivered " + name_of(to);
   if (!terminal)
     line += ": " + post.text;  // there it stands a few rows above
   console.print_quietly(line);
@@ -381,10 +387,10 @@ void note_delivery(Post& post, const Identity& to) {
 
 void note_failure(Post& post, const Event& event) {
   const bool is_file = post.scope == "files";
-  const std::string who = name_of(event.who);
-  const std::string doubt = event.in_doubt ? "; it may have arrived: " : "; not delivered: ";
-  const std::string why = event.text + doubt + post.text;
-  std::string& list = event.in_doubt ? post.unsure : post.missed;
+  const string who = name_of(event.who);
+  const string doubt = event.in_doubt ? "; it may have arrived: " : "; not delivered: ";
+  const string why = event.text + doubt + post.text;
+  string& list = event.in_doubt ? post.unsure : post.missed;
   undelivered = true;
   add_to_list(list, who);
   if (is_file) list += " (" + event.text + ")";
@@ -406,11 +412,11 @@ void settle(uint64_t ticket, const Event& event) {
 }
 
 // It could not even be tried.
-void miss(uint64_t ticket, const Identity& to, const std::string& why) {
+void miss(uint64_t ticket, const Identity& to, const string& why) {
   settle(ticket, {Event::Kind::undelivered, to, why});
 }
 
-uint64_t open_post(const std::string& scope, const std::string& text, size_t receivers) {
+uint64_t open_post(const string& scope, const string& text, size_t receivers) {
   const uint64_t ticket = next_post++;
   Post& post = posts[ticket];
   post.scope = scope;
@@ -420,7 +426,7 @@ uint64_t open_post(const std::string& scope, const std::string& text, size_t rec
   return ticket;
 }
 
-void send(const std::string& scope, const std::string& text, const Users& to) {
+void send(const string& scope, const string& text, const Users& to) {
   expect_message(text);
   const uint64_t ticket = open_post(scope, text, to.size());
   Post& post = posts[ticket];
@@ -436,31 +442,31 @@ void send(const std::string& scope, const std::string& text, const Users& to) {
 }
 
 // A line without a command.
-void say(const std::string& text) {
+void say(const string& text) {
   const bool can_answer = last_writer && is_listed(*last_writer);
-  const std::string who = can_answer ? short_label(*last_writer) : "WHO";
+  const string who = can_answer ? short_label(*last_writer) : "WHO";
   if (!chosen) fail("to whom? choose with /to " + who + ", or write /msg " + who + " TEXT");
   expect_partner();
   send("private", text, {chosen->who});
 }
 
-void message(std::string rest) {
+void message(string rest) {
   const Identity to = find(next_word(rest));
   send("private", rest, {to});
 }
 
-void message_group(std::string text) {
+void message_group(string text) {
   send("group", text, audience("group"));
 }
-void message_all(std::string text) {
+void message_all(string text) {
   send("all", text, audience("all"));
 }
 
 void show_message(const Identity& from, const Message& message) {
-  const std::string text = ": " + message.text;
+  const string text = ": " + message.text;
   if (!terminal)
     return print("message " + label(from) + " " + message.scope + text);
-  std::string name = printable(short_label(from));
+  string name = printable(short_label(from));
   // The colour of a user is his alone, too.
   if (is_listed(from))
     name = console.painted(name, colour_of(from));
@@ -470,16 +476,16 @@ void show_message(const Identity& from, const Message& message) {
 
 // ---- Files --------------------------------------------------------------------------
 
-void print_file(const File& file, const std::string& remark = "") {
+void print_file(const File& file, const string& remark = "") {
   const Offer& offer = file.offer;
-  std::string line = file.direction + " " + to_string(file.number) + " " + file.state;
+  string line = file.direction + " " + to_string(file.number) + " " + file.state;
   line += " " + name_of(file.who) + " " + size_text(offer.size);
   if (offer.is_folder())
     line += " in " + to_string(offer.files) + " files and folders";
   print(line + remark + ": " + offer.name);
 }
 
-File& add_file(const std::string& direction, uint64_t ticket, const Identity& who) {
+File& add_file(const string& direction, uint64_t ticket, const Identity& who) {
   const uint64_t number = next_file++;
   File& file = files[number];
   file.number = number;
@@ -490,15 +496,15 @@ File& add_file(const std::string& direction, uint64_t ticket, const Identity& wh
 }
 
 // On a connection and a thread of its own.
-void offer_file(const std::string& path, const Identity& to, uint64_t post) {
+void offer_file(const string& path, const Identity& to, uint64_t post) {
   const uint64_t ticket = transfer::send_file(to, path);
   File& file = add_file("send", ticket, to);
   file.offer.name = path;
   file.post = post;
 }
 
-std::string readable_path(const std::string& typed, const std::string& command) {
-  const std::string path = path_meant_by(typed);
+string readable_path(const string& typed, const string& command) {
+  const string path = path_meant_by(typed);
   if (path.empty()) fail("which file? " + command + " PATH");
   const bool can_be_read = ::access(path.c_str(), R_OK) == 0;
   if (!can_be_read)
@@ -506,20 +512,20 @@ std::string readable_path(const std::string& typed, const std::string& command) 
   return path;
 }
 
-void send_file(std::string rest) {
-  const std::string line = rest;
-  const std::string who = next_word(rest);
+void send_file(string rest) {
+  const string line = rest;
+  const string who = next_word(rest);
   if (!who.empty() && !names_somebody(who))
     return send_to_chosen(line);
   const Identity to = find(who);
   send_files(readable_path(rest, "/send WHO"), {to});
 }
 
-void send_file_to_group(std::string path) {
+void send_file_to_group(string path) {
   send_files(readable_path(path, "/sendgroup"), audience("group"));
 }
 
-void send_file_to_all(std::string path) {
+void send_file_to_all(string path) {
   send_files(readable_path(path, "/sendall"), audience("all"));
 }
 
@@ -530,8 +536,8 @@ bool is_waiting_offer(const File& file) {
 
 // The one whose number `rest` begins with; without a number, the only one that can be meant. What
 // stands there is always a number: a name to store a file under comes second.
-File& take_file(std::string& rest, const std::string& command, FileTest can_be_meant) {
-  const std::string word = next_word(rest);
+File& take_file(string& rest, const string& command, FileTest can_be_meant) {
+  const string word = next_word(rest);
   if (word.empty()) return only_file(command, can_be_meant);
   const auto found = files.find(parse_number(word).value_or(0));
   if (found == files.end())
@@ -539,11 +545,11 @@ File& take_file(std::string& rest, const std::string& command, FileTest can_be_m
   return found->second;
 }
 
-void expect_nothing(const std::string& rest) {
+void expect_nothing(const string& rest) {
   if (!rest.empty()) fail("'" + rest + "' is too much; the number of a transfer is enough");
 }
 
-void answer(File& file, Accept consent, const std::string& store_as) {
+void answer(File& file, Accept consent, const string& store_as) {
   if (!is_waiting_offer(file)) fail("that is not an offer that waits for an answer");
   const bool is_name = store_as.empty() || safe_file_name(store_as) == store_as;
   if (!is_name) fail("'" + store_as + "' is not a file name; give one without a path");
@@ -551,24 +557,24 @@ void answer(File& file, Accept consent, const std::string& store_as) {
   transfer::answer(file.ticket, consent, store_as);
 }
 
-void accept(std::string rest) {
+void accept(string rest) {
   File& file = take_file(rest, "/accept", is_waiting_offer);
   answer(file, Accept::always, rest);
 }
 
-void reject(std::string rest) {
+void reject(string rest) {
   File& file = take_file(rest, "/reject", is_waiting_offer);
   expect_nothing(rest);
   answer(file, Accept::never, "");
 }
 
-void cancel(std::string rest) {
+void cancel(string rest) {
   const File& file = take_file(rest, "/cancel", is_any);
   expect_nothing(rest);
   transfer::cancel(file.ticket);
 }
 
-void list_transfers(std::string) {
+void list_transfers(string) {
   for (const auto& [number, file] : files)
     print_file(file, file.state == "started" ? so_far(file) : "");
   print("transfers " + to_string(files.size()));
@@ -614,7 +620,7 @@ void update_file(const Event& event) {
 
 // ---- The other commands, and the table ----------------------------------------------
 
-void introduce_as(const std::string& name, const std::string& group) {
+void introduce_as(const string& name, const string& group) {
   const bool are_good = is_own_name(name) && is_own_name(group);
   if (!are_good) fail("a name or group is 1 to 32 characters without blanks, no / first");
   myself.name = name;
@@ -624,11 +630,11 @@ void introduce_as(const std::string& name, const std::string& group) {
   warn_of_clashes(discovery::users());
 }
 
-void rename(std::string name) { introduce_as(name, myself.group); }
-void join(std::string group) { introduce_as(myself.name, group); }
+void rename(string name) { introduce_as(name, myself.group); }
+void join(string group) { introduce_as(myself.name, group); }
 
 // Of everything, or of ADDRESS, ADDRESS:PORT or NETWORK/BITS.
-void scan(std::string target) {
+void scan(string target) {
   if (target.empty()) return discovery::scan();
   const size_t slash = std::min(target.find('/'), target.size());
   const bool is_network = slash < target.size();
@@ -641,7 +647,7 @@ void scan(std::string target) {
   discovery::scan(*ip, static_cast<int>(*bits), port);
 }
 
-void quit(std::string) {
+void quit(string) {
   if (stage != Stage::running) {
     stage = Stage::over;
     return;
@@ -651,14 +657,14 @@ void quit(std::string) {
   print("note: waiting for " + under_way() + "; /quit again leaves now");
 }
 
-void help(std::string name);
+void help(string name);
 
 struct Command {
   const char* name;
   const char* arguments;  // Tab reads them, too
   const char* meaning;
   const char* example;
-  void (*run)(std::string rest);
+  void (*run)(string rest);
   const char* advice = "";
 };
 
@@ -690,28 +696,28 @@ const Command kCommands[] = {
     {"/quit", "", "finish what is being sent, and leave; twice: leave now", "", quit},
 };
 
-const Command& command_called(const std::string& name) {
+const Command& command_called(const string& name) {
   for (const Command& command : kCommands)
     if (command.name == name) return command;
-  const std::string hint = suggestion(name, command_names());
+  const string hint = suggestion(name, command_names());
   fail("there is no command " + name + hint + "; /help lists them");
 }
 
-void print_help(const std::string& text) { print("help: " + text); }
+void print_help(const string& text) { print("help: " + text); }
 
 void print_meaning(const Command& command) {
-  const std::string usage = std::string(command.name) + command.arguments;
+  const string usage = string(command.name) + command.arguments;
   print_help(usage + ": " + command.meaning);
 }
 
-void help(std::string name) {
+void help(string name) {
   if (name.empty()) {
     for (const Command& command : kCommands) print_meaning(command);
     return print_help("any other line is a message to whom /to chose; a first // sends one /");
   }
   if (name[0] != '/') name = "/" + name;
   const Command& command = command_called(name);
-  const std::string advice = command.advice;
+  const string advice = command.advice;
   print_meaning(command);
   print_help("for example  " + name + command.example);
   if (!advice.empty()) print_help(advice);
@@ -721,41 +727,41 @@ void help(std::string name) {
 
 // Whether something is not delivered when this fails: the exit status tells. A plain line has no
 // name.
-bool does_send(const std::string& name) {
+bool does_send(const string& name) {
   for (const char* one : {"", "/msg", "/group", "/all", "/send", "/sendgroup", "/sendall"})
     if (name == one) return true;
   return false;
 }
 
-void expect_running(const std::string& name) {
+void expect_running(const string& name) {
   const bool is_over = stage != Stage::running && name != "/quit";
   if (is_over) fail("leaving; /quit again does not wait");
 }
 
-void run_command(const std::string& name, const std::string& rest) {
+void run_command(const string& name, const string& rest) {
   const Command& command = command_called(name);
-  const bool takes_nothing = std::string_view(command.arguments).empty();
+  const bool takes_nothing = string_view(command.arguments).empty();
   if (takes_nothing && !rest.empty())
     fail(name + " takes nothing behind it; /help " + name);
   command.run(rest);
 }
 
-void obey(std::string line) {
+void obey(string line) {
   if (!line.empty() && line.back() == '\r')
     line.pop_back();  // a script written on Windows
   const size_t first = line.find_first_not_of(" \t");
-  if (first == std::string::npos) return;
+  if (first == string::npos) return;
   if (line[first] == '/') line.erase(0, first);  // pasted out of a text, where it was indented
   const bool is_escaped = begins_with(line, "//");
   const bool is_command = line[0] == '/' && !is_escaped;
-  std::string rest = is_escaped ? line.substr(1) : line;
-  const std::string name = is_command ? next_word(rest) : "";
+  string rest = is_escaped ? line.substr(1) : line;
+  const string name = is_command ? next_word(rest) : "";
   try {
     expect_running(name);
     if (is_command) run_command(name, rest);
     else say(rest);
   } catch (const std::exception& error) {
-    print(std::string("error: ") + error.what());
+    print(string("error: ") + error.what());
     if (does_send(name)) undelivered = true;
   }
 }
@@ -763,7 +769,7 @@ void obey(std::string line) {
 void read_input() {
   console.read();
   while (const auto line = console.take_line()) {
-    const bool is_one = line->text.find('\n') == std::string::npos;
+    const bool is_one = line->text.find('\n') == string::npos;
     if (is_one) obey(line->text);
     else say_lines(*line);
     console.set_prompt(prompt_text());
@@ -876,7 +882,7 @@ bool is_over() {
 
 // Opens all sockets with the port that we have chosen. What was wrong, where another program has
 // it; else nothing.
-std::string open_port() {
+string open_port() {
   const auto can_reach = [](uint32_t ip) { return discovery::source_for(ip).has_value(); };
   try {
     transfer::open(can_reach);
@@ -894,7 +900,7 @@ void open_ports() {
   const bool is_named = port != 0;
   if (!is_named) port = kFirstPort;
   while (true) {
-    const std::string trouble = open_port();
+    const string trouble = open_port();
     if (trouble.empty()) return;
     if (is_named) throw UsageError(trouble + "; --port chooses another");
     if (port == kLastPort) break;
@@ -1001,7 +1007,7 @@ size_t columns(char32_t c) {
 }
 
 // A letter takes one column, a character of Chinese two, an accent that combines none.
-size_t columns(std::string_view text) {
+size_t columns(string_view text) {
   size_t sum = 0;
   while (!text.empty())
     sum += columns(take_character(text));
@@ -1009,13 +1015,13 @@ size_t columns(std::string_view text) {
 }
 
 // As much of its beginning as fits.
-std::string clipped(std::string text, size_t width) {
+string clipped(string text, size_t width) {
   while (columns(text) > width) drop_last_character(text);
   return text;
 }
 
-std::string in_one_row(std::string_view text) {
-  std::string shown;
+string in_one_row(string_view text) {
+  string shown;
   for (const char c : text) {
     if (c == '\n') shown += "↵";
     else shown += c;
@@ -1038,7 +1044,7 @@ class Rows {
   explicit Rows(size_t width) : width_(width) {}
 
   // A character, or a sequence that colours, which takes no columns.
-  void add(std::string_view bytes, size_t wide) {
+  void add(string_view bytes, size_t wide) {
     const bool is_gap = bytes == " " || bytes == "\t";
     const bool stands_alone = wide > 1;
     if (is_gap || stands_alone) end_word();
@@ -1052,7 +1058,7 @@ class Rows {
     if (stands_alone) end_word();
   }
 
-  std::string text() {
+  string text() {
     end_word();
     return text_;
   }
@@ -1069,7 +1075,7 @@ class Rows {
       text_ += gap_;
       column_ += gap_width_;
     } else {
-      text_ += '\n' + std::string(kIndentation, ' ');
+      text_ += '\n' + string(kIndentation, ' ');
       column_ = kIndentation;
     }
     text_ += word_;
@@ -1082,26 +1088,26 @@ class Rows {
   }
 
   const size_t width_;
-  std::string text_;  // what is laid out
-  std::string gap_;   // what is not yet: blanks,
-  std::string word_;  // and the word behind them
+  string text_;  // what is laid out
+  string gap_;   // what is not yet: blanks,
+  string word_;  // and the word behind them
   size_t column_ = 0;
   size_t gap_width_ = 0;
   size_t word_width_ = 0;
 };
 
 // `line`, which may be painted, as it is shown.
-std::string wrapped(std::string_view line) {
+string wrapped(string_view line) {
   constexpr size_t kNarrow = 10;  // nothing is won by rows of two words
   const size_t width = screen_width();
-  if (width < kNarrow) return std::string(line);
+  if (width < kNarrow) return string(line);
   Rows rows(width);
   while (!line.empty()) {
-    std::string_view rest = line;
+    string_view rest = line;
     const bool is_sequence = line[0] == '\033';
     if (is_sequence) rest.remove_prefix(rest.find('m') + 1);
     else take_character(rest);
-    const std::string_view taken = line.substr(0, line.size() - rest.size());
+    const string_view taken = line.substr(0, line.size() - rest.size());
     rows.add(taken, is_sequence ? 0 : columns(taken));
     line = rest;
   }
@@ -1155,7 +1161,7 @@ constexpr std::pair<char, Key> kControlKeys[] = {
 };
 
 // How the sequences of the other keys end, behind ESC [ or ESC O.
-constexpr std::pair<std::string_view, Key> kSequences[] = {
+constexpr std::pair<string_view, Key> kSequences[] = {
     {"A", kArrowUp},
     {"B", kArrowDown},
     {"C", kArrowRight},
@@ -1172,13 +1178,13 @@ constexpr std::pair<std::string_view, Key> kSequences[] = {
 };
 
 // Whether more bytes can make a character of these.
-bool can_be_cut(std::string_view bytes) {
+bool can_be_cut(string_view bytes) {
   const size_t length = character_length(static_cast<unsigned char>(bytes[0]));
   if (length < 2 || bytes.size() > 3) return false;
   return std::all_of(bytes.begin() + 1, bytes.end(), is_continuation);
 }
 
-size_t size_of_sequence(std::string_view bytes) {
+size_t size_of_sequence(string_view bytes) {
   if (bytes.size() == 1) return 0;
   if (bytes[1] == '\x7F' || bytes[1] == '\b') return 2;  // Alt and Backspace
   if (bytes[1] != '[' && bytes[1] != 'O') return 1;      // Esc; the next key is one of its own
@@ -1189,18 +1195,18 @@ size_t size_of_sequence(std::string_view bytes) {
 }
 
 // How many of the bytes are the first key; 0 where it is not whole.
-size_t size_of_key(std::string_view bytes) {
+size_t size_of_key(string_view bytes) {
   if (bytes.empty()) return 0;
   if (bytes[0] == '\033') return size_of_sequence(bytes);
   if (begins_with(bytes, "\r\n")) return 2;  // one Enter: pasted from Windows
-  std::string_view rest = bytes;
+  string_view rest = bytes;
   const bool is_bad = take_character(rest) == kNotUtf8;
   if (is_bad && can_be_cut(bytes)) return 0;
   return bytes.size() - rest.size();
 }
 
 // ";5": what is held down, as a number one above the sum of Shift 1, Alt 2 and Ctrl 4.
-bool has_alt_or_ctrl(std::string_view modifiers) {
+bool has_alt_or_ctrl(string_view modifiers) {
   if (modifiers.empty()) return false;
   const uint64_t held = parse_number(modifiers.substr(1)).value_or(1) - 1;
   return (held & 6) != 0;
@@ -1214,13 +1220,13 @@ Key by_words(Key key) {
 
 // Of ESC [ 3 ~, ESC [ A or ESC O A; and of ESC [ 1 ; 5 A, which is the same key with Ctrl held
 // down.
-Key key_of_sequence(std::string_view bytes) {
+Key key_of_sequence(string_view bytes) {
   if (bytes == "\033\x7F" || bytes == "\033\b") return kDeleteWord;
   if (bytes.size() < 3) return kNoKey;
-  const std::string_view parameters = bytes.substr(2, bytes.size() - 3);
-  const std::string_view number = parameters.substr(0, parameters.find(';'));
-  const std::string_view modifiers = parameters.substr(number.size());
-  std::string end;
+  const string_view parameters = bytes.substr(2, bytes.size() - 3);
+  const string_view number = parameters.substr(0, parameters.find(';'));
+  const string_view modifiers = parameters.substr(number.size());
+  string end;
   if (bytes.back() == '~') end = number;
   end += bytes.back();
   for (const auto& [name, key] : kSequences) {
@@ -1230,7 +1236,7 @@ Key key_of_sequence(std::string_view bytes) {
   return kNoKey;
 }
 
-char32_t key_of(std::string_view bytes) {
+char32_t key_of(string_view bytes) {
   if (bytes[0] == '\033') return key_of_sequence(bytes);
   const char32_t c = take_character(bytes);
   if (c >= 0x20 && c != 0x7F) return c;
@@ -1244,7 +1250,7 @@ char32_t key_of(std::string_view bytes) {
 // ---- The line that is being typed ---------------------------------------------------
 
 // What Tab makes of a line, as far as the cursor.
-std::string complete(const std::string& before);
+string complete(const string& before);
 
 // A terminal can edit a line by itself, but not take a half-typed one away and put it back when
 // something else has to be printed. So we have the keys given to us as they are pressed, and do it
@@ -1256,11 +1262,11 @@ std::string complete(const std::string& before);
 //   row()         as much of the text as fits, around the cursor
 class LineEditor {
  public:
-  explicit LineEditor(std::string (*complete)(const std::string& before)) : complete_(complete) {}
+  explicit LineEditor(string (*complete)(const string& before)) : complete_(complete) {}
 
   // A sequence comes at once. Esc with another key behind it, pressed by hand, does not: `now`
   // tells them apart.
-  void type(std::string_view bytes, Clock::time_point now) {
+  void type(string_view bytes, Clock::time_point now) {
     const bool is_waiting = !keys_.empty() && keys_[0] == '\033' && !is_pasting_;
     if (is_waiting && now - typed_at_ > 50ms)
       keys_.erase(0, 1);
@@ -1294,7 +1300,7 @@ class LineEditor {
   }
 
   // What was typed and is not UTF-8: the text has none of it.
-  std::string take_rejected() { return std::exchange(rejected_, ""); }
+  string take_rejected() { return std::exchange(rejected_, ""); }
 
   bool is_empty() const { return text_.empty(); }
 
@@ -1313,7 +1319,7 @@ class LineEditor {
 
   // To be written at the beginning of an empty row, which is so wide; leaves the cursor where it
   // belongs. Of a text that is too wide for it, the part that ends at the cursor.
-  std::string row(const std::string& prompt, size_t width) {
+  string row(const string& prompt, size_t width) {
     const size_t used = columns(prompt);
     const size_t room = width > used + 3 ? width - used - 1 : 2;
     const auto fits = [&](size_t from, size_t to) { return columns(part(from, to)) <= room; };
@@ -1324,16 +1330,16 @@ class LineEditor {
     while (end < text_.size() && fits(first, next(end)))
       end = next(end);
     cursor_column_ = std::min(used + columns(part(first, cursor_)), width - 1);
-    const std::string to_cursor = "\r\033[" + to_string(cursor_column_) + "C";
+    const string to_cursor = "\r\033[" + to_string(cursor_column_) + "C";
     return prompt + in_one_row(part(first, end)) + to_cursor;
   }
   size_t cursor_column() const { return cursor_column_; }
 
  private:
   // The next key. Nothing where the rest of its bytes has yet to come.
-  std::optional<char32_t> take_key() {
+  optional<char32_t> take_key() {
     const size_t size = size_of_key(keys_);
-    if (size == 0) return std::nullopt;
+    if (size == 0) return nullopt;
     key_bytes_ = keys_.substr(0, size);
     keys_.erase(0, size);
     return key_of(key_bytes_);
@@ -1382,12 +1388,12 @@ class LineEditor {
     replace(0, cursor_, complete_(text_.substr(0, cursor_)));
   }
 
-  void replace(size_t from, size_t to, const std::string& with) {
+  void replace(size_t from, size_t to, const string& with) {
     text_.replace(from, to - from, with);
     cursor_ = from + with.size();
     if (from == 0) begins_pasted_ = is_pasting_;
   }
-  void insert(const std::string& text) {
+  void insert(const string& text) {
     replace(cursor_, cursor_, text);
   }
   void erase(size_t from, size_t to) {
@@ -1403,8 +1409,8 @@ class LineEditor {
     begins_pasted_ = false;
   }
 
-  std::string_view part(size_t from, size_t to) const {
-    return std::string_view(text_).substr(from, to - from);
+  string_view part(size_t from, size_t to) const {
+    return string_view(text_).substr(from, to - from);
   }
 
   // Where the character before begins, and where the one after ends, with the accents that belong
@@ -1424,7 +1430,7 @@ class LineEditor {
     return at;
   }
   bool begins_character(size_t at) const {
-    std::string_view rest = part(at, text_.size());
+    string_view rest = part(at, text_.size());
     return !is_continuation(rest[0]) && columns(take_character(rest)) > 0;
   }
 
@@ -1443,14 +1449,14 @@ class LineEditor {
     return at;
   }
 
-  std::string (*complete_)(const std::string& before);
+  string (*complete_)(const string& before);
   bool is_pasting_ = false;
   Clock::time_point typed_at_;
-  std::string keys_;       // pressed, and not yet looked at
-  std::string key_bytes_;  // of the key that is looked at
-  std::string rejected_;
-  std::string text_;       // what is shown
-  std::string new_text_;   // the new line, while one of the history is shown
+  string keys_;       // pressed, and not yet looked at
+  string key_bytes_;  // of the key that is looked at
+  string rejected_;
+  string text_;       // what is shown
+  string new_text_;   // the new line, while one of the history is shown
   bool begins_pasted_ = false;
   size_t cursor_ = 0;      // bytes of the text that are before it
   size_t cursor_column_ = 0;
@@ -1501,22 +1507,22 @@ class TerminalModes {
   }
 
   // Bracketed paste: see kPasteBegins.
-  static constexpr std::string_view kPasteOn = "\033[?2004h";
-  static constexpr std::string_view kPasteOff = "\033[?2004l";
+  static constexpr string_view kPasteOn = "\033[?2004h";
+  static constexpr string_view kPasteOff = "\033[?2004l";
   termios original_{};
   std::atomic<bool> is_seized_{false};
 };
 
 // ---- The console --------------------------------------------------------------------
 
-std::string environment(const char* name) {
+string environment(const char* name) {
   const char* const value = std::getenv(name);
   return value == nullptr ? "" : value;
 }
 
 // A terminal of an editor's window, say, does not know escape sequences.
 bool knows_sequences() {
-  const std::string kind = environment("TERM");
+  const string kind = environment("TERM");
   return !kind.empty() && kind != "dumb";
 }
 
@@ -1528,29 +1534,29 @@ Console::Console()
 
 Console::~Console() = default;
 
-std::string Console::painted(const std::string& text, const char* colour) const {
+string Console::painted(const string& text, const char* colour) const {
   if (!is_coloured_) return printable(text);
-  return std::string("\033[") + colour + "m" + printable(text) + "\033[m";
+  return string("\033[") + colour + "m" + printable(text) + "\033[m";
 }
 
-void Console::print(const std::string& line) {
+void Console::print(const string& line) {
   write_line(printable(line));
 }
-void Console::print_quietly(const std::string& line) {
+void Console::print_quietly(const string& line) {
   write_line(painted(line, "2"));
 }
 
-void Console::write_line(const std::string& line) {
+void Console::write_line(const string& line) {
   erase();
   std::cout << (terminal ? wrapped(line) : line) << '\n';
 }
 
-void Console::set_prompt(const std::string& who) {
+void Console::set_prompt(const string& who) {
   prompt_ = printable(who);
 }
 
 // In a narrow window a long one is cut, for half of the row belongs to what is typed.
-std::string Console::prompt(size_t width) const {
+string Console::prompt(size_t width) const {
   const size_t half = std::max<size_t>(width / 2, 2);
   return clipped(prompt_, half - 2) + "> ";
 }
@@ -1573,7 +1579,7 @@ void Console::erase() {
   std::cout << "\033[J";
 }
 
-void Console::draw(const std::string& progress) {
+void Console::draw(const string& progress) {
   const bool has_moved_on = progress_width_ > 0 && Clock::now() >= progress_due_;
   if (has_moved_on) erase();
   if (terminal && is_erased_) {
@@ -1584,9 +1590,9 @@ void Console::draw(const std::string& progress) {
   std::cout.flush();
 }
 
-void Console::draw_rows(const std::string& progress) {
+void Console::draw_rows(const string& progress) {
   drawn_width_ = screen_width();
-  const std::string now = clipped(printable(progress), drawn_width_);
+  const string now = clipped(printable(progress), drawn_width_);
   progress_width_ = columns(now);
   progress_due_ = Clock::now() + 250ms;
   // Without wrapping around where the row ends (ESC [?7l), should the window have become narrower
@@ -1601,7 +1607,7 @@ void Console::read() {
   const auto read_once = [&] { return ::read(STDIN_FILENO, bytes.data(), bytes.size()); };
   const ssize_t got = uninterrupted(read_once);
   has_ended_ = got <= 0;
-  const std::string_view input(bytes.data(), has_ended_ ? 0 : static_cast<size_t>(got));
+  const string_view input(bytes.data(), has_ended_ ? 0 : static_cast<size_t>(got));
   if (moves_cursor_) {
     erase();
     editor_->type(input, Clock::now());
@@ -1613,20 +1619,20 @@ void Console::read() {
   if (has_ended_ && !piped_.empty()) piped_ += '\n';
 }
 
-void report_rejected(const std::string& bytes) {
+void report_rejected(const string& bytes) {
   constexpr size_t kShown = 8;
   if (bytes.empty()) return;
-  const std::string some = bytes.substr(0, kShown);
+  const string some = bytes.substr(0, kShown);
   print("note: left out, for it is not UTF-8: " + some + "; is your terminal set to UTF-8?");
 }
 
-std::optional<TypedLine> Console::take_line() {
+optional<TypedLine> Console::take_line() {
   using Request = LineEditor::Request;
   if (!moves_cursor_) return take_piped_line();
   while (true) {
     const Request request = editor_->press_keys();
     report_rejected(editor_->take_rejected());
-    if (request == Request::none) return std::nullopt;
+    if (request == Request::none) return nullopt;
     if (request == Request::line) return echoed(editor_->take_line());
     if (request == Request::leave) return TypedLine{"/quit"};
     std::cout << "\033[H\033[2J";  // clears the screen
@@ -1639,9 +1645,9 @@ TypedLine Console::echoed(const TypedLine& line) {
   return line;
 }
 
-std::optional<TypedLine> Console::take_piped_line() {
+optional<TypedLine> Console::take_piped_line() {
   const size_t end = piped_.find('\n');
-  if (end == std::string::npos) return std::nullopt;
+  if (end == string::npos) return nullopt;
   const TypedLine line{piped_.substr(0, end)};
   piped_.erase(0, end + 1);
   return line;
@@ -1682,19 +1688,19 @@ class Directory {
     ++bearers_[comparable(who.name)];
   }
 
-  void remove(const std::string& id) {
+  void remove(const string& id) {
     const auto user = users_.find(id);
     if (user == users_.end()) return;
-    const std::string seen = comparable(user->second.name);
+    const string seen = comparable(user->second.name);
     --bearers_[seen];
     if (bearers_[seen] == 0) bearers_.erase(seen);  // anyone can have a name for a moment
     users_.erase(user);
   }
 
   // Who has this id.
-  std::optional<Identity> listed(const std::string& id) const {
+  optional<Identity> listed(const string& id) const {
     const auto user = users_.find(id);
-    if (user == users_.end()) return std::nullopt;
+    if (user == users_.end()) return nullopt;
     return user->second;
   }
 
@@ -1707,8 +1713,8 @@ class Directory {
   }
 
   // Whether this name, of somebody who is listed, can mean nobody else.
-  bool is_clear(const std::string& name) const {
-    const std::string seen = comparable(name);
+  bool is_clear(const string& name) const {
+    const string seen = comparable(name);
     const auto bearers = bearers_.find(seen);
     const bool is_shared = bearers != bearers_.end() && bearers->second > 1;
     const bool is_ours = seen == comparable(myself.name);
@@ -1716,8 +1722,8 @@ class Directory {
   }
 
  private:
-  std::map<std::string, Identity> users_;  // by id
-  std::map<std::string, size_t> bearers_;  // how many have a name, by what is seen of it
+  std::map<string, Identity> users_;  // by id
+  std::map<string, size_t> bearers_;  // how many have a name, by what is seen of it
 };
 
 Directory directory;
@@ -1727,43 +1733,43 @@ bool is_listed(const Identity& who) {
 }
 
 // A conversation may have begun under an older name.
-std::string label(const Identity& who) {
+string label(const Identity& who) {
   const Identity* user = directory.find(who);
   return user != nullptr ? user->label() : who.label();
 }
 
-std::string short_label(const Identity& who) {
+string short_label(const Identity& who) {
   const Identity* user = directory.find(who);
   const bool is_clear = user != nullptr && directory.is_clear(user->name);
   return is_clear ? user->name : label(who);
 }
 
-std::string name_of(const Identity& who) { return terminal ? short_label(who) : label(who); }
+string name_of(const Identity& who) { return terminal ? short_label(who) : label(who); }
 
 // Always the same for the same peer.
 const char* colour_of(const Identity& who) {
   static const char* const kColours[] = {"31", "32", "33", "34", "35", "36"};
-  return kColours[std::hash<std::string>()(who.id) % std::size(kColours)];
+  return kColours[std::hash<string>()(who.id) % std::size(kColours)];
 }
 
-std::string prompt_text() {
+string prompt_text() {
   if (!is_talking()) return myself.name;
   return myself.name + " to " + short_label(chosen->who);
 }
 
 // It throws nothing, for Tab asks it, too.
-bool names_somebody(const std::string& word) {
+bool names_somebody(const string& word) {
   if (by_number(word) != nullptr || address_in(word) || is_oneself(word)) return true;
   return !those_called(word).empty();
 }
 
 // " (did you mean ann or anna?)": the first three of `words` that begin with what was typed.
-std::string suggestion(const std::string& typed, const Strings& words) {
+string suggestion(const string& typed, const Strings& words) {
   constexpr size_t kMost = 3;
   if (typed == "/") return "";
-  std::string fits;
+  string fits;
   size_t count = 0;
-  for (const std::string& word : words) {
+  for (const string& word : words) {
     if (!begins_with(word, typed) || count == kMost) continue;
     ++count;
     add_to_list(fits, word, " or ");
@@ -1779,13 +1785,13 @@ Strings short_labels() {
   return labels;
 }
 
-std::string nobody_called(const std::string& who) {
+string nobody_called(const string& who) {
   return "nobody called " + who + " is online" + suggestion(who, short_labels());
 }
 
 // With the blanks that bring it to that width, but for what is wider.
-std::string padded(const std::string& text, size_t width) {
-  return text + std::string(width - std::min(width, columns(text)), ' ');
+string padded(const string& text, size_t width) {
+  return text + string(width - std::min(width, columns(text)), ' ');
 }
 
 // On a terminal in columns, each as wide as what is in it, up to a limit.
@@ -1803,8 +1809,8 @@ Strings rows_of_list(const Users& users) {
   const size_t number_width = terminal ? to_string(users.size()).size() : 0;
   Strings rows;
   for (const Identity& user : users) {
-    const std::string number = to_string(rows.size() + 1);
-    std::string row = "user " + padded(number, number_width);
+    const string number = to_string(rows.size() + 1);
+    string row = "user " + padded(number, number_width);
     row += user.id == myself.id ? " * " : " - ";
     row += padded(user.name, name_width) + " ";
     row += padded(user.group, group_width) + " ";
@@ -1820,7 +1826,7 @@ Strings rows_of_list(const Users& users) {
 // ---- Sizes, times and outcomes for people -------------------------------------------
 
 // As strftime() has it.
-std::string time_text(const char* format, std::time_t time) {
+string time_text(const char* format, std::time_t time) {
   std::tm parts{};
   std::array<char, 16> text{};
   ::localtime_r(&time, &parts);
@@ -1828,10 +1834,10 @@ std::string time_text(const char* format, std::time_t time) {
   return text.data();
 }
 
-std::string time_of_day() { return terminal ? time_text("%H:%M ", std::time(nullptr)) : ""; }
+string time_of_day() { return terminal ? time_text("%H:%M ", std::time(nullptr)) : ""; }
 
 // As people read it: "37 bytes", "1.5 GB", "38 MB".
-std::string amount(double bytes) {
+string amount(double bytes) {
   static const char* const kUnits[] = {"bytes", "kB", "MB", "GB", "TB", "PB", "EB"};
   size_t unit = 0;
   while (bytes >= 999.5) {
@@ -1840,17 +1846,17 @@ std::string amount(double bytes) {
   }
   const long long tenths = std::llround(bytes * 10);
   const bool has_tenths = unit > 0 && tenths < 100;
-  std::string number = to_string(std::llround(bytes));
+  string number = to_string(std::llround(bytes));
   if (has_tenths)
     number = to_string(tenths / 10) + "." + to_string(tenths % 10);
   return number + " " + (number == "1" ? "byte" : kUnits[unit]);
 }
 
-std::string size_text(uint64_t bytes) {
+string size_text(uint64_t bytes) {
   return terminal ? amount(static_cast<double>(bytes)) : to_string(bytes) + " bytes";
 }
 
-std::string rate_text(double bytes) {
+string rate_text(double bytes) {
   if (terminal) return amount(bytes) + "/s";
   return to_string(std::llround(bytes / 1e6)) + " MB/s";
 }
@@ -1862,28 +1868,28 @@ double speed(const File& file, uint64_t done) {
   return static_cast<double>(bytes) / time.count();
 }
 
-std::string so_far(const File& file) {
+string so_far(const File& file) {
   const uint64_t done = transfer::bytes_done(file.ticket);
-  const std::string size = terminal ? size_text(done) : to_string(done);
+  const string size = terminal ? size_text(done) : to_string(done);
   return ", " + size + " done, " + rate_text(speed(file, done));
 }
 
-std::string bar(uint64_t percent) {
+string bar(uint64_t percent) {
   constexpr size_t kWidth = 10;
   const size_t full = std::min<size_t>(percent * kWidth / 100, kWidth);
-  const std::string signs(full, '=');
-  return "[" + signs + std::string(kWidth - full, ' ') + "]";
+  const string signs(full, '=');
+  return "[" + signs + string(kWidth - full, ' ') + "]";
 }
 
 // Of one that runs. What matters most comes first, for the line is cut where the screen ends.
-std::string progress_of(const File& file) {
+string progress_of(const File& file) {
   const uint64_t done = transfer::bytes_done(file.ticket);
   const uint64_t size = std::max<uint64_t>(file.offer.size, 1);
   const uint64_t left = size - std::min(size, done);
   const uint64_t percent = done * 100 / size;
   const double rate = speed(file, done);
   const double seconds = static_cast<double>(left) / std::max(rate, 1.0);
-  std::string line = bar(percent) + " " + to_string(percent) + " %, ";
+  string line = bar(percent) + " " + to_string(percent) + " %, ";
   line += rate_text(rate) + ", ";
   if (rate > 0)
     line += to_string(std::llround(seconds)) + " s left, ";
@@ -1891,16 +1897,16 @@ std::string progress_of(const File& file) {
   return line + name_of(file.who) + ": " + file.offer.name;
 }
 
-std::string progress() {
+string progress() {
   for (const auto& [number, file] : files)
     if (file.state == "started") return progress_of(file);
   return "";
 }
 
-std::string remark(const Event& event) {
+string remark(const Event& event) {
   using Kind = Event::Kind;
-  const std::string sum = terminal ? "" : ", cksum " + to_string(event.crc);
-  const std::string doubt = event.in_doubt ? "; it may have arrived" : "";
+  const string sum = terminal ? "" : ", cksum " + to_string(event.crc);
+  const string doubt = event.in_doubt ? "; it may have arrived" : "";
   if (event.kind == Kind::stored) return sum + event.text;
   if (event.kind == Kind::failed)
     return ", " + event.text + doubt;
@@ -1909,9 +1915,9 @@ std::string remark(const Event& event) {
   return event.text;
 }
 
-std::string summary(const Post& post) {
+string summary(const Post& post) {
   const bool is_file = post.scope == "files";
-  std::string line = is_file ? "sent to " : "delivered ";
+  string line = is_file ? "sent to " : "delivered ";
   line += to_string(post.reached) + " of " + to_string(post.total);
   if (is_file && !post.got.empty())
     line += ", " + post.got;
@@ -1924,21 +1930,21 @@ std::string summary(const Post& post) {
 }
 
 // "bob (message), cleo@10.0.0.7:25253 (send 2, offered)"
-std::string under_way() {
+string under_way() {
   constexpr size_t kMost = 5;
   Strings all;
   for (const auto& [ticket, post] : posts)
     for (const auto& [address, who] : post.awaited)
       all.push_back(short_label(who) + " (message)");
   for (const auto& [number, file] : files) {
-    const std::string what = "send " + to_string(number) + ", " + file.state;
+    const string what = "send " + to_string(number) + ", " + file.state;
     if (file.is_sent())
       all.push_back(name_of(file.who) + " (" + what + ")");
   }
   std::sort(all.begin(), all.end());
   const size_t shown = std::min(all.size(), kMost);
   const size_t more = all.size() - shown;
-  std::string text;
+  string text;
   for (size_t i = 0; i < shown; ++i)
     add_to_list(text, all[i]);
   if (more > 0) text += " and " + to_string(more) + " more";
@@ -1949,7 +1955,7 @@ std::string under_way() {
 
 // One line, however many they are.
 void warn_of_clashes(const Users& users) {
-  std::string who;
+  string who;
   size_t count = 0;
   for (const Identity& user : users) {
     if (comparable(user.name) != comparable(myself.name)) continue;
@@ -1971,15 +1977,15 @@ bool is_partner_again(const Identity& user) {
 
 void expect_partner() {
   if (is_talking()) return;
-  std::string next = "/to WHO chooses another";
+  string next = "/to WHO chooses another";
   for (const Identity& user : discovery::users()) {
-    const std::string choice = "/to " + short_label(user);
+    const string choice = "/to " + short_label(user);
     if (is_partner_again(user)) next = "he is back, and " + choice + " talks to him again";
   }
   fail(chosen->who.label() + " " + chosen->gone + "; " + next);
 }
 
-std::string free_space() {
+string free_space() {
   struct statvfs disk{};
   if (::statvfs(download_folder.c_str(), &disk) == -1)
     return "";
@@ -1990,9 +1996,9 @@ std::string free_space() {
 
 void explain_offer(const File& file) {
   if (!terminal) return;
-  const std::string n = to_string(file.number);
-  const std::string is_asked = name_of(file.who) + " is asked";
-  const std::string choice = "/accept " + n + " takes it, /reject " + n + " does not";
+  const string n = to_string(file.number);
+  const string is_asked = name_of(file.who) + " is asked";
+  const string choice = "/accept " + n + " takes it, /reject " + n + " does not";
   const bool is_single = file.is_sent() && file.post == 0;
   const bool asks_us = !file.is_sent() && accept_policy == Accept::ask;
   if (is_single) print("note: " + is_asked + "; /cancel " + n + " takes the offer back");
@@ -2004,29 +2010,29 @@ void tell_how_to_answer(const Identity& from) {
   static bool is_told = false;
   if (!terminal || is_talking() || is_told) return;
   is_told = true;
-  const std::string who = is_listed(from) ? short_label(from) : from.address.text();
+  const string who = is_listed(from) ? short_label(from) : from.address.text();
   print("note: to answer, type /to " + who + "; what you type then goes to " + who);
 }
 
 // ---- Paths as they are typed --------------------------------------------------------
 
-constexpr std::string_view kHomeVariable = "$HOME";
+constexpr string_view kHomeVariable = "$HOME";
 
-bool is_variable_home(std::string_view text) {
+bool is_variable_home(string_view text) {
   if (!begins_with(text, kHomeVariable)) return false;
-  const std::string_view rest = text.substr(kHomeVariable.size());
+  const string_view rest = text.substr(kHomeVariable.size());
   if (rest.empty()) return true;
   const auto next = static_cast<unsigned char>(rest[0]);
   return next != '_' && !std::isalnum(next);
 }
 
 // Whether a backslash in front of it goes: `quote` is the quotation mark that it stands in, or 0.
-bool can_be_escaped(std::string_view next, char quote) {
+bool can_be_escaped(string_view next, char quote) {
   if (next.empty() || quote == '\'') return false;
-  return quote == 0 || std::string_view("\"\\$`").find(next) != std::string_view::npos;
+  return quote == 0 || string_view("\"\\$`").find(next) != string_view::npos;
 }
 
-bool ends_in_blank(std::string_view text) {
+bool ends_in_blank(string_view text) {
   const bool is_escaped = text.size() > 1 && text[text.size() - 2] == '\\';
   return !text.empty() && text.back() == ' ' && !is_escaped;
 }
@@ -2034,9 +2040,9 @@ bool ends_in_blank(std::string_view text) {
 // What a shell makes of a path: quotes and backslashes go, a leading ~ and $HOME are the home
 // folder, and a blank at the end is none. `typed` itself where a quote does not end. wordexp()
 // would not do: it may start a shell, and OpenBSD has none.
-std::string as_a_shell_reads(std::string_view typed, const std::string& home) {
-  std::string_view rest = typed;
-  std::string path;
+string as_a_shell_reads(string_view typed, const string& home) {
+  string_view rest = typed;
+  string path;
   char quote = 0;  // that has begun, and not ended
   while (ends_in_blank(rest)) rest.remove_suffix(1);
   if (rest == "~" || begins_with(rest, "~/")) {
@@ -2062,11 +2068,11 @@ std::string as_a_shell_reads(std::string_view typed, const std::string& home) {
     }
     rest.remove_prefix(taken);
   }
-  return quote == 0 ? path : std::string(typed);
+  return quote == 0 ? path : string(typed);
 }
 
 // What exists as it is typed, or else what a shell would make of it.
-std::string path_meant_by(const std::string& typed) {
+string path_meant_by(const string& typed) {
   struct stat there{};
   const char* const home = std::getenv("HOME");
   if (::lstat(typed.c_str(), &there) == 0) return typed;
@@ -2075,19 +2081,19 @@ std::string path_meant_by(const std::string& typed) {
 
 // ---- Commands: lines, files and many receivers --------------------------------------
 
-std::string next_word(std::string& rest) {
-  std::string_view left = rest;
-  const std::string word(take_word(left));
+string next_word(string& rest) {
+  string_view left = rest;
+  const string word(take_word(left));
   rest = left.substr(std::min(left.find_first_not_of(' '), left.size()));
   return word;
 }
 
-Strings lines_with_text(const std::string& text) {
+Strings lines_with_text(const string& text) {
   Strings lines;
   std::istringstream stream(text);
-  std::string line;
+  string line;
   while (std::getline(stream, line))
-    if (line.find_first_not_of(' ') != std::string::npos)
+    if (line.find_first_not_of(' ') != string::npos)
       lines.push_back(line);
   return lines;
 }
@@ -2095,21 +2101,21 @@ Strings lines_with_text(const std::string& text) {
 // Each is a message, to whom /to chose, and none a command, whatever it begins with.
 void say_lines(const TypedLine& typed) {
   const bool is_command = typed.text[0] == '/' && !typed.begins_pasted;
-  const std::string advice = "; paste them without a command in front";
+  const string advice = "; paste them without a command in front";
   try {
     expect_running("");
     if (is_command) fail("several lines go to whom /to chose" + advice);
     const Strings lines = lines_with_text(typed.text);
     // All of them first: half a text helps nobody.
-    for (const std::string& line : lines) expect_message(line);
-    for (const std::string& line : lines) say(line);
+    for (const string& line : lines) expect_message(line);
+    for (const string& line : lines) say(line);
   } catch (const std::exception& error) {
-    print(std::string("error: ") + error.what());
+    print(string("error: ") + error.what());
   }
 }
 
 // Who is slow, or says no, holds up nobody.
-void send_files(const std::string& path, const Users& to) {
+void send_files(const string& path, const Users& to) {
   if (to.size() == 1)
     return offer_file(path, to[0], 0);
   const uint64_t post = open_post("files", path, to.size());
@@ -2121,14 +2127,14 @@ void send_files(const std::string& path, const Users& to) {
     }
   }
   if (!terminal) return;
-  const std::string asked = to_string(to.size()) + " users are asked";
+  const string asked = to_string(to.size()) + " users are asked";
   print("note: " + asked + "; /transfers shows who has not answered");
 }
 
-void send_to_chosen(const std::string& typed) {
-  const std::string path = path_meant_by(typed);
-  std::string rest = typed;
-  const std::string word = next_word(rest);
+void send_to_chosen(const string& typed) {
+  const string path = path_meant_by(typed);
+  string rest = typed;
+  const string word = next_word(rest);
   const bool is_there = ::access(path.c_str(), F_OK) == 0;
   if (!is_there && !chosen) find(word);  // says that there is no such user
   if (!is_there) fail(nobody_called(word) + ", and there is no file " + path);
@@ -2137,18 +2143,18 @@ void send_to_chosen(const std::string& typed) {
   send_files(readable_path(typed, "/send"), {chosen->who});
 }
 
-File& only_file(const std::string& command, FileTest can_be_meant) {
+File& only_file(const string& command, FileTest can_be_meant) {
   constexpr size_t kMostNamed = 3;
-  std::vector<File*> fits;
-  std::string candidates;
+  vector<File*> fits;
+  string candidates;
   for (auto& [number, file] : files) {
     if (!can_be_meant(file)) continue;
     fits.push_back(&file);
     if (fits.size() > kMostNamed) continue;
-    const std::string what = file.offer.name + ", " + name_of(file.who);
+    const string what = file.offer.name + ", " + name_of(file.who);
     add_to_list(candidates, to_string(number) + " (" + what + ")", " or ");
   }
-  const std::string verb = command.substr(1);
+  const string verb = command.substr(1);
   if (fits.empty()) fail("there is nothing to " + verb + "; /transfers lists what is under way");
   if (fits.size() > 1)
     fail("which one? write " + command + " and its number: " + candidates);
@@ -2158,7 +2164,7 @@ File& only_file(const std::string& command, FileTest can_be_meant) {
 // ---- /diag --------------------------------------------------------------------------
 
 // The second part comes when the connection has been made, or has failed: diagnosed().
-void diagnose(std::string who) {
+void diagnose(string who) {
   if (who.empty()) return discovery::diagnose();
   Identity other;
   const auto ip = parse_ip(who);
@@ -2167,8 +2173,8 @@ void diagnose(std::string who) {
   if (discovery::diagnose(other.address)) transfer::diagnose(other);
 }
 
-std::string remedy_of(const std::string& fault) {
-  static const std::pair<std::string, const char*> kRemedies[] = {
+string remedy_of(const string& fault) {
+  static const std::pair<string, const char*> kRemedies[] = {
       {"no answer in time",
        ": it is stopped, or hangs; is its terminal waiting for fg?"},
       {error_text(ECONNREFUSED),
@@ -2179,7 +2185,7 @@ std::string remedy_of(const std::string& fault) {
        ": nobody has that address; a typing error, a cable, or a Wi-Fi that keeps clients apart"},
   };
   for (const auto& [why, what_to_do] : kRemedies)
-    if (fault.find(why) != std::string::npos) return what_to_do;
+    if (fault.find(why) != string::npos) return what_to_do;
   return "";
 }
 
@@ -2195,16 +2201,16 @@ void diagnosed(const Event& event) {
 // ---- What Tab adds ------------------------------------------------------------------
 
 // The files and folders whose path begins with that.
-Strings paths(const std::string& beginning) {
+Strings paths(const string& beginning) {
   const size_t size = beginning.rfind('/') + 1;  // npos + 1 is 0
-  const std::string folder = beginning.substr(0, size);
-  const std::string where = folder.empty() ? "." : path_meant_by(folder);
+  const string folder = beginning.substr(0, size);
+  const string where = folder.empty() ? "." : path_meant_by(folder);
   const std::filesystem::directory_iterator end;
   Strings found;
   std::error_code error;
   std::filesystem::directory_iterator entry(where, error);
   while (!error && entry != end) {
-    std::string path = folder + entry->path().filename().string();
+    string path = folder + entry->path().filename().string();
     if (entry->is_directory(error)) path += "/";
     found.push_back(path);
     entry.increment(error);
@@ -2218,8 +2224,8 @@ Strings command_names() {
   return names;
 }
 
-std::string arguments_of(const std::string& name) {
-  std::string arguments;
+string arguments_of(const string& name) {
+  string arguments;
   for (const Command& command : kCommands)
     if (command.name == name) arguments = command.arguments;
   return arguments;
@@ -2227,17 +2233,17 @@ std::string arguments_of(const std::string& name) {
 
 // What the end of a line can be, and which part of the line that is.
 struct Guess {
-  std::string typed;
+  string typed;
   Strings words;
   Strings paths;
 };
 
 // Behind the name of a command. What is expected there, the table of commands says.
-Guess guess_arguments(const std::string& name, std::string typed) {
-  std::string kinds = arguments_of(name);
+Guess guess_arguments(const string& name, string typed) {
+  string kinds = arguments_of(name);
   next_word(kinds);  // the blank in front of them
-  std::string kind = next_word(kinds);
-  const std::string first = typed.substr(0, typed.find(' '));
+  string kind = next_word(kinds);
+  const string first = typed.substr(0, typed.find(' '));
   const bool has_first_word = first.size() < typed.size();
   const bool is_who = kind == "WHO" || kind == "[WHO]";
   // "/send PATH" goes to whom /to has chosen: what stands first may be a path.
@@ -2256,9 +2262,9 @@ Guess guess_arguments(const std::string& name, std::string typed) {
   return guess;
 }
 
-Guess guess_end(const std::string& line) {
-  std::string rest = line;
-  const std::string name = next_word(rest);
+Guess guess_end(const string& line) {
+  string rest = line;
+  const string name = next_word(rest);
   if (name != line) return guess_arguments(name, rest);
   Guess guess;
   guess.typed = line;
@@ -2267,47 +2273,47 @@ Guess guess_end(const std::string& line) {
 }
 
 // Those that begin with what was typed, and can be typed: a file's name may have any bytes.
-Strings fitting(const Strings& all, const std::string& typed) {
+Strings fitting(const Strings& all, const string& typed) {
   Strings fits;
-  for (const std::string& one : all) {
-    const bool can_be_typed = is_text(one) && one.find('\t') == std::string::npos;
+  for (const string& one : all) {
+    const bool can_be_typed = is_text(one) && one.find('\t') == string::npos;
     if (can_be_typed && begins_with(one, typed)) fits.push_back(one);
   }
   return fits;
 }
 
 // What all of them begin with. They are sorted, so the first and the last differ most.
-std::string common_beginning(const Strings& words) {
-  const std::string& first = words.front();
-  const std::string& last = words.back();
+string common_beginning(const Strings& words) {
+  const string& first = words.front();
+  const string& last = words.back();
   const size_t most = std::min(first.size(), last.size());
   size_t size = 0;
   while (size < most && first[size] == last[size])
     ++size;
-  std::string common = first.substr(0, size);
+  string common = first.substr(0, size);
   while (!is_text(common)) common.pop_back();  // half a character
   return common;
 }
 
-std::string complete(const std::string& before) {
+string complete(const string& before) {
   const Guess guess = guess_end(before);
-  const std::string& typed = guess.typed;
+  const string& typed = guess.typed;
   Strings fits = fitting(guess.paths, typed);
   const bool has_paths = !fits.empty();
-  for (const std::string& word : fitting(guess.words, typed))
+  for (const string& word : fitting(guess.words, typed))
     fits.push_back(word);
   if (fits.empty()) return before;
   std::sort(fits.begin(), fits.end());
-  const std::string common = common_beginning(fits);
+  const string common = common_beginning(fits);
   const size_t folder = has_paths ? typed.rfind('/') + 1 : 0;  // npos + 1 is 0
-  std::string all;
-  for (const std::string& fit : fits)
+  string all;
+  for (const string& fit : fits)
     add_to_list(all, fit.substr(folder));
   if (fits.size() > 1 && common == typed)
     console.print_quietly("help: " + all);
   // A blank behind a path would belong to it.
   const bool is_whole = fits.size() == 1 && !has_paths;
-  const std::string kept = before.substr(0, before.size() - typed.size());
+  const string kept = before.substr(0, before.size() - typed.size());
   return kept + common + (is_whole ? " " : "");
 }
 
@@ -2315,22 +2321,22 @@ std::string complete(const std::string& before) {
 
 // What has become of one user since something was last said of him.
 struct Change {
-  std::optional<Identity> before;  // nothing: not listed
-  std::optional<Identity> now;
-  std::string reason;              // why he has left
+  optional<Identity> before;  // nothing: not listed
+  optional<Identity> now;
+  string reason;              // why he has left
 
   // He has come and gone again, or has his old name back.
   bool is_undone() const {
     if (!before || !now) return !before && !now;
     return before->label() == now->label() && before->group == now->group;
   }
-  std::string verb() const {
+  string verb() const {
     if (!before) return "joined";
     return now ? "changed" : "left";
   }
-  std::string line() const {
+  string line() const {
     if (!now) return "left " + before->label() + ": " + reason;
-    std::string is_now = verb() + " " + now->label() + " " + now->group;
+    string is_now = verb() + " " + now->label() + " " + now->group;
     if (before)
       is_now += ": was " + before->label() + " " + before->group;
     return is_now;
@@ -2342,7 +2348,7 @@ struct Change {
 // pipe that nobody reads; a write to that one would stop the program.
 class News {
  public:
-  void add(const std::string& id, const Change& latest) {
+  void add(const string& id, const Change& latest) {
     constexpr size_t kMaxWaiting = 1024;
     const auto found = numbers_.find(id);
     const bool is_new = found == numbers_.end();
@@ -2360,9 +2366,9 @@ class News {
     if (change.is_undone()) take(id);
   }
 
-  std::optional<Change> take(const std::string& id) {
+  optional<Change> take(const string& id) {
     const auto number = numbers_.find(id);
-    if (number == numbers_.end()) return std::nullopt;
+    if (number == numbers_.end()) return nullopt;
     Change change = waiting_[number->second];
     waiting_.erase(number->second);
     numbers_.erase(number);
@@ -2371,12 +2377,12 @@ class News {
 
   Change take_first() {
     const Change& first = waiting_.begin()->second;
-    const std::string id = first.now ? first.now->id : first.before->id;
+    const string id = first.now ? first.now->id : first.before->id;
     return *take(id);
   }
 
-  std::vector<Change> take_all() {
-    std::vector<Change> all;
+  vector<Change> take_all() {
+    vector<Change> all;
     while (size() > 0) all.push_back(take_first());
     return all;
   }
@@ -2387,7 +2393,7 @@ class News {
 
  private:
   std::map<uint64_t, Change> waiting_;       // in the order in which they came
-  std::map<std::string, uint64_t> numbers_;  // by id
+  std::map<string, uint64_t> numbers_;  // by id
   uint64_t next_number_ = 0;
 };
 
@@ -2410,9 +2416,9 @@ bool output_has_room() {
 }
 
 // "27 joined, 3 left; /list shows who is online"
-std::string sum_of(const std::vector<Change>& changes) {
-  std::string sum;
-  for (const std::string verb : {"joined", "left", "changed"}) {
+string sum_of(const vector<Change>& changes) {
+  string sum;
+  for (const string verb : {"joined", "left", "changed"}) {
     size_t count = 0;
     for (const Change& change : changes)
       if (change.verb() == verb) ++count;
@@ -2428,7 +2434,7 @@ bool is_return(const Change& change) {
   return is_partner_again(*change.now);
 }
 
-void tell_return(const std::vector<Change>& changes) {
+void tell_return(const vector<Change>& changes) {
   const auto change = std::find_if(changes.begin(), changes.end(), is_return);
   if (change == changes.end()) return;
   const Identity& who = *change->now;
@@ -2436,18 +2442,18 @@ void tell_return(const std::vector<Change>& changes) {
 }
 
 // Who of them was called something else before, or was not there.
-Users newly_named(const std::vector<Change>& changes) {
+Users newly_named(const vector<Change>& changes) {
   Users users;
   for (const Change& change : changes) {
     if (!change.now) continue;
-    const std::string name = comparable(change.now->name);
+    const string name = comparable(change.now->name);
     const bool had_it = change.before && comparable(change.before->name) == name;
     if (!had_it) users.push_back(*change.now);
   }
   return users;
 }
 
-void show_changes(const std::vector<Change>& changes) {
+void show_changes(const vector<Change>& changes) {
   constexpr size_t kMostOneByOne = 3;
   if (terminal && changes.size() > kMostOneByOne) {
     console.print_quietly(sum_of(changes));
@@ -2467,7 +2473,7 @@ void show_news() {
   while (news.size() > 0 && output_has_room())
     show_changes({news.take_first()});
   if (news.size() > 0 || news.dropped == 0) return;
-  const std::string count = to_string(news.dropped);
+  const string count = to_string(news.dropped);
   print("note: " + count + " more changes were not shown; /list shows who is online");
   news.dropped = 0;
 }
@@ -2491,7 +2497,7 @@ void follow(Addressee& one, const Event& event) {
 // The one we talk to is not there any more.
 void tell_departure(const Addressee& partner, const Event& event) {
   if (!terminal) return;
-  std::string next = "/to WHO chooses another";
+  string next = "/to WHO chooses another";
   const bool has_left = event.kind == Event::Kind::left;
   if (!has_left) next = "/to " + short_label(event.who) + " talks to him there";
   print("note: " + partner.who.label() + " " + partner.gone + "; " + next);
@@ -2518,7 +2524,7 @@ void note_presence(const Event& event) {
 
 // ---- Options ------------------------------------------------------------------------
 
-constexpr std::string_view kVersion = "1.0.0";  // of the program; kMagic has the protocol's
+constexpr string_view kVersion = "1.0.0";  // of the program; kMagic has the protocol's
 
 Descriptor trace_file;  // of --trace=FILE
 
@@ -2526,36 +2532,36 @@ struct Option {
   const char* name;
   const char* value;    // may be left out if it begins with [
   const char* meaning;
-  bool (*set)(const std::string& value);  // false where that is no good value
+  bool (*set)(const string& value);  // false where that is no good value
 
   bool may_be_alone() const { return value[0] == '['; }
 };
 
 // For ourselves we take less than is_name() takes from others: "/quit" is a command that went to
 // the wrong place.
-bool is_own_name(const std::string& text) {
+bool is_own_name(const string& text) {
   return is_name(text) && text[0] != '/';
 }
 
-bool set_name(const std::string& value) {
+bool set_name(const string& value) {
   myself.name = value;
   return is_own_name(value);
 }
 
-bool set_group(const std::string& value) {
+bool set_group(const string& value) {
   myself.group = value;
   return is_own_name(value);
 }
 
-bool set_port(const std::string& value) {
+bool set_port(const string& value) {
   const auto port = parse_port(value);
   if (!port || *port < 1024 || *port == kDiscoveryPort) return false;
   myself.address.port = *port;
   return true;
 }
 
-std::string interface_names() {
-  std::string names;
+string interface_names() {
+  string names;
   struct if_nameindex* const all = ::if_nameindex();
   if (all == nullptr) return "none";
   for (const struct if_nameindex* one = all; one->if_index != 0; ++one)
@@ -2564,19 +2570,19 @@ std::string interface_names() {
   return names;
 }
 
-bool add_interface(const std::string& value) {
+bool add_interface(const string& value) {
   chosen_interfaces.push_back(value);
   if (::if_nametoindex(value.c_str()) != 0) return true;
-  const std::string fault = "there is no network interface '" + value + "'";
+  const string fault = "there is no network interface '" + value + "'";
   throw UsageError(fault + "; there are " + interface_names());
 }
 
-bool set_folder(const std::string& value) {
+bool set_folder(const string& value) {
   download_folder = path_meant_by(value);
   return !download_folder.empty();
 }
 
-bool set_policy(const std::string& value) {
+bool set_policy(const string& value) {
   if (value == "ask") accept_policy = Accept::ask;
   else if (value == "always") accept_policy = Accept::always;
   else if (value == "never") accept_policy = Accept::never;
@@ -2584,10 +2590,10 @@ bool set_policy(const std::string& value) {
   return true;
 }
 
-bool set_trace(const std::string& value) {
+bool set_trace(const string& value) {
   tracing = true;
   if (value.empty()) return true;
-  const std::string path = path_meant_by(value);
+  const string path = path_meant_by(value);
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0666);
   trace_file = Descriptor(fd);
   if (trace_file.get() != -1) return true;
@@ -2618,7 +2624,7 @@ void print_options() {
 }
 
 // Those that are answered, and end the program.
-void answer_option(const std::string& name) {
+void answer_option(const string& name) {
   const bool asks_help = name == "--help" || name == "-h";
   const bool asks_version = name == "--version";
   if (asks_help) print_options();
@@ -2626,7 +2632,7 @@ void answer_option(const std::string& name) {
   if (asks_help || asks_version) std::exit(0);
 }
 
-const Option& option_called(const std::string& name) {
+const Option& option_called(const string& name) {
   for (const Option& option : kOptions)
     if (option.name == name) return option;
   throw UsageError("unknown option '" + name + "'; --help lists them");
@@ -2635,18 +2641,18 @@ const Option& option_called(const std::string& name) {
 void parse_options(const Strings& arguments) {
   for (size_t i = 0; i < arguments.size(); ++i) {
     const size_t equals = arguments[i].find('=');
-    const std::string name = arguments[i].substr(0, equals);
+    const string name = arguments[i].substr(0, equals);
     answer_option(name);
     const Option& option = option_called(name);
-    std::string value;
-    if (equals != std::string::npos) {
+    string value;
+    if (equals != string::npos) {
       value = arguments[i].substr(equals + 1);
     } else if (!option.may_be_alone()) {
       ++i;
       if (i == arguments.size()) throw UsageError(name + " needs a value; see --help");
       value = arguments[i];
     }
-    const std::string wanted = name + " takes " + option.meaning;
+    const string wanted = name + " takes " + option.meaning;
     if (!option.set(value))
       throw UsageError(wanted + "; not '" + value + "'");
   }
@@ -2654,8 +2660,8 @@ void parse_options(const Strings& arguments) {
 
 // ---- Who we are, where it was not said ----------------------------------------------
 
-std::string fault_of_name(const std::string& wanted, const std::string& answer) {
-  const std::string utf8 = " is UTF-8 without control characters; is your terminal set to UTF-8?";
+string fault_of_name(const string& wanted, const string& answer) {
+  const string utf8 = " is UTF-8 without control characters; is your terminal set to UTF-8?";
   if (answer[0] == '/') return "A " + wanted + " does not begin with /; Ctrl-D leaves.";
   if (!is_text(answer)) return "A " + wanted + utf8;
   return "A " + wanted + " is 1 to 32 characters without blanks.";
@@ -2663,12 +2669,12 @@ std::string fault_of_name(const std::string& wanted, const std::string& answer) 
 
 // `wanted` of a new user: asked for on a terminal, with `offered` for an empty answer. Where the
 // output goes into a file, the question must not.
-std::string ask_for(const std::string& wanted, const std::string& offered) {
+string ask_for(const string& wanted, const string& offered) {
   if (!::isatty(STDIN_FILENO)) return offered;
   std::ostream& screen = ::isatty(STDOUT_FILENO) ? std::cout : std::cerr;
   while (true) {
     screen << "Your " << wanted << " [" << offered << "]: " << std::flush;
-    std::string answer;
+    string answer;
     std::getline(std::cin, answer);
     if (!std::cin) {  // Ctrl-D
       screen << std::endl;
@@ -2681,8 +2687,8 @@ std::string ask_for(const std::string& wanted, const std::string& offered) {
 }
 
 void ask_who_we_are() {
-  const std::string user = environment("USER");
-  const std::string offered = is_own_name(user) ? user : "user";
+  const string user = environment("USER");
+  const string offered = is_own_name(user) ? user : "user";
   if (myself.name.empty())
     myself.name = ask_for("name", offered);
   if (myself.group.empty())
@@ -2721,10 +2727,10 @@ void allow_descriptors(rlim_t most) {
 void prepare_folder() {
   const bool is_made = ::mkdir(download_folder.c_str(), 0777) == 0;
   int error = is_made ? EEXIST : errno;
-  const std::string inside = download_folder + "/.";  // of a file that is ENOTDIR
+  const string inside = download_folder + "/.";  // of a file that is ENOTDIR
   if (::access(inside.c_str(), W_OK | X_OK) == 0) return;
   if (error == EEXIST) error = errno;
-  const std::string why = "files cannot be stored in " + download_folder + ": " + error_text(error);
+  const string why = "files cannot be stored in " + download_folder + ": " + error_text(error);
   if (download_folder != "downloads") throw UsageError(why);
   print("note: " + why + "; choose another folder with --dir");
 }
@@ -2798,7 +2804,7 @@ void obey_signal(int number) {
 
 // ---- The X-ray: --trace -------------------------------------------------------------
 
-std::string ends_of(int fd, const char* arrow, Address other) {
+string ends_of(int fd, const char* arrow, Address other) {
   constexpr size_t kWidth = 15;
   int type = 0;
   socklen_t length = sizeof type;
@@ -2817,11 +2823,11 @@ std::string ends_of(int fd, const char* arrow, Address other) {
 
 // Into a file, each line by one write(), or the threads' lines would be mixed. To the screen by way
 // of the queue, for the screen is the main thread's.
-void trace(const std::string& ends, std::string_view what) {
+void trace(const string& ends, string_view what) {
   using std::chrono::system_clock;
   const auto now = system_clock::now();
   const auto micros = now.time_since_epoch() / 1us % 1'000'000;
-  std::string line = time_text("%H:%M:%S.", system_clock::to_time_t(now));
+  string line = time_text("%H:%M:%S.", system_clock::to_time_t(now));
   line += to_string(1'000'000 + micros).substr(1);
   line += " " + ends + "  " + printable(what);
   if (trace_file.get() == -1)
