@@ -89,19 +89,19 @@ class Console {
   void write_line(const string& line);     // of text that is painted, or printable
   string painted(const string& text, const char* colour) const;
 
-  void set_prompt(const string& who);      // who we are, and whom we are talking to
-  void draw(const string& progress);       // what stands below; to be called before a wait
+  void set_prompt(const string& who);  // who we are, and whom we are talking to
+  void draw(const string& progress);   // what stands below; to be called before a wait
 
-  void read();                                  // what was typed, or came through the pipe
-  optional<TypedLine> take_line();         // of what was read; nothing: no more of them yet
-  bool has_ended() const { return has_ended_; } // nothing more will come
+  void read();                                   // what was typed, or came through the pipe
+  optional<TypedLine> take_line();               // of what was read; nothing: no more of them yet
+  bool has_ended() const { return has_ended_; }  // nothing more will come
 
-  bool has_text() const;                        // something is being typed
-  void drop_text();                             // that, and keys that are not yet looked at
-  void erase();                                 // the rows below; draw() brings them back
-  void suspend();                               // gives the terminal back, for Ctrl-Z
-  void resume();                                // takes it, or takes it again
-  void release_at_once() const;                 // for a signal handler: what is shown may be lost
+  bool has_text() const;         // something is being typed
+  void drop_text();              // that, and keys that are not yet looked at
+  void erase();                  // the rows below; draw() brings them back
+  void suspend();                // gives the terminal back, for Ctrl-Z
+  void resume();                 // takes it, or takes it again
+  void release_at_once() const;  // for a signal handler: what is shown may be lost
 
  private:
   string prompt(size_t width) const;
@@ -139,13 +139,13 @@ struct Addressee {
 // What the user said or sent once, to one or to many.
 struct Post {
   string text;
-  string scope;   // private, group, all; or files
+  string scope;  // private, group, all; or files
   size_t total = 0;
-  size_t open = 0;     // copies of which nothing is known yet
+  size_t open = 0;  // copies of which nothing is known yet
   size_t reached = 0;
-  string got;     // who has it,
-  string missed;  // who has not,
-  string unsure;  // and who may have it
+  string got;                          // who has it,
+  string missed;                       // who has not,
+  string unsure;                       // and who may have it
   std::map<string, Identity> awaited;  // who has not answered yet, by address
 };
 
@@ -156,7 +156,7 @@ struct File {
   uint64_t post = 0;    // that it is part of; 0: of none
   string direction;  // "send", "receive"
   string state = "offered";
-  Identity who;           // at the other end
+  Identity who;  // at the other end
   Offer offer;
   Clock::time_point started;
   uint64_t resumed_at = 0;
@@ -168,12 +168,12 @@ struct File {
 enum class Stage { running, leaving, over };
 
 Stage stage = Stage::running;
-bool undelivered = false;             // something was: a script sees it by the exit status
+bool undelivered = false;        // something was: a script sees it by the exit status
 vector<Addressee> numbered;      // as the last /list had them: it must not shift meanwhile
 optional<Addressee> chosen;      // by /to
 optional<Identity> last_writer;  // of a private message
-std::map<uint64_t, Post> posts;       // by ticket
-std::map<uint64_t, File> files;       // by number
+std::map<uint64_t, Post> posts;  // by ticket
+std::map<uint64_t, File> files;  // by number
 uint64_t next_post = 1;
 uint64_t next_file = 1;
 
@@ -193,7 +193,7 @@ Identity own_entry() {
 string label(const Identity& who);        // NAME@IP:PORT, as the list has it by now
 string short_label(const Identity& who);  // the name alone, if it can mean nobody else
 string name_of(const Identity& who);      // the short one on a terminal, else the long one
-bool is_listed(const Identity& who);           // with this id and this address
+bool is_listed(const Identity& who);      // with this id and this address
 bool names_somebody(const string& word);  // whether it is meant for WHO, online or not
 string suggestion(const string& typed, const Strings& words);
 Strings command_names();
@@ -205,34 +205,34 @@ string prompt_text();
 // Sizes, times and outcomes for people.
 string time_of_day();
 string size_text(uint64_t bytes);
-string progress();                   // of the transfer that runs, if one does
-string so_far(const File& file);     // how much, and how fast
-string remark(const Event& event);   // what a line about a file says besides state and size
+string progress();                  // of the transfer that runs, if one does
+string so_far(const File& file);    // how much, and how fast
+string remark(const Event& event);  // what a line about a file says besides state and size
 string summary(const Post& post);
-string under_way();                  // what is being sent, and to whom
+string under_way();  // what is being sent, and to whom
 
 // What helps a user on.
 void warn_of_clashes(const Users& users);  // who has our name
-void expect_partner();                                     // that whom /to chose is there
+void expect_partner();                     // that whom /to chose is there
 void explain_offer(const File& file);
 void tell_how_to_answer(const Identity& from);
 
 // Commands.
-string next_word(string& rest);                 // takes it off, and the blanks behind it
-string path_meant_by(const string& typed);      // as a shell would read it
-void say_lines(const TypedLine& typed);                   // several, which were pasted
+string next_word(string& rest);             // takes it off, and the blanks behind it
+string path_meant_by(const string& typed);  // as a shell would read it
+void say_lines(const TypedLine& typed);     // several, which were pasted
 using FileTest = bool (*)(const File&);
 File& only_file(const string& command, FileTest can_be_meant);
-void send_to_chosen(const string& typed);            // /send PATH
+void send_to_chosen(const string& typed);  // /send PATH
 void send_files(const string& path, const Users& to);
-void diagnose(string who);                           // /diag
+void diagnose(string who);  // /diag
 void diagnosed(const Event& event);
 
 // Who comes and goes.
 void note_presence(const Event& event);  // joined, left or changed
 void show_news();                        // all that is due of it
 void show_news_of(const Identity& who);
-bool is_found();                         // whether the first scan has been answered
+bool is_found();  // whether the first scan has been answered
 
 // Before the loop.
 void fill_standard_descriptors();
@@ -746,20 +746,30 @@ void run_command(const string& name, const string& rest) {
   command.run(rest);
 }
 
-void obey(string line) {
-  if (!line.empty() && line.back() == '\r')
-    line.pop_back();  // a script written on Windows
+// A text keeps its blanks. Nothing is left of a line that has nothing else.
+string trimmed(string line) {
+  const bool is_from_windows = !line.empty() && line.back() == '\r';
+  if (is_from_windows) line.pop_back();
   const size_t first = line.find_first_not_of(" \t");
-  if (first == string::npos) return;
+  if (first == string::npos) return "";
   if (line[first] == '/') line.erase(0, first);  // pasted out of a text, where it was indented
+  return line;
+}
+
+// What was typed is one line, or several that were pasted.
+void obey(const TypedLine& typed) {
+  const bool is_one = typed.text.find('\n') == string::npos;
+  const string line = is_one ? trimmed(typed.text) : "";
+  if (is_one && line.empty()) return;
   const bool is_escaped = begins_with(line, "//");
-  const bool is_command = line[0] == '/' && !is_escaped;
+  const bool is_command = begins_with(line, "/") && !is_escaped;
   string rest = is_escaped ? line.substr(1) : line;
   const string name = is_command ? next_word(rest) : "";
   try {
     expect_running(name);
     if (is_command) run_command(name, rest);
-    else say(rest);
+    else if (is_one) say(rest);
+    else say_lines(typed);
   } catch (const std::exception& error) {
     print(string("error: ") + error.what());
     if (does_send(name)) undelivered = true;
@@ -769,9 +779,7 @@ void obey(string line) {
 void read_input() {
   console.read();
   while (const auto line = console.take_line()) {
-    const bool is_one = line->text.find('\n') == string::npos;
-    if (is_one) obey(line->text);
-    else say_lines(*line);
+    obey(*line);
     console.set_prompt(prompt_text());
   }
   if (console.has_ended() && stage == Stage::running)
@@ -833,7 +841,7 @@ std::atomic<bool> screen_has_changed{false};  // fg, or another size
 
 void note_signal(int number);  // one that ends the program
 void catch_signals();
-void follow_terminal();        // obeys those that do not
+void follow_terminal();  // obeys those that do not
 void obey_signal(int number);
 
 // All a handler may do: note it, and make select() return. A flag alone could be set just before
@@ -1455,13 +1463,13 @@ class LineEditor {
   string keys_;       // pressed, and not yet looked at
   string key_bytes_;  // of the key that is looked at
   string rejected_;
-  string text_;       // what is shown
-  string new_text_;   // the new line, while one of the history is shown
+  string text_;      // what is shown
+  string new_text_;  // the new line, while one of the history is shown
   bool begins_pasted_ = false;
-  size_t cursor_ = 0;      // bytes of the text that are before it
+  size_t cursor_ = 0;  // bytes of the text that are before it
   size_t cursor_column_ = 0;
   Strings history_;
-  size_t shown_ = 0;       // which line of it; its size: the new one
+  size_t shown_ = 0;  // which line of it; its size: the new one
 };
 
 // ---- The modes of the terminal ------------------------------------------------------
@@ -2102,16 +2110,11 @@ Strings lines_with_text(const string& text) {
 void say_lines(const TypedLine& typed) {
   const bool is_command = typed.text[0] == '/' && !typed.begins_pasted;
   const string advice = "; paste them without a command in front";
-  try {
-    expect_running("");
-    if (is_command) fail("several lines go to whom /to chose" + advice);
-    const Strings lines = lines_with_text(typed.text);
-    // All of them first: half a text helps nobody.
-    for (const string& line : lines) expect_message(line);
-    for (const string& line : lines) say(line);
-  } catch (const std::exception& error) {
-    print(string("error: ") + error.what());
-  }
+  if (is_command) fail("several lines go to whom /to chose" + advice);
+  const Strings lines = lines_with_text(typed.text);
+  // All of them first: half a text helps nobody.
+  for (const string& line : lines) expect_message(line);
+  for (const string& line : lines) say(line);
 }
 
 // Who is slow, or says no, holds up nobody.
@@ -2321,9 +2324,10 @@ string complete(const string& before) {
 
 // What has become of one user since something was last said of him.
 struct Change {
+  string id;
   optional<Identity> before;  // nothing: not listed
   optional<Identity> now;
-  string reason;              // why he has left
+  string reason;  // why he has left
 
   // He has come and gone again, or has his old name back.
   bool is_undone() const {
@@ -2337,8 +2341,7 @@ struct Change {
   string line() const {
     if (!now) return "left " + before->label() + ": " + reason;
     string is_now = verb() + " " + now->label() + " " + now->group;
-    if (before)
-      is_now += ": was " + before->label() + " " + before->group;
+    if (before) is_now += ": was " + before->label() + " " + before->group;
     return is_now;
   }
 };
@@ -2348,53 +2351,48 @@ struct Change {
 // pipe that nobody reads; a write to that one would stop the program.
 class News {
  public:
-  void add(const string& id, const Change& latest) {
+  void add(const Change& latest) {
     constexpr size_t kMaxWaiting = 1024;
-    const auto found = numbers_.find(id);
-    const bool is_new = found == numbers_.end();
-    if (is_new && waiting_.size() >= kMaxWaiting) {
+    const size_t at = place_of(latest.id);
+    const bool is_new = at == waiting_.size();
+    if (is_new && at == kMaxWaiting) {
       ++dropped;
       return;
     }
     if (waiting_.empty()) since = Clock::now();
-    const uint64_t number = is_new ? next_number_++ : found->second;
-    numbers_[id] = number;
-    Change& change = waiting_[number];
-    if (is_new) change.before = latest.before;
-    change.now = latest.now;
-    change.reason = latest.reason;
-    if (change.is_undone()) take(id);
+    if (is_new) waiting_.push_back(latest);
+    waiting_[at].now = latest.now;
+    waiting_[at].reason = latest.reason;
+    if (waiting_[at].is_undone()) take_at(at);
   }
 
   optional<Change> take(const string& id) {
-    const auto number = numbers_.find(id);
-    if (number == numbers_.end()) return nullopt;
-    Change change = waiting_[number->second];
-    waiting_.erase(number->second);
-    numbers_.erase(number);
-    return change;
+    const size_t at = place_of(id);
+    if (at == waiting_.size()) return nullopt;
+    return take_at(at);
   }
 
-  Change take_first() {
-    const Change& first = waiting_.begin()->second;
-    const string id = first.now ? first.now->id : first.before->id;
-    return *take(id);
-  }
-
-  vector<Change> take_all() {
-    vector<Change> all;
-    while (size() > 0) all.push_back(take_first());
-    return all;
-  }
-
+  Change take_first() { return take_at(0); }
+  vector<Change> take_all() { return std::exchange(waiting_, {}); }
   size_t size() const { return waiting_.size(); }
+
   Clock::time_point since;  // the first of those that wait came
   size_t dropped = 0;       // there were too many
 
  private:
-  std::map<uint64_t, Change> waiting_;       // in the order in which they came
-  std::map<string, uint64_t> numbers_;  // by id
-  uint64_t next_number_ = 0;
+  size_t place_of(const string& id) const {
+    size_t at = 0;
+    while (at < waiting_.size() && waiting_[at].id != id) ++at;
+    return at;
+  }
+
+  Change take_at(size_t at) {
+    const Change change = waiting_[at];
+    waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(at));
+    return change;
+  }
+
+  vector<Change> waiting_;
 };
 
 News news;
@@ -2508,12 +2506,13 @@ void note_presence(const Event& event) {
   if (event.kind == Event::Kind::joined)
     last_joined = Clock::now();
   Change change;
-  change.before = directory.listed(event.who.id);
-  if (has_left) directory.remove(event.who.id);
+  change.id = event.who.id;
+  change.before = directory.listed(change.id);
+  if (has_left) directory.remove(change.id);
   else directory.enter(event.who);
-  change.now = directory.listed(event.who.id);
+  change.now = directory.listed(change.id);
   if (has_left) change.reason = event.text;
-  news.add(event.who.id, change);
+  news.add(change);
   const bool was_talking = is_talking();
   for (Addressee& one : numbered) follow(one, event);
   if (chosen) follow(*chosen, event);
@@ -2530,7 +2529,7 @@ Descriptor trace_file;  // of --trace=FILE
 
 struct Option {
   const char* name;
-  const char* value;    // may be left out if it begins with [
+  const char* value;  // may be left out if it begins with [
   const char* meaning;
   bool (*set)(const string& value);  // false where that is no good value
 
