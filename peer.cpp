@@ -4,9 +4,9 @@
 // do not know of each other: whom discovery has found, transfer can talk to.
 //
 // The first reading ends with main(). It goes from the state through WHO, messages, files and the
-// table of commands to the events and the loop. What it calls and does not define stands in the
-// second reading, in the order in which it is declared here: names and sizes for people, the
-// console and its keys, Tab, who comes and goes, /diag, the options, what is set up, --trace.
+// table of commands to the events and the loop. What it declares and does not define stands in the
+// second reading: the console and its keys, names and sizes for people, paths, sending to many,
+// /diag, Tab, who comes and goes, options and setting up, signals, --trace.
 //
 // Only the main thread runs here, but for trace(), and only it touches the list of users and the
 // screen. What the threads of connections have to say comes out of the event queue, one event at a
@@ -44,6 +44,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
+// What stands in every other line, by its short name.
 using std::nullopt;
 using std::optional;
 using std::string;
