@@ -1,13 +1,19 @@
-// peer.cpp: the program: the options, the commands, what is printed, the one select() loop, and main().
+// peer.cpp: the program: the commands, what is printed, the one select() loop, and main().
 //
-// Read protocol.h, discovery.cpp and transfer.cpp first. This file brings together what those two do not know of each
-// other: whom discovery has found, transfer can talk to. It is built up to main(), at its end, which names the parts.
+// Read protocol.h, discovery.cpp and transfer.cpp first. This file brings together what those two
+// do not know of each other: whom discovery has found, transfer can talk to.
 //
-// Only the main thread runs here, but for trace(), and only it touches the list of users and the screen. What the
-// threads of connections have to say comes out of the event queue, one event at a time, in handle(). docs/interface.md
-// has every line printed.
+// The first reading ends with main(). It goes from the state through WHO, messages, files and the
+// table of commands to the events and the loop. What it declares and does not define stands in the
+// second reading: the console and its keys, names and sizes for people, paths, sending to many,
+// /diag, Tab, who comes and goes, options and setting up, signals, --trace.
 //
-// Left out on purpose: a thread for the screen. A terminal that stands still stops the program with it.
+// Only the main thread runs here, but for trace(), and only it touches the list of users and the
+// screen. What the threads of connections have to say comes out of the event queue, one event at a
+// time, in handle(). docs/interface.md has every line printed.
+//
+// Left out on purpose: a thread for the screen. A terminal that stands still stops the program
+// with it.
 
 #include <net/if.h>
 #include <signal.h>
@@ -19,13 +25,14 @@
 #include <wchar.h>
 
 #include <atomic>
-#include <clocale>
 #include <cctype>
+#include <clocale>
 #include <cmath>
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
 #include <iostream>
+#include <memory>
 #include <random>
 #include <sstream>
 #include <stdexcept>
@@ -37,222 +44,993 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// ============================================================================
-// Options
-// ============================================================================
+// What stands in every other line, by its short name.
+using std::nullopt;
+using std::optional;
+using std::string;
+using std::string_view;
+using std::vector;
 
-constexpr std::string_view kVersion = "1.0.0";  // of the program; kMagic has the protocol's
+using Users = vector<Identity>;
+using Strings = vector<string>;
 
-using UsageError = std::invalid_argument;  // what is wrong with the command line, in one sentence: exit status 2
+// What is wrong with the command line, in one sentence: exit status 2.
+using UsageError = std::invalid_argument;
 
-struct Option {
-  const char *name, *value, *meaning;     // the value may be left out if it begins with [
-  bool (*set)(const std::string& value);  // false where that is no good value
+// What cannot be done is thrown as one sentence. obey() prints it.
+[[noreturn]] void fail(const string& sentence) {
+  throw std::runtime_error(sentence);
+}
+
+// ---- The screen and the keys --------------------------------------------------------
+
+// Whether a person sits in front of us. He is told more in words, and less in numbers.
+const bool terminal = ::isatty(STDIN_FILENO) && ::isatty(STDOUT_FILENO);
+
+// What was typed up to Enter, or came through a pipe up to its LF. It has LF in it where several
+// lines were pasted.
+struct TypedLine {
+  string text;
+  bool begins_pasted = false;  // then a "/" at its beginning was not typed for a command
 };
 
-Descriptor trace_file;  // of --trace=FILE
+class LineEditor;
+class TerminalModes;
 
-constexpr std::string_view kHomeVariable = "$HOME";
+// Lines go out, keys come in, and lines come of them. On a terminal the line that is being typed
+// stands below all that is printed, and above it the progress of a transfer. Elsewhere there is
+// neither, and a line is what ends in LF.
+class Console {
+ public:
+  Console();
+  ~Console();  // the terminal is as it was before
 
-bool is_variable_home(std::string_view text) {
-  const std::string_view next = text.substr(std::min(kHomeVariable.size(), text.size()), 1);
-  if (text.substr(0, kHomeVariable.size()) != kHomeVariable) return false;
-  if (next.empty()) return true;
-  return next[0] != '_' && !std::isalnum(static_cast<unsigned char>(next[0]));
+  void print(const string& line);          // whatever strangers wrote, it steers no terminal
+  void print_quietly(const string& line);  // in a faint colour
+  void write_line(const string& line);     // of text that is painted, or printable
+  string painted(const string& text, const char* colour) const;
+
+  void set_prompt(const string& who);  // who we are, and whom we are talking to
+  void draw(const string& progress);   // what stands below; to be called before a wait
+
+  void read();                                   // what was typed, or came through the pipe
+  optional<TypedLine> take_line();               // of what was read; nothing: no more of them yet
+  bool has_ended() const { return has_ended_; }  // nothing more will come
+
+  bool has_text() const;         // something is being typed
+  void drop_text();              // that, and keys that are not yet looked at
+  void erase();                  // the rows below; draw() brings them back
+  void suspend();                // gives the terminal back, for Ctrl-Z
+  void resume();                 // takes it, or takes it again
+  void release_at_once() const;  // for a signal handler: what is shown may be lost
+
+ private:
+  string prompt(size_t width) const;
+  void draw_rows(const string& progress);
+  optional<TypedLine> take_piped_line();
+  TypedLine echoed(const TypedLine& line);
+
+  const bool moves_cursor_;  // else the terminal edits the line by itself
+  const bool is_coloured_;
+  const std::unique_ptr<LineEditor> editor_;
+  const std::unique_ptr<TerminalModes> modes_;
+  bool has_ended_ = false;
+  string piped_;  // read, and not yet a line
+  string prompt_;
+  // To print something, the rows below are erased; before we wait, they are drawn again.
+  bool is_erased_ = true;
+  size_t drawn_width_ = 0;
+  size_t progress_width_ = 0;  // of its row; 0: there is none
+  Clock::time_point progress_due_;
+};
+
+Console console;
+
+void print(const string& line) { console.print(line); }
+
+// ---- State --------------------------------------------------------------------------
+
+// Whom the user has named, by /to or by a number of /list: an id at its address, for as long as it
+// stays listed. Who comes with that id later may be somebody else.
+struct Addressee {
+  Identity who;
+  string gone = {};  // what became of it: "has left"; empty while it is listed
+};
+
+// What the user said or sent once, to one or to many.
+struct Post {
+  string text;
+  string scope;  // private, group, all; or files
+  size_t total = 0;
+  size_t open = 0;  // copies of which nothing is known yet
+  size_t reached = 0;
+  string got;                          // who has it,
+  string missed;                       // who has not,
+  string unsure;                       // and who may have it
+  std::map<string, Identity> awaited;  // who has not answered yet, by address
+};
+
+// An offer or a transfer.
+struct File {
+  uint64_t number = 0;  // that the user sees
+  uint64_t ticket = 0;  // that transfer knows
+  uint64_t post = 0;    // that it is part of; 0: of none
+  string direction;  // "send", "receive"
+  string state = "offered";
+  Identity who;  // at the other end
+  Offer offer;
+  Clock::time_point started;
+  uint64_t resumed_at = 0;
+
+  bool is_sent() const { return direction == "send"; }
+};
+
+// Who leaves waits for what is being sent. A second /quit, or a signal, does not.
+enum class Stage { running, leaving, over };
+
+Stage stage = Stage::running;
+bool undelivered = false;        // something was: a script sees it by the exit status
+vector<Addressee> numbered;      // as the last /list had them: it must not shift meanwhile
+optional<Addressee> chosen;      // by /to
+optional<Identity> last_writer;  // of a private message
+std::map<uint64_t, Post> posts;  // by ticket
+std::map<uint64_t, File> files;  // by number
+uint64_t next_post = 1;
+uint64_t next_file = 1;
+
+// Whether a plain line goes to somebody.
+bool is_talking() { return chosen && chosen->gone.empty(); }
+
+Identity own_entry() {
+  Identity own = myself;
+  own.address.ip = discovery::own_ip();
+  own.said_ip = own.address.ip;
+  return own;
 }
 
-// Whether a backslash in front of it goes: `quote` is the quotation mark that it stands in, or 0.
-bool can_be_escaped(std::string_view next, char quote) {
-  if (next.empty() || quote == '\'') return false;
-  return quote == 0 || std::string_view("\"\\$`").find(next) != std::string_view::npos;
+// ---- What stands in the second reading ----------------------------------------------
+
+// Names for people.
+string label(const Identity& who);        // NAME@IP:PORT, as the list has it by now
+string short_label(const Identity& who);  // the name alone, if it can mean nobody else
+string name_of(const Identity& who);      // the short one on a terminal, else the long one
+bool is_listed(const Identity& who);      // with this id and this address
+bool names_somebody(const string& word);  // whether it is meant for WHO, online or not
+string suggestion(const string& typed, const Strings& words);
+Strings command_names();
+string nobody_called(const string& who);
+Strings rows_of_list(const Users& users);
+const char* colour_of(const Identity& who);
+string prompt_text();
+
+// Sizes, times and outcomes for people.
+string time_of_day();
+string size_text(uint64_t bytes);
+string progress();                  // of the transfer that runs, if one does
+string so_far(const File& file);    // how much, and how fast
+string remark(const Event& event);  // what a line about a file says besides state and size
+string summary(const Post& post);
+string under_way();  // what is being sent, and to whom
+
+// What helps a user on.
+void warn_of_clashes(const Users& users);  // who has our name
+void expect_partner();                     // that whom /to chose is there
+void explain_offer(const File& file);
+void tell_how_to_answer(const Identity& from);
+
+// Commands.
+string next_word(string& rest);             // takes it off, and the blanks behind it
+string path_meant_by(const string& typed);  // as a shell would read it
+void say_lines(const TypedLine& typed);     // several, which were pasted
+using FileTest = bool (*)(const File&);
+File& only_file(const string& command, FileTest can_be_meant);
+void send_to_chosen(const string& typed);  // /send PATH
+void send_files(const string& path, const Users& to);
+void diagnose(string who);  // /diag
+void diagnosed(const Event& event);
+
+// Who comes and goes.
+void note_presence(const Event& event);  // joined, left or changed
+void show_news();                        // all that is due of it
+void show_news_of(const Identity& who);
+bool is_found();  // whether the first scan has been answered
+
+// Before the loop.
+void fill_standard_descriptors();
+void parse_options(const Strings& arguments);
+void ask_who_we_are();
+void prepare_folder();
+void prepare_output();
+void allow_descriptors(rlim_t most);
+bool is_own_name(const string& text);
+
+// ---- WHO: whom a word means ------------------------------------------------------------
+
+void add_to_list(string& list, const string& word, const char* between = ", ") {
+  if (!list.empty()) list += between;
+  list += word;
 }
 
-bool ends_in_blank(std::string_view text) {
-  const bool is_escaped = text.size() > 1 && text[text.size() - 2] == '\\';
-  return !text.empty() && text.back() == ' ' && !is_escaped;
+bool begins_with(string_view text, string_view beginning) {
+  return text.substr(0, beginning.size()) == beginning;
 }
 
-// What a shell makes of a path: quotes and backslashes go, a leading ~ and $HOME are the home
-// folder, and a blank at the end is none. `typed` itself where a quote does not end. wordexp()
-// would not do: it may start a shell, and OpenBSD has none.
-std::string as_a_shell_reads(std::string_view typed, const std::string& home) {
-  std::string_view rest = typed;
-  std::string path;
-  char quote = 0;  // that has begun, and not ended
-  while (ends_in_blank(rest)) rest.remove_suffix(1);
-  if (rest.substr(0, 2) == "~/" || rest == "~") {
-    path = home;
-    rest.remove_prefix(1);
+// The address in IP:PORT or NAME@IP:PORT.
+optional<Address> address_in(string_view who) {
+  return parse_address(who.substr(who.rfind('@') + 1));  // npos + 1 is 0
+}
+
+// Whom the last /list had under that number. Null where it is none.
+const Addressee* by_number(const string& who) {
+  const uint64_t number = parse_number(who, numbered.size()).value_or(0);
+  return number == 0 ? nullptr : &numbered[number - 1];
+}
+
+bool is_called(const Identity& user, const string& who) {
+  const string seen = comparable(who);
+  // With an address in it, it is no name: one that looks like an address shall mislead nobody.
+  if (address_in(who)) {
+    const bool is_labelled = seen == comparable(user.label());
+    return is_labelled || who == user.address.text();
   }
-  while (!rest.empty()) {
-    const char c = rest[0];
-    const bool is_home = quote != '\'' && is_variable_home(rest);
-    const bool is_escape = c == '\\' && can_be_escaped(rest.substr(1, 1), quote);
-    if (c == quote) quote = 0;
-    else if (quote == 0 && (c == '"' || c == '\'')) quote = c;
-    else if (is_home) path += home;
-    else if (is_escape) path += rest[1];
-    else path += c;
-    if (is_home) rest.remove_prefix(kHomeVariable.size());
-    else if (is_escape) rest.remove_prefix(2);
-    else rest.remove_prefix(1);
+  const Addressee* numbered_so = by_number(who);
+  const bool is_number = numbered_so != nullptr && numbered_so->who.id == user.id;
+  return is_number || seen == comparable(user.name);
+}
+
+// All whom WHO can mean.
+Users those_called(const string& who) {
+  const Addressee* numbered_so = by_number(who);
+  if (numbered_so != nullptr && !numbered_so->gone.empty()) {
+    const string was = "number " + who + " was " + numbered_so->who.label();
+    fail(was + ", who " + numbered_so->gone + "; /list numbers anew");
   }
-  return quote == 0 ? path : std::string(typed);
+  Users fits;
+  for (const Identity& user : discovery::users())
+    if (is_called(user, who)) fits.push_back(user);
+  return fits;
 }
 
-// The path that is meant: what exists as it is typed, or else what a shell would make of it.
-std::string path_meant_by(const std::string& typed) {
-  struct stat there{};
-  const char* const home = std::getenv("HOME");
-  if (::lstat(typed.c_str(), &there) == 0) return typed;
-  return as_a_shell_reads(typed, home ? home : "~");
+// By our name, our number in the last /list, or an address where what is sent comes to ourselves.
+bool is_oneself(const string& who) {
+  const Addressee* numbered_so = by_number(who);
+  if (numbered_so != nullptr && numbered_so->who.id == myself.id) return true;
+  const auto address = address_in(who);
+  const bool is_own_address = address && discovery::is_own(*address);
+  if (is_own_address && who == address->text()) return true;
+  const string name = is_own_address ? who.substr(0, who.rfind('@')) : who;
+  return comparable(name) == comparable(myself.name);
 }
 
-// For ourselves we take less than is_name() takes from others: "/quit" is a command that went to
-// the wrong place.
-bool is_own_name(const std::string& text) { return is_name(text) && text[0] != '/'; }
+// Whom WHO means. A word can be one user's name and another's number: then it is refused, never
+// guessed.
+Identity find(const string& who) {
+  if (who.empty()) fail("to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
+  const Users fits = those_called(who);
+  if (fits.size() == 1) return fits[0];
+  string candidates;
+  for (const Identity& user : fits)
+    add_to_list(candidates, user.label(), " or ");
+  if (!fits.empty()) fail(who + " can mean more than one user; write " + candidates);
+  if (is_oneself(who)) fail(who + " is you");
+  const auto address = address_in(who);
+  if (!address || who != address->text())
+    fail(nobody_called(who) + "; /list shows who is");
+  Identity whoever_is_there;
+  whoever_is_there.address = *address;
+  return whoever_is_there;
+}
 
-std::string interface_names() {
-  std::string names;
-  struct if_nameindex* const all = ::if_nameindex();
-  if (!all) return "none";
-  for (const struct if_nameindex* i = all; i->if_index != 0; ++i) {
-    if (!names.empty()) names += ", ";
-    names += i->if_name;
+void list(string) {
+  Users all = discovery::users();
+  const Identity own = own_entry();
+  const auto is_behind = [&](const Identity& user) { return user.label() > own.label(); };
+  all.insert(std::find_if(all.begin(), all.end(), is_behind), own);
+  numbered.clear();
+  for (const Identity& user : all) numbered.push_back({user});
+  for (const string& row : rows_of_list(all))
+    print(row);
+  print("users " + to_string(all.size()));
+}
+
+// The only beginning of a name is enough here, where we say whom it means. With /msg it would be
+// too late: when ann has left, the next line for her must not go to anna.
+Users those_called_nearly(const string& who) {
+  Users fits = those_called(who);
+  if (!fits.empty() || who.empty()) return fits;
+  for (const Identity& user : discovery::users()) {
+    const string seen = comparable(user.label());
+    if (begins_with(seen, comparable(who)))
+      fits.push_back(user);
   }
-  ::if_freenameindex(all);
-  return names;
+  return fits;
 }
 
-const Option kOptions[] = {
-    {"--name", "NAME", "1 to 32 characters without blanks, no / first: who you are",
-     [](const std::string& value) {
-       myself.name = value;
-       return is_own_name(value);
-     }},
-    {"--group", "GROUP", "1 to 32 characters without blanks, no / first: your group (lab)",
-     [](const std::string& value) {
-       myself.group = value;
-       return is_own_name(value);
-     }},
-    {"--port", "N", "1024 to 65535, not 25252: our own port (first free from 25253)",
-     [](const std::string& value) {
-       myself.address.port = static_cast<uint16_t>(parse_number(value, UINT16_MAX).value_or(0));
-       return myself.address.port >= 1024 && myself.address.port != kDiscoveryPort;
-     }},
-    {"--interface", "NAME", "a network interface, to use it alone; may be repeated (all)",
-     [](const std::string& value) {
-       chosen_interfaces.push_back(value);
-       if (::if_nametoindex(value.c_str()) != 0) return true;
-       throw UsageError("there is no network interface '" + value + "'; there are " + interface_names());
-     }},
-    {"--dir", "DIR", "a folder: where received files go (downloads)",
-     [](const std::string& value) {
-       download_folder = path_meant_by(value);
-       return !download_folder.empty();
-     }},
-    {"--accept", "HOW", "ask, always or never: what to do with offered files (ask)",
-     [](const std::string& value) {
-       accept_policy = value == "always" ? Accept::always : value == "never" ? Accept::never : Accept::ask;
-       return value == "ask" || accept_policy != Accept::ask;
-     }},
-    {"--trace", "[=FILE]", "a file: show, or add to FILE, all that passes through the sockets (off)",
-     [](const std::string& value) {
-       tracing = true;
-       const std::string path = path_meant_by(value);
-       if (value.empty()) return true;
-       trace_file = Descriptor(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0666));
-       if (trace_file.get() != -1) return true;
-       throw UsageError("cannot write " + path + ": " + error_text(errno));
-     }}};
-
-std::string fault_of_name(const std::string& wanted, const std::string& answer) {
-  if (answer[0] == '/') return "A " + wanted + " does not begin with /; Ctrl-D leaves.";
-  if (!is_text(answer))
-    return "A " + wanted + " is UTF-8 without control characters; is your terminal set to UTF-8?";
-  return "A " + wanted + " is 1 to 32 characters without blanks.";
+void choose(string rest) {
+  chosen.reset();  // where this fails, the next line must not go to the one before
+  const string who = next_word(rest);
+  if (!rest.empty()) fail("/to takes one user; /msg " + who + " TEXT sends one message");
+  const Users fits = those_called_nearly(who);
+  chosen = Addressee{fits.size() == 1 ? fits[0] : find(who)};
+  print("to " + chosen->who.label());
 }
 
-// `wanted` of a new user: asked for on a terminal, with `offered` for an empty answer. Where the
-// output goes into a file, the question must not.
-std::string ask_for(const std::string& wanted, const std::string& offered) {
-  if (!::isatty(STDIN_FILENO)) return offered;
-  std::ostream& screen = ::isatty(STDOUT_FILENO) ? std::cout : std::cerr;
+// Everyone else, or everyone else in our group.
+Users audience(const string& scope) {
+  Users all;
+  for (const Identity& user : discovery::users()) {
+    const bool is_meant = scope == "all" || user.group == myself.group;
+    if (is_meant) all.push_back(user);
+  }
+  const string where = scope == "all" ? "online" : "in group " + myself.group;
+  if (all.empty()) fail("nobody else is " + where);
+  return all;
+}
+
+// ---- Messages -----------------------------------------------------------------------
+
+void expect_message(const string& text) {
+  const string size = to_string(text.size());
+  if (text.empty()) fail("there is no text to send");
+  if (text.size() > kMaxText) fail("a message has at most 4000 bytes; this one has " + size);
+  if (!is_text(text)) fail("a message is UTF-8 without control characters");
+}
+
+void note_delivery(Post& post, const Identity& to) {
+  ++post.reached;
+  add_to_list(post.got, name_of(to));
+  if (post.scope != "private") return;
+  string line = time_of_day() + "delivered " + name_of(to);
+  if (!terminal)
+    line += ": " + post.text;  // there it stands a few rows above
+  console.print_quietly(line);
+}
+
+void note_failure(Post& post, const Event& event) {
+  const bool is_file = post.scope == "files";
+  const string who = name_of(event.who);
+  const string doubt = event.in_doubt ? "; it may have arrived: " : "; not delivered: ";
+  const string why = event.text + doubt + post.text;
+  string& list = event.in_doubt ? post.unsure : post.missed;
+  undelivered = true;
+  add_to_list(list, who);
+  if (is_file) list += " (" + event.text + ")";
+  else print(time_of_day() + "failed " + who + ": " + why);
+}
+
+// What has become of one copy. The last one sums the post up.
+void settle(uint64_t ticket, const Event& event) {
+  using Kind = Event::Kind;
+  Post& post = posts[ticket];
+  const bool has_failed = event.kind == Kind::undelivered || event.kind == Kind::failed;
+  if (has_failed) note_failure(post, event);
+  else note_delivery(post, event.who);
+  post.awaited.erase(event.who.address.text());
+  --post.open;
+  if (post.open > 0) return;
+  if (post.scope != "private") print(summary(post));
+  posts.erase(ticket);
+}
+
+// It could not even be tried.
+void miss(uint64_t ticket, const Identity& to, const string& why) {
+  settle(ticket, {Event::Kind::undelivered, to, why});
+}
+
+uint64_t open_post(const string& scope, const string& text, size_t receivers) {
+  const uint64_t ticket = next_post++;
+  Post& post = posts[ticket];
+  post.scope = scope;
+  post.text = text;
+  post.total = receivers;
+  post.open = receivers;
+  return ticket;
+}
+
+void send(const string& scope, const string& text, const Users& to) {
+  expect_message(text);
+  const uint64_t ticket = open_post(scope, text, to.size());
+  Post& post = posts[ticket];
+  for (const Identity& one : to)
+    post.awaited[one.address.text()] = one;
+  for (const Identity& one : to) {
+    try {
+      transfer::send_message(one, scope, text, ticket);
+    } catch (const std::exception& error) {
+      miss(ticket, one, error.what());
+    }
+  }
+}
+
+// A line without a command.
+void say(const string& text) {
+  const bool can_answer = last_writer && is_listed(*last_writer);
+  const string who = can_answer ? short_label(*last_writer) : "WHO";
+  if (!chosen) fail("to whom? choose with /to " + who + ", or write /msg " + who + " TEXT");
+  expect_partner();
+  send("private", text, {chosen->who});
+}
+
+void message(string rest) {
+  const Identity to = find(next_word(rest));
+  send("private", rest, {to});
+}
+
+void message_group(string text) {
+  send("group", text, audience("group"));
+}
+void message_all(string text) {
+  send("all", text, audience("all"));
+}
+
+void show_message(const Identity& from, const Message& message) {
+  const string text = ": " + message.text;
+  if (!terminal)
+    return print("message " + label(from) + " " + message.scope + text);
+  string name = printable(short_label(from));
+  // The colour of a user is his alone, too.
+  if (is_listed(from))
+    name = console.painted(name, colour_of(from));
+  if (message.scope != "private") name += " [" + message.scope + "]";
+  console.write_line(time_of_day() + name + printable(text));
+}
+
+// ---- Files --------------------------------------------------------------------------
+
+void print_file(const File& file, const string& remark = "") {
+  const Offer& offer = file.offer;
+  string line = file.direction + " " + to_string(file.number) + " " + file.state;
+  line += " " + name_of(file.who) + " " + size_text(offer.size);
+  if (offer.is_folder())
+    line += " in " + to_string(offer.files) + " files and folders";
+  print(line + remark + ": " + offer.name);
+}
+
+File& add_file(const string& direction, uint64_t ticket, const Identity& who) {
+  const uint64_t number = next_file++;
+  File& file = files[number];
+  file.number = number;
+  file.ticket = ticket;
+  file.direction = direction;
+  file.who = who;
+  return file;
+}
+
+// On a connection and a thread of its own.
+void offer_file(const string& path, const Identity& to, uint64_t post) {
+  const uint64_t ticket = transfer::send_file(to, path);
+  File& file = add_file("send", ticket, to);
+  file.offer.name = path;
+  file.post = post;
+}
+
+string readable_path(const string& typed, const string& command) {
+  const string path = path_meant_by(typed);
+  if (path.empty()) fail("which file? " + command + " PATH");
+  const bool can_be_read = ::access(path.c_str(), R_OK) == 0;
+  if (!can_be_read)
+    fail("cannot read " + path + ": " + error_text(errno));
+  return path;
+}
+
+void send_file(string rest) {
+  const string line = rest;
+  const string who = next_word(rest);
+  if (!who.empty() && !names_somebody(who))
+    return send_to_chosen(line);
+  const Identity to = find(who);
+  send_files(readable_path(rest, "/send WHO"), {to});
+}
+
+void send_file_to_group(string path) {
+  send_files(readable_path(path, "/sendgroup"), audience("group"));
+}
+
+void send_file_to_all(string path) {
+  send_files(readable_path(path, "/sendall"), audience("all"));
+}
+
+bool is_any(const File&) { return true; }
+bool is_waiting_offer(const File& file) {
+  return !file.is_sent() && file.state == "offered";
+}
+
+// The one whose number `rest` begins with; without a number, the only one that can be meant. What
+// stands there is always a number: a name to store a file under comes second.
+File& take_file(string& rest, const string& command, FileTest can_be_meant) {
+  const string word = next_word(rest);
+  if (word.empty()) return only_file(command, can_be_meant);
+  const auto found = files.find(parse_number(word).value_or(0));
+  if (found == files.end())
+    fail("there is no transfer '" + word + "'; /transfers lists them");
+  return found->second;
+}
+
+void expect_nothing(const string& rest) {
+  if (!rest.empty()) fail("'" + rest + "' is too much; the number of a transfer is enough");
+}
+
+void answer(File& file, Accept consent, const string& store_as) {
+  if (!is_waiting_offer(file)) fail("that is not an offer that waits for an answer");
+  const bool is_name = store_as.empty() || safe_file_name(store_as) == store_as;
+  if (!is_name) fail("'" + store_as + "' is not a file name; give one without a path");
+  file.state = "answered";
+  transfer::answer(file.ticket, consent, store_as);
+}
+
+void accept(string rest) {
+  File& file = take_file(rest, "/accept", is_waiting_offer);
+  answer(file, Accept::always, rest);
+}
+
+void reject(string rest) {
+  File& file = take_file(rest, "/reject", is_waiting_offer);
+  expect_nothing(rest);
+  answer(file, Accept::never, "");
+}
+
+void cancel(string rest) {
+  const File& file = take_file(rest, "/cancel", is_any);
+  expect_nothing(rest);
+  transfer::cancel(file.ticket);
+}
+
+void list_transfers(string) {
+  for (const auto& [number, file] : files)
+    print_file(file, file.state == "started" ? so_far(file) : "");
+  print("transfers " + to_string(files.size()));
+}
+
+File* file_with(uint64_t ticket) {
+  for (auto& [number, file] : files)
+    if (file.ticket == ticket) return &file;
+  return nullptr;
+}
+
+void note_state(File& file, const Event& event) {
+  using Kind = Event::Kind;
+  if (event.kind == Kind::failed) file.state = "failed";
+  if (event.kind == Kind::stored)
+    file.state = file.is_sent() ? "delivered" : "stored";
+  if (event.kind != Kind::started) return;
+  file.state = "started";
+  file.started = event.since;
+  file.resumed_at = event.resumed_at;
+}
+
+// An offer, or a transfer that has begun, or has ended, well or badly.
+void update_file(const Event& event) {
+  const bool is_offered = event.kind == Event::Kind::offered;
+  const bool is_stored = event.kind == Event::Kind::stored;
+  const bool has_failed = event.kind == Event::Kind::failed;
+  File* file = file_with(event.ticket);
+  if (is_offered && file == nullptr)
+    file = &add_file("receive", event.ticket, event.who);
+  if (file == nullptr) return;
+  const bool is_partial = is_stored && event.file.files < file->offer.files;
+  if (file->is_sent() && (has_failed || is_partial)) undelivered = true;
+  note_state(*file, event);
+  if (!has_failed) file->offer = event.file;
+  print_file(*file, remark(event));
+  if (is_offered) explain_offer(*file);
+  if (!is_stored && !has_failed) return;
+  const uint64_t post = file->post;
+  files.erase(file->number);
+  if (post != 0) settle(post, event);
+}
+
+// ---- The other commands, and the table ----------------------------------------------
+
+void introduce_as(const string& name, const string& group) {
+  const bool are_good = is_own_name(name) && is_own_name(group);
+  if (!are_good) fail("a name or group is 1 to 32 characters without blanks, no / first");
+  myself.name = name;
+  myself.group = group;
+  discovery::rename();
+  print("you " + own_entry().label() + " " + group);
+  warn_of_clashes(discovery::users());
+}
+
+void rename(string name) { introduce_as(name, myself.group); }
+void join(string group) { introduce_as(myself.name, group); }
+
+// Of everything, or of ADDRESS, ADDRESS:PORT or NETWORK/BITS.
+void scan(string target) {
+  if (target.empty()) return discovery::scan();
+  const size_t slash = std::min(target.find('/'), target.size());
+  const bool is_network = slash < target.size();
+  const auto bits = is_network ? parse_number(target.substr(slash + 1), 32) : 32;
+  const auto address = parse_address(target);
+  const auto ip = address ? address->ip : parse_ip(target.substr(0, slash));
+  const uint16_t port = address ? address->port : kDiscoveryPort;
+  if (!ip || !bits) fail("/scan takes nothing, ADDRESS, ADDRESS:PORT or NETWORK/BITS");
+  if (!discovery::source_for(*ip)) fail("no usable route leads to " + target);
+  discovery::scan(*ip, static_cast<int>(*bits), port);
+}
+
+void quit(string) {
+  if (stage != Stage::running) {
+    stage = Stage::over;
+    return;
+  }
+  stage = Stage::leaving;
+  if (!terminal || !transfer::is_sending()) return;
+  print("note: waiting for " + under_way() + "; /quit again leaves now");
+}
+
+void help(string name);
+
+struct Command {
+  const char* name;
+  const char* arguments;  // Tab reads them, too
+  const char* meaning;
+  const char* example;
+  void (*run)(string rest);
+  const char* advice = "";
+};
+
+const Command kCommands[] = {
+    {"/list", "", "who is online", "", list},
+    {"/to", " WHO", "talk to WHO: a name, a number of /list, NAME@IP:PORT or IP:PORT", " bob",
+     choose},
+    {"/msg", " WHO TEXT", "one message", " bob See you at nine", message},
+    {"/group", " TEXT", "a message to everyone in your group", " Where do we meet?",
+     message_group},
+    {"/all", " TEXT", "a message to everyone", " Lunch?", message_all},
+    {"/send", " [WHO] PATH", "offer a file or a folder; without WHO: to whom /to chose",
+     " bob Documents/my report.pdf", send_file,
+     "send a large folder as a tar archive: only a file goes on after a break"},
+    {"/sendgroup", " PATH", "to everyone in your group", " photos/", send_file_to_group},
+    {"/sendall", " PATH", "to everyone", " task.pdf", send_file_to_all},
+    {"/accept", " [N [AS]]", "take the file of offer N, as AS; without N: the only one",
+     " 1 bobs report.pdf", accept},
+    {"/reject", " [N]", "do not take it", " 1", reject},
+    {"/cancel", " [N]", "end transfer N; without N: the only one", " 1", cancel},
+    {"/transfers", "", "offers and transfers under way", "", list_transfers},
+    {"/name", " NEW", "change your name", " ann2", rename},
+    {"/join", " GROUP", "change your group", " chess", join},
+    {"/scan", " [TARGET]", "look again; TARGET: ADDRESS, ADDRESS:PORT or NETWORK/BITS",
+     " 10.0.0.0/24", scan},
+    {"/diag", " [WHO]", "what is wrong when somebody is missing; WHO may be an ADDRESS",
+     " 10.0.0.7", diagnose},
+    {"/help", " [COMMAND]", "this list; or one command, with an example", " /send", help},
+    {"/quit", "", "finish what is being sent, and leave; twice: leave now", "", quit},
+};
+
+const Command& command_called(const string& name) {
+  for (const Command& command : kCommands)
+    if (command.name == name) return command;
+  const string hint = suggestion(name, command_names());
+  fail("there is no command " + name + hint + "; /help lists them");
+}
+
+void print_help(const string& text) { print("help: " + text); }
+
+void print_meaning(const Command& command) {
+  const string usage = string(command.name) + command.arguments;
+  print_help(usage + ": " + command.meaning);
+}
+
+void help(string name) {
+  if (name.empty()) {
+    for (const Command& command : kCommands) print_meaning(command);
+    return print_help("any other line is a message to whom /to chose; a first // sends one /");
+  }
+  if (name[0] != '/') name = "/" + name;
+  const Command& command = command_called(name);
+  const string advice = command.advice;
+  print_meaning(command);
+  print_help("for example  " + name + command.example);
+  if (!advice.empty()) print_help(advice);
+}
+
+// ---- A line of input ----------------------------------------------------------------
+
+// Whether something is not delivered when this fails: the exit status tells. A plain line has no
+// name.
+bool does_send(const string& name) {
+  for (const char* one : {"", "/msg", "/group", "/all", "/send", "/sendgroup", "/sendall"})
+    if (name == one) return true;
+  return false;
+}
+
+void expect_running(const string& name) {
+  const bool is_over = stage != Stage::running && name != "/quit";
+  if (is_over) fail("leaving; /quit again does not wait");
+}
+
+void run_command(const string& name, const string& rest) {
+  const Command& command = command_called(name);
+  const bool takes_nothing = string_view(command.arguments).empty();
+  if (takes_nothing && !rest.empty())
+    fail(name + " takes nothing behind it; /help " + name);
+  command.run(rest);
+}
+
+// A text keeps its blanks. Nothing is left of a line that has nothing else.
+string trimmed(string line) {
+  const bool is_from_windows = !line.empty() && line.back() == '\r';
+  if (is_from_windows) line.pop_back();
+  const size_t first = line.find_first_not_of(" \t");
+  if (first == string::npos) return "";
+  if (line[first] == '/') line.erase(0, first);  // pasted out of a text, where it was indented
+  return line;
+}
+
+// What was typed is one line, or several that were pasted.
+void obey(const TypedLine& typed) {
+  const bool is_one = typed.text.find('\n') == string::npos;
+  const string line = is_one ? trimmed(typed.text) : "";
+  if (is_one && line.empty()) return;
+  const bool is_escaped = begins_with(line, "//");
+  const bool is_command = begins_with(line, "/") && !is_escaped;
+  string rest = is_escaped ? line.substr(1) : line;
+  const string name = is_command ? next_word(rest) : "";
+  try {
+    expect_running(name);
+    if (is_command) run_command(name, rest);
+    else if (is_one) say(rest);
+    else say_lines(typed);
+  } catch (const std::exception& error) {
+    print(string("error: ") + error.what());
+    if (does_send(name)) undelivered = true;
+  }
+}
+
+void read_input() {
+  console.read();
+  while (const auto line = console.take_line()) {
+    obey(*line);
+    console.set_prompt(prompt_text());
+  }
+  if (console.has_ended() && stage == Stage::running)
+    stage = Stage::leaving;
+}
+
+// ---- Events: what the other parts report --------------------------------------------
+
+void receive_message(const Event& event) {
+  if (transfer::is_repeat(event)) return;
+  show_news_of(event.who);
+  show_message(event.who, event.message);
+  if (event.message.scope != "private") return;
+  last_writer = event.who;
+  tell_how_to_answer(event.who);
+}
+
+void handle(const Event& event) {
+  using Kind = Event::Kind;
+  switch (event.kind) {
+    case Kind::joined:
+    case Kind::left:
+    case Kind::changed:
+      return note_presence(event);
+    case Kind::told:
+      return print(event.text);
+    case Kind::introduced:
+      return discovery::introduced(event.who);
+    case Kind::diagnosed:
+      return diagnosed(event);
+    case Kind::traced:
+      return console.print_quietly(event.text);
+    case Kind::message:
+      return receive_message(event);
+    case Kind::delivered:
+    case Kind::undelivered:
+      show_news_of(event.who);
+      return settle(event.ticket, event);
+    case Kind::offered:
+    case Kind::started:
+    case Kind::stored:
+    case Kind::failed:
+      show_news_of(event.who);
+      return update_file(event);
+  }
+}
+
+void handle_events() {
+  transfer::reap();  // first: what an ended thread has pushed is in the queue by then
+  for (const Event& event : events.take_all()) handle(event);
+}
+
+// ---- Signals ------------------------------------------------------------------------
+
+// To end the program, and not yet obeyed. A handler may run on any thread.
+std::atomic<int> signal_caught{0};
+std::atomic<bool> stop_is_asked{false};       // Ctrl-Z
+std::atomic<bool> screen_has_changed{false};  // fg, or another size
+
+void note_signal(int number);  // one that ends the program
+void catch_signals();
+void follow_terminal();  // obeys those that do not
+void obey_signal(int number);
+
+// All a handler may do: note it, and make select() return. A flag alone could be set just before
+// select() begins to wait, and be seen when that wait is over.
+extern "C" void on_signal(int number) {
+  if (number == SIGTSTP) stop_is_asked = true;
+  else if (number == SIGCONT || number == SIGWINCH) screen_has_changed = true;
+  else note_signal(number);
+  events.wake();
+}
+
+// ---- The loop -----------------------------------------------------------------------
+
+const Clock::time_point start_time = Clock::now();
+
+// The first command of a pipe waits until the first scan was answered, or 1 s has passed.
+bool reads_commands() {
+  if (console.has_ended()) return false;
+  return terminal || is_found() || Clock::now() - start_time > 1s;
+}
+
+// Until there is something to do: which descriptors can be read. select() overwrites its set and,
+// on Linux, its timeout: both are made anew each time.
+fd_set wait() {
+  fd_set readable;
+  FD_ZERO(&readable);
+  FD_SET(events.descriptor(), &readable);
+  discovery::watch(readable);
+  transfer::watch(readable);
+  if (reads_commands()) FD_SET(STDIN_FILENO, &readable);
+  timeval timeout{};
+  timeout.tv_usec = static_cast<suseconds_t>(discovery::pause() / 1us);
+  if (signal_caught != 0) timeout = {};  // it is waiting to be obeyed
+  const int ready = ::select(FD_SETSIZE, &readable, nullptr, nullptr, &timeout);
+  if (ready != -1) return readable;
+  if (errno != EINTR) check(-1, "select");
+  FD_ZERO(&readable);  // after an error the set means nothing
+  return readable;
+}
+
+bool is_over() {
+  const bool nobody_reads_us = !std::cout;
+  const bool has_left = stage == Stage::leaving && !transfer::is_sending();
+  return stage == Stage::over || has_left || nobody_reads_us;
+}
+
+// Opens all sockets with the port that we have chosen. What was wrong, where another program has
+// it; else nothing.
+string open_port() {
+  const auto can_reach = [](uint32_t ip) { return discovery::source_for(ip).has_value(); };
+  try {
+    transfer::open(can_reach);
+    discovery::open();
+  } catch (const std::system_error& error) {
+    if (error.code() != std::errc::address_in_use) throw;
+    return error.what();
+  }
+  return "";
+}
+
+// The port is the one that was named, or else the first free one.
+void open_ports() {
+  uint16_t& port = myself.address.port;
+  const bool is_named = port != 0;
+  if (!is_named) port = kFirstPort;
   while (true) {
-    screen << "Your " << wanted << " [" << offered << "]: " << std::flush;
-    std::string answer;
-    if (!std::getline(std::cin, answer)) {  // Ctrl-D
-      screen << std::endl;
-      std::exit(0);
-    }
-    if (answer.empty()) return offered;
-    if (is_own_name(answer)) return answer;
-    screen << fault_of_name(wanted, answer) << "\n";
+    const string trouble = open_port();
+    if (trouble.empty()) return;
+    if (is_named) throw UsageError(trouble + "; --port chooses another");
+    if (port == kLastPort) break;
+    ++port;
   }
+  fail("ports 25253 to 25508 are all taken, for TCP or UDP; end a program that has one, or choose "
+       "another port with --port N");
 }
 
-void ask_who_we_are() {
-  const char* const user = std::getenv("USER");
-  if (myself.name.empty()) myself.name = ask_for("name", user && is_own_name(user) ? user : "user");
-  if (myself.group.empty()) myself.group = ask_for("group", "lab");
+void draw_id() {
+  std::random_device random;
+  while (myself.id.size() < 16)
+    myself.id += "0123456789abcdef"[random() % 16];
 }
 
-void print_options() {
-  std::cout << "usage: peer [OPTION VALUE]...\n";
-  for (const Option& o : kOptions) {
-    const char* const gap = o.value[0] == '[' ? "" : " ";
-    std::cout << "  " << o.name << gap << o.value << "  " << o.meaning << "\n";
-  }
-  std::cout << "  --version  which version this is\n"
-            << "  --help, -h  this list\n";
+// A thread waits for something that has no bound, and close() for that thread. No loop obeys a
+// signal any more, so the next one counts as the second.
+void admit_to_hang() {
+  if (signal_caught == 0) signal_caught = SIGHUP;
+  if (!terminal) return;
+  print("note: something hangs, perhaps a disk; Ctrl-C ends the program at once");
+  std::cout.flush();
 }
 
-void parse_options(const std::vector<std::string>& arguments) {
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    const size_t equals = arguments[i].find('=');
-    const std::string name = arguments[i].substr(0, equals);
-    const auto option = std::find_if(std::begin(kOptions), std::end(kOptions), [&](auto& o) { return o.name == name; });
-    if (name == "--help" || name == "-h") {
-      print_options();
-      std::exit(0);
-    }
-    if (name == "--version") {
-      std::cout << "ChatByP2P " << kVersion << ", protocol " << kMagic << "\n";
-      std::exit(0);
-    }
-    if (option == std::end(kOptions)) throw UsageError("unknown option '" + name + "'; --help lists them");
-    const bool is_alone = equals == std::string::npos, may_be_alone = option->value[0] == '[';
-    if (is_alone && !may_be_alone && i + 1 == arguments.size()) throw UsageError(name + " needs a value; see --help");
-    const std::string value = !is_alone ? arguments[i].substr(equals + 1) : may_be_alone ? "" : arguments[++i];
-    if (!option->set(value)) throw UsageError(name + " takes " + option->meaning + "; not '" + value + "'");
+void say_goodbye() {
+  discovery::leave();
+  transfer::cancel();  // some connections have last words to say
+  const auto end = Clock::now() + 1s;
+  while (transfer::is_open() && Clock::now() < end) {
+    handle_events();
+    std::this_thread::sleep_for(1ms);
   }
+  if (transfer::is_open()) admit_to_hang();
+  transfer::close();
+  handle_events();
+  show_news();
+  console.erase();
+  std::cout.flush();
+}
+
+int exit_status() {
+  const bool is_script = !::isatty(STDIN_FILENO);
+  const bool has_failed = !std::cout || (undelivered && is_script);
+  return has_failed ? 1 : 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  fill_standard_descriptors();
+  events.open();
+  prepare_output();
+  parse_options({argv + 1, argv + argc});
+  prepare_folder();
+  ask_who_we_are();
+  catch_signals();  // before anyone can see us: who is found may be told to leave
+  // FD_SET() of a number from FD_SETSIZE (1,024) on writes outside its array, without a word:
+  // whoever started us may have left us as many open files. What select() watches gets a smaller
+  // one, or is refused.
+  allow_descriptors(FD_SETSIZE);
+  draw_id();
+  open_ports();
+  allow_descriptors(RLIM_INFINITY);  // 512 connections, each with a folder and a file, need more
+  console.resume();
+  print("ready " + own_entry().label() + " " + myself.group);
+  if (terminal) print("/help lists the commands");
+  while (!is_over()) {
+    console.set_prompt(prompt_text());
+    console.draw(progress());
+    const int signal_to_obey = signal_caught;  // when the keys pressed before it are read
+    const fd_set readable = wait();
+    if (FD_ISSET(STDIN_FILENO, &readable)) read_input();
+    discovery::receive(readable);
+    transfer::accept_connection(readable);
+    discovery::tick();
+    handle_events();
+    show_news();
+    follow_terminal();
+    obey_signal(signal_to_obey);
+  }
+  say_goodbye();
+  return exit_status();
+} catch (const UsageError& error) {
+  std::cerr << "peer: " << printable(error.what()) << '\n';
+  return 2;
+} catch (const std::exception& error) {
+  std::cerr << "peer: " << error.what() << '\n';
+  return 1;
 }
 
 // ============================================================================
-// The line that is being typed
+// SECOND READING: the console and its keys, names and sizes for people, Tab, who comes and goes,
+// options and setting up, signals, --trace
 // ============================================================================
+
+namespace {
+
+// ---- How wide text is on a screen ---------------------------------------------------
 
 size_t columns(char32_t c) {
   if (c == '\n') return 1;  // shown as in_one_row() has it
-  return static_cast<size_t>(std::max(0, ::wcwidth(static_cast<wchar_t>(c))));
+  const int width = ::wcwidth(static_cast<wchar_t>(c));
+  return static_cast<size_t>(std::max(0, width));
 }
 
-// How wide it is on a terminal: a letter takes one column, a character of Chinese two, an accent that combines none.
-size_t columns(std::string_view text) {
+// A letter takes one column, a character of Chinese two, an accent that combines none.
+size_t columns(string_view text) {
   size_t sum = 0;
-  while (!text.empty()) sum += columns(take_character(text));
+  while (!text.empty())
+    sum += columns(take_character(text));
   return sum;
 }
 
 // As much of its beginning as fits.
-std::string clipped(std::string text, size_t width) {
+string clipped(string text, size_t width) {
   while (columns(text) > width) drop_last_character(text);
   return text;
 }
 
-// As it is shown in one row.
-std::string in_one_row(std::string_view text) {
-  std::string shown;
+string in_one_row(string_view text) {
+  string shown;
   for (const char c : text) {
     if (c == '\n') shown += "↵";
     else shown += c;
@@ -260,12 +1038,115 @@ std::string in_one_row(std::string_view text) {
   return shown;
 }
 
+size_t screen_width() {
+  constexpr size_t kUsual = 80;
+  winsize size{};
+  const bool is_known = ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  return is_known ? size.ws_col : kUsual;
+}
+
+// A line of text as rows of the screen. It is broken at blanks, and beside wide characters, for
+// Chinese has no blanks. A word that is longer than a row is left to the terminal, which breaks it,
+// and copies it as one.
+class Rows {
+ public:
+  explicit Rows(size_t width) : width_(width) {}
+
+  // A character, or a sequence that colours, which takes no columns.
+  void add(string_view bytes, size_t wide) {
+    const bool is_gap = bytes == " " || bytes == "\t";
+    const bool stands_alone = wide > 1;
+    if (is_gap || stands_alone) end_word();
+    if (is_gap) {
+      gap_ += bytes;
+      gap_width_ += bytes == " " ? 1 : kTabWidth;
+      return;
+    }
+    word_ += bytes;
+    word_width_ += wide;
+    if (stands_alone) end_word();
+  }
+
+  string text() {
+    end_word();
+    return text_;
+  }
+
+ private:
+  static constexpr size_t kTabWidth = 8;  // at most
+  // Of each row but the first: what another user wrote can then not look like a line of its own.
+  static constexpr size_t kIndentation = 2;
+
+  void end_word() {
+    if (word_.empty()) return;
+    const bool fits = column_ + gap_width_ + word_width_ <= width_;
+    if (fits || column_ == 0) {
+      text_ += gap_;
+      column_ += gap_width_;
+    } else {
+      text_ += '\n' + string(kIndentation, ' ');
+      column_ = kIndentation;
+    }
+    text_ += word_;
+    column_ += word_width_;
+    if (column_ > width_) column_ = (column_ - 1) % width_ + 1;
+    gap_.clear();
+    gap_width_ = 0;
+    word_.clear();
+    word_width_ = 0;
+  }
+
+  const size_t width_;
+  string text_;  // what is laid out
+  string gap_;   // what is not yet: blanks,
+  string word_;  // and the word behind them
+  size_t column_ = 0;
+  size_t gap_width_ = 0;
+  size_t word_width_ = 0;
+};
+
+// `line`, which may be painted, as it is shown.
+string wrapped(string_view line) {
+  constexpr size_t kNarrow = 10;  // nothing is won by rows of two words
+  const size_t width = screen_width();
+  if (width < kNarrow) return string(line);
+  Rows rows(width);
+  while (!line.empty()) {
+    string_view rest = line;
+    const bool is_sequence = line[0] == '\033';
+    if (is_sequence) rest.remove_prefix(rest.find('m') + 1);
+    else take_character(rest);
+    const string_view taken = line.substr(0, line.size() - rest.size());
+    rows.add(taken, is_sequence ? 0 : columns(taken));
+    line = rest;
+  }
+  return rows.text();
+}
+
+// ---- Keys ---------------------------------------------------------------------------
+
 // A key is a character, or one of these: they have numbers that no character has.
 enum Key : char32_t {
   kNoKey = 0x110000,  // one that means nothing here
-  kEnter, kTab, kArrowLeft, kArrowRight, kArrowUp, kArrowDown, kWordLeft, kWordRight, kHome, kEnd,
-  kBackspace, kDelete, kDeleteWord, kDeleteToStart, kDeleteToEnd, kDeleteOrLeave, kClearScreen,
-  kPasteBegins, kPasteEnds  // "bracketed paste": the terminal sends them around what is pasted
+  kEnter,
+  kTab,
+  kArrowLeft,
+  kArrowRight,
+  kArrowUp,
+  kArrowDown,
+  kWordLeft,
+  kWordRight,
+  kHome,
+  kEnd,
+  kBackspace,
+  kDelete,
+  kDeleteWord,
+  kDeleteToStart,
+  kDeleteToEnd,
+  kDeleteOrLeave,
+  kClearScreen,
+  kPasteBegins,  // "bracketed paste": the terminal sends them around what is pasted
+  kPasteEnds,
 };
 
 // Ctrl and this character. Emacs had most of them first.
@@ -285,10 +1166,11 @@ constexpr std::pair<char, Key> kControlKeys[] = {
     {'P', kArrowUp},
     {'U', kDeleteToStart},
     {'W', kDeleteWord},
-    {'?', kBackspace}};  // DEL, as Ctrl-? is called
+    {'?', kBackspace},  // DEL, as Ctrl-? is called
+};
 
 // How the sequences of the other keys end, behind ESC [ or ESC O.
-constexpr std::pair<std::string_view, Key> kSequences[] = {
+constexpr std::pair<string_view, Key> kSequences[] = {
     {"A", kArrowUp},
     {"B", kArrowDown},
     {"C", kArrowRight},
@@ -301,13 +1183,83 @@ constexpr std::pair<std::string_view, Key> kSequences[] = {
     {"8~", kEnd},
     {"3~", kDelete},
     {"200~", kPasteBegins},
-    {"201~", kPasteEnds}};
-
-// What Enter has ended. Several lines, where it has LF in it: they were pasted.
-struct TypedLine {
-  std::string text;
-  bool begins_pasted = false;  // then a "/" at its beginning was not typed for a command
+    {"201~", kPasteEnds},
 };
+
+// Whether more bytes can make a character of these.
+bool can_be_cut(string_view bytes) {
+  const size_t length = character_length(static_cast<unsigned char>(bytes[0]));
+  if (length < 2 || bytes.size() > 3) return false;
+  return std::all_of(bytes.begin() + 1, bytes.end(), is_continuation);
+}
+
+size_t size_of_sequence(string_view bytes) {
+  if (bytes.size() == 1) return 0;
+  if (bytes[1] == '\x7F' || bytes[1] == '\b') return 2;  // Alt and Backspace
+  if (bytes[1] != '[' && bytes[1] != 'O') return 1;      // Esc; the next key is one of its own
+  const size_t from = bytes[1] == '[' ? bytes.find_first_not_of("0123456789;?<=>", 2) : 2;
+  if (from >= bytes.size()) return 0;
+  const bool is_whole = bytes[from] >= '@' && bytes[from] <= '~';  // else another key begins
+  return is_whole ? from + 1 : from;
+}
+
+// How many of the bytes are the first key; 0 where it is not whole.
+size_t size_of_key(string_view bytes) {
+  if (bytes.empty()) return 0;
+  if (bytes[0] == '\033') return size_of_sequence(bytes);
+  if (begins_with(bytes, "\r\n")) return 2;  // one Enter: pasted from Windows
+  string_view rest = bytes;
+  const bool is_bad = take_character(rest) == kNotUtf8;
+  if (is_bad && can_be_cut(bytes)) return 0;
+  return bytes.size() - rest.size();
+}
+
+// ";5": what is held down, as a number one above the sum of Shift 1, Alt 2 and Ctrl 4.
+bool has_alt_or_ctrl(string_view modifiers) {
+  if (modifiers.empty()) return false;
+  const uint64_t held = parse_number(modifiers.substr(1)).value_or(1) - 1;
+  return (held & 6) != 0;
+}
+
+Key by_words(Key key) {
+  if (key == kArrowLeft) return kWordLeft;
+  if (key == kArrowRight) return kWordRight;
+  return key;
+}
+
+// Of ESC [ 3 ~, ESC [ A or ESC O A; and of ESC [ 1 ; 5 A, which is the same key with Ctrl held
+// down.
+Key key_of_sequence(string_view bytes) {
+  if (bytes == "\033\x7F" || bytes == "\033\b") return kDeleteWord;
+  if (bytes.size() < 3) return kNoKey;
+  const string_view parameters = bytes.substr(2, bytes.size() - 3);
+  const string_view number = parameters.substr(0, parameters.find(';'));
+  const string_view modifiers = parameters.substr(number.size());
+  string end;
+  if (bytes.back() == '~') end = number;
+  end += bytes.back();
+  for (const auto& [name, key] : kSequences) {
+    if (name != end) continue;
+    return has_alt_or_ctrl(modifiers) ? by_words(key) : key;
+  }
+  return kNoKey;
+}
+
+char32_t key_of(string_view bytes) {
+  if (bytes[0] == '\033') return key_of_sequence(bytes);
+  const char32_t c = take_character(bytes);
+  if (c >= 0x20 && c != 0x7F) return c;
+  for (const auto& [letter, key] : kControlKeys) {
+    const char32_t with_ctrl = static_cast<unsigned char>(letter) ^ 0x40u;
+    if (c == with_ctrl) return key;
+  }
+  return kNoKey;
+}
+
+// ---- The line that is being typed ---------------------------------------------------
+
+// What Tab makes of a line, as far as the cursor.
+string complete(const string& before);
 
 // A terminal can edit a line by itself, but not take a half-typed one away and put it back when
 // something else has to be printed. So we have the keys given to us as they are pressed, and do it
@@ -319,13 +1271,14 @@ struct TypedLine {
 //   row()         as much of the text as fits, around the cursor
 class LineEditor {
  public:
-  explicit LineEditor(std::string (*complete)(const std::string& before)) : complete_(complete) {}
+  explicit LineEditor(string (*complete)(const string& before)) : complete_(complete) {}
 
   // A sequence comes at once. Esc with another key behind it, pressed by hand, does not: `now`
   // tells them apart.
-  void type(std::string_view bytes, Clock::time_point now) {
+  void type(string_view bytes, Clock::time_point now) {
     const bool is_waiting = !keys_.empty() && keys_[0] == '\033' && !is_pasting_;
-    if (is_waiting && now - typed_at_ > 50ms) keys_.erase(0, 1);
+    if (is_waiting && now - typed_at_ > 50ms)
+      keys_.erase(0, 1);
     typed_at_ = now;
     keys_ += bytes;
   }
@@ -345,16 +1298,18 @@ class LineEditor {
   // After Request::line.
   TypedLine take_line() {
     // A line that was copied with its end is one line.
-    while (!text_.empty() && text_.back() == '\n') text_.pop_back();
+    while (!text_.empty() && text_.back() == '\n')
+      text_.pop_back();
     const bool is_last_again = !history_.empty() && history_.back() == text_;
-    if (!text_.empty() && !is_last_again) history_.push_back(text_);
+    if (!text_.empty() && !is_last_again)
+      history_.push_back(text_);
     const TypedLine line{text_, begins_pasted_};
     clear();
     return line;
   }
 
   // What was typed and is not UTF-8: the text has none of it.
-  std::string take_rejected() { return std::exchange(rejected_, ""); }
+  string take_rejected() { return std::exchange(rejected_, ""); }
 
   bool is_empty() const { return text_.empty(); }
 
@@ -371,97 +1326,33 @@ class LineEditor {
     keys_.clear();
   }
 
-  // To be written at the beginning of an empty row, which is so wide; leaves the cursor where it belongs. Of a text
-  // that is too wide for it, the part that ends at the cursor.
-  std::string row(const std::string& prompt, size_t width) {
-    const size_t used = columns(prompt), room = width > used + 3 ? width - used - 1 : 2;
-    size_t first = cursor_, end = cursor_;
-    while (first > 0 && columns(part(previous(first), cursor_)) <= room) first = previous(first);
-    while (end < text_.size() && columns(part(first, next(end))) <= room) end = next(end);
+  // To be written at the beginning of an empty row, which is so wide; leaves the cursor where it
+  // belongs. Of a text that is too wide for it, the part that ends at the cursor.
+  string row(const string& prompt, size_t width) {
+    const size_t used = columns(prompt);
+    const size_t room = width > used + 3 ? width - used - 1 : 2;
+    const auto fits = [&](size_t from, size_t to) { return columns(part(from, to)) <= room; };
+    size_t first = cursor_;
+    size_t end = cursor_;
+    while (first > 0 && fits(previous(first), cursor_))
+      first = previous(first);
+    while (end < text_.size() && fits(first, next(end)))
+      end = next(end);
     cursor_column_ = std::min(used + columns(part(first, cursor_)), width - 1);
-    return prompt + in_one_row(part(first, end)) + "\r\033[" + to_string(cursor_column_) + "C";
+    const string to_cursor = "\r\033[" + to_string(cursor_column_) + "C";
+    return prompt + in_one_row(part(first, end)) + to_cursor;
   }
   size_t cursor_column() const { return cursor_column_; }
 
  private:
-  // ---- From bytes to keys
-
   // The next key. Nothing where the rest of its bytes has yet to come.
-  std::optional<char32_t> take_key() {
+  optional<char32_t> take_key() {
     const size_t size = size_of_key(keys_);
-    if (size == 0) return std::nullopt;
+    if (size == 0) return nullopt;
     key_bytes_ = keys_.substr(0, size);
     keys_.erase(0, size);
     return key_of(key_bytes_);
   }
-
-  // How many of the bytes are the first key; 0 where it is not whole.
-  static size_t size_of_key(std::string_view bytes) {
-    if (bytes.empty()) return 0;
-    if (bytes[0] == '\033') return size_of_sequence(bytes);
-    if (bytes.substr(0, 2) == "\r\n") return 2;  // one Enter: pasted from Windows
-    std::string_view rest = bytes;
-    const bool is_bad = take_character(rest) == kNotUtf8;
-    if (is_bad && can_be_cut(bytes)) return 0;
-    return bytes.size() - rest.size();
-  }
-
-  static bool can_be_cut(std::string_view bytes) {
-    const auto is_tail = [](char byte) { return (byte & 0xC0) == 0x80; };
-    const auto lead = static_cast<unsigned char>(bytes[0]);
-    const bool is_head = lead >= 0xC2 && lead <= 0xF4;
-    return is_head && bytes.size() < 4 && std::all_of(bytes.begin() + 1, bytes.end(), is_tail);
-  }
-
-  static size_t size_of_sequence(std::string_view bytes) {
-    if (bytes.size() == 1) return 0;
-    if (bytes[1] == '\x7F' || bytes[1] == '\b') return 2;  // Alt and Backspace
-    if (bytes[1] != '[' && bytes[1] != 'O') return 1;      // Esc; the next key is one of its own
-    const size_t from = bytes[1] == '[' ? bytes.find_first_not_of("0123456789;?<=>", 2) : 2;
-    if (from >= bytes.size()) return 0;
-    const bool is_whole = bytes[from] >= '@' && bytes[from] <= '~';  // else another key begins
-    return is_whole ? from + 1 : from;
-  }
-
-  static char32_t key_of(std::string_view bytes) {
-    if (bytes[0] == '\033') return key_of_sequence(bytes);
-    const char32_t c = take_character(bytes);
-    if (c >= 0x20 && c != 0x7F) return c;
-    for (const auto& [letter, key] : kControlKeys)
-      if (c == (static_cast<unsigned char>(letter) ^ 0x40u)) return key;
-    return kNoKey;
-  }
-
-  // Of ESC [ 3 ~, ESC [ A or ESC O A; and of ESC [ 1 ; 5 A, which is the same key with Ctrl held
-  // down.
-  static Key key_of_sequence(std::string_view bytes) {
-    if (bytes == "\033\x7F" || bytes == "\033\b") return kDeleteWord;
-    if (bytes.size() < 3) return kNoKey;
-    const std::string_view parameters = bytes.substr(2, bytes.size() - 3);
-    const size_t semicolon = std::min(parameters.find(';'), parameters.size());
-    const std::string number(parameters.substr(0, semicolon));
-    const std::string end = (bytes.back() == '~' ? number : "") + bytes.back();
-    for (const auto& [name, key] : kSequences) {
-      if (name != end) continue;
-      return has_alt_or_ctrl(parameters.substr(semicolon)) ? by_words(key) : key;
-    }
-    return kNoKey;
-  }
-
-  // ";5": what is held down, as a number one above the sum of Shift 1, Alt 2 and Ctrl 4.
-  static bool has_alt_or_ctrl(std::string_view modifiers) {
-    if (modifiers.empty()) return false;
-    const uint64_t held = parse_number(modifiers.substr(1)).value_or(1) - 1;
-    return (held & 6) != 0;
-  }
-
-  static Key by_words(Key key) {
-    if (key == kArrowLeft) return kWordLeft;
-    if (key == kArrowRight) return kWordRight;
-    return key;
-  }
-
-  // ---- From keys to the text
 
   Request request_of(char32_t key) const {
     if (key == kEnter) return Request::line;
@@ -491,22 +1382,32 @@ class LineEditor {
       case kArrowUp: show_history(shown_ - 1); break;
       case kArrowDown: show_history(shown_ + 1); break;
       case kBackspace: erase(previous(cursor_), cursor_); break;
-      case kDelete: case kDeleteOrLeave: erase(cursor_, next(cursor_)); break;
+      case kDelete:
+      case kDeleteOrLeave: erase(cursor_, next(cursor_)); break;
       case kDeleteWord: erase(word_before(cursor_), cursor_); break;
       case kDeleteToStart: erase(0, cursor_); break;
       case kDeleteToEnd: erase(cursor_, text_.size()); break;
-      case kTab: if (cursor_ > 0) replace(0, cursor_, complete_(text_.substr(0, cursor_))); break;
+      case kTab: complete_to_cursor(); break;
       default: break;
     }
   }
 
-  void replace(size_t from, size_t to, const std::string& with) {
+  void complete_to_cursor() {
+    if (cursor_ == 0) return;
+    replace(0, cursor_, complete_(text_.substr(0, cursor_)));
+  }
+
+  void replace(size_t from, size_t to, const string& with) {
     text_.replace(from, to - from, with);
     cursor_ = from + with.size();
     if (from == 0) begins_pasted_ = is_pasting_;
   }
-  void insert(const std::string& text) { replace(cursor_, cursor_, text); }
-  void erase(size_t from, size_t to) { replace(from, to, ""); }
+  void insert(const string& text) {
+    replace(cursor_, cursor_, text);
+  }
+  void erase(size_t from, size_t to) {
+    replace(from, to, "");
+  }
 
   void show_history(size_t which) {
     if (which > history_.size()) return;  // SIZE_MAX, too: there is nothing before the first
@@ -517,29 +1418,34 @@ class LineEditor {
     begins_pasted_ = false;
   }
 
-  std::string_view part(size_t from, size_t to) const { return std::string_view(text_).substr(from, to - from); }
+  string_view part(size_t from, size_t to) const {
+    return string_view(text_).substr(from, to - from);
+  }
 
-  // Where the character before begins, and where the one after ends, with the accents that belong to it.
+  // Where the character before begins, and where the one after ends, with the accents that belong
+  // to it.
   size_t previous(size_t at) const {
     while (at > 0) {
       --at;
-      const bool is_tail = (text_[at] & 0xC0) == 0x80;
-      if (!is_tail && columns(part(at, character_after(at))) > 0) break;
+      if (begins_character(at)) break;
     }
     return at;
   }
   size_t next(size_t at) const {
-    at = character_after(at);
-    while (at < text_.size() && columns(part(at, character_after(at))) == 0) at = character_after(at);
+    while (at < text_.size()) {
+      ++at;
+      if (at == text_.size() || begins_character(at)) break;
+    }
     return at;
   }
-  size_t character_after(size_t at) const {
-    std::string_view rest = part(at, text_.size());
-    if (!rest.empty()) take_character(rest);
-    return text_.size() - rest.size();
+  bool begins_character(size_t at) const {
+    string_view rest = part(at, text_.size());
+    return !is_continuation(rest[0]) && columns(take_character(rest)) > 0;
   }
 
-  bool is_gap(size_t at) const { return text_[at] == ' ' || text_[at] == '\n'; }
+  bool is_gap(size_t at) const {
+    return text_[at] == ' ' || text_[at] == '\n';
+  }
   size_t word_before(size_t at) const {
     while (at > 0 && is_gap(at - 1)) --at;
     while (at > 0 && !is_gap(at - 1)) --at;
@@ -547,25 +1453,29 @@ class LineEditor {
   }
   size_t word_after(size_t at) const {
     while (at < text_.size() && is_gap(at)) ++at;
-    while (at < text_.size() && !is_gap(at)) ++at;
+    while (at < text_.size() && !is_gap(at))
+      ++at;
     return at;
   }
 
-  std::string (*complete_)(const std::string& before);
+  string (*complete_)(const string& before);
   bool is_pasting_ = false;
   Clock::time_point typed_at_;
-  std::string keys_, key_bytes_;       // pressed, and not yet looked at; those of the key that is looked at
-  std::string rejected_;
-  std::string text_, new_text_;        // what is shown; the new line, while one of the history is shown
+  string keys_;       // pressed, and not yet looked at
+  string key_bytes_;  // of the key that is looked at
+  string rejected_;
+  string text_;      // what is shown
+  string new_text_;  // the new line, while one of the history is shown
   bool begins_pasted_ = false;
-  size_t cursor_ = 0;                  // bytes of the text that are before it
+  size_t cursor_ = 0;  // bytes of the text that are before it
   size_t cursor_column_ = 0;
-  std::vector<std::string> history_;
-  size_t shown_ = 0;                   // which line of it; its size: the new one
+  Strings history_;
+  size_t shown_ = 0;  // which line of it; its size: the new one
 };
 
-// The modes of the terminal, which outlive the program: they have to be as they were when it ends,
-// or is stopped.
+// ---- The modes of the terminal ------------------------------------------------------
+
+// They outlive the program: they have to be as they were when it ends, or is stopped.
 class TerminalModes {
  public:
   ~TerminalModes() { release(); }
@@ -606,210 +1516,176 @@ class TerminalModes {
   }
 
   // Bracketed paste: see kPasteBegins.
-  static constexpr std::string_view kPasteOn = "\033[?2004h", kPasteOff = "\033[?2004l";
+  static constexpr string_view kPasteOn = "\033[?2004h";
+  static constexpr string_view kPasteOff = "\033[?2004l";
   termios original_{};
   std::atomic<bool> is_seized_{false};
 };
 
-// ============================================================================
-// State, and the screen
-// ============================================================================
+// ---- The console --------------------------------------------------------------------
 
-struct Post {  // what the user said or sent once, to one or to many
-  std::string text, scope;
-  size_t total, open, reached = 0;
-  std::string got = {}, missed = {}, unsure = {};  // who has it, who has not, and who may have it
-  std::map<std::string, Identity> awaited = {};  // who has not answered yet, by address
-};
-
-// Whom the user has named, by /to or by a number of /list: an id at its address, for as long as it
-// stays listed. Who comes with that id later may be somebody else.
-struct Addressee {
-  Identity who;
-  std::string gone = {};  // what became of it: "has left"; empty while it is listed
-};
-
-struct File {  // an offer or a transfer
-  uint64_t ticket;
-  std::string direction;
-  Identity who;      // at the other end
-  Offer offer = {};
-  uint64_t post = 0;  // that it is part of
-  std::string state = "offered";
-  Clock::time_point started = {};
-  uint64_t resumed_at = 0;
-};
-
-std::string complete(const std::string& before);  // a line, as far as the cursor: with what TAB adds to it
-std::string progress();                           // of the transfer that runs, if one does
-
-// Whether a terminal of that TERM does not know escape sequences, as in an editor's window.
-bool is_dumb(const char* term) {
-  const std::string name = term ? term : "";
-  return name.empty() || name == "dumb";
+string environment(const char* name) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? "" : value;
 }
 
-const bool terminal = ::isatty(STDIN_FILENO) && ::isatty(STDOUT_FILENO);
-const char* const no_color = std::getenv("NO_COLOR");  // no-color.org: present, and not empty
-// Else the terminal edits the line by itself.
-const bool moves_cursor = terminal && !is_dumb(std::getenv("TERM"));
-const bool coloured = moves_cursor && !(no_color && *no_color);
-const Clock::time_point start_time = Clock::now();
-Clock::time_point last_joined;
-TerminalModes terminal_modes;
-LineEditor editor(complete);
-std::string piped;                   // read from a pipe, and not yet a line
-bool input_ended, leaving, leave_now, undelivered;
-std::vector<Addressee> numbered;     // as the last /list had them: numbers must not shift meanwhile
-std::optional<Addressee> chosen;     // by /to
-std::optional<Identity> last_writer; // of a private message
-std::map<uint64_t, Post> posts;      // by ticket
-std::map<uint64_t, File> files;      // by the number that the user sees
-uint64_t next_post = 1, next_file = 1;
-
-// What moves on a terminal is the last row or two: the line that is being typed, and above it the progress of a
-// transfer. To print something, they are erased; before we wait, they are drawn again.
-bool is_erased = true;
-size_t drawn_width, progress_width;  // progress_width: of its row; 0: there is none
-Clock::time_point progress_due;
-
-size_t screen_width() {
-  winsize size{};
-  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+// A terminal of an editor's window, say, does not know escape sequences.
+bool knows_sequences() {
+  const string kind = environment("TERM");
+  return !kind.empty() && kind != "dumb";
 }
 
-void erase_prompt() {
-  if (!terminal || is_erased) return;
-  is_erased = true;
-  if (!moves_cursor) {
+Console::Console()
+    : moves_cursor_(terminal && knows_sequences()),
+      is_coloured_(moves_cursor_ && environment("NO_COLOR").empty()),  // no-color.org
+      editor_(std::make_unique<LineEditor>(complete)),
+      modes_(std::make_unique<TerminalModes>()) {}
+
+Console::~Console() = default;
+
+string Console::painted(const string& text, const char* colour) const {
+  if (!is_coloured_) return printable(text);
+  return string("\033[") + colour + "m" + printable(text) + "\033[m";
+}
+
+void Console::print(const string& line) {
+  write_line(printable(line));
+}
+void Console::print_quietly(const string& line) {
+  write_line(painted(line, "2"));
+}
+
+void Console::write_line(const string& line) {
+  erase();
+  std::cout << (terminal ? wrapped(line) : line) << '\n';
+}
+
+void Console::set_prompt(const string& who) {
+  prompt_ = printable(who);
+}
+
+// In a narrow window a long one is cut, for half of the row belongs to what is typed.
+string Console::prompt(size_t width) const {
+  const size_t half = std::max<size_t>(width / 2, 2);
+  return clipped(prompt_, half - 2) + "> ";
+}
+
+void Console::erase() {
+  if (!terminal || is_erased_) return;
+  is_erased_ = true;
+  if (!moves_cursor_) {
     std::cout << '\n';
     return;
   }
-  // Most terminals break a row in two when they become too narrow for it: then ours begins further up.
-  const size_t width = screen_width(), narrow = std::min(width, drawn_width);
-  const size_t rows = (progress_width + narrow - 1) / narrow + editor.cursor_column() / width;
-  std::cout << '\r' << (rows > 0 ? "\033[" + to_string(rows) + "A" : "") << "\033[J";
+  // Most terminals break a row in two when they become too narrow for it: then ours begins further
+  // up.
+  const size_t width = screen_width();
+  const size_t narrow = std::min(width, drawn_width_);
+  const size_t progress_rows = (progress_width_ + narrow - 1) / narrow;
+  const size_t rows = progress_rows + editor_->cursor_column() / width;
+  std::cout << '\r';
+  if (rows > 0) std::cout << "\033[" << rows << "A";
+  std::cout << "\033[J";
 }
 
-std::string prompt(size_t width);  // who we are, and whom we are talking to
-
-void draw_rows() {
-  drawn_width = screen_width();
-  const std::string now = clipped(printable(progress()), drawn_width);
-  progress_width = columns(now);
-  progress_due = Clock::now() + 250ms;
-  // Without wrapping around where the row ends (ESC [?7l), should the window have become narrower
-  // just now: the rest of it would stay in the next one.
-  std::cout << "\033[?7l" << now << (now.empty() ? "" : "\n");
-  std::cout << editor.row(prompt(drawn_width), drawn_width) << "\033[?7h";
-}
-
-void draw_prompt() {
-  if (progress_width > 0 && Clock::now() >= progress_due) erase_prompt();  // it has moved on
-  if (terminal && is_erased) {
-    is_erased = false;
-    if (moves_cursor) draw_rows();
+void Console::draw(const string& progress) {
+  const bool has_moved_on = progress_width_ > 0 && Clock::now() >= progress_due_;
+  if (has_moved_on) erase();
+  if (terminal && is_erased_) {
+    is_erased_ = false;
+    if (moves_cursor_) draw_rows(progress);
     else std::cout << prompt(screen_width());
   }
-  if (!std::cout.flush()) leave_now = true;  // nobody reads us any more
+  std::cout.flush();
 }
 
-// `text` in colour, so that it stands out, or does not. Whatever strangers wrote, it cannot steer the terminal.
-std::string painted(const std::string& text, const char* colour) {
-  return coloured ? std::string("\033[") + colour + "m" + printable(text) + "\033[m" : printable(text);
+void Console::draw_rows(const string& progress) {
+  drawn_width_ = screen_width();
+  const string now = clipped(printable(progress), drawn_width_);
+  progress_width_ = columns(now);
+  progress_due_ = Clock::now() + 250ms;
+  // Without wrapping around where the row ends (ESC [?7l), should the window have become narrower
+  // just now: the rest of it would stay in the next one.
+  std::cout << "\033[?7l" << now;
+  if (!now.empty()) std::cout << "\n";
+  std::cout << editor_->row(prompt(drawn_width_), drawn_width_) << "\033[?7h";
 }
 
-// A line of text as rows of the screen. It is broken at blanks, and beside wide characters, for
-// Chinese has no blanks. A word that is longer than a row is left to the terminal, which breaks it,
-// and copies it as one.
-class Rows {
- public:
-  explicit Rows(size_t width) : width_(width) {}
-
-  // A character, or a sequence that colours, which takes no columns.
-  void add(std::string_view bytes, size_t wide) {
-    const bool is_gap = bytes == " " || bytes == "\t";
-    const bool stands_alone = wide > 1;
-    if (is_gap || stands_alone) end_word();
-    if (is_gap) {
-      gap_ += bytes;
-      gap_width_ += bytes == " " ? 1 : kTabWidth;
-      return;
-    }
-    word_ += bytes;
-    word_width_ += wide;
-    if (stands_alone) end_word();
+void Console::read() {
+  std::array<char, 4096> bytes;
+  const auto read_once = [&] { return ::read(STDIN_FILENO, bytes.data(), bytes.size()); };
+  const ssize_t got = uninterrupted(read_once);
+  has_ended_ = got <= 0;
+  const string_view input(bytes.data(), has_ended_ ? 0 : static_cast<size_t>(got));
+  if (moves_cursor_) {
+    erase();
+    editor_->type(input, Clock::now());
+    return;
   }
-
-  std::string text() {
-    end_word();
-    return text_;
-  }
-
- private:
-  static constexpr size_t kTabWidth = 8;  // at most
-  // Of each row but the first: what another user wrote can then not look like a line of its own.
-  static constexpr size_t kIndentation = 2;
-
-  void end_word() {
-    if (word_.empty()) return;
-    const bool fits = column_ + gap_width_ + word_width_ <= width_;
-    if (fits || column_ == 0) {
-      text_ += gap_;
-      column_ += gap_width_;
-    } else {
-      text_ += '\n' + std::string(kIndentation, ' ');
-      column_ = kIndentation;
-    }
-    text_ += word_;
-    column_ += word_width_;
-    if (column_ > width_) column_ = (column_ - 1) % width_ + 1;
-    gap_.clear();
-    gap_width_ = 0;
-    word_.clear();
-    word_width_ = 0;
-  }
-
-  const size_t width_;
-  std::string text_;        // what is laid out
-  std::string gap_, word_;  // what is not yet: blanks, and the word behind them
-  size_t column_ = 0, gap_width_ = 0, word_width_ = 0;
-};
-
-// `line`, which may be painted, as it is shown.
-std::string wrapped(std::string_view line) {
-  constexpr size_t kNarrow = 10;  // nothing is won by rows of two words
-  const size_t width = screen_width();
-  if (width < kNarrow) return std::string(line);
-  Rows rows(width);
-  while (!line.empty()) {
-    std::string_view rest = line;
-    const bool is_sequence = line[0] == '\033';
-    if (is_sequence) rest.remove_prefix(std::min(rest.find('m'), rest.size() - 1) + 1);
-    else take_character(rest);
-    const std::string_view taken = line.substr(0, line.size() - rest.size());
-    rows.add(taken, is_sequence ? 0 : columns(taken));
-    line = rest;
-  }
-  return rows.text();
+  piped_ += input;
+  const bool is_shown = !input.empty() && input.back() == '\n';
+  if (is_shown) is_erased_ = true;  // the terminal has begun a new row, too
+  if (has_ended_ && !piped_.empty()) piped_ += '\n';
 }
 
-// The one way to the screen: painted, or printable.
-void write_line(const std::string& line) {
-  erase_prompt();
-  std::cout << (terminal ? wrapped(line) : line) << '\n';
-}
-void print(const std::string& line) { write_line(printable(line)); }
-void print_quietly(const std::string& line) { write_line(painted(line, "2")); }
-
-// As strftime() has it.
-std::string time_text(const char* format, std::time_t time) {
-  std::tm parts{};
-  std::array<char, 16> text;
-  return {text.data(), std::strftime(text.data(), text.size(), format, ::localtime_r(&time, &parts))};
+void report_rejected(const string& bytes) {
+  constexpr size_t kShown = 8;
+  if (bytes.empty()) return;
+  const string some = bytes.substr(0, kShown);
+  print("note: left out, for it is not UTF-8: " + some + "; is your terminal set to UTF-8?");
 }
 
-std::string time_of_day() { return terminal ? time_text("%H:%M ", std::time(nullptr)) : ""; }
+optional<TypedLine> Console::take_line() {
+  using Request = LineEditor::Request;
+  if (!moves_cursor_) return take_piped_line();
+  while (true) {
+    const Request request = editor_->press_keys();
+    report_rejected(editor_->take_rejected());
+    if (request == Request::none) return nullopt;
+    if (request == Request::line) return echoed(editor_->take_line());
+    if (request == Request::leave) return TypedLine{"/quit"};
+    std::cout << "\033[H\033[2J";  // clears the screen
+  }
+}
+
+// It stays on the screen, above what comes of it.
+TypedLine Console::echoed(const TypedLine& line) {
+  write_line(prompt_ + "> " + printable(in_one_row(line.text)));
+  return line;
+}
+
+optional<TypedLine> Console::take_piped_line() {
+  const size_t end = piped_.find('\n');
+  if (end == string::npos) return nullopt;
+  const TypedLine line{piped_.substr(0, end)};
+  piped_.erase(0, end + 1);
+  return line;
+}
+
+bool Console::has_text() const { return !editor_->is_empty(); }
+
+void Console::drop_text() {
+  erase();
+  editor_->forget_keys();
+  editor_->clear();
+}
+
+void Console::suspend() {
+  erase();
+  std::cout.flush();
+  modes_->release();
+}
+
+void Console::resume() {
+  if (!moves_cursor_) return;
+  erase();
+  editor_->forget_keys();  // Ctrl-Z may have come in the middle of a paste
+  modes_->seize();
+}
+
+void Console::release_at_once() const { modes_->release_at_once(); }
+
+// ---- Names for people ---------------------------------------------------------------
 
 // Who is listed, as the events of discovery tell it, and how many have each name. It is kept, and
 // not counted anew, so that a line with a name costs the same in a class of 1,000 as in one of 10.
@@ -821,19 +1697,19 @@ class Directory {
     ++bearers_[comparable(who.name)];
   }
 
-  void remove(const std::string& id) {
+  void remove(const string& id) {
     const auto user = users_.find(id);
     if (user == users_.end()) return;
-    const auto bearers = bearers_.find(comparable(user->second.name));
-    --bearers->second;
-    if (bearers->second == 0) bearers_.erase(bearers);
+    const string seen = comparable(user->second.name);
+    --bearers_[seen];
+    if (bearers_[seen] == 0) bearers_.erase(seen);  // anyone can have a name for a moment
     users_.erase(user);
   }
 
   // Who has this id.
-  std::optional<Identity> listed(const std::string& id) const {
+  optional<Identity> listed(const string& id) const {
     const auto user = users_.find(id);
-    if (user == users_.end()) return std::nullopt;
+    if (user == users_.end()) return nullopt;
     return user->second;
   }
 
@@ -841,440 +1717,136 @@ class Directory {
   // or a name, but not be reached at another's address.
   const Identity* find(const Identity& who) const {
     const auto user = users_.find(who.id);
-    const bool is_there = user != users_.end() && user->second.address == who.address;
-    return is_there ? &user->second : nullptr;
+    if (user == users_.end()) return nullptr;
+    return user->second.address == who.address ? &user->second : nullptr;
   }
 
   // Whether this name, of somebody who is listed, can mean nobody else.
-  bool is_clear(const std::string& name) const {
-    const std::string seen = comparable(name);
+  bool is_clear(const string& name) const {
+    const string seen = comparable(name);
     const auto bearers = bearers_.find(seen);
     const bool is_shared = bearers != bearers_.end() && bearers->second > 1;
-    return !is_shared && seen != comparable(myself.name) && !resembles_label(name);
+    const bool is_ours = seen == comparable(myself.name);
+    return !is_shared && !is_ours && !resembles_label(name);
   }
 
  private:
-  std::map<std::string, Identity> users_;   // by id
-  std::map<std::string, size_t> bearers_;   // how many have a name, by what is seen of it
+  std::map<string, Identity> users_;  // by id
+  std::map<string, size_t> bearers_;  // how many have a name, by what is seen of it
 };
 
 Directory directory;
 
-// Somebody under the name that the list has: a conversation may have begun under an older one.
-std::string label(const Identity& who) {
-  const Identity* user = directory.find(who);
-  return user ? user->label() : who.label();
+bool is_listed(const Identity& who) {
+  return directory.find(who) != nullptr;
 }
 
-// What a user is called where there is little room: by the name alone, if it can mean nobody else.
-std::string short_label(const Identity& who) {
+// A conversation may have begun under an older name.
+string label(const Identity& who) {
   const Identity* user = directory.find(who);
-  return user && directory.is_clear(user->name) ? user->name : label(who);
+  return user != nullptr ? user->label() : who.label();
 }
 
-// Who it is, in a line about a message or a file.
-std::string name_of(const Identity& who) { return terminal ? short_label(who) : label(who); }
+string short_label(const Identity& who) {
+  const Identity* user = directory.find(who);
+  const bool is_clear = user != nullptr && directory.is_clear(user->name);
+  return is_clear ? user->name : label(who);
+}
+
+string name_of(const Identity& who) { return terminal ? short_label(who) : label(who); }
 
 // Always the same for the same peer.
 const char* colour_of(const Identity& who) {
   static const char* const kColours[] = {"31", "32", "33", "34", "35", "36"};
-  return kColours[std::hash<std::string>()(who.id) % std::size(kColours)];
+  return kColours[std::hash<string>()(who.id) % std::size(kColours)];
 }
 
-// Whether a plain line goes to somebody.
-bool is_talking() { return chosen && chosen->gone.empty(); }
-
-// In a narrow window a long one is cut, for half of the row belongs to what is typed.
-std::string prompt(size_t width) {
-  const std::string to = is_talking() ? " to " + printable(short_label(chosen->who)) : "";
-  return clipped(printable(myself.name) + to, std::max<size_t>(width / 2, 2) - 2) + "> ";
+string prompt_text() {
+  if (!is_talking()) return myself.name;
+  return myself.name + " to " + short_label(chosen->who);
 }
 
-bool has_our_name(const Identity& who) {
-  return comparable(who.name) == comparable(myself.name);
-}
-
-// One line, however many they are.
-void warn_of_clashes(std::vector<Identity> users) {
-  const auto has_another = [](const Identity& user) { return !has_our_name(user); };
-  users.erase(std::remove_if(users.begin(), users.end(), has_another), users.end());
-  if (users.empty()) return;
-  const bool is_one = users.size() == 1;
-  const std::string who =
-      is_one ? users[0].label() + " has" : to_string(users.size()) + " users have";
-  print("note: " + who + " the same name as you; /name NEW gives you another");
-}
-
-Identity own_entry() {
-  Identity own = myself;
-  own.said_ip = own.address.ip = discovery::own_ip();
-  return own;
-}
-
-// ============================================================================
-// Commands: what cannot be done is thrown, as one sentence
-// ============================================================================
-
-[[noreturn]] void fail(const std::string& sentence) { throw std::runtime_error(sentence); }
-
-// Takes the next word off `rest`, and the blanks behind it.
-std::string next_word(std::string& rest) {
-  std::string_view left = rest;
-  const std::string word(take_word(left));
-  rest = left.substr(std::min(left.find_first_not_of(' '), left.size()));
-  return word;
-}
-
-bool begins_with(std::string_view text, std::string_view beginning) {
-  return text.substr(0, beginning.size()) == beginning;
-}
-
-// And drops those that cannot be typed: a file's name may have any bytes.
-void keep_those_that_begin_with(const std::string& beginning, std::vector<std::string>& words) {
-  const auto is_other = [&](const std::string& word) {
-    return !begins_with(word, beginning) || !is_text(word) || word.find('\t') != std::string::npos;
-  };
-  words.erase(std::remove_if(words.begin(), words.end(), is_other), words.end());
+// It throws nothing, for Tab asks it, too.
+bool names_somebody(const string& word) {
+  if (by_number(word) != nullptr || address_in(word) || is_oneself(word)) return true;
+  return !those_called(word).empty();
 }
 
 // " (did you mean ann or anna?)": the first three of `words` that begin with what was typed.
-std::string suggestion(const std::string& typed, const std::vector<std::string>& words) {
+string suggestion(const string& typed, const Strings& words) {
+  constexpr size_t kMost = 3;
   if (typed == "/") return "";
-  std::string fits;
+  string fits;
   size_t count = 0;
-  for (const std::string& word : words) {
-    if (!begins_with(word, typed)) continue;
+  for (const string& word : words) {
+    if (!begins_with(word, typed) || count == kMost) continue;
     ++count;
-    if (count <= 3) fits += (fits.empty() ? "" : " or ") + word;
+    add_to_list(fits, word, " or ");
   }
   return fits.empty() ? "" : " (did you mean " + fits + "?)";
 }
 
 // Of all who are listed.
-std::vector<std::string> short_labels() {
-  std::vector<std::string> labels;
-  for (const Identity& user : discovery::users()) labels.push_back(short_label(user));
+Strings short_labels() {
+  Strings labels;
+  for (const Identity& user : discovery::users())
+    labels.push_back(short_label(user));
   return labels;
 }
 
-// What can be typed for him. Who is not listed is nobody but his address.
-std::string typed_label(const Identity& who) {
-  return directory.find(who) ? short_label(who) : who.address.text();
-}
-
-// The one we talk to is not there any more.
-void tell_departure(const Addressee& partner, const Event& event) {
-  if (!terminal) return;
-  const bool has_left = event.kind == Event::Kind::left;
-  const std::string there = "/to " + short_label(event.who) + " talks to him there";
-  const std::string next = has_left ? "/to WHO chooses another" : there;
-  print("note: " + partner.who.label() + " " + partner.gone + "; " + next);
-}
-
-// Keeps what /to and the numbers of /list mean, when a user has left or has changed.
-void follow(const Event& event) {
-  std::vector<Addressee*> all;
-  for (Addressee& one : numbered) all.push_back(&one);
-  if (chosen) all.push_back(&*chosen);
-  for (Addressee* one : all) {
-    if (one->who.id != event.who.id || !one->gone.empty()) continue;
-    const bool moved = !(one->who.address == event.who.address);
-    if (event.kind == Event::Kind::left) one->gone = "has left";
-    else if (moved) one->gone = "is at another address now";
-    else one->who = event.who;
-  }
-}
-
-// The address in IP:PORT or NAME@IP:PORT.
-std::optional<Address> address_in(std::string_view who) {
-  return parse_address(who.substr(who.rfind('@') + 1));  // npos + 1 is 0
-}
-
-// The number of the last /list that WHO may be; 0 where it is none.
-size_t number_of_list(const std::string& who) {
-  return static_cast<size_t>(parse_number(who, numbered.size()).value_or(0));
-}
-
-// All whom WHO can mean.
-std::vector<Identity> those_called(const std::string& who) {
-  const size_t number = number_of_list(who);
-  const Addressee by_number = number > 0 ? numbered[number - 1] : Addressee{};
-  const std::string& id = by_number.who.id;
-  if (!by_number.gone.empty()) {
-    const std::string was = by_number.who.label() + ", who " + by_number.gone;
-    fail("number " + who + " was " + was + "; /list numbers anew");
-  }
-  const auto address = address_in(who);
-  const std::string seen = comparable(who);
-  std::vector<Identity> fits;
-  for (const Identity& user : discovery::users()) {
-    const bool is_named = seen == comparable(user.name) || id == user.id;
-    const bool is_labelled = seen == comparable(user.label()) || who == user.address.text();
-    // With an address in it, it is no name: one that looks like an address shall mislead nobody.
-    if (address ? is_labelled : is_named) fits.push_back(user);
-  }
-  return fits;
-}
-
-// By our name, our number in the last /list, or an address where what is sent comes to ourselves.
-bool is_oneself(const std::string& who) {
-  const size_t number = number_of_list(who);
-  const bool is_own_number = number > 0 && numbered[number - 1].who.id == myself.id;
-  const auto address = address_in(who);
-  const bool is_own_address = address && discovery::is_own(*address);
-  const std::string name = is_own_address ? who.substr(0, who.rfind('@')) : who;
-  const bool is_bare = is_own_address && who == address->text();
-  return is_own_number || is_bare || comparable(name) == comparable(myself.name);
-}
-
-// Whether a word is meant for WHO, be he online or not. It throws nothing, for Tab asks it, too.
-bool names_somebody(const std::string& word) {
-  const bool is_number = parse_number(word, numbered.size()).value_or(0) > 0;
-  if (is_number || address_in(word) || is_oneself(word)) return true;
-  return !those_called(word).empty();
-}
-
-std::string nobody_called(const std::string& who) {
+string nobody_called(const string& who) {
   return "nobody called " + who + " is online" + suggestion(who, short_labels());
 }
 
-// Whom WHO means. A word can be one user's name and another's number: then it is refused, never guessed.
-Identity find(const std::string& who) {
-  if (who.empty()) fail("to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
-  const std::vector<Identity> fits = those_called(who);
-  if (fits.size() == 1) return fits[0];
-  std::string candidates;
-  for (const Identity& user : fits) candidates += (candidates.empty() ? "" : " or ") + user.label();
-  if (!fits.empty()) fail(who + " can mean more than one user; write " + candidates);
-  const auto address = address_in(who);
-  if (is_oneself(who)) fail(who + " is you");
-  if (address && who == address->text()) return {"", "", "", *address, 0};
-  fail(nobody_called(who) + "; /list shows who is");
-}
-
 // With the blanks that bring it to that width, but for what is wider.
-std::string padded(const std::string& text, size_t width) {
-  return text + std::string(width - std::min(width, columns(text)), ' ');
+string padded(const string& text, size_t width) {
+  return text + string(width - std::min(width, columns(text)), ' ');
 }
 
-// How wide the columns of /list are: on a terminal as wide as what is in them, up to a limit.
-struct ListWidths {
-  size_t number = 0, name = 0, group = 0;
-
-  explicit ListWidths(const std::vector<Identity>& users) {
-    constexpr size_t kMostName = 20, kMostGroup = 12;
-    if (!terminal) return;
-    number = to_string(users.size()).size();
-    for (const Identity& user : users) {
-      name = std::max(name, std::min(columns(user.name), kMostName));
-      group = std::max(group, std::min(columns(user.group), kMostGroup));
-    }
+// On a terminal in columns, each as wide as what is in it, up to a limit.
+Strings rows_of_list(const Users& users) {
+  constexpr size_t kMostName = 20;
+  constexpr size_t kMostGroup = 12;
+  size_t name_width = 0;
+  size_t group_width = 0;
+  for (const Identity& user : users) {
+    name_width = std::max(name_width, columns(user.name));
+    group_width = std::max(group_width, columns(user.group));
   }
-};
-
-void list(std::string) {
-  std::vector<Identity> all = discovery::users();
-  const Identity own = own_entry();
-  all.insert(std::find_if(all.begin(), all.end(), [&](auto& user) { return user.label() > own.label(); }), own);
-  numbered.clear();
-  const ListWidths widths(all);
-  for (const Identity& user : all) {
-    numbered.push_back({user});
-    const std::string number = padded(to_string(numbered.size()), widths.number);
-    const std::string mark = user.id == myself.id ? " * " : " - ";
-    const std::string who = padded(user.name, widths.name) + " " + padded(user.group, widths.group);
+  name_width = terminal ? std::min(name_width, kMostName) : 0;
+  group_width = terminal ? std::min(group_width, kMostGroup) : 0;
+  const size_t number_width = terminal ? to_string(users.size()).size() : 0;
+  Strings rows;
+  for (const Identity& user : users) {
+    const string number = to_string(rows.size() + 1);
+    string row = "user " + padded(number, number_width);
+    row += user.id == myself.id ? " * " : " - ";
+    row += padded(user.name, name_width) + " ";
+    row += padded(user.group, group_width) + " ";
+    row += user.address.text();
     const bool is_there = user.said_ip == user.address.ip;
-    const std::string said = is_there ? "" : " says " + Address{user.said_ip}.ip_text();
-    print("user " + number + mark + who + " " + user.address.text() + said);
+    if (!is_there)
+      row += " says " + Address{user.said_ip}.ip_text();
+    rows.push_back(row);
   }
-  print("users " + to_string(all.size()));
+  return rows;
 }
 
-// The only beginning of a name is enough here, where we say whom it means. With /msg it would be too late: when ann has
-// left, the next line for her must not go to anna.
-void choose(std::string rest) {
-  chosen.reset();  // where this fails, the next line must not go to the one before
-  const std::string who = next_word(rest);
-  if (!rest.empty()) fail("/to takes one user; /msg " + who + " TEXT sends one message");
-  std::vector<Identity> fits = those_called(who);
-  if (fits.empty() && !who.empty())
-    for (const Identity& user : discovery::users())
-      if (begins_with(comparable(user.label()), comparable(who))) fits.push_back(user);
-  chosen = Addressee{fits.size() == 1 ? fits[0] : find(who)};
-  print("to " + chosen->who.label());
+// ---- Sizes, times and outcomes for people -------------------------------------------
+
+// As strftime() has it.
+string time_text(const char* format, std::time_t time) {
+  std::tm parts{};
+  std::array<char, 16> text{};
+  ::localtime_r(&time, &parts);
+  std::strftime(text.data(), text.size(), format, &parts);
+  return text.data();
 }
 
-void introduce_as(const std::string& name, const std::string& group) {
-  if (!is_own_name(name) || !is_own_name(group))
-    fail("a name or group is 1 to 32 characters without blanks, no / first");
-  myself.name = name;
-  myself.group = group;
-  discovery::rename();
-  print("you " + own_entry().label() + " " + group);
-  warn_of_clashes(discovery::users());
-}
-
-void scan(std::string where) {
-  if (where.empty()) return discovery::scan();
-  const size_t slash = where.find('/');
-  const auto bits = slash == std::string::npos ? 32 : parse_number(where.substr(slash + 1), 32);
-  const auto address = parse_address(where);
-  const auto ip = address ? address->ip : parse_ip(where.substr(0, slash));
-  if (!ip || !bits) fail("/scan takes nothing, ADDRESS, ADDRESS:PORT or NETWORK/BITS");
-  if (!discovery::source_for(*ip)) fail("no usable route leads to " + where);
-  discovery::scan(*ip, static_cast<int>(*bits), address ? address->port : kDiscoveryPort);
-}
-
-// The second part comes when the connection has been made, or has failed: diagnosed().
-void diagnose(std::string who) {
-  if (who.empty()) return discovery::diagnose();
-  const auto ip = parse_ip(who);
-  const Identity other = ip ? Identity{"", "", "", {*ip, kFirstPort}, 0} : find(who);
-  if (discovery::diagnose(other.address)) transfer::diagnose(other);
-}
-
-void diagnosed(const Event& event) {
-  static const std::pair<std::string, const char*> kRemedies[] = {
-      {"no answer in time", "it is stopped, or hangs; is its terminal waiting for fg?"},
-      {error_text(ECONNREFUSED), "no peer listens there; does it run, with the port of its ready line?"},
-      {error_text(ETIMEDOUT), "a firewall drops it; both machines must let in TCP 25253 to 25508"},
-      {error_text(EHOSTUNREACH),
-       "nobody has that address; a typing error, a cable, or a Wi-Fi that keeps clients apart"}};
-  discovery::diagnose_answer(event.who.address);
-  const auto tell = [](const std::string& line) { events.push({Event::Kind::told, {}, line}); };  // after the answer
-  if (event.text.empty()) return tell("diag ok: TCP: " + event.who.label() + " answers");
-  std::string remedy;
-  for (const auto& [why, what_to_do] : kRemedies)
-    if (event.text.find(why) != std::string::npos) remedy = what_to_do;
-  tell("diag failed: TCP: " + event.text + (remedy.empty() ? "" : ": " + remedy));
-}
-
-// What is on its way, and to whom: "bob (message), cleo@10.0.0.7:25253 (send 2, offered)".
-std::string under_way() {
-  std::vector<std::string> all;
-  for (const auto& [ticket, post] : posts)
-    for (const auto& [address, who] : post.awaited) all.push_back(short_label(who) + " (message)");
-  for (const auto& [number, file] : files)
-    if (file.direction == "send")
-      all.push_back(name_of(file.who) + " (send " + to_string(number) + ", " + file.state + ")");
-  std::sort(all.begin(), all.end());
-  constexpr size_t kShown = 5;
-  std::string text;
-  for (size_t i = 0; i < all.size() && i < kShown; ++i) text += (i == 0 ? "" : ", ") + all[i];
-  if (all.size() > kShown) text += " and " + to_string(all.size() - kShown) + " more";
-  return text;
-}
-
-void quit(std::string) {
-  leave_now = leaving;
-  leaving = true;
-  if (terminal && !leave_now && transfer::is_sending())
-    print("note: waiting for " + under_way() + "; /quit again leaves now");
-}
-
-// ---- Messages ---------------------------------------------------------------
-
-void add_to_list(std::string& list, const std::string& who) {
-  if (!list.empty()) list += ", ";
-  list += who;
-}
-
-std::string summary(const Post& post) {
-  const bool is_file = post.scope == "files";
-  std::string line = is_file ? "sent to " : "delivered ";
-  line += to_string(post.reached) + " of " + to_string(post.total);
-  if (is_file && !post.got.empty()) line += ", " + post.got;
-  if (!post.missed.empty()) line += "; not reached: " + post.missed;
-  if (!post.unsure.empty()) line += "; may have reached: " + post.unsure;
-  if (is_file) line += ": " + post.text;
-  return line;
-}
-
-// One copy of a post was delivered, or was not. The last one sums it up.
-void settle(const Event& event) {
-  Post& post = posts[event.ticket];
-  const bool missed = event.kind == Event::Kind::undelivered, is_file = post.scope == "files";
-  const std::string who = name_of(event.who);
-  const std::string outcome = event.in_doubt ? "; it may have arrived: " : "; not delivered: ";
-  if (missed) {
-    undelivered = true;
-    if (!is_file) print(time_of_day() + "failed " + who + ": " + event.text + outcome + post.text);
-    std::string& list = event.in_doubt ? post.unsure : post.missed;
-    add_to_list(list, is_file ? who + " (" + event.text + ")" : who);
-  } else {
-    ++post.reached;
-    const std::string text = terminal ? "" : ": " + post.text;  // which stands a few rows above
-    if (post.scope == "private") print_quietly(time_of_day() + "delivered " + who + text);
-    add_to_list(post.got, who);
-  }
-  post.awaited.erase(event.who.address.text());
-  --post.open;
-  if (post.open > 0) return;
-  if (post.scope != "private") print(summary(post));
-  posts.erase(event.ticket);
-}
-
-void expect_message(const std::string& text) {
-  if (text.empty()) fail("there is no text to send");
-  if (text.size() > kMaxText) fail("a message has at most 4000 bytes; this one has " + to_string(text.size()));
-  if (!is_text(text)) fail("a message is UTF-8 without control characters");
-}
-
-void send(const std::string& scope, const std::string& text, const std::vector<Identity>& to) {
-  expect_message(text);
-  const uint64_t ticket = next_post++;
-  posts[ticket] = {text, scope, to.size(), to.size()};
-  for (const Identity& one : to) posts[ticket].awaited[one.address.text()] = one;
-  for (const Identity& one : to) try {
-      transfer::send_message(one, scope, text, ticket);
-    } catch (const std::exception& error) {
-      settle({Event::Kind::undelivered, one, error.what(), ticket});
-    }
-}
-
-// Everyone else, or everyone else in our group.
-std::vector<Identity> audience(const std::string& scope) {
-  std::vector<Identity> all;
-  for (const Identity& user : discovery::users())
-    if (scope == "all" || user.group == myself.group) all.push_back(user);
-  if (all.empty()) fail("nobody else is " + (scope == "all" ? "online" : "in group " + myself.group));
-  return all;
-}
-
-void send_to_many(const std::string& scope, const std::string& text) { send(scope, text, audience(scope)); }
-
-// Whether it is, with another id, whom /to had chosen: his name and his IP address are what is left.
-bool is_partner_again(const Identity& user) {
-  const bool same_name = comparable(user.name) == comparable(chosen->who.name);
-  return same_name && user.address.ip == chosen->who.address.ip;
-}
-
-// That whom /to has chosen is still there.
-void expect_partner() {
-  if (is_talking()) return;
-  std::string next = "/to WHO chooses another";
-  for (const Identity& user : discovery::users())
-    if (is_partner_again(user)) next = "he is back, and /to " + short_label(user) + " talks to him again";
-  fail(chosen->who.label() + " " + chosen->gone + "; " + next);
-}
-
-void say(const std::string& text) {
-  const bool can_answer = last_writer && directory.find(*last_writer);
-  const std::string who = can_answer ? short_label(*last_writer) : "WHO";
-  if (!chosen) fail("to whom? choose with /to " + who + ", or write /msg " + who + " TEXT");
-  expect_partner();
-  send("private", text, {chosen->who});
-}
-
-void message(std::string rest) {
-  const Identity to = find(next_word(rest));
-  send("private", rest, {to});
-}
-
-// ---- Files --------------------------------------------------------------------
+string time_of_day() { return terminal ? time_text("%H:%M ", std::time(nullptr)) : ""; }
 
 // As people read it: "37 bytes", "1.5 GB", "38 MB".
-std::string amount(double bytes) {
+string amount(double bytes) {
   static const char* const kUnits[] = {"bytes", "kB", "MB", "GB", "TB", "PB", "EB"};
   size_t unit = 0;
   while (bytes >= 999.5) {
@@ -1283,53 +1855,290 @@ std::string amount(double bytes) {
   }
   const long long tenths = std::llround(bytes * 10);
   const bool has_tenths = unit > 0 && tenths < 100;
-  const std::string number = has_tenths ? to_string(tenths / 10) + "." + to_string(tenths % 10)
-                                        : to_string(std::llround(bytes));
+  string number = to_string(std::llround(bytes));
+  if (has_tenths)
+    number = to_string(tenths / 10) + "." + to_string(tenths % 10);
   return number + " " + (number == "1" ? "byte" : kUnits[unit]);
 }
 
-std::string size_text(uint64_t bytes) {
+string size_text(uint64_t bytes) {
   return terminal ? amount(static_cast<double>(bytes)) : to_string(bytes) + " bytes";
 }
 
-std::string rate_text(double bytes) {
-  return (terminal ? amount(bytes) : to_string(std::llround(bytes / 1e6)) + " MB") + "/s";
+string rate_text(double bytes) {
+  if (terminal) return amount(bytes) + "/s";
+  return to_string(std::llround(bytes / 1e6)) + " MB/s";
 }
 
-void print_file(uint64_t number, const File& file, const std::string& remark = "") {
-  const Offer& offer = file.offer;
-  std::string size = size_text(offer.size);
-  if (offer.is_folder()) size += " in " + to_string(offer.files) + " files and folders";
-  const std::string what = file.direction + " " + to_string(number) + " " + file.state;
-  print(what + " " + name_of(file.who) + " " + size + remark + ": " + offer.name);
+// Bytes a second since it started, not counting what an earlier try has left.
+double speed(const File& file, uint64_t done) {
+  const std::chrono::duration<double> time = Clock::now() - file.started + 1ms;
+  const uint64_t bytes = done - std::min(done, file.resumed_at);
+  return static_cast<double>(bytes) / time.count();
 }
 
-// To each of them on a connection and a thread of its own: who is slow, or says no, holds up nobody.
-void send_files(const std::string& path, const std::vector<Identity>& to) {
-  const uint64_t post = to.size() > 1 ? next_post++ : 0;
-  if (post != 0) posts[post] = {path, "files", to.size(), to.size()};
-  for (const Identity& one : to) try {
-      files[next_file++] = {transfer::send_file(one, path), "send", one, {0, 1, path}, post};
-    } catch (const std::exception& error) {
-      if (post == 0) throw;
-      settle({Event::Kind::undelivered, one, error.what(), post});
+string so_far(const File& file) {
+  const uint64_t done = transfer::bytes_done(file.ticket);
+  const string size = terminal ? size_text(done) : to_string(done);
+  return ", " + size + " done, " + rate_text(speed(file, done));
+}
+
+string bar(uint64_t percent) {
+  constexpr size_t kWidth = 10;
+  const size_t full = std::min<size_t>(percent * kWidth / 100, kWidth);
+  const string signs(full, '=');
+  return "[" + signs + string(kWidth - full, ' ') + "]";
+}
+
+// Of one that runs. What matters most comes first, for the line is cut where the screen ends.
+string progress_of(const File& file) {
+  const uint64_t done = transfer::bytes_done(file.ticket);
+  const uint64_t size = std::max<uint64_t>(file.offer.size, 1);
+  const uint64_t left = size - std::min(size, done);
+  const uint64_t percent = done * 100 / size;
+  const double rate = speed(file, done);
+  const double seconds = static_cast<double>(left) / std::max(rate, 1.0);
+  string line = bar(percent) + " " + to_string(percent) + " %, ";
+  line += rate_text(rate) + ", ";
+  if (rate > 0)
+    line += to_string(std::llround(seconds)) + " s left, ";
+  line += file.direction + " " + to_string(file.number) + " ";
+  return line + name_of(file.who) + ": " + file.offer.name;
+}
+
+string progress() {
+  for (const auto& [number, file] : files)
+    if (file.state == "started") return progress_of(file);
+  return "";
+}
+
+string remark(const Event& event) {
+  using Kind = Event::Kind;
+  const string sum = terminal ? "" : ", cksum " + to_string(event.crc);
+  const string doubt = event.in_doubt ? "; it may have arrived" : "";
+  if (event.kind == Kind::stored) return sum + event.text;
+  if (event.kind == Kind::failed)
+    return ", " + event.text + doubt;
+  const bool is_resumed = event.kind == Kind::started && event.resumed_at > 0;
+  if (terminal && is_resumed) return ", resumed at " + size_text(event.resumed_at);
+  return event.text;
+}
+
+string summary(const Post& post) {
+  const bool is_file = post.scope == "files";
+  string line = is_file ? "sent to " : "delivered ";
+  line += to_string(post.reached) + " of " + to_string(post.total);
+  if (is_file && !post.got.empty())
+    line += ", " + post.got;
+  if (!post.missed.empty())
+    line += "; not reached: " + post.missed;
+  if (!post.unsure.empty())
+    line += "; may have reached: " + post.unsure;
+  if (is_file) line += ": " + post.text;
+  return line;
+}
+
+// "bob (message), cleo@10.0.0.7:25253 (send 2, offered)"
+string under_way() {
+  constexpr size_t kMost = 5;
+  Strings all;
+  for (const auto& [ticket, post] : posts)
+    for (const auto& [address, who] : post.awaited)
+      all.push_back(short_label(who) + " (message)");
+  for (const auto& [number, file] : files) {
+    const string what = "send " + to_string(number) + ", " + file.state;
+    if (file.is_sent())
+      all.push_back(name_of(file.who) + " (" + what + ")");
+  }
+  std::sort(all.begin(), all.end());
+  const size_t shown = std::min(all.size(), kMost);
+  const size_t more = all.size() - shown;
+  string text;
+  for (size_t i = 0; i < shown; ++i)
+    add_to_list(text, all[i]);
+  if (more > 0) text += " and " + to_string(more) + " more";
+  return text;
+}
+
+// ---- What helps a user on -----------------------------------------------------------
+
+// One line, however many they are.
+void warn_of_clashes(const Users& users) {
+  string who;
+  size_t count = 0;
+  for (const Identity& user : users) {
+    if (comparable(user.name) != comparable(myself.name)) continue;
+    ++count;
+    who = user.label() + " has";
+  }
+  if (count == 0) return;
+  if (count > 1) who = to_string(count) + " users have";
+  print("note: " + who + " the same name as you; /name NEW gives you another");
+}
+
+// Whether it is, with another id, whom /to had chosen: his name and his IP address are what is
+// left.
+bool is_partner_again(const Identity& user) {
+  const Identity& partner = chosen->who;
+  const bool has_its_name = comparable(user.name) == comparable(partner.name);
+  return has_its_name && user.address.ip == partner.address.ip;
+}
+
+void expect_partner() {
+  if (is_talking()) return;
+  string next = "/to WHO chooses another";
+  for (const Identity& user : discovery::users()) {
+    const string choice = "/to " + short_label(user);
+    if (is_partner_again(user)) next = "he is back, and " + choice + " talks to him again";
+  }
+  fail(chosen->who.label() + " " + chosen->gone + "; " + next);
+}
+
+string free_space() {
+  struct statvfs disk{};
+  if (::statvfs(download_folder.c_str(), &disk) == -1)
+    return "";
+  const auto blocks = static_cast<double>(disk.f_bavail);
+  const auto size = static_cast<double>(disk.f_frsize);
+  return "; " + amount(blocks * size) + " are free";
+}
+
+void explain_offer(const File& file) {
+  if (!terminal) return;
+  const string n = to_string(file.number);
+  const string is_asked = name_of(file.who) + " is asked";
+  const string choice = "/accept " + n + " takes it, /reject " + n + " does not";
+  const bool is_single = file.is_sent() && file.post == 0;
+  const bool asks_us = !file.is_sent() && accept_policy == Accept::ask;
+  if (is_single) print("note: " + is_asked + "; /cancel " + n + " takes the offer back");
+  if (asks_us) print("note: " + choice + free_space());
+}
+
+// Who is not listed is nobody but his address. Once is enough: who has answered one knows how.
+void tell_how_to_answer(const Identity& from) {
+  static bool is_told = false;
+  if (!terminal || is_talking() || is_told) return;
+  is_told = true;
+  const string who = is_listed(from) ? short_label(from) : from.address.text();
+  print("note: to answer, type /to " + who + "; what you type then goes to " + who);
+}
+
+// ---- Paths as they are typed --------------------------------------------------------
+
+constexpr string_view kHomeVariable = "$HOME";
+
+bool is_variable_home(string_view text) {
+  if (!begins_with(text, kHomeVariable)) return false;
+  const string_view rest = text.substr(kHomeVariable.size());
+  if (rest.empty()) return true;
+  const auto next = static_cast<unsigned char>(rest[0]);
+  return next != '_' && !std::isalnum(next);
+}
+
+// Whether a backslash in front of it goes: `quote` is the quotation mark that it stands in, or 0.
+bool can_be_escaped(string_view next, char quote) {
+  if (next.empty() || quote == '\'') return false;
+  return quote == 0 || string_view("\"\\$`").find(next) != string_view::npos;
+}
+
+bool ends_in_blank(string_view text) {
+  const bool is_escaped = text.size() > 1 && text[text.size() - 2] == '\\';
+  return !text.empty() && text.back() == ' ' && !is_escaped;
+}
+
+// What a shell makes of a path: quotes and backslashes go, a leading ~ and $HOME are the home
+// folder, and a blank at the end is none. `typed` itself where a quote does not end. wordexp()
+// would not do: it may start a shell, and OpenBSD has none.
+string as_a_shell_reads(string_view typed, const string& home) {
+  string_view rest = typed;
+  string path;
+  char quote = 0;  // that has begun, and not ended
+  while (ends_in_blank(rest)) rest.remove_suffix(1);
+  if (rest == "~" || begins_with(rest, "~/")) {
+    path = home;
+    rest.remove_prefix(1);
+  }
+  while (!rest.empty()) {
+    const char c = rest[0];
+    const bool begins_quote = quote == 0 && (c == '"' || c == '\'');
+    size_t taken = 1;
+    if (c == quote) {
+      quote = 0;
+    } else if (begins_quote) {
+      quote = c;
+    } else if (quote != '\'' && is_variable_home(rest)) {
+      path += home;
+      taken = kHomeVariable.size();
+    } else if (c == '\\' && can_be_escaped(rest.substr(1, 1), quote)) {
+      path += rest[1];
+      taken = 2;
+    } else {
+      path += c;
     }
-  const std::string asked = to_string(to.size()) + " users are asked";
-  if (terminal && post != 0) print("note: " + asked + "; /transfers shows who has not answered");
+    rest.remove_prefix(taken);
+  }
+  return quote == 0 ? path : string(typed);
 }
 
-std::string readable_path(const std::string& typed, const std::string& command) {
-  const std::string path = path_meant_by(typed);
-  if (path.empty()) fail("which file? " + command + " PATH");
-  if (::access(path.c_str(), R_OK) == -1) fail("cannot read " + path + ": " + error_text(errno));
-  return path;
+// What exists as it is typed, or else what a shell would make of it.
+string path_meant_by(const string& typed) {
+  struct stat there{};
+  const char* const home = std::getenv("HOME");
+  if (::lstat(typed.c_str(), &there) == 0) return typed;
+  return as_a_shell_reads(typed, home != nullptr ? home : "~");
 }
 
-// Without WHO: to whom /to has chosen.
-void send_to_chosen(const std::string& typed) {
-  const std::string path = path_meant_by(typed);
-  std::string rest = typed;
-  const std::string word = next_word(rest);
+// ---- Commands: lines, files and many receivers --------------------------------------
+
+string next_word(string& rest) {
+  string_view left = rest;
+  const string word(take_word(left));
+  rest = left.substr(std::min(left.find_first_not_of(' '), left.size()));
+  return word;
+}
+
+Strings lines_with_text(const string& text) {
+  Strings lines;
+  std::istringstream stream(text);
+  string line;
+  while (std::getline(stream, line))
+    if (line.find_first_not_of(' ') != string::npos)
+      lines.push_back(line);
+  return lines;
+}
+
+// Each is a message, to whom /to chose, and none a command, whatever it begins with.
+void say_lines(const TypedLine& typed) {
+  const bool is_command = typed.text[0] == '/' && !typed.begins_pasted;
+  const string advice = "; paste them without a command in front";
+  if (is_command) fail("several lines go to whom /to chose" + advice);
+  const Strings lines = lines_with_text(typed.text);
+  // All of them first: half a text helps nobody.
+  for (const string& line : lines) expect_message(line);
+  for (const string& line : lines) say(line);
+}
+
+// Who is slow, or says no, holds up nobody.
+void send_files(const string& path, const Users& to) {
+  if (to.size() == 1)
+    return offer_file(path, to[0], 0);
+  const uint64_t post = open_post("files", path, to.size());
+  for (const Identity& one : to) {
+    try {
+      offer_file(path, one, post);
+    } catch (const std::exception& error) {
+      miss(post, one, error.what());
+    }
+  }
+  if (!terminal) return;
+  const string asked = to_string(to.size()) + " users are asked";
+  print("note: " + asked + "; /transfers shows who has not answered");
+}
+
+void send_to_chosen(const string& typed) {
+  const string path = path_meant_by(typed);
+  string rest = typed;
+  const string word = next_word(rest);
   const bool is_there = ::access(path.c_str(), F_OK) == 0;
   if (!is_there && !chosen) find(word);  // says that there is no such user
   if (!is_there) fail(nobody_called(word) + ", and there is no file " + path);
@@ -1338,258 +2147,107 @@ void send_to_chosen(const std::string& typed) {
   send_files(readable_path(typed, "/send"), {chosen->who});
 }
 
-void send_file(std::string rest) {
-  const std::string line = rest;
-  const std::string who = next_word(rest);
-  if (!who.empty() && !names_somebody(who)) return send_to_chosen(line);
-  const Identity to = find(who);
-  send_files(readable_path(rest, "/send WHO"), {to});
-}
-
-void send_file_to_many(const std::string& scope, const std::string& path) {
-  send_files(readable_path(path, "/send" + scope), audience(scope));
-}
-
-using FileTest = bool (*)(const File&);
-
-bool is_any(const File&) { return true; }
-bool is_waiting_offer(const File& file) {
-  return file.direction == "receive" && file.state == "offered";
-}
-
-// The only one that the command can mean.
-File& only_file(const std::string& command, FileTest can_be_meant) {
+File& only_file(const string& command, FileTest can_be_meant) {
   constexpr size_t kMostNamed = 3;
-  std::vector<File*> fits;
-  std::string candidates;
+  vector<File*> fits;
+  string candidates;
   for (auto& [number, file] : files) {
     if (!can_be_meant(file)) continue;
     fits.push_back(&file);
     if (fits.size() > kMostNamed) continue;
-    candidates += (candidates.empty() ? "" : " or ") + to_string(number);
-    candidates += " (" + file.offer.name + ", " + name_of(file.who) + ")";
+    const string what = file.offer.name + ", " + name_of(file.who);
+    add_to_list(candidates, to_string(number) + " (" + what + ")", " or ");
   }
-  const std::string verb = command.substr(1);
+  const string verb = command.substr(1);
   if (fits.empty()) fail("there is nothing to " + verb + "; /transfers lists what is under way");
-  if (fits.size() > 1) fail("which one? write " + command + " and its number: " + candidates);
+  if (fits.size() > 1)
+    fail("which one? write " + command + " and its number: " + candidates);
   return *fits[0];
 }
 
-// The entry whose number `rest` begins with. What stands there is always a number: a name to store
-// a file under comes second.
-File& take_file(std::string& rest, const std::string& command, FileTest can_be_meant) {
-  const std::string word = next_word(rest);
-  if (word.empty()) return only_file(command, can_be_meant);
-  const auto found = files.find(parse_number(word).value_or(0));
-  if (found == files.end()) fail("there is no transfer '" + word + "'; /transfers lists them");
-  return found->second;
+// ---- /diag --------------------------------------------------------------------------
+
+// The second part comes when the connection has been made, or has failed: diagnosed().
+void diagnose(string who) {
+  if (who.empty()) return discovery::diagnose();
+  Identity other;
+  const auto ip = parse_ip(who);
+  if (ip) other.address = {*ip, kFirstPort};
+  else other = find(who);
+  if (discovery::diagnose(other.address)) transfer::diagnose(other);
 }
 
-// The same, where that is all that may be given.
-File& take_file_alone(std::string rest, const std::string& command, FileTest can_be_meant) {
-  File& file = take_file(rest, command, can_be_meant);
-  if (!rest.empty()) fail("'" + rest + "' is too much; the number of a transfer is enough");
-  return file;
+string remedy_of(const string& fault) {
+  static const std::pair<string, const char*> kRemedies[] = {
+      {"no answer in time",
+       ": it is stopped, or hangs; is its terminal waiting for fg?"},
+      {error_text(ECONNREFUSED),
+       ": no peer listens there; does it run, with the port of its ready line?"},
+      {error_text(ETIMEDOUT),
+       ": a firewall drops it; both machines must let in TCP 25253 to 25508"},
+      {error_text(EHOSTUNREACH),
+       ": nobody has that address; a typing error, a cable, or a Wi-Fi that keeps clients apart"},
+  };
+  for (const auto& [why, what_to_do] : kRemedies)
+    if (fault.find(why) != string::npos) return what_to_do;
+  return "";
 }
 
-void answer(File& file, Accept consent, const std::string& rest = "") {
-  if (!is_waiting_offer(file)) fail("that is not an offer that waits for an answer");
-  if (!rest.empty() && safe_file_name(rest) != rest) fail("'" + rest + "' is not a file name; give one without a path");
-  file.state = "answered";
-  transfer::answer(file.ticket, consent, rest);
+void diagnosed(const Event& event) {
+  discovery::diagnose_answer(event.who.address);
+  const bool is_reached = event.text.empty();
+  Event told{Event::Kind::told};  // after the answer, which is in the queue
+  if (is_reached) told.text = "diag ok: TCP: " + event.who.label() + " answers";
+  else told.text = "diag failed: TCP: " + event.text + remedy_of(event.text);
+  events.push(told);
 }
 
-void accept(std::string rest) {
-  File& file = take_file(rest, "/accept", is_waiting_offer);
-  answer(file, Accept::always, rest);
-}
-
-void reject(std::string rest) {
-  answer(take_file_alone(rest, "/reject", is_waiting_offer), Accept::never);
-}
-
-void cancel(std::string rest) { transfer::cancel(take_file_alone(rest, "/cancel", is_any).ticket); }
-
-// Bytes a second since it started, not counting what an earlier try has left.
-double speed(const File& file, uint64_t done) {
-  const std::chrono::duration<double> time = Clock::now() - file.started + 1ms;
-  return static_cast<double>(done - std::min(done, file.resumed_at)) / time.count();
-}
-
-void list_transfers(std::string) {
-  for (const auto& [number, file] : files) {
-    const uint64_t done = transfer::bytes_done(file.ticket);
-    const std::string so_far = terminal ? amount(static_cast<double>(done)) : to_string(done);
-    const std::string progress = ", " + so_far + " done, " + rate_text(speed(file, done));
-    print_file(number, file, file.state == "started" ? progress : "");
-  }
-  print("transfers " + to_string(files.size()));
-}
-
-// For the line above the prompt: how far the first transfer that runs has come. What matters most comes first, for the
-// line is cut where the screen ends.
-std::string progress() {
-  const auto is_running = [](const auto& f) { return f.second.state == "started"; };
-  const auto found = std::find_if(files.begin(), files.end(), is_running);
-  if (found == files.end()) return "";
-  const File& file = found->second;
-  const uint64_t done = transfer::bytes_done(file.ticket), size = std::max<uint64_t>(file.offer.size, 1);
-  const double rate = speed(file, done);
-  std::string bar(10, ' ');
-  std::fill_n(bar.begin(), std::min<uint64_t>(done * 10 / size, 10), '=');
-  const auto left = std::llround(static_cast<double>(size - std::min(size, done)) / std::max(rate, 1.0));
-  return "[" + bar + "] " + to_string(done * 100 / size) + " %, " + rate_text(rate) + ", " +
-         (rate > 0 ? to_string(left) + " s left, " : "") + file.direction + " " + to_string(found->first) + " " +
-         name_of(file.who) + ": " + file.offer.name;
-}
-
-std::string free_space() {
-  struct statvfs disk{};
-  if (::statvfs(download_folder.c_str(), &disk) == -1) return "";
-  const double bytes = static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
-  return "; " + amount(bytes) + " are free";
-}
-
-// What a line about a file says besides its state and its size.
-std::string remark(const Event& event) {
-  const std::string doubt = event.in_doubt ? "; it may have arrived" : "";
-  const std::string sum = terminal ? "" : ", cksum " + to_string(event.crc);
-  if (event.kind == Event::Kind::stored) return sum + event.text;
-  if (event.kind == Event::Kind::failed) return ", " + event.text + doubt;
-  const bool is_resumed = event.kind == Event::Kind::started && event.resumed_at > 0;
-  if (terminal && is_resumed) return ", resumed at " + size_text(event.resumed_at);
-  return event.text;
-}
-
-// What the user can do about an offer, or is being done about his own.
-void explain_offer(uint64_t number, const File& file) {
-  if (!terminal) return;
-  const std::string n = to_string(number);
-  if (file.direction == "send" && file.post == 0)
-    print("note: " + name_of(file.who) + " is asked; /cancel " + n + " takes the offer back");
-  if (file.direction == "receive" && accept_policy == Accept::ask)
-    print("note: /accept " + n + " takes it, /reject " + n + " does not" + free_space());
-}
-
-// An offer, or a transfer that has begun, or has ended, well or badly.
-void update_file(const Event& event) {
-  using Kind = Event::Kind;
-  const auto is_meant = [&](const auto& f) { return f.second.ticket == event.ticket; };
-  if (event.kind == Kind::offered && std::none_of(files.begin(), files.end(), is_meant))
-    files[next_file++] = {event.ticket, "receive", event.who};
-  const auto found = std::find_if(files.begin(), files.end(), is_meant);
-  if (found == files.end()) return;
-  auto& [number, file] = *found;
-  const bool sends = file.direction == "send", failed = event.kind == Kind::failed, stored = event.kind == Kind::stored;
-  undelivered |= sends && (failed || (stored && event.file.files < file.offer.files));
-  if (event.kind == Kind::started) {
-    file.state = "started";
-    file.started = event.since;
-    file.resumed_at = event.resumed_at;
-  }
-  if (failed || stored) file.state = failed ? "failed" : sends ? "delivered" : "stored";
-  if (!failed) file.offer = event.file;
-  print_file(number, file, remark(event));
-  if (event.kind == Kind::offered) explain_offer(number, file);
-  if (!failed && !stored) return;
-  Event end{failed ? Kind::undelivered : Kind::delivered, event.who, event.text, file.post};
-  end.in_doubt = event.in_doubt;
-  files.erase(found);
-  if (end.ticket != 0) settle(end);
-}
-
-// ---- The table -----------------------------------------------------------------
-
-void help(std::string name);
-
-const struct Command {
-  const char *name, *arguments, *meaning, *example;
-  void (*run)(std::string rest);
-  const char* advice = "";
-} kCommands[] = {
-    {"/list", "", "who is online", "", list},
-    {"/to", " WHO", "talk to WHO: a name, a number of /list, NAME@IP:PORT or IP:PORT", " bob", choose},
-    {"/msg", " WHO TEXT", "one message", " bob See you at nine", message},
-    {"/group", " TEXT", "a message to everyone in your group", " Where do we meet?",
-     [](std::string text) { send_to_many("group", text); }},
-    {"/all", " TEXT", "a message to everyone", " Lunch?", [](std::string text) { send_to_many("all", text); }},
-    {"/send", " [WHO] PATH", "offer a file or a folder; without WHO: to whom /to chose",
-     " bob Documents/my report.pdf", send_file,
-     "send a large folder as a tar archive: only a file goes on after a break"},
-    {"/sendgroup", " PATH", "to everyone in your group", " photos/",
-     [](std::string path) { send_file_to_many("group", path); }},
-    {"/sendall", " PATH", "to everyone", " task.pdf", [](std::string path) { send_file_to_many("all", path); }},
-    {"/accept", " [N [AS]]", "take the file of offer N, as AS; without N: the only one",
-     " 1 bobs report.pdf", accept},
-    {"/reject", " [N]", "do not take it", " 1", reject},
-    {"/cancel", " [N]", "end transfer N; without N: the only one", " 1", cancel},
-    {"/transfers", "", "offers and transfers under way", "", list_transfers},
-    {"/name", " NEW", "change your name", " ann2", [](std::string name) { introduce_as(name, myself.group); }},
-    {"/join", " GROUP", "change your group", " chess", [](std::string group) { introduce_as(myself.name, group); }},
-    {"/scan", " [TARGET]", "look again; TARGET: ADDRESS, ADDRESS:PORT or NETWORK/BITS", " 10.0.0.0/24", scan},
-    {"/diag", " [WHO]", "what is wrong when somebody is missing; WHO may be an ADDRESS", " 10.0.0.7", diagnose},
-    {"/help", " [COMMAND]", "this list; or one command, with an example", " /send", help},
-    {"/quit", "", "finish what is being sent, and leave; twice: leave now", "", quit},
-};
-
-const Command& command_called(const std::string& name) {
-  std::vector<std::string> names;
-  for (const Command& c : kCommands)
-    if (c.name == name) return c;
-    else names.push_back(c.name);
-  fail("there is no command " + name + suggestion(name, names) + "; /help lists them");
-}
-
-void help(std::string name) {
-  const auto line = [](const Command& c) { print(std::string("help: ") + c.name + c.arguments + ": " + c.meaning); };
-  if (name.empty()) {
-    for (const Command& c : kCommands) line(c);
-    return print("help: any other line is a message to whom /to chose; a first // sends one /");
-  }
-  if (name[0] != '/') name = "/" + name;
-  const Command& c = command_called(name);
-  line(c);
-  print(std::string("help: for example  ") + c.name + c.example);
-  if (*c.advice != '\0') print(std::string("help: ") + c.advice);
-}
-
-// ---- What TAB adds ---------------------------------------------------------------
+// ---- What Tab adds ------------------------------------------------------------------
 
 // The files and folders whose path begins with that.
-std::vector<std::string> paths(const std::string& beginning) {
-  const std::string folder = beginning.substr(0, beginning.rfind('/') + 1);  // npos + 1 is 0
-  std::vector<std::string> found;
+Strings paths(const string& beginning) {
+  const size_t size = beginning.rfind('/') + 1;  // npos + 1 is 0
+  const string folder = beginning.substr(0, size);
+  const string where = folder.empty() ? "." : path_meant_by(folder);
+  const std::filesystem::directory_iterator end;
+  Strings found;
   std::error_code error;
-  std::filesystem::directory_iterator entry(folder.empty() ? "." : path_meant_by(folder), error);
-  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error))
-    found.push_back(folder + entry->path().filename().string() + (entry->is_directory(error) ? "/" : ""));
+  std::filesystem::directory_iterator entry(where, error);
+  while (!error && entry != end) {
+    string path = folder + entry->path().filename().string();
+    if (entry->is_directory(error)) path += "/";
+    found.push_back(path);
+    entry.increment(error);
+  }
   return found;
 }
 
-std::vector<std::string> command_names() {
-  std::vector<std::string> names;
-  for (const Command& c : kCommands) names.push_back(c.name);
+Strings command_names() {
+  Strings names;
+  for (const Command& command : kCommands) names.push_back(command.name);
   return names;
 }
 
-std::string arguments_of(const std::string& name) {
-  for (const Command& c : kCommands)
-    if (c.name == name) return c.arguments;
-  return "";
+string arguments_of(const string& name) {
+  string arguments;
+  for (const Command& command : kCommands)
+    if (command.name == name) arguments = command.arguments;
+  return arguments;
 }
 
 // What the end of a line can be, and which part of the line that is.
 struct Guess {
-  std::string typed;
-  std::vector<std::string> words, paths;
+  string typed;
+  Strings words;
+  Strings paths;
 };
 
 // Behind the name of a command. What is expected there, the table of commands says.
-Guess guess_arguments(const std::string& name, std::string typed) {
-  std::string kinds = arguments_of(name);
+Guess guess_arguments(const string& name, string typed) {
+  string kinds = arguments_of(name);
   next_word(kinds);  // the blank in front of them
-  std::string kind = next_word(kinds);
-  const std::string first = typed.substr(0, typed.find(' '));
+  string kind = next_word(kinds);
+  const string first = typed.substr(0, typed.find(' '));
   const bool has_first_word = first.size() < typed.size();
   const bool is_who = kind == "WHO" || kind == "[WHO]";
   // "/send PATH" goes to whom /to has chosen: what stands first may be a path.
@@ -1601,110 +2259,91 @@ Guess guess_arguments(const std::string& name, std::string typed) {
   }
   const bool may_be_who = is_who && !has_first_word;
   const bool may_be_path = kind == "PATH" || is_optional;
-  Guess guess{typed, {}, {}};
+  Guess guess;
+  guess.typed = typed;
   if (may_be_who) guess.words = short_labels();
   if (may_be_path) guess.paths = paths(typed);
   return guess;
 }
 
-Guess guess_end(const std::string& line) {
-  std::string rest = line;
-  const std::string name = next_word(rest);
-  return name == line ? Guess{line, command_names(), {}} : guess_arguments(name, rest);
+Guess guess_end(const string& line) {
+  string rest = line;
+  const string name = next_word(rest);
+  if (name != line) return guess_arguments(name, rest);
+  Guess guess;
+  guess.typed = line;
+  guess.words = command_names();
+  return guess;
 }
 
-// A line as far as the cursor: with what its end can only be.
-std::string complete(const std::string& before) {
-  Guess guess = guess_end(before);
-  const std::string& word = guess.typed;
-  keep_those_that_begin_with(word, guess.words);
-  keep_those_that_begin_with(word, guess.paths);
-  std::vector<std::string> fits = guess.words;
-  fits.insert(fits.end(), guess.paths.begin(), guess.paths.end());
+// Those that begin with what was typed, and can be typed: a file's name may have any bytes.
+Strings fitting(const Strings& all, const string& typed) {
+  Strings fits;
+  for (const string& one : all) {
+    const bool can_be_typed = is_text(one) && one.find('\t') == string::npos;
+    if (can_be_typed && begins_with(one, typed)) fits.push_back(one);
+  }
+  return fits;
+}
+
+// What all of them begin with. They are sorted, so the first and the last differ most.
+string common_beginning(const Strings& words) {
+  const string& first = words.front();
+  const string& last = words.back();
+  const size_t most = std::min(first.size(), last.size());
+  size_t size = 0;
+  while (size < most && first[size] == last[size])
+    ++size;
+  string common = first.substr(0, size);
+  while (!is_text(common)) common.pop_back();  // half a character
+  return common;
+}
+
+string complete(const string& before) {
+  const Guess guess = guess_end(before);
+  const string& typed = guess.typed;
+  Strings fits = fitting(guess.paths, typed);
+  const bool has_paths = !fits.empty();
+  for (const string& word : fitting(guess.words, typed))
+    fits.push_back(word);
   if (fits.empty()) return before;
   std::sort(fits.begin(), fits.end());
-  const size_t folder = guess.paths.empty() ? 0 : word.rfind('/') + 1;  // npos + 1 is 0
-  std::string common = fits[0], all;
-  for (const std::string& fit : fits) {
-    common.erase(std::mismatch(common.begin(), common.end(), fit.begin(), fit.end()).first, common.end());
-    all += (all.empty() ? " " : ", ") + fit.substr(folder);
-  }
-  while (!is_text(common)) common.pop_back();  // half a character
-  if (fits.size() > 1 && common == word) print_quietly("help:" + all);
+  const string common = common_beginning(fits);
+  const size_t folder = has_paths ? typed.rfind('/') + 1 : 0;  // npos + 1 is 0
+  string all;
+  for (const string& fit : fits)
+    add_to_list(all, fit.substr(folder));
+  if (fits.size() > 1 && common == typed)
+    console.print_quietly("help: " + all);
   // A blank behind a path would belong to it.
-  const bool is_whole = fits.size() == 1 && guess.paths.empty();
-  return before.substr(0, before.size() - word.size()) + common + (is_whole ? " " : "");
+  const bool is_whole = fits.size() == 1 && !has_paths;
+  const string kept = before.substr(0, before.size() - typed.size());
+  return kept + common + (is_whole ? " " : "");
 }
 
-// One line of input.
-void obey(std::string line) {
-  if (!line.empty() && line.back() == '\r') line.pop_back();  // a script written on Windows
-  const size_t first = line.find_first_not_of(" \t");
-  if (first == std::string::npos) return;
-  if (line[first] == '/') line.erase(0, first);  // pasted out of a text, where it was indented
-  const bool is_text = line[0] != '/' || line.substr(0, 2) == "//";
-  std::string rest = line;
-  const std::string name = is_text ? "" : next_word(rest);
-  try {
-    if (leaving && name != "/quit") fail("leaving; /quit again does not wait");
-    if (is_text) return say(line.substr(line[0] == '/' ? 1 : 0));
-    const Command& command = command_called(name);
-    if (!*command.arguments && !rest.empty()) fail(name + " takes nothing behind it; /help " + name);
-    command.run(rest);
-  } catch (const std::exception& error) {
-    print(std::string("error: ") + error.what());
-    for (const char* sends : {"", "/msg", "/group", "/all", "/send", "/sendgroup", "/sendall"})
-      undelivered |= name == sends;
-  }
-}
-
-std::vector<std::string> lines_with_text(const std::string& text) {
-  std::vector<std::string> lines;
-  std::istringstream stream(text);
-  for (std::string line; std::getline(stream, line);)
-    if (line.find_first_not_of(' ') != std::string::npos) lines.push_back(line);
-  return lines;
-}
-
-// Several lines that were pasted: each is a message, to whom /to chose, and none a command,
-// whatever it begins with.
-void say_lines(const TypedLine& typed) {
-  try {
-    if (leaving) fail("leaving; /quit again does not wait");
-    const bool is_command = typed.text[0] == '/' && !typed.begins_pasted;
-    if (is_command)
-      fail("several lines go to whom /to chose; paste them without a command in front");
-    const std::vector<std::string> lines = lines_with_text(typed.text);
-    // All of them first: half a text helps nobody.
-    for (const std::string& line : lines) expect_message(line);
-    for (const std::string& line : lines) say(line);
-  } catch (const std::exception& error) {
-    print(std::string("error: ") + error.what());
-  }
-}
-
-// ============================================================================
-// Events: what the other parts report
-// ============================================================================
+// ---- Who comes and goes -------------------------------------------------------------
 
 // What has become of one user since something was last said of him.
 struct Change {
-  std::optional<Identity> before, now;  // nothing: not listed
-  std::string reason;                   // why he has left
+  string id;
+  optional<Identity> before;  // nothing: not listed
+  optional<Identity> now;
+  string reason;  // why he has left
 
   // He has come and gone again, or has his old name back.
   bool is_undone() const {
     if (!before || !now) return !before && !now;
     return before->label() == now->label() && before->group == now->group;
   }
-  std::string verb() const {
+  string verb() const {
     if (!before) return "joined";
     return now ? "changed" : "left";
   }
-  std::string line() const {
+  string line() const {
     if (!now) return "left " + before->label() + ": " + reason;
-    const std::string is_now = verb() + " " + now->label() + " " + now->group;
-    return before ? is_now + ": was " + before->label() + " " + before->group : is_now;
+    string is_now = verb() + " " + now->label() + " " + now->group;
+    if (before) is_now += ": was " + before->label() + " " + before->group;
+    return is_now;
   }
 };
 
@@ -1713,56 +2352,57 @@ struct Change {
 // pipe that nobody reads; a write to that one would stop the program.
 class News {
  public:
-  void add(const std::string& id, const Change& latest) {
+  void add(const Change& latest) {
     constexpr size_t kMaxWaiting = 1024;
-    const auto found = numbers_.find(id);
-    const bool is_new = found == numbers_.end();
-    if (is_new && waiting_.size() >= kMaxWaiting) {
+    const size_t at = place_of(latest.id);
+    const bool is_new = at == waiting_.size();
+    if (is_new && at == kMaxWaiting) {
       ++dropped;
       return;
     }
     if (waiting_.empty()) since = Clock::now();
-    const uint64_t number = is_new ? next_number_++ : found->second;
-    numbers_[id] = number;
-    Change& change = waiting_[number];
-    if (is_new) change.before = latest.before;
-    change.now = latest.now;
-    change.reason = latest.reason;
-    if (change.is_undone()) take(id);
+    if (is_new) waiting_.push_back(latest);
+    waiting_[at].now = latest.now;
+    waiting_[at].reason = latest.reason;
+    if (waiting_[at].is_undone()) take_at(at);
   }
 
-  std::optional<Change> take(const std::string& id) {
-    const auto number = numbers_.find(id);
-    if (number == numbers_.end()) return std::nullopt;
-    Change change = waiting_[number->second];
-    waiting_.erase(number->second);
-    numbers_.erase(number);
-    return change;
+  optional<Change> take(const string& id) {
+    const size_t at = place_of(id);
+    if (at == waiting_.size()) return nullopt;
+    return take_at(at);
   }
 
-  Change take_first() {
-    const Change& first = waiting_.begin()->second;
-    const std::string id = first.now ? first.now->id : first.before->id;
-    return *take(id);
-  }
-
-  std::vector<Change> take_all() {
-    std::vector<Change> all;
-    while (size() > 0) all.push_back(take_first());
-    return all;
-  }
-
+  Change take_first() { return take_at(0); }
+  vector<Change> take_all() { return std::exchange(waiting_, {}); }
   size_t size() const { return waiting_.size(); }
+
   Clock::time_point since;  // the first of those that wait came
   size_t dropped = 0;       // there were too many
 
  private:
-  std::map<uint64_t, Change> waiting_;        // in the order in which they came
-  std::map<std::string, uint64_t> numbers_;   // by id
-  uint64_t next_number_ = 0;
+  size_t place_of(const string& id) const {
+    size_t at = 0;
+    while (at < waiting_.size() && waiting_[at].id != id) ++at;
+    return at;
+  }
+
+  Change take_at(size_t at) {
+    const Change change = waiting_[at];
+    waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(at));
+    return change;
+  }
+
+  vector<Change> waiting_;
 };
 
 News news;
+Clock::time_point last_joined;
+
+// Somebody was found, and nobody new came for a moment.
+bool is_found() {
+  return last_joined > start_time && Clock::now() - last_joined > 200ms;
+}
 
 // Whether standard output takes a line at once, and does not make us wait until somebody reads.
 bool output_has_room() {
@@ -1775,18 +2415,16 @@ bool output_has_room() {
 }
 
 // "27 joined, 3 left; /list shows who is online"
-std::string sum_of(const std::vector<Change>& changes) {
-  std::string sum;
-  for (const std::string verb : {"joined", "left", "changed"}) {
-    const auto is_meant = [&](const Change& change) { return change.verb() == verb; };
-    const auto count = std::count_if(changes.begin(), changes.end(), is_meant);
-    if (count > 0) sum += (sum.empty() ? "" : ", ") + to_string(count) + " " + verb;
+string sum_of(const vector<Change>& changes) {
+  string sum;
+  for (const string verb : {"joined", "left", "changed"}) {
+    size_t count = 0;
+    for (const Change& change : changes)
+      if (change.verb() == verb) ++count;
+    if (count > 0)
+      add_to_list(sum, to_string(count) + " " + verb);
   }
   return sum + "; /list shows who is online";
-}
-
-void tell_return(const Identity& who) {
-  print("note: " + who.name + " is back; /to " + short_label(who) + " talks to him again");
 }
 
 // Whether we talked to him. With another id he is known by his name and his IP address alone.
@@ -1795,28 +2433,35 @@ bool is_return(const Change& change) {
   return is_partner_again(*change.now);
 }
 
+void tell_return(const vector<Change>& changes) {
+  const auto change = std::find_if(changes.begin(), changes.end(), is_return);
+  if (change == changes.end()) return;
+  const Identity& who = *change->now;
+  print("note: " + who.name + " is back; /to " + short_label(who) + " talks to him again");
+}
+
 // Who of them was called something else before, or was not there.
-std::vector<Identity> newly_named(const std::vector<Change>& changes) {
-  std::vector<Identity> users;
+Users newly_named(const vector<Change>& changes) {
+  Users users;
   for (const Change& change : changes) {
     if (!change.now) continue;
-    const std::string name = comparable(change.now->name);
+    const string name = comparable(change.now->name);
     const bool had_it = change.before && comparable(change.before->name) == name;
     if (!had_it) users.push_back(*change.now);
   }
   return users;
 }
 
-void show_changes(const std::vector<Change>& changes) {
+void show_changes(const vector<Change>& changes) {
   constexpr size_t kMostOneByOne = 3;
   if (terminal && changes.size() > kMostOneByOne) {
-    print_quietly(sum_of(changes));
+    console.print_quietly(sum_of(changes));
   } else {
-    for (const Change& change : changes) print_quietly(change.line());
+    for (const Change& change : changes)
+      console.print_quietly(change.line());
   }
   warn_of_clashes(newly_named(changes));
-  const auto returned = std::find_if(changes.begin(), changes.end(), is_return);
-  if (returned != changes.end()) tell_return(*returned->now);
+  tell_return(changes);
 }
 
 // On a terminal twice a second at most, all together: a class that starts is one line. Elsewhere as
@@ -1824,134 +2469,233 @@ void show_changes(const std::vector<Change>& changes) {
 void show_news() {
   if (terminal && Clock::now() - news.since < 500ms) return;
   if (terminal) show_changes(news.take_all());
-  while (news.size() > 0 && output_has_room()) show_changes({news.take_first()});
+  while (news.size() > 0 && output_has_room())
+    show_changes({news.take_first()});
   if (news.size() > 0 || news.dropped == 0) return;
-  const std::string count = to_string(news.dropped);
+  const string count = to_string(news.dropped);
   print("note: " + count + " more changes were not shown; /list shows who is online");
   news.dropped = 0;
 }
 
 // Nobody says anything before he has joined, nor after he has left.
 void show_news_of(const Identity& who) {
-  if (const auto change = news.take(who.id)) show_changes({*change});
+  const auto change = news.take(who.id);
+  if (change) show_changes({*change});
+}
+
+// Keeps what /to, or a number of /list, means, when a user has left or has changed.
+void follow(Addressee& one, const Event& event) {
+  const bool is_meant = one.who.id == event.who.id && one.gone.empty();
+  if (!is_meant) return;
+  const bool has_moved = one.who.address != event.who.address;
+  if (event.kind == Event::Kind::left) one.gone = "has left";
+  else if (has_moved) one.gone = "is at another address now";
+  else one.who = event.who;
+}
+
+// The one we talk to is not there any more.
+void tell_departure(const Addressee& partner, const Event& event) {
+  if (!terminal) return;
+  string next = "/to WHO chooses another";
+  const bool has_left = event.kind == Event::Kind::left;
+  if (!has_left) next = "/to " + short_label(event.who) + " talks to him there";
+  print("note: " + partner.who.label() + " " + partner.gone + "; " + next);
 }
 
 void note_presence(const Event& event) {
   const bool has_left = event.kind == Event::Kind::left;
-  if (event.kind == Event::Kind::joined) last_joined = Clock::now();
-  const auto before = directory.listed(event.who.id);
-  if (has_left) directory.remove(event.who.id);
+  if (event.kind == Event::Kind::joined)
+    last_joined = Clock::now();
+  Change change;
+  change.id = event.who.id;
+  change.before = directory.listed(change.id);
+  if (has_left) directory.remove(change.id);
   else directory.enter(event.who);
-  news.add(event.who.id, {before, directory.listed(event.who.id), has_left ? event.text : ""});
+  change.now = directory.listed(change.id);
+  if (has_left) change.reason = event.text;
+  news.add(change);
   const bool was_talking = is_talking();
-  if (before) follow(event);
+  for (Addressee& one : numbered) follow(one, event);
+  if (chosen) follow(*chosen, event);
   if (!was_talking || is_talking()) return;
   show_news_of(event.who);  // that of the one we talk to does not wait
   tell_departure(*chosen, event);
 }
 
-// Once is enough: who has answered one knows how.
-void tell_how_to_answer(const Identity& from) {
-  static bool is_told = false;
-  if (!terminal || is_talking() || is_told) return;
-  is_told = true;
-  const std::string who = typed_label(from);
-  print("note: to answer, type /to " + who + "; what you type then goes to " + who);
+// ---- Options ------------------------------------------------------------------------
+
+constexpr string_view kVersion = "1.0.0";  // of the program; kMagic has the protocol's
+
+Descriptor trace_file;  // of --trace=FILE
+
+struct Option {
+  const char* name;
+  const char* value;  // may be left out if it begins with [
+  const char* meaning;
+  bool (*set)(const string& value);  // false where that is no good value
+
+  bool may_be_alone() const { return value[0] == '['; }
+};
+
+// For ourselves we take less than is_name() takes from others: "/quit" is a command that went to
+// the wrong place.
+bool is_own_name(const string& text) {
+  return is_name(text) && text[0] != '/';
 }
 
-void show_message(const Identity& from, const Message& message) {
-  if (!terminal) return print("message " + label(from) + " " + message.scope + ": " + message.text);
-  const std::string scope = message.scope == "private" ? "" : " [" + message.scope + "]";
-  const std::string name = short_label(from);
-  const bool is_listed = directory.find(from) != nullptr;  // the colour of a user is his alone, too
-  const std::string shown = is_listed ? painted(name, colour_of(from)) : printable(name);
-  write_line(time_of_day() + shown + scope + ": " + printable(message.text));
+bool set_name(const string& value) {
+  myself.name = value;
+  return is_own_name(value);
 }
 
-void handle(const Event& event) {
-  using Kind = Event::Kind;
-  switch (event.kind) {
-    case Kind::joined:
-    case Kind::left:
-    case Kind::changed: return note_presence(event);
-    case Kind::told: return print(event.text);
-    case Kind::introduced: return discovery::introduced(event.who);
-    case Kind::diagnosed: return diagnosed(event);
-    case Kind::traced: return print_quietly(event.text);
-    case Kind::message:
-      if (transfer::is_repeat(event)) return;
-      show_news_of(event.who);
-      show_message(event.who, event.message);
-      if (event.message.scope != "private") return;
-      last_writer = event.who;
-      return tell_how_to_answer(event.who);
-    case Kind::delivered:
-    case Kind::undelivered:
-      show_news_of(event.who);
-      return settle(event);
-    case Kind::offered:
-    case Kind::started:
-    case Kind::stored:
-    case Kind::failed:
-      show_news_of(event.who);
-      return update_file(event);
+bool set_group(const string& value) {
+  myself.group = value;
+  return is_own_name(value);
+}
+
+bool set_port(const string& value) {
+  const auto port = parse_port(value);
+  if (!port || *port < 1024 || *port == kDiscoveryPort) return false;
+  myself.address.port = *port;
+  return true;
+}
+
+string interface_names() {
+  string names;
+  struct if_nameindex* const all = ::if_nameindex();
+  if (all == nullptr) return "none";
+  for (const struct if_nameindex* one = all; one->if_index != 0; ++one)
+    add_to_list(names, one->if_name);
+  ::if_freenameindex(all);
+  return names;
+}
+
+bool add_interface(const string& value) {
+  chosen_interfaces.push_back(value);
+  if (::if_nametoindex(value.c_str()) != 0) return true;
+  const string fault = "there is no network interface '" + value + "'";
+  throw UsageError(fault + "; there are " + interface_names());
+}
+
+bool set_folder(const string& value) {
+  download_folder = path_meant_by(value);
+  return !download_folder.empty();
+}
+
+bool set_policy(const string& value) {
+  if (value == "ask") accept_policy = Accept::ask;
+  else if (value == "always") accept_policy = Accept::always;
+  else if (value == "never") accept_policy = Accept::never;
+  else return false;
+  return true;
+}
+
+bool set_trace(const string& value) {
+  tracing = true;
+  if (value.empty()) return true;
+  const string path = path_meant_by(value);
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0666);
+  trace_file = Descriptor(fd);
+  if (trace_file.get() != -1) return true;
+  throw UsageError("cannot write " + path + ": " + error_text(errno));
+}
+
+const Option kOptions[] = {
+    {"--name", "NAME", "1 to 32 characters without blanks, no / first: who you are", set_name},
+    {"--group", "GROUP", "1 to 32 characters without blanks, no / first: your group (lab)",
+     set_group},
+    {"--port", "N", "1024 to 65535, not 25252: our own port (first free from 25253)", set_port},
+    {"--interface", "NAME", "a network interface, to use it alone; may be repeated (all)",
+     add_interface},
+    {"--dir", "DIR", "a folder: where received files go (downloads)", set_folder},
+    {"--accept", "HOW", "ask, always or never: what to do with offered files (ask)", set_policy},
+    {"--trace", "[=FILE]",
+     "a file: show, or add to FILE, all that passes through the sockets (off)", set_trace},
+};
+
+void print_options() {
+  std::cout << "usage: peer [OPTION VALUE]...\n";
+  for (const Option& option : kOptions) {
+    const char* const gap = option.may_be_alone() ? "" : " ";
+    std::cout << "  " << option.name << gap << option.value << "  " << option.meaning << "\n";
+  }
+  std::cout << "  --version  which version this is\n"
+            << "  --help, -h  this list\n";
+}
+
+// Those that are answered, and end the program.
+void answer_option(const string& name) {
+  const bool asks_help = name == "--help" || name == "-h";
+  const bool asks_version = name == "--version";
+  if (asks_help) print_options();
+  if (asks_version) std::cout << "ChatByP2P " << kVersion << ", protocol " << kMagic << "\n";
+  if (asks_help || asks_version) std::exit(0);
+}
+
+const Option& option_called(const string& name) {
+  for (const Option& option : kOptions)
+    if (option.name == name) return option;
+  throw UsageError("unknown option '" + name + "'; --help lists them");
+}
+
+void parse_options(const Strings& arguments) {
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const size_t equals = arguments[i].find('=');
+    const string name = arguments[i].substr(0, equals);
+    answer_option(name);
+    const Option& option = option_called(name);
+    string value;
+    if (equals != string::npos) {
+      value = arguments[i].substr(equals + 1);
+    } else if (!option.may_be_alone()) {
+      ++i;
+      if (i == arguments.size()) throw UsageError(name + " needs a value; see --help");
+      value = arguments[i];
+    }
+    const string wanted = name + " takes " + option.meaning;
+    if (!option.set(value))
+      throw UsageError(wanted + "; not '" + value + "'");
   }
 }
 
-void handle_events() {
-  transfer::reap();  // first: what an ended thread has pushed is in the queue by then
-  for (const Event& event : events.take_all()) handle(event);
+// ---- Who we are, where it was not said ----------------------------------------------
+
+string fault_of_name(const string& wanted, const string& answer) {
+  const string utf8 = " is UTF-8 without control characters; is your terminal set to UTF-8?";
+  if (answer[0] == '/') return "A " + wanted + " does not begin with /; Ctrl-D leaves.";
+  if (!is_text(answer)) return "A " + wanted + utf8;
+  return "A " + wanted + " is 1 to 32 characters without blanks.";
 }
 
-// ============================================================================
-// Starting, the loop, and main()
-// ============================================================================
-
-// To end the program, and not yet obeyed. A handler may run on any thread.
-std::atomic<int> signal_caught{0};
-std::atomic<Clock::time_point> caught_at{};
-std::atomic<bool> stop_is_asked{false}, screen_has_changed{false};
-
-// Whoever sends a second signal has seen that the first is not obeyed: a disk hangs, or nobody
-// reads what we print. But timeout(1) sends two at once, and a terminal that closes more than one
-// SIGHUP: those are one.
-bool is_second_signal(int number) {
-  return signal_caught != 0 && number != SIGHUP && Clock::now() - caught_at.load() > 100ms;
-}
-
-void note_signal(int number) {
-  if (is_second_signal(number)) {
-    terminal_modes.release_at_once();
-    ::_exit(128 + number);  // as a shell names it; exit() would wait for who hangs
+// `wanted` of a new user: asked for on a terminal, with `offered` for an empty answer. Where the
+// output goes into a file, the question must not.
+string ask_for(const string& wanted, const string& offered) {
+  if (!::isatty(STDIN_FILENO)) return offered;
+  std::ostream& screen = ::isatty(STDOUT_FILENO) ? std::cout : std::cerr;
+  while (true) {
+    screen << "Your " << wanted << " [" << offered << "]: " << std::flush;
+    string answer;
+    std::getline(std::cin, answer);
+    if (!std::cin) {  // Ctrl-D
+      screen << std::endl;
+      std::exit(0);
+    }
+    if (answer.empty()) return offered;
+    if (is_own_name(answer)) return answer;
+    screen << fault_of_name(wanted, answer) << "\n";
   }
-  if (signal_caught == 0) caught_at = Clock::now();
-  signal_caught = number;
 }
 
-// All a handler may do: note it, and make select() return. A flag alone could be set just before select() begins to
-// wait, and be seen when that wait is over.
-extern "C" void on_signal(int number) {
-  if (number == SIGTSTP) stop_is_asked = true;
-  else if (number == SIGCONT || number == SIGWINCH) screen_has_changed = true;
-  else note_signal(number);
-  events.wake();
+void ask_who_we_are() {
+  const string user = environment("USER");
+  const string offered = is_own_name(user) ? user : "user";
+  if (myself.name.empty())
+    myself.name = ask_for("name", offered);
+  if (myself.group.empty())
+    myself.group = ask_for("group", "lab");
 }
 
-void catch_signals() {
-  struct sigaction action{};
-  action.sa_handler = on_signal;
-  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH}) {
-    struct sigaction before{};
-    check(::sigaction(number, nullptr, &before), "sigaction");
-    if (before.sa_handler == SIG_IGN) continue;  // nohup wants SIGHUP to be ignored; a shell without fg, SIGTSTP
-    check(::sigaction(number, &action, nullptr), "sigaction");
-  }
-  // A write to a connection that the other side has closed raises SIGPIPE and ends the program: an error will do.
-  action.sa_handler = SIG_IGN;
-  check(::sigaction(SIGPIPE, &action, nullptr), "sigaction");
-  // So does SIGXFSZ, where `ulimit -f` allows no file of that size: here, too, an error will do, EFBIG.
-  check(::sigaction(SIGXFSZ, &action, nullptr), "sigaction");
-}
+// ---- What is set up before the loop -------------------------------------------------
 
 // A program may be started with standard input, output or error closed (<&- >&-). The next thing
 // that it opens gets that number: it would read its own output as commands, or print into a socket.
@@ -1963,6 +2707,13 @@ void fill_standard_descriptors() {
   }
 }
 
+// What is written is kept until flush(), and the screen does not flicker. wcwidth() needs a locale.
+void prepare_output() {
+  std::ios::sync_with_stdio(false);
+  const bool has_utf8 = std::setlocale(LC_CTYPE, "C.UTF-8") != nullptr;
+  if (!has_utf8) std::setlocale(LC_CTYPE, "");
+}
+
 // From now on the kernel gives no number of `most` or more. If that fails, all stays as it was.
 void allow_descriptors(rlim_t most) {
   rlimit limit{};
@@ -1971,252 +2722,116 @@ void allow_descriptors(rlim_t most) {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-// A folder that the user names must be good; without the default one, all but receiving files still works.
+// A folder that the user names must be good; without the default one, all but receiving files still
+// works.
 void prepare_folder() {
-  const int error = ::mkdir(download_folder.c_str(), 0777) == -1 && errno != EEXIST ? errno : 0;
-  if (::access((download_folder + "/.").c_str(), W_OK | X_OK) == 0) return;  // "/." of a file is ENOTDIR
-  const std::string why =
-      "files cannot be stored in " + download_folder + ": " + error_text(error != 0 ? error : errno);
+  const bool is_made = ::mkdir(download_folder.c_str(), 0777) == 0;
+  int error = is_made ? EEXIST : errno;
+  const string inside = download_folder + "/.";  // of a file that is ENOTDIR
+  if (::access(inside.c_str(), W_OK | X_OK) == 0) return;
+  if (error == EEXIST) error = errno;
+  const string why = "files cannot be stored in " + download_folder + ": " + error_text(error);
   if (download_folder != "downloads") throw UsageError(why);
   print("note: " + why + "; choose another folder with --dir");
 }
 
-// Opens all sockets with the port that we have chosen. What was wrong, where another program has it; else nothing.
-std::string open_port() {
-  try {
-    transfer::open([](uint32_t ip) { return discovery::source_for(ip).has_value(); });
-    discovery::open();
-  } catch (const std::system_error& error) {
-    if (error.code() != std::errc::address_in_use) throw;
-    return error.what();
+// ---- Signals ------------------------------------------------------------------------
+
+std::atomic<Clock::time_point> caught_at{};
+
+// Whoever sends a second signal has seen that the first is not obeyed: a disk hangs, or nobody
+// reads what we print. But timeout(1) sends two at once, and a terminal that closes more than one
+// SIGHUP: those are one.
+bool is_second_signal(int number) {
+  return signal_caught != 0 && number != SIGHUP && Clock::now() - caught_at.load() > 100ms;
+}
+
+void note_signal(int number) {
+  if (is_second_signal(number)) {
+    console.release_at_once();
+    ::_exit(128 + number);  // as a shell names it; exit() would wait for who hangs
   }
-  return "";
+  if (signal_caught == 0) caught_at = Clock::now();
+  signal_caught = number;
 }
 
-// Who we are: the id is drawn, and the port is the one that was named, or else the first free one.
-void open_ports() {
-  std::random_device random;
-  while (myself.id.size() < 16) myself.id += "0123456789abcdef"[random() % 16];
-  uint16_t& port = myself.address.port;
-  const bool is_named = port != 0;
-  if (!is_named) port = kFirstPort;
-  for (;; ++port) {
-    const std::string trouble = open_port();
-    if (trouble.empty()) return;
-    if (is_named) throw UsageError(trouble + "; --port chooses another");
-    if (port == kLastPort)
-      throw std::runtime_error("ports 25253 to 25508 are all taken, for TCP or UDP; end a program that has one, or "
-                               "choose another port with --port N");
+void catch_signals() {
+  struct sigaction action{};
+  action.sa_handler = on_signal;
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH}) {
+    struct sigaction before{};
+    check(::sigaction(number, nullptr, &before), "sigaction");
+    // nohup wants SIGHUP to be ignored; a shell without fg, SIGTSTP.
+    if (before.sa_handler == SIG_IGN) continue;
+    check(::sigaction(number, &action, nullptr), "sigaction");
   }
+  // A write to a connection that the other side has closed raises SIGPIPE and ends the program: an
+  // error will do.
+  action.sa_handler = SIG_IGN;
+  check(::sigaction(SIGPIPE, &action, nullptr), "sigaction");
+  // So does SIGXFSZ, where `ulimit -f` allows no file of that size: here, too, an error will do,
+  // EFBIG.
+  check(::sigaction(SIGXFSZ, &action, nullptr), "sigaction");
 }
 
-// The first command of a pipe waits until the first scan was answered: somebody was found and nobody new came for a
-// moment, or 1 s has passed.
-bool reads_commands() {
-  const auto now = Clock::now();
-  const bool found = last_joined > start_time && now - last_joined > 200ms;
-  return !input_ended && (terminal || found || now - start_time > 1s);
+void stop() {
+  console.suspend();
+  ::signal(SIGTSTP, SIG_DFL);
+  ::raise(SIGTSTP);  // not SIGSTOP: that one stops us even where no shell is left that could say fg
+  ::signal(SIGTSTP, on_signal);
 }
 
-void report_rejected(const std::string& bytes) {
-  constexpr size_t kShown = 8;
-  if (bytes.empty()) return;
-  const std::string some = bytes.substr(0, kShown);
-  print("note: left out, for it is not UTF-8: " + some + "; is your terminal set to UTF-8?");
-}
-
-void obey_typed(const TypedLine& line) {
-  // It stays on the screen, above what comes of it.
-  write_line(prompt(SIZE_MAX) + printable(in_one_row(line.text)));
-  if (line.text.find('\n') == std::string::npos) obey(line.text);
-  else say_lines(line);
-}
-
-void read_keys(std::string_view keys) {
-  using Request = LineEditor::Request;
-  erase_prompt();
-  editor.type(keys, Clock::now());
-  while (true) {
-    const Request request = editor.press_keys();
-    report_rejected(editor.take_rejected());
-    if (request == Request::none) return;
-    if (request == Request::line) obey_typed(editor.take_line());
-    if (request == Request::leave) quit("");
-    if (request == Request::clear_screen) std::cout << "\033[H\033[2J";
-  }
-}
-
-void read_lines(std::string_view input) {
-  piped += input;
-  // The terminal has shown that end of a line, too.
-  if (!input.empty() && input.back() == '\n') is_erased = true;
-  if (input_ended && !piped.empty()) piped += '\n';
-  while (true) {
-    const size_t end = piped.find('\n');
-    if (end == std::string::npos) return;
-    const std::string line = piped.substr(0, end);
-    piped.erase(0, end + 1);
-    obey(line);
-  }
-}
-
-void read_input() {
-  std::array<char, 4096> bytes;
-  const ssize_t got = uninterrupted([&] { return ::read(STDIN_FILENO, bytes.data(), bytes.size()); });
-  input_ended = got <= 0;
-  const std::string_view input(bytes.data(), static_cast<size_t>(std::max<ssize_t>(got, 0)));
-  if (moves_cursor) read_keys(input);
-  else read_lines(input);
-  leaving |= input_ended;  // after its last line, which is obeyed, too
-}
-
-// Ctrl-Z and fg; and a window that has another size by now.
+// After fg, the shell may have changed what it likes.
 void follow_terminal() {
-  if (stop_is_asked.exchange(false)) {
-    erase_prompt();
-    std::cout.flush();
-    terminal_modes.release();
-    ::signal(SIGTSTP, SIG_DFL);
-    ::raise(SIGTSTP);  // not SIGSTOP: that one stops us even where no shell is left that could say fg
-    ::signal(SIGTSTP, on_signal);
-    screen_has_changed = true;  // the shell may have changed what it likes
-  }
-  if (!screen_has_changed.exchange(false)) return;
-  if (!moves_cursor) return;
-  erase_prompt();
-  editor.forget_keys();  // Ctrl-Z may have come in the middle of a paste
-  terminal_modes.seize();
-}
-
-// Until there is something to do: which descriptors can be read. select() overwrites its set and, on Linux, its timeout:
-// both are made anew each time.
-fd_set wait() {
-  fd_set readable;
-  FD_ZERO(&readable);
-  FD_SET(events.descriptor(), &readable);
-  discovery::watch(readable);
-  transfer::watch(readable);
-  if (reads_commands()) FD_SET(STDIN_FILENO, &readable);
-  const auto pause = std::chrono::duration_cast<std::chrono::microseconds>(discovery::pause());
-  timeval timeout{};
-  timeout.tv_usec = static_cast<suseconds_t>(pause.count());
-  if (signal_caught != 0) timeout = {};  // it is waiting to be obeyed
-  if (::select(FD_SETSIZE, &readable, nullptr, nullptr, &timeout) != -1) return readable;
-  if (errno != EINTR) check(-1, "select");
-  FD_ZERO(&readable);  // after an error the set means nothing
-  return readable;
+  const bool has_stopped = stop_is_asked.exchange(false);
+  if (has_stopped) stop();
+  const bool has_changed = screen_has_changed.exchange(false);
+  if (has_stopped || has_changed) console.resume();
 }
 
 // Ctrl-C takes away what is typed, if anything is. Else, and for all others: the end.
 void obey_signal(int number) {
   if (number == 0) return;
-  if (number != SIGINT || editor.is_empty()) {
-    leave_now = true;
+  if (number != SIGINT || !console.has_text()) {
+    stage = Stage::over;
     return;
   }
-  erase_prompt();
-  editor.forget_keys();
-  editor.clear();
+  console.drop_text();
   signal_caught = 0;
-}
-
-bool is_over() { return leave_now || (leaving && !transfer::is_sending()); }
-
-// A thread waits for something that has no bound, and close() for that thread. No loop obeys a signal
-// any more, so the next one counts as the second.
-void admit_to_hang() {
-  if (signal_caught == 0) signal_caught = SIGHUP;
-  if (!terminal) return;
-  print("note: something hangs, perhaps a disk; Ctrl-C ends the program at once");
-  std::cout.flush();
-}
-
-void say_goodbye() {
-  discovery::leave();
-  transfer::cancel();  // some connections have last words to say
-  const auto end = Clock::now() + 1s;
-  while (transfer::is_open() && Clock::now() < end) {
-    handle_events();
-    std::this_thread::sleep_for(1ms);
-  }
-  if (transfer::is_open()) admit_to_hang();
-  transfer::close();
-  handle_events();
-  show_news();
-  erase_prompt();
-  std::cout.flush();
 }
 
 }  // namespace
 
-// ============================================================================
-// The X-ray: --trace
-// ============================================================================
+// ---- The X-ray: --trace -------------------------------------------------------------
 
-std::string ends_of(int fd, const char* arrow, Address other) {
+string ends_of(int fd, const char* arrow, Address other) {
+  constexpr size_t kWidth = 15;
   int type = 0;
   socklen_t length = sizeof type;
   ::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length);
+  const bool is_udp = type == SOCK_DGRAM;
   Address ours = local_address(fd);
-  // Our UDP sockets are bound to every address we have; shown is the one by which the other end is reached. They are
-  // the main thread's, so it is the one that is here, and may ask discovery.
-  if (type == SOCK_DGRAM && other.ip != 0) ours.ip = discovery::source_for(other.ip).value_or(ours.ip);
+  // Our UDP sockets are bound to every address we have; shown is the one by which the other end is
+  // reached. They are the main thread's, so it is the one that is here, and may ask discovery.
+  if (is_udp && other.ip != 0)
+    ours.ip = discovery::source_for(other.ip).value_or(ours.ip);
   const auto column = [](Address end) {
-    const std::string text = end == Address{} ? "*" : end.text();
-    return text + std::string(15 - std::min<size_t>(15, text.size()), ' ');
+    return padded(end == Address{} ? "*" : end.text(), kWidth);
   };
-  return std::string(type == SOCK_DGRAM ? "UDP " : "TCP ") + column(ours) + " " + arrow + " " + column(other);
+  return (is_udp ? "UDP " : "TCP ") + column(ours) + " " + arrow + " " + column(other);
 }
 
-// Into a file, each line by one write(), or the threads' lines would be mixed. To the screen by way of the queue, for
-// the screen is the main thread's.
-void trace(const std::string& ends, std::string_view what) {
-  const auto now = std::chrono::system_clock::now();
-  const std::string micros = to_string(1'000'000 + now.time_since_epoch() / 1us % 1'000'000).substr(1);
-  const std::string time = time_text("%H:%M:%S.", std::chrono::system_clock::to_time_t(now)) + micros;
-  const std::string line = time + " " + ends + "  " + printable(what);
-  if (trace_file.get() == -1) return events.push({Event::Kind::traced, {}, line});
-  if (::write(trace_file.get(), (line + "\n").data(), line.size() + 1) == -1) return;  // a full disk: so be it
-}
-
-// ============================================================================
-
-int main(int argc, char** argv) try {
-  fill_standard_descriptors();
-  events.open();
-  std::ios::sync_with_stdio(false);  // what is written is kept until flush(), and the screen does not flicker
-  if (!std::setlocale(LC_CTYPE, "C.UTF-8")) std::setlocale(LC_CTYPE, "");  // for wcwidth()
-  parse_options({argv + 1, argv + argc});
-  prepare_folder();
-  ask_who_we_are();
-  catch_signals();  // before anyone can see us: who is found may be told to leave
-  // FD_SET() of a number from FD_SETSIZE (1,024) on writes outside its array, without a word: whoever started us may have
-  // left us as many open files. What select() watches gets a smaller one, or is refused.
-  allow_descriptors(FD_SETSIZE);
-  open_ports();
-  allow_descriptors(RLIM_INFINITY);  // 512 connections, each with a folder and a file of it open, need more
-  if (moves_cursor) terminal_modes.seize();
-  print("ready " + own_entry().label() + " " + myself.group);
-  if (terminal) print("/help lists the commands");
-  while (!is_over()) {
-    draw_prompt();
-    const int signal_to_obey = signal_caught;  // when the keys that were pressed before it are read
-    const fd_set readable = wait();
-    if (FD_ISSET(STDIN_FILENO, &readable)) read_input();
-    discovery::receive(readable);
-    transfer::accept_connection(readable);
-    discovery::tick();
-    handle_events();
-    show_news();
-    follow_terminal();
-    obey_signal(signal_to_obey);
-  }
-  say_goodbye();
-  return !std::cout || (undelivered && !::isatty(STDIN_FILENO)) ? 1 : 0;
-} catch (const UsageError& error) {
-  std::cerr << "peer: " << printable(error.what()) << '\n';
-  return 2;
-} catch (const std::exception& error) {
-  std::cerr << "peer: " << error.what() << '\n';
-  return 1;
+// Into a file, each line by one write(), or the threads' lines would be mixed. To the screen by way
+// of the queue, for the screen is the main thread's.
+void trace(const string& ends, string_view what) {
+  using std::chrono::system_clock;
+  const auto now = system_clock::now();
+  const auto micros = now.time_since_epoch() / 1us % 1'000'000;
+  string line = time_text("%H:%M:%S.", system_clock::to_time_t(now));
+  line += to_string(1'000'000 + micros).substr(1);
+  line += " " + ends + "  " + printable(what);
+  if (trace_file.get() == -1)
+    return events.push({Event::Kind::traced, {}, line});
+  line += "\n";
+  if (::write(trace_file.get(), line.data(), line.size()) == -1) return;  // a full disk: so be it
 }
