@@ -158,6 +158,7 @@ class Roster {
   Time next_question(const Peer& peer) const;
   void look_again(Peer& peer);
   void look_after(const std::string& id, Time due);
+  void keep_true(Peer& peer);
 
   // Speaking
   void tell_everyone(Verb verb);
@@ -403,7 +404,9 @@ void Roster::ask(Peer& peer) {
   look_again(peer);
 }
 
-// When it has to be asked, should nothing come of it before.
+// When it has to be asked, should nothing come of it before. In one of three rhythms: all is well,
+// and it is overdue 6 s after it was last heard; a question is open, every 0.5 s; it does not
+// answer and is not listed, every 5 s.
 Roster::Time Roster::next_question(const Peer& peer) const {
   if (peer.state == State::listed && peer.questions == 0) return peer.last_heard + kOverdue;
   const bool is_urgent = peer.state == State::listed || peer.questions < kMaxQuestions;
@@ -432,12 +435,16 @@ void Roster::look_after(const std::string& id, Time due) {
     peers_.erase(found);
     return;
   }
+  if (!has_left) keep_true(peer);
+  look_again(peer);
+}
+
+void Roster::keep_true(Peer& peer) {
   // We hear it, but nothing that we sent has reached it: a list with it on would promise what
   // cannot work.
   const bool is_heard = now_ - peer.last_heard < kOverdue;
   if (peer.questions >= kMaxQuestions && is_heard) unlist(peer, "does not hear us");
-  if (!has_left && now_ >= next_question(peer)) ask(peer);
-  look_again(peer);
+  if (now_ >= next_question(peer)) ask(peer);
 }
 
 // ---- What we say of ourselves -------------------------------------------------------
@@ -519,7 +526,8 @@ Descriptor own_socket;
 
 std::optional<Roster> roster;
 std::vector<Interface> interfaces;                 // those to use that are up
-std::map<uint32_t, Clock::time_point> heard_back;  // by our address: the last broadcast of our own
+// For /diag, whether our broadcasts get through: when the last one came back, by our address.
+std::map<uint32_t, Clock::time_point> heard_back;
 Clock::time_point next_look;                       // at the interfaces
 
 struct Counters {

@@ -835,7 +835,8 @@ void handle_events() {
 
 // ---- Signals ------------------------------------------------------------------------
 
-// To end the program, and not yet obeyed. A handler may run on any thread.
+// Ctrl-C, SIGTERM or SIGHUP, not yet obeyed: the loop does that, by Stage::over. A second one
+// before that ends the program at once. A handler may run on any thread.
 std::atomic<int> signal_caught{0};
 std::atomic<bool> stop_is_asked{false};       // Ctrl-Z
 std::atomic<bool> screen_has_changed{false};  // fg, or another size
@@ -979,7 +980,8 @@ int main(int argc, char** argv) try {
   while (!is_over()) {
     console.set_prompt(prompt_text());
     console.draw(progress());
-    const int signal_to_obey = signal_caught;  // when the keys pressed before it are read
+    // Taken before the wait, obeyed behind it: the keys that were pressed before are read by then.
+    const int signal_to_obey = signal_caught;
     const fd_set readable = wait();
     if (FD_ISSET(STDIN_FILENO, &readable)) read_input();
     discovery::receive(readable);

@@ -537,7 +537,7 @@ struct Event {
   Kind kind;
   Identity who = {};
   std::string text = {};
-  uint64_t ticket = 0;
+  uint64_t ticket = 0;  // of a message the number that peer.cpp gave it; of a file transfer.cpp's
   Offer file = {};
   uint32_t crc = 0;
   Message message = {};

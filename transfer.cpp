@@ -528,8 +528,13 @@ class Conversation : public Caller {
   }
 
  private:
-  // How far the front order has come. Only from `waiting` is it certain that it did not arrive.
-  enum class Progress { waiting, sent, lost, sent_again };
+  // How far the front order has come.
+  enum class Progress {
+    waiting,    // it was not sent, or what became of it is certain
+    sent,       // on the first connection; no reply yet
+    lost,       // that connection broke: once more
+    sent_again  // if this fails, too, the order may have arrived
+  };
 
   void work() override {
     std::unique_lock lock(mutex_);
@@ -585,7 +590,7 @@ class Conversation : public Caller {
     // A NO to the second try says nothing of the first.
     if (reply.ok || is_first) progress_ = Progress::waiting;
     const auto kind = reply.ok ? Kind::delivered : Kind::undelivered;
-    settle(order, kind, reply.sentence());
+    settle(order, kind, reply.ok ? "" : reply.sentence());
   }
 
   // Under the name of whom it was for, who may not be who is there now.
@@ -609,6 +614,17 @@ class Conversation : public Caller {
 // ============================================================================
 // Sending a file
 // ============================================================================
+
+//   sender                                   receiver
+//   OFFER size=5 files=1 :a.txt
+//                                            OK         (when the user has agreed)
+//   DATA offset=0 size=5, and 5 bytes
+//   END size=5 crc=...
+//                                            OK :a.txt  (it is whole, and stored under that name)
+//
+// Either may end it before: the receiver by NO, at any time, the sender by STOP :reason. From
+// protocol.h's second reading: an Entry is a file or subfolder of a folder; a Prefix is what the
+// receiver has already; Stored is its last reply.
 
 struct FileError {  // about one file: the others of its folder can still be sent
   std::string why;
@@ -888,7 +904,7 @@ class Upload : public Caller {
 // gets: of this peer, that is. Who else fills the disk meanwhile shows as ENOSPC.
 class Room {
  public:
-  ~Room() { fill(left_); }
+  ~Room() { fill(left_); }  // gives back what was not used
 
   // In place of what was set aside before. Throws a Refusal where less is free.
   void set_aside(uint64_t bytes);
@@ -902,8 +918,8 @@ class Room {
 
 // Until it is whole it has a name of its own, "report.pdf.10.0.0.7.part": the sender's address is
 // in it, so that nobody else's report.pdf, let alone a file of the user's, is taken for the
-// beginning of this one. Of a file it stays when the transfer fails, and the next try goes on from
-// there: Download::resume(). Of a folder it is removed.
+// beginning of this one. Of a file it stays when the transfer fails, unless it is empty, and the
+// next try goes on from there: Download::resume(). Of a folder it is removed.
 class Incoming {
  public:
   Incoming(const std::string& name, bool is_folder, uint32_t from);
@@ -956,7 +972,7 @@ class Incoming {
   void make_executable() const;  // a file by itself
 
   // Onto the disk, and then, unless it was cancelled meanwhile, under the first name that is free,
-  // which it returns.
+  // which it returns: "report.pdf", or "report (1).pdf" where that is taken.
   std::string publish(const Flag& cancelled);
 
  private:

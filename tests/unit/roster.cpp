@@ -178,6 +178,21 @@ TEST_F(RosterRules, WhoSaysByeIsTakenOffAtOnceAndNotListedAgainForFifteenSeconds
   EXPECT_EQ(told(), Texts{"joined bob@10.77.0.2:25253 "});
 }
 
+TEST_F(RosterRules, AByeSaidWhileQuestionsAreOpenIsAByeAllTheSame) {
+  settle();
+  bob_says("HERE");
+  for (int i = 0; i < 24; ++i) {  // and it answers none of them
+    pass(500ms);
+    bob_says("HERE");
+  }
+  bob_says("BYE");
+  pass(5s);
+  sent();
+  bob_says("HERE", " to=" + kAnn);
+  EXPECT_EQ(told(), Texts{});
+  EXPECT_EQ(ann.users().size(), 0u);
+}
+
 TEST_F(RosterRules, NobodySaysByeForAnother) {
   settle();
   bob_is_listed();
