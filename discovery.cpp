@@ -7,10 +7,11 @@
 // travel by broadcast on every network; by a sweep, one HELLO to each address of a network, where
 // broadcasts are dropped; and by a HELLO to an address that the user names (/scan).
 //
-// The file has two parts. Roster knows who is here, and decides what to say to whom, and when. It
-// has no socket and no clock: it is told what has come and what time it is, and it gives back the
-// datagrams to send. So a test plays an hour of a class in a millisecond, and the same again from
-// the same seed. Around it is a thin shell: two sockets, the list of interfaces, the clock.
+// Roster knows who is here, and decides what to say to whom, and when. It has no socket and no
+// clock: it is told what has come and what time it is, and it gives back the datagrams to send. So
+// a test plays an hour of a class in a millisecond, and the same again from the same seed. Around
+// it is a thin shell: two sockets, the list of interfaces, the clock. For a second reading: sweeps,
+// hosts with several instances, our interfaces, /scan and /diag.
 //
 // Left out on purpose: authentication. Whoever owns a UDP port may say about himself what he likes,
 // and only that.
@@ -91,7 +92,7 @@ class Roster {
     Identity who;         // at the address where its datagrams come from
     int questions = 0;    // of ours, since it last showed that it hears us
     Time last_heard;
-    Time last_asked;      // or last showed, unasked, that it hears us
+    Time last_asked;      // or it was new, or showed that it hears us: no reason to ask yet
     Time last_answer;     // to a datagram of ours
     Time forget_at;       // once it has left
     Time look_at = Time::max();  // when the agenda has it next
@@ -147,6 +148,7 @@ class Roster {
   void make_room();
   void confirm(Peer& peer);
   bool may_be_listed(uint32_t ip) const;
+  size_t count_at(uint32_t ip) const;
   void retire_former_owner(const Peer& owner);
   void unlist(Peer& peer, const std::string& reason);
 
@@ -171,6 +173,7 @@ class Roster {
   std::vector<Range> own_ranges() const;
   void look_around();
   void begin_burst();
+  bool is_planned(Task::Kind kind) const;
   void greet();
   void start(Scan& scan, const std::vector<Range>& ranges);
   void add(Scan& scan, const Range& range);
@@ -283,7 +286,9 @@ bool Roster::may_move(const Peer& peer, Address to) const {
     return entry.second.state == State::listed && entry.second.who.address == to;
   };
   const bool is_taken = std::any_of(peers_.begin(), peers_.end(), is_owner);
-  return !is_taken && may_be_listed(to.ip);
+  // It has its place in the list already, if any; but perhaps not at that IP address.
+  const bool needs_room = peer.state == State::listed && peer.who.address.ip != to.ip;
+  return !is_taken && (!needs_room || count_at(to.ip) < kMaxFromOne);
 }
 
 Roster::Peer& Roster::insert(const Identity& who) {
@@ -323,14 +328,17 @@ void Roster::confirm(Peer& peer) {
 }
 
 bool Roster::may_be_listed(uint32_t ip) const {
+  const auto is_listed = [](const auto& entry) { return entry.second.state == State::listed; };
+  const auto listed = std::count_if(peers_.begin(), peers_.end(), is_listed);
+  return static_cast<size_t>(listed) < kMaxListed && count_at(ip) < kMaxFromOne;
+}
+
+// How many are listed at that IP address.
+size_t Roster::count_at(uint32_t ip) const {
   size_t listed = 0;
-  size_t from_one = 0;
-  for (const auto& [id, peer] : peers_) {
-    if (peer.state != State::listed) continue;
-    ++listed;
-    if (peer.who.address.ip == ip) ++from_one;
-  }
-  return listed < kMaxListed && from_one < kMaxFromOne;
+  for (const auto& [id, peer] : peers_)
+    if (peer.state == State::listed && peer.who.address.ip == ip) ++listed;
+  return listed;
 }
 
 // A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
@@ -589,9 +597,10 @@ void send_datagram(const Datagram& datagram) {
   const ssize_t result =
       ::sendto(fd, text.data(), text.size(), MSG_DONTWAIT, generic(raw), sizeof raw);
   if (result == -1) {
-    counters.failure = error_text(errno);
-    counters.failed_at = Clock::now();
+    const int error = errno;
     traced(fd, "sendto", result, datagram.to);
+    counters.failure = error_text(error);
+    counters.failed_at = Clock::now();
   } else {
     ++counters.sent;
   }
@@ -603,6 +612,8 @@ void follow_roster() {
   for (const Event& event : roster->take_events()) events.push(event);
 }
 
+bool is_ours(uint32_t ip);
+
 void hear(std::string_view text, Address from) {
   const auto is_line_end = [](char c) { return c == '\n' || c == '\r'; };
   while (!text.empty() && is_line_end(text.back())) text.remove_suffix(1);  // typed into nc -u
@@ -611,7 +622,8 @@ void hear(std::string_view text, Address from) {
   // What came through an interface that is not ours, we have not heard.
   if (!chosen_interfaces.empty() && !discovery::source_for(from.ip)) return;
   // Our own broadcasts come back to us; so does a probe of the sweep, which says nothing of them.
-  if (said->who.id == myself.id && !said->ask_host) heard_back[from.ip] = Clock::now();
+  const bool is_own_broadcast = said->who.id == myself.id && !said->ask_host;
+  if (is_own_broadcast && is_ours(from.ip)) heard_back[from.ip] = Clock::now();
   roster->hear(*said, from, Clock::now());
 }
 
@@ -692,18 +704,10 @@ void discovery::introduced(const Identity& who) {
 
 std::vector<Identity> discovery::users() { return roster->users(); }
 
-std::optional<Identity> discovery::user(const std::string& id) {
-  const auto found = roster->peers().find(id);
-  if (found == roster->peers().end()) return std::nullopt;
-  const Roster::Peer& peer = found->second;
-  if (peer.state != Roster::Peer::State::listed) return std::nullopt;
-  return peer.who;
-}
-
 namespace {
 
 // ============================================================================
-// SECOND READING: sweeps, hosts with several instances
+// SECOND READING: sweeps, hosts with several instances, our interfaces, /scan, /diag
 // ============================================================================
 
 // ---- Sweeps [4.3] -------------------------------------------------------------------
@@ -730,7 +734,13 @@ void Roster::look_around() {
 
 void Roster::begin_burst() {
   hellos_left_ = kBurst;
-  plan(now_, {Task::Kind::greet});
+  if (!is_planned(Task::Kind::greet)) plan(now_, {Task::Kind::greet});
+}
+
+// What plans itself again is planned once, or it would go at twice its pace.
+bool Roster::is_planned(Task::Kind kind) const {
+  const auto is_it = [&](const auto& entry) { return entry.second.kind == kind; };
+  return std::any_of(agenda_.begin(), agenda_.end(), is_it);
 }
 
 void Roster::greet() {
@@ -763,7 +773,6 @@ void Roster::scan(const std::vector<Range>& ranges, Time now) {
 }
 
 void Roster::start(Scan& scan, const std::vector<Range>& ranges) {
-  const bool is_probing = has_probes();
   scan = Scan();
   for (const Range& range : ranges) add(scan, range);
   scan.asked = scan.left.size();
@@ -771,7 +780,7 @@ void Roster::start(Scan& scan, const std::vector<Range>& ranges) {
   // only after our first.
   const std::deque<Address> once = scan.left;
   scan.left.insert(scan.left.end(), once.begin(), once.end());
-  if (!is_probing) plan(now_, {Task::Kind::probe});
+  if (!is_planned(Task::Kind::probe)) plan(now_, {Task::Kind::probe});
 }
 
 // All addresses of a range but the network's own (host part 0) and its broadcast address.

@@ -8,9 +8,10 @@
 // second reading: the console and its keys, names and sizes for people, paths, sending to many,
 // /diag, Tab, who comes and goes, options and setting up, signals, --trace.
 //
-// Only the main thread runs here, but for trace(), and only it touches the list of users and the
-// screen. What the threads of connections have to say comes out of the event queue, one event at a
-// time, in handle(). docs/interface.md has every line printed.
+// Only the main thread runs here, but for trace() and ends_of(), which any thread may call, and the
+// signal handler; and only it touches the list of users and the screen. What the threads of
+// connections have to say comes out of the event queue, one event at a time, in handle().
+// docs/interface.md has every line printed.
 //
 // Left out on purpose: a thread for the screen. A terminal that stands still stops the program
 // with it.
@@ -165,7 +166,7 @@ struct File {
   bool is_sent() const { return direction == "send"; }
 };
 
-// Who leaves waits for what is being sent. A second /quit, or a signal, does not.
+// Whoever quits waits until everything is sent. A second /quit, or a signal, does not.
 enum class Stage { running, leaving, over };
 
 Stage stage = Stage::running;
@@ -401,7 +402,9 @@ void note_failure(Post& post, const Event& event) {
 // What has become of one copy. The last one sums the post up.
 void settle(uint64_t ticket, const Event& event) {
   using Kind = Event::Kind;
-  Post& post = posts[ticket];
+  const auto found = posts.find(ticket);
+  if (found == posts.end()) return;
+  Post& post = found->second;
   const bool has_failed = event.kind == Kind::undelivered || event.kind == Kind::failed;
   if (has_failed) note_failure(post, event);
   else note_delivery(post, event.who);
@@ -409,7 +412,7 @@ void settle(uint64_t ticket, const Event& event) {
   --post.open;
   if (post.open > 0) return;
   if (post.scope != "private") print(summary(post));
-  posts.erase(ticket);
+  posts.erase(found);
 }
 
 // It could not even be tried.
@@ -418,7 +421,8 @@ void miss(uint64_t ticket, const Identity& to, const string& why) {
 }
 
 uint64_t open_post(const string& scope, const string& text, size_t receivers) {
-  const uint64_t ticket = next_post++;
+  const uint64_t ticket = next_post;
+  ++next_post;
   Post& post = posts[ticket];
   post.scope = scope;
   post.text = text;
@@ -430,7 +434,7 @@ uint64_t open_post(const string& scope, const string& text, size_t receivers) {
 void send(const string& scope, const string& text, const Users& to) {
   expect_message(text);
   const uint64_t ticket = open_post(scope, text, to.size());
-  Post& post = posts[ticket];
+  Post& post = posts.at(ticket);
   for (const Identity& one : to)
     post.awaited[one.address.text()] = one;
   for (const Identity& one : to) {
@@ -961,16 +965,16 @@ int exit_status() {
 
 int main(int argc, char** argv) try {
   fill_standard_descriptors();
+  // FD_SET() of a number from FD_SETSIZE (1,024) on writes outside its array, without a word:
+  // whoever started us may have left us as many open files. What select() watches gets a smaller
+  // one, or is refused.
+  allow_descriptors(FD_SETSIZE);
   events.open();
   prepare_output();
   parse_options({argv + 1, argv + argc});
   prepare_folder();
   ask_who_we_are();
   catch_signals();  // before anyone can see us: who is found may be told to leave
-  // FD_SET() of a number from FD_SETSIZE (1,024) on writes outside its array, without a word:
-  // whoever started us may have left us as many open files. What select() watches gets a smaller
-  // one, or is refused.
-  allow_descriptors(FD_SETSIZE);
   draw_id();
   open_ports();
   allow_descriptors(RLIM_INFINITY);  // 512 connections, each with a folder and a file, need more
@@ -1493,7 +1497,8 @@ class TerminalModes {
     raw.c_iflag &= ~static_cast<tcflag_t>(IXON | ICRNL);
     raw.c_cc[VMIN] = 1;  // read() gives what is there, as soon as there is something
     raw.c_cc[VTIME] = 0;
-    if (set(raw) == 0) is_seized_ = true;
+    if (set(raw) != 0) return;
+    is_seized_ = true;
     std::cout << kPasteOn << std::flush;
   }
 
@@ -2799,7 +2804,8 @@ void obey_signal(int number) {
     return;
   }
   console.drop_text();
-  signal_caught = 0;
+  int obeyed = SIGINT;
+  signal_caught.compare_exchange_strong(obeyed, 0);  // not another one, which has come since
 }
 
 }  // namespace

@@ -9,10 +9,10 @@
 //   Part 2  the program: small tools around POSIX calls, the events, and what discovery.cpp and
 //           transfer.cpp, which do not know each other, offer to peer.cpp.
 //   Then a second reading: what a first one can do without: characters, folders and resumed
-//           files on the wire, the checksum, --trace.
+//           files on the wire, names of files, the checksum.
 //
-// One process is one peer. So a part of the program is a file and not a class: its state stands at
-// its top, and nobody else sees it. A larger program would make objects of them.
+// One process is one peer. So a part of the program is a file and not a class: its state is in its
+// unnamed namespace, where nobody else sees it. A larger program would make objects of them.
 //
 // Threads: Part 1 may be called from any. The functions of discovery and transfer are for the main
 // thread alone. The thread of a connection talks back to it through the queue `events`.
@@ -269,7 +269,9 @@ struct Announcement {
   // Nothing for another protocol, another version, another verb, or a field that is missing or
   // wrong.
   static std::optional<Announcement> parse(std::string_view text) {
-    if (!is_text(text) || take_word(text) != kMagic) return std::nullopt;
+    if (!is_text(text)) return std::nullopt;
+    const std::string_view magic = take_word(text);
+    if (magic != kMagic) return std::nullopt;
     const auto line = Line::parse(text);
     if (!line) return std::nullopt;
     const auto verb = parse_verb(line->verb);
@@ -666,9 +668,8 @@ void diagnose();
 bool diagnose(Address other);
 void diagnose_answer(Address other);
 
-// Who is listed, sorted by name and address; and the one with that id, if it is listed.
+// Who is listed, sorted by name and address.
 std::vector<Identity> users();
-std::optional<Identity> user(const std::string& id);
 
 // Our own address as others on the first network see it; and towards `ip`: nothing where no route
 // leads there, or only through an interface that is not ours.
@@ -715,7 +716,7 @@ void close();       // ends them all, now
 }  // namespace transfer
 
 // ============================================================================
-// SECOND READING: characters, folders and resumed files on the wire, the checksum, --trace
+// SECOND READING: characters, folders and resumed files on the wire, names, the checksum
 // ============================================================================
 
 // ---- Characters [3.1] --------------------------------------------------------

@@ -775,8 +775,9 @@ class Upload : public Caller {
     } catch (const Refusal& ours) {
       // The user first: that the other side understands may take its time, or fail for a reason of
       // its own.
+      const bool has_ended = state_ == State::in_doubt;
       report_failure(cancelled_ ? "cancelled" : ours.what());
-      connection_->finish("STOP :" + ours.no.sentence());
+      if (!has_ended) connection_->finish("STOP :" + ours.no.sentence());  // after END: too late
     }
   }
 
@@ -1073,8 +1074,8 @@ class Download : public Worker {
     if (take_word(rest) != "STOP") return line;
     const auto parsed = Line::parse(line);
     if (!parsed) return line;  // its reader will say so
-    const std::string_view reason = parsed->text.value_or("by the sender");
-    throw Refusal("stopped " + printable(reason.substr(0, 999)));
+    const std::string reason(parsed->text.value_or("the sender has stopped it"));
+    throw Refusal("stopped " + shortened(reason, 999));
   }
 
   void receive_bytes() {
@@ -1947,7 +1948,7 @@ void Incoming::take(const std::string& path) {
   }
   // Who was killed in publish(), just after link(), has left a finished file with this as its
   // second name. To write to it would be to change that file.
-  ::unlink(path.c_str());
+  check(::unlink(path.c_str()), what());
   take(path);
 }
 

@@ -1083,9 +1083,10 @@ TEST_F(Files, AreNotSaidToHaveFailedForSureWhenTheyMayHaveArrived) {
   };
   take_all();  // and ends the connection
   sender.wait_for("send 1 failed \\S+ 6 bytes, the other side closed the connection; it may have arrived: x");
-  const Socket silent = take_all();
+  Socket silent = take_all();
   sender.say("/cancel 2");
   sender.wait_for("send 2 failed \\S+ 6 bytes, cancelled; it may have arrived: x");
+  EXPECT_TRUE(silent.is_closed());  // a STOP would come too late to be one
   Socket refuses = take_all();
   refuses.send("NO failed the disk is full\n");
   sender.wait_for("send 3 failed \\S+ 6 bytes, the disk is full: x");

@@ -438,6 +438,30 @@ TEST_F(RosterRules, AScanAsksAllThatItWasToldToWhateverElseHappensAndTellsItsEnd
   EXPECT_EQ(told(), Texts{"scanned 14 addresses; 0 users online"});
 }
 
+TEST_F(RosterRules, HoweverOftenAScanIsBegunOneAddressIsAskedAtATime) {
+  settle();
+  for (int i = 0; i < 3; ++i) ann.scan({{*parse_ip("10.80.0.0"), 24, kDiscoveryPort}}, now);
+  for (int i = 0; i < 100; ++i) {
+    pass(7ms);
+    const Texts said = sent();
+    const auto is_probe = [](const std::string& text) { return text.find("10.80.0.") != text.npos; };
+    EXPECT_LE(std::count_if(said.begin(), said.end(), is_probe), i == 0 ? 2 : 1) << i;
+  }
+}
+
+TEST_F(RosterRules, WhoIsListedMayMoveThoughTheListIsFull) {
+  settle();
+  for (size_t i = 0; i < 1023; ++i) {
+    const uint32_t ip = *parse_ip("10.78.0.1") + static_cast<uint32_t>(i);
+    hear("HERE id=" + id_of(i) + " port=25253 name=many to=" + kAnn, {ip, 25253});
+  }
+  told();
+  bob_is_listed();
+  pass(10s + 1ms);
+  hear("HERE id=" + kBob + " port=25253 name=bob", *parse_address("10.77.0.3:25253"));
+  EXPECT_EQ(told(), Texts{"changed bob@10.77.0.3:25253 bob@10.77.0.2:25253 lab"});
+}
+
 TEST_F(RosterRules, AnotherScanTakesThePlaceOfTheFirst) {
   settle();
   ann.scan({{*parse_ip("10.80.0.0"), 24, kDiscoveryPort}}, now);
