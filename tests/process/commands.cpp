@@ -142,7 +142,7 @@ TEST_F(Commands, WhatTheSystemRefusesAtStartIsOneSentenceAndExitOne) {
                            "eval \"exec $i</dev/null\"; done; exec \"$0\" --name ann";
   Process late(network->descriptor(0), {"/bin/bash", "-c", many, peer_program()}, folder.path());
   EXPECT_EQ(late.exit_status(), 1);  // a descriptor that select() cannot watch is none
-  late.wait_for("peer: socket: Too many open files", 1);
+  late.wait_for("peer: pipe2: Too many open files", 1);
 }
 
 TEST_F(Commands, WithoutADescriptorLeftItSaysSoAndGoesOnWhenSomeAreFree) {
