@@ -571,6 +571,7 @@ class Listener {
       ++number_;
       messages += "MSG number=" + std::to_string(number_) + " :this is " + std::to_string(number_) + "\n";
     }
+    wait_until_idle();  // who has just come costs something, too: once
     const double before = busy();
     sender.send(messages);
     terminal_->wait_for("[^]*u0[^]*: this is " + std::to_string(number_) + "\\b[^]*");
@@ -588,6 +589,16 @@ class Listener {
   double busy() const {  // so far
     const std::string task = "/proc/" + std::to_string(pid_) + "/task/" + std::to_string(pid_);
     return std::stod(read_file(task + "/schedstat")) / 1000;
+  }
+
+  void wait_until_idle() const {
+    double before = busy();
+    for (;;) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      const double now = busy();
+      if (now - before < 1000) return;
+      before = now;
+    }
   }
 
   const int users_;
