@@ -334,6 +334,17 @@ TEST_F(RosterRules, AnAddressStaysUntilItHasBeenSilentForTenSeconds) {
   EXPECT_EQ(sent(), Texts{"HELLO 10.77.0.3:25253 ask=host"});  // does it hear us there?
 }
 
+TEST_F(RosterRules, WhoHasMovedIsAskedFromTheFirstQuestionOn) {
+  settle();
+  bob_says("HERE");
+  pass(12s);  // 24 questions, to where it is no more
+  sent();
+  hear("HERE id=" + kBob + " port=25253 name=bob", *parse_address("10.77.0.3:25253"));
+  EXPECT_EQ(count(sent(), "HELLO 10.77.0.3:25253 ask=host"), 1u);
+  pass(500ms);
+  EXPECT_EQ(count(sent(), "HELLO 10.77.0.3:25253 ask=host"), 1u);
+}
+
 TEST_F(RosterRules, NobodyMovesToWhereAnotherIsListed) {
   settle();
   bob_is_listed();
