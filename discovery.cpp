@@ -63,6 +63,12 @@ struct Interface {
   int bits() const { return __builtin_popcount(netmask); }  // 24, of 255.255.255.0
 };
 
+// Whether one of them has this address.
+bool has_ip(const std::vector<Interface>& all, uint32_t ip) {
+  const auto has_it = [&](const Interface& one) { return one.ip == ip; };
+  return std::any_of(all.begin(), all.end(), has_it);
+}
+
 // ============================================================================
 // The roster: who is here, as a value
 // ============================================================================
@@ -183,7 +189,6 @@ class Roster {
   void end_after_grace();
   void end_scan(Time due);
 
-  bool is_ours(uint32_t ip) const;
   bool is_unicast(Address source) const;
 
   Time now_;                          // what we have been told last
@@ -407,7 +412,7 @@ void Roster::ask(Peer& peer) {
   ++peer.questions;
   peer.last_asked = now_;
   Announcement hello = announcement(Verb::hello);
-  hello.ask_host = !is_ours(peer.who.address.ip);
+  hello.ask_host = !has_ip(networks_, peer.who.address.ip);
   send(hello, peer.who.address);
   look_again(peer);
 }
@@ -612,8 +617,6 @@ void follow_roster() {
   for (const Event& event : roster->take_events()) events.push(event);
 }
 
-bool is_ours(uint32_t ip);
-
 void hear(std::string_view text, Address from) {
   const auto is_line_end = [](char c) { return c == '\n' || c == '\r'; };
   while (!text.empty() && is_line_end(text.back())) text.remove_suffix(1);  // typed into nc -u
@@ -623,7 +626,7 @@ void hear(std::string_view text, Address from) {
   if (!chosen_interfaces.empty() && !discovery::source_for(from.ip)) return;
   // Our own broadcasts come back to us; so does a probe of the sweep, which says nothing of them.
   const bool is_own_broadcast = said->who.id == myself.id && !said->ask_host;
-  if (is_own_broadcast && is_ours(from.ip)) heard_back[from.ip] = Clock::now();
+  if (is_own_broadcast && has_ip(interfaces, from.ip)) heard_back[from.ip] = Clock::now();
   roster->hear(*said, from, Clock::now());
 }
 
@@ -841,17 +844,13 @@ void Roster::end_scan(Time due) {
 // beside us.
 void Roster::answer_for_host(const std::string& asker, Address from) {
   for (const auto& [id, peer] : peers_) {
-    if (peer.state != State::listed || id == asker || !is_ours(peer.who.address.ip)) continue;
+    const bool is_beside_us = id != asker && has_ip(networks_, peer.who.address.ip);
+    if (peer.state != State::listed || !is_beside_us) continue;
     Announcement here;
     here.verb = Verb::here;
     here.who = peer.who;
     send(here, from);
   }
-}
-
-bool Roster::is_ours(uint32_t ip) const {
-  const auto has_it = [&](const Interface& network) { return network.ip == ip; };
-  return std::any_of(networks_.begin(), networks_.end(), has_it);
 }
 
 // A peer has an address of its own. An answer to a broadcast address would go to everybody: with
@@ -904,11 +903,6 @@ std::vector<Interface> read_interfaces() {
   return usable;
 }
 
-bool is_ours(uint32_t ip) {
-  const auto has_it = [&](const Interface& i) { return i.ip == ip; };
-  return std::any_of(interfaces.begin(), interfaces.end(), has_it);
-}
-
 }  // namespace
 
 uint32_t discovery::own_ip() {
@@ -927,14 +921,14 @@ std::optional<uint32_t> discovery::source_for(uint32_t ip) {
   sockaddr_in raw = Address{ip, kDiscoveryPort}.to_sockaddr();
   if (::connect(fd.get(), generic(raw), sizeof raw) == -1) return std::nullopt;
   const uint32_t source = local_address(fd.get()).ip;
-  if (!chosen_interfaces.empty() && !is_ours(source)) return std::nullopt;
+  if (!chosen_interfaces.empty() && !has_ip(interfaces, source)) return std::nullopt;
   return source;
 }
 
 // All of 127.0.0.0/8 is this host; and so is 0.0.0.0, by which connect() means 127.0.0.1.
 bool discovery::is_own(Address address) {
   const bool is_this_host = address.ip == INADDR_ANY || address.ip >> 24 == IN_LOOPBACKNET;
-  return address.port == myself.address.port && (is_this_host || is_ours(address.ip));
+  return address.port == myself.address.port && (is_this_host || has_ip(interfaces, address.ip));
 }
 
 // ---- /scan --------------------------------------------------------------------------
