@@ -572,7 +572,7 @@ Descriptor open_udp_socket(uint16_t port) {
   ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &kSocketBuffer, sizeof kSocketBuffer);
   sockaddr_in raw = Address{INADDR_ANY, port}.to_sockaddr();
   const int result = ::bind(fd.get(), generic(raw), sizeof raw);
-  check(traced(fd.get(), "bind", result), "bind UDP port " + to_string(port));
+  check(result, "bind UDP port " + to_string(port));
   keep_to_chosen_interface(fd.get());
   return fd;
 }
@@ -598,13 +598,11 @@ void send_datagram(const Datagram& datagram) {
   const std::string text = what.format();
   const int fd = own_socket.get();
   sockaddr_in raw = datagram.to.to_sockaddr();
-  if (tracing) trace(ends_of(fd, "->", datagram.to), text);
+  trace("UDP", {*source, myself.address.port}, "->", datagram.to, text);
   const ssize_t result =
       ::sendto(fd, text.data(), text.size(), MSG_DONTWAIT, generic(raw), sizeof raw);
   if (result == -1) {
-    const int error = errno;
-    traced(fd, "sendto", result, datagram.to);
-    counters.failure = error_text(error);
+    counters.failure = error_text(errno);
     counters.failed_at = Clock::now();
   } else {
     ++counters.sent;
@@ -630,6 +628,8 @@ void hear(std::string_view text, Address from) {
   roster->hear(*said, from, Clock::now());
 }
 
+Address our_end(int fd, Address other);
+
 void receive_from(int fd) {
   // Not until the socket is empty: in a storm of datagrams it never is, and the keyboard waits
   // behind this loop.
@@ -643,7 +643,7 @@ void receive_from(int fd) {
     if (got == -1) return;
     const std::string_view text(bytes.data(), static_cast<size_t>(got));
     const Address from = Address::from_sockaddr(raw);
-    if (tracing) trace(ends_of(fd, "<-", from), text);
+    if (tracing) trace("UDP", our_end(fd, from), "<-", from, text);
     ++counters.received;
     if (text.size() <= kMaxDatagram) hear(text, from);
   }
@@ -930,6 +930,17 @@ bool discovery::is_own(Address address) {
   const bool is_this_host = address.ip == INADDR_ANY || address.ip >> 24 == IN_LOOPBACKNET;
   return address.port == myself.address.port && (is_this_host || has_ip(interfaces, address.ip));
 }
+
+namespace {
+
+// Our sockets are bound to every address that we have. This is the one by which the other is
+// reached.
+Address our_end(int fd, Address other) {
+  const uint32_t ip = discovery::source_for(other.ip).value_or(INADDR_ANY);
+  return {ip, local_address(fd).port};
+}
+
+}  // namespace
 
 // ---- /scan --------------------------------------------------------------------------
 

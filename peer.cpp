@@ -6,10 +6,10 @@
 // The first reading ends with main(). It goes from the state through WHO, messages, files and the
 // table of commands to the events and the loop. What it declares and does not define stands in the
 // second reading: the console and its keys, names and sizes for people, paths, sending to many,
-// /diag, Tab, who comes and goes, options and setting up, signals, --trace.
+// /diag, Tab, who comes and goes, options and setting up, signals.
 //
-// Only the main thread runs here, but for trace() and ends_of(), which any thread may call, and the
-// signal handler; and only it touches the list of users and the screen. What the threads of
+// Only the main thread runs here, but for the signal handler; and only it touches the list of users
+// and the screen. What the threads of
 // connections have to say comes out of the event queue, one event at a time, in handle().
 // docs/interface.md has every line printed.
 //
@@ -2533,7 +2533,6 @@ void note_presence(const Event& event) {
 
 constexpr string_view kVersion = "1.0.0";  // of the program; kMagic has the protocol's
 
-Descriptor trace_file;  // of --trace=FILE
 
 struct Option {
   const char* name;
@@ -2809,37 +2808,3 @@ void obey_signal(int number) {
 }
 
 }  // namespace
-
-// ---- The X-ray: --trace -------------------------------------------------------------
-
-string ends_of(int fd, const char* arrow, Address other) {
-  constexpr size_t kWidth = 15;
-  int type = 0;
-  socklen_t length = sizeof type;
-  ::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length);
-  const bool is_udp = type == SOCK_DGRAM;
-  Address ours = local_address(fd);
-  // Our UDP sockets are bound to every address we have; shown is the one by which the other end is
-  // reached. They are the main thread's, so it is the one that is here, and may ask discovery.
-  if (is_udp && other.ip != 0)
-    ours.ip = discovery::source_for(other.ip).value_or(ours.ip);
-  const auto column = [](Address end) {
-    return padded(end == Address{} ? "*" : end.text(), kWidth);
-  };
-  return (is_udp ? "UDP " : "TCP ") + column(ours) + " " + arrow + " " + column(other);
-}
-
-// Into a file, each line by one write(), or the threads' lines would be mixed. To the screen by way
-// of the queue, for the screen is the main thread's.
-void trace(const string& ends, string_view what) {
-  using std::chrono::system_clock;
-  const auto now = system_clock::now();
-  const auto micros = now.time_since_epoch() / 1us % 1'000'000;
-  string line = time_text("%H:%M:%S.", system_clock::to_time_t(now));
-  line += to_string(1'000'000 + micros).substr(1);
-  line += " " + ends + "  " + printable(what);
-  if (trace_file.get() == -1)
-    return events.push({Event::Kind::traced, {}, line});
-  line += "\n";
-  if (::write(trace_file.get(), line.data(), line.size()) == -1) return;  // a full disk: so be it
-}

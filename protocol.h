@@ -9,7 +9,7 @@
 //   Part 2  the program: small tools around POSIX calls, the events, and what discovery.cpp and
 //           transfer.cpp, which do not know each other, offer to peer.cpp.
 //   Then a second reading: what a first one can do without: characters, folders and resumed
-//           files on the wire, names of files, the checksum.
+//           files on the wire, names of files, the checksum, --trace.
 //
 // One process is one peer. So a part of the program is a file and not a class: its state is in its
 // unnamed namespace, where nobody else sees it. A larger program would make objects of them.
@@ -38,6 +38,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <ctime>
 #include <deque>
 #include <map>
 #include <mutex>
@@ -493,26 +494,16 @@ class Descriptor {
 
 // ---- The X-ray: --trace ----------------------------------------------------------
 
-// Set before the first thread starts. Off, a look at it is all that tracing costs.
+// Both are set before the first thread starts.
 inline bool tracing = false;
+inline Descriptor trace_file;  // of --trace=FILE; without one, it goes to the screen
 
-// The two ends of a socket, with `arrow` between them: "TCP 10.0.0.7:41234 -> 10.0.0.9:25253".
-std::string ends_of(int fd, const char* arrow, Address other);
-
-// The one function that prints it: a line with the time, the ends, and what has passed. Any thread
-// may call it.
-void trace(const std::string& ends, std::string_view what);
-
-// The result of a system call, which it hands on, as it does errno:
-//   check(traced(fd, "listen", ::listen(fd, 5)), "listen");
-inline ssize_t traced(int fd, const char* call, ssize_t result, Address other = {}) {
-  if (!tracing) return result;
-  const int error = errno;
-  const std::string reason = result == -1 ? " (" + error_text(error) + ")" : "";
-  trace(ends_of(fd, "--", other), call + (" = " + std::to_string(result)) + reason);
-  errno = error;
-  return result;
-}
+// Shows what passes between us and another peer, with the time:
+//   20:53:12.033187 TCP 10.0.0.7:41234 -> 10.0.0.9:25253  MSG number=1 scope=private :hello
+// `arrow` is -> for what we send, <- for what we receive, -- for what becomes of the connection.
+// Does nothing without --trace. Any thread may call it.
+void trace(const char* protocol, Address ours, const char* arrow, Address other,
+           std::string_view what);
 
 // ---- Events: what the main thread is told ---------------------------------------
 
@@ -716,7 +707,7 @@ void close();       // ends them all, now
 }  // namespace transfer
 
 // ============================================================================
-// SECOND READING: characters, folders and resumed files on the wire, names, the checksum
+// SECOND READING: characters, folders and resumed files on the wire, names, the checksum, --trace
 // ============================================================================
 
 // ---- Characters [3.1] --------------------------------------------------------
@@ -1077,5 +1068,37 @@ class Cksum {
 };
 
 inline constexpr Cksum::Tables Cksum::kTables = Cksum::make_tables();
+
+// ---- The X-ray: --trace ----------------------------------------------------------
+
+// "20:53:12.033187"
+inline std::string precise_time() {
+  using std::chrono::system_clock;
+  const auto now = system_clock::now();
+  const std::time_t second = system_clock::to_time_t(now);
+  std::tm local{};
+  ::localtime_r(&second, &local);
+  std::array<char, 16> text{};
+  std::strftime(text.data(), text.size(), "%H:%M:%S", &local);
+  const auto passed = now - system_clock::from_time_t(second);
+  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(passed).count();
+  const std::string digits = to_string(1'000'000 + micros).substr(1);
+  return text.data() + ("." + digits);
+}
+
+// Into a file, each line by one write(), or the threads' lines would be mixed. To the screen by way
+// of the queue, for the screen is the main thread's.
+inline void trace(const char* protocol, Address ours, const char* arrow, Address other,
+                  std::string_view what) {
+  if (!tracing) return;
+  std::string line = precise_time() + " " + protocol;
+  line += " " + ours.text() + " " + arrow + " " + other.text() + "  " + printable(what);
+  if (trace_file.get() == -1) {
+    events.push({Event::Kind::traced, {}, line});
+    return;
+  }
+  line += "\n";
+  if (::write(trace_file.get(), line.data(), line.size()) == -1) return;  // a full disk: so be it
+}
 
 #endif

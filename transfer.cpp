@@ -122,6 +122,7 @@ class Connection {
         other_(other),
         side_(side),
         cancelled_(cancelled) {
+    if (side == Side::answers) note_open("accepted");
     // Nagle's algorithm holds a small segment back until the one before is acknowledged, and the
     // other side delays that acknowledgement: 44 ms for a reply instead of 0.06.
     const int on = 1;
@@ -132,20 +133,13 @@ class Connection {
     set_option(SOL_SOCKET, SO_SNDTIMEO, slice);
   }
   ~Connection() {
-    // Before it is closed, for then it has no ends any more.
-    const std::string ends = tracing ? ends_of(fd_, "--", other_) : "";
-    const int result = socket_.close();
-    if (tracing)
-      ::trace(ends, "close = " + to_string(result));
+    const bool was_open = ours_ != Address{};
+    if (was_open) trace("--", "closed");
   }
 
-  uint32_t local_ip() const {
-    return local_address(fd_).ip;
-  }
+  uint32_t local_ip() const { return ours_.ip; }
 
-  void shut_down(int how = SHUT_RDWR) const {
-    traced(fd_, "shutdown", ::shutdown(fd_, how), other_);
-  }
+  void shut_down(int how = SHUT_RDWR) const { ::shutdown(fd_, how); }
 
   // What has not got across yet never will. After a mere close() the kernel goes on sending it, for
   // a minute or more: it would come late, when the receiver has forgotten the number of what was
@@ -157,7 +151,7 @@ class Connection {
 
   // Left to itself, the kernel tries for two minutes. On Linux SO_SNDTIMEO holds for connect() as
   // well: socket(7). It is then still under way, and another connect() waits for the same one.
-  void connect() const {
+  void connect() {
     sockaddr_in raw = other_.to_sockaddr();
     const auto deadline = Clock::now() + kConnectTime;
     for (;;) {
@@ -168,7 +162,8 @@ class Connection {
       if (is_under_way) stop_if(cancelled_);
       if (is_under_way && Clock::now() < deadline) continue;
       if (is_under_way) errno = ETIMEDOUT;
-      checked("connect", result, "cannot connect to " + other_.text());
+      checked(result, "cannot connect to " + other_.text());
+      note_open("connected");
       return;
     }
   }
@@ -185,7 +180,7 @@ class Connection {
         bytes.remove_prefix(static_cast<size_t>(sent));
         deadline = Clock::now() + kSilence;
       } else if (!would_block()) {
-        checked("send", sent, "connection lost");
+        checked(sent, "connection lost");
       }
       const bool is_given_up = cancelled_ || Clock::now() > deadline;
       if (is_given_up && !bytes.empty())
@@ -262,8 +257,7 @@ class Connection {
   }
 
   void trace(const char* arrow, std::string_view what) const {
-    if (tracing)
-      ::trace(ends_of(fd_, arrow, other_), what);
+    ::trace("TCP", ours_, arrow, other_, what);
   }
 
  private:
@@ -274,9 +268,13 @@ class Connection {
     check(::setsockopt(fd_, level, option, &value, sizeof value), "setsockopt");
   }
 
+  void note_open(const char* how) {
+    ours_ = local_address(fd_);
+    trace("--", how);
+  }
+
   // The result of a call, unless it is -1.
-  size_t checked(const char* call, ssize_t result, const std::string& what) const {
-    traced(fd_, call, result, other_);
+  static size_t checked(ssize_t result, const std::string& what) {
     if (result == -1)
       throw Broken(what + ": " + error_text(errno));
     return static_cast<size_t>(result);
@@ -312,7 +310,7 @@ class Connection {
       });
       if (got > 0) return static_cast<size_t>(got);
       if (got == 0 || !would_block())
-        return checked("recv", got, "connection lost");
+        return checked(got, "connection lost");
       stop_if(cancelled_);
     }
     throw Broken(side_ == Side::asks ? "no answer in time" : "the sender fell silent");
@@ -320,6 +318,7 @@ class Connection {
 
   Descriptor socket_;
   const int fd_ = socket_.get();
+  Address ours_;  // once it is open
   const Address other_;
   const Side side_;
   const Flag& cancelled_;
@@ -1280,7 +1279,7 @@ void accept_one() {
   });
   Identity from;
   from.address = Address::from_sockaddr(raw);
-  Descriptor fd(check(traced(listening, "accept", result, from.address), "accept"));
+  Descriptor fd(check(result, "accept"));
   if (!can_reach(from.address.ip)) return;
   if (is_too_many(from.address.ip))
     turn_away(fd, from.address);
@@ -1308,11 +1307,11 @@ void transfer::open(bool (*is_reached)(uint32_t ip)) {
   // TIME_WAIT.
   check(::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), "setsockopt SO_REUSEADDR");
   sockaddr_in raw = Address{INADDR_ANY, myself.address.port}.to_sockaddr();
-  check(traced(fd, "bind", ::bind(fd, generic(raw), sizeof raw)), "bind TCP port " + port);
+  check(::bind(fd, generic(raw), sizeof raw), "bind TCP port " + port);
   keep_to_chosen_interface(fd);
   // With SO_REUSEADDR two may bind one port as long as neither listens: here at the latest the
   // second one fails.
-  check(traced(fd, "listen", ::listen(fd, SOMAXCONN)), "listen on TCP port " + port);
+  check(::listen(fd, SOMAXCONN), "listen on TCP port " + port);
 }
 
 void transfer::watch(fd_set& readable) {
@@ -1400,8 +1399,7 @@ bool is_too_many(uint32_t ip) {
 
 void turn_away(const Descriptor& fd, Address from) {
   const std::string busy = "NO busy too many connections, try again later";
-  if (tracing)
-    trace(ends_of(fd.get(), "->", from), busy);
+  trace("TCP", myself.address, "->", from, busy);
   const std::string line = busy + "\n";
   ::send(fd.get(), line.data(), line.size(), MSG_DONTWAIT);
 }

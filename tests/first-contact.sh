@@ -87,7 +87,7 @@ sees ann.out 'send 1 delivered'
 cmp "$folder/ann/poem.txt" "$folder/bob/downloads/poem.txt"
 echo '/quit' >&4
 sees bob.out 'left ann'
-sees bob.trace 'close = ' 2
+sees bob.trace ' closed$' 2
 echo '/quit' >&5
 for pid in $pids; do [ "$pid" = "${tcpdump-}" ] || wait "$pid"; done
 
@@ -117,7 +117,7 @@ for name in ann bob; do sed "s/^/$name /" "$folder/$name.trace"; done | sort -s 
     if (arrow == "<-" && substr(ours, 1, 9) == substr(other, 1, 9)) next
     if (!start) start = seconds(time)
     sub(/.*:/, "", ours)
-    cell = $3 " " ours " " (arrow == "--" ? "" : arrow " ") (other == "*" ? "" : other " ")
+    cell = $3 " " ours " " (arrow == "--" ? "" : arrow " ") other " "
     middle = arrow == "--" ? "" : (arrow == "->") == (name == "ann") ? "-->" : "<--"
     if (arrow == "--") { cell = cell what; what = "" }
     if (what in shown && length(what) > width - 2) what = substr(what, 1, width - 5) "..."

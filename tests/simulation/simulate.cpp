@@ -23,9 +23,6 @@
 
 #include "discovery.cpp"  // Roster is a part of it that no other file has to know
 
-// peer.cpp has these. Nothing is traced here.
-std::string ends_of(int, const char*, Address) { return ""; }
-void trace(const std::string&, std::string_view) {}
 
 namespace {
 
