@@ -20,6 +20,7 @@
 #include <net/if.h>
 
 #include <random>
+#include <set>
 
 #include "protocol.h"
 
@@ -54,7 +55,7 @@ struct Interface {
   uint32_t netmask = 0;
 
   bool operator==(const Interface& o) const {
-    return name == o.name && ip == o.ip && netmask == o.netmask;
+    return std::tie(name, ip, netmask) == std::tie(o.name, o.ip, o.netmask);
   }
   bool is_loopback() const { return ip >> 24 == IN_LOOPBACKNET; }
   bool has_on_link(uint32_t other) const { return (ip & netmask) == (other & netmask); }
@@ -65,8 +66,9 @@ struct Interface {
 
 // Whether one of them has this address.
 bool has_ip(const std::vector<Interface>& all, uint32_t ip) {
-  const auto has_it = [&](const Interface& one) { return one.ip == ip; };
-  return std::any_of(all.begin(), all.end(), has_it);
+  for (const Interface& one : all)
+    if (one.ip == ip) return true;
+  return false;
 }
 
 // ============================================================================
@@ -143,25 +145,33 @@ class Roster {
   };
 
   // Hearing
-  void answer(const Announcement& hello, Address from);
+  void answer_hello(const Announcement& hello, Address from);
   void answer_for_host(const std::string& asker, Address from);
   void hear_of(const Announcement& said, const Identity& who);
   void follow_hearsay(const Identity& who);
   void hear_bye(const Identity& who);
+  Peer* find(const Identity& who);
   Peer* update(const Identity& who);
-  bool may_move(const Peer& peer, Address to) const;
   Peer& insert(const Identity& who);
-  void make_room();
+  void move(Peer& peer, Address to);
   void confirm(Peer& peer);
-  bool may_be_listed(uint32_t ip) const;
-  size_t count_at(uint32_t ip) const;
-  void retire_former_owner(const Peer& owner);
   void unlist(Peer& peer, const std::string& reason);
+  void dismiss(Peer& peer, const std::string& reason, Clock::duration time);
+
+  // Who may have an entry, and where
+  std::vector<Peer*> peers_at(uint32_t ip);
+  size_t count_at(uint32_t ip);
+  bool may_be_listed(uint32_t ip);
+  bool may_move(const Peer& peer, Address to);
+  void make_room();
+  void erase(const std::string& id);
+  void retire_former_owner(const Peer& owner);
 
   // Looking after the list
   void plan(Time when, const Task& task) { agenda_.emplace(when, task); }
   void carry_out(const Task& task, Time due);
-  Time next_heartbeat();
+  void plan_heartbeat();
+  void beat();
   void ask(Peer& peer);
   Time next_question(const Peer& peer) const;
   void look_again(Peer& peer);
@@ -195,7 +205,9 @@ class Roster {
   Identity self_;
   std::minstd_rand random_;
   std::vector<Interface> networks_;
-  std::map<std::string, Peer> peers_;
+  std::map<std::string, Peer> peers_;                  // by id
+  std::set<std::pair<uint32_t, std::string>> by_ip_;   // the same ids, by their IP address
+  size_t listed_ = 0;                                  // how many of them are listed
   std::multimap<Time, Task> agenda_;  // all that is to be done later, in the order of time
   int hellos_left_ = 0;               // of the burst
   Scan sweep_;                        // of our networks; nobody has asked for it
@@ -208,11 +220,14 @@ class Roster {
 
 void Roster::hear(const Announcement& said, Address from, Time now) {
   now_ = now;
-  if (said.who.id == self_.id || !is_unicast(from)) return;
-  if (said.verb == Verb::hello) answer(said, from);
+  const bool is_ours = said.who.id == self_.id;
+  if (is_ours || !is_unicast(from)) return;
+  if (said.verb == Verb::hello) answer_hello(said, from);
   Identity who = said.who;
   who.address.ip = from.ip;
-  if (from.port != who.address.port) {
+  // Not from the port in it: somebody else speaks of this peer.
+  const bool is_hearsay = from.port != who.address.port;
+  if (is_hearsay) {
     if (said.verb == Verb::here) follow_hearsay(who);
   } else if (said.verb == Verb::bye) {
     hear_bye(who);
@@ -221,49 +236,43 @@ void Roster::hear(const Announcement& said, Address from, Time now) {
   }
 }
 
-void Roster::answer(const Announcement& hello, Address from) {
+void Roster::answer_hello(const Announcement& hello, Address from) {
   Announcement here = announcement(Verb::here);
   here.to = hello.who.id;
   send(here, from);
   if (hello.ask_host) answer_for_host(hello.who.id, from);
 }
 
-// From the port in it: so it is this peer that speaks.
+// A HELLO or HERE from the peer itself.
 void Roster::hear_of(const Announcement& said, const Identity& who) {
-  const auto known = peers_.find(who.id);
-  const bool is_new = known == peers_.end() || known->second.who.address != who.address;
+  const bool is_new = !find(who);
   Peer* const peer = update(who);
   if (!peer) return;
-  if (is_new) peer->questions = 0;
-  if (said.verb == Verb::here && said.to == self_.id) {
+  const bool hears_us = said.verb == Verb::here && said.to == self_.id;
+  if (hears_us) {
     peer->last_answer = now_;
     confirm(*peer);
     return;
   }
   // Why does one ask that is listed? Perhaps because our datagrams do not arrive. But to answer
   // each question with a question would never end.
-  const bool is_doubtful = said.verb == Verb::hello && now_ - peer->last_asked > kHeartbeat;
+  const bool is_asking = said.verb == Verb::hello;
+  const bool is_doubtful = is_asking && now_ - peer->last_asked > kHeartbeat;
   if (is_new || is_doubtful) ask(*peer);
-}
-
-// A HERE that does not come from the port it speaks of. An instance that answers for its host sends
-// such, and so can anyone who wants to be taken for a neighbour. Believe nothing of it; ask at the
-// door it names.
-void Roster::follow_hearsay(const Identity& who) {
-  const auto known = peers_.find(who.id);
-  const bool is_known = known != peers_.end() && known->second.who.address == who.address;
-  if (!is_known) send(announcement(Verb::hello), who.address);
 }
 
 // Only from the address that the list has for it: nobody can say BYE for another.
 void Roster::hear_bye(const Identity& who) {
+  Peer* const peer = find(who);
+  if (peer) dismiss(*peer, "said bye", kGone);
+}
+
+// The entry of this id, if it is at this address.
+Roster::Peer* Roster::find(const Identity& who) {
   const auto known = peers_.find(who.id);
-  if (known == peers_.end() || known->second.who.address != who.address) return;
+  if (known == peers_.end()) return nullptr;
   Peer& peer = known->second;
-  unlist(peer, "said bye");
-  peer.state = State::left;
-  peer.forget_at = now_ + kGone;
-  look_again(peer);
+  return peer.who.address == who.address ? &peer : nullptr;
 }
 
 // Keeps what a peer said of itself. Returns its entry, or null where it may not have one.
@@ -272,48 +281,27 @@ Roster::Peer* Roster::update(const Identity& who) {
   if (known == peers_.end()) return &insert(who);
   Peer& peer = known->second;
   if (peer.state == State::left) return nullptr;
-  const bool moves = peer.who.address != who.address;
-  if (moves && !may_move(peer, who.address)) return nullptr;
+  const Identity before = peer.who;
+  const bool has_moved = before.address != who.address;
+  if (has_moved && !may_move(peer, who.address)) return nullptr;
+  if (has_moved) move(peer, who.address);
+  peer.who = who;
   peer.last_heard = now_;
-  const Identity before = std::exchange(peer.who, who);
-  const bool has_changed = before.label() != who.label() || before.group != who.group;
-  if (peer.state == State::listed && has_changed)
+  const bool is_renamed = before.name != who.name || before.group != who.group;
+  const bool is_shown = peer.state == State::listed;
+  if (is_shown && (has_moved || is_renamed))
     tell(Event::Kind::changed, who, before.label() + " " + before.group);
   return &peer;
 }
 
-// A peer on two networks is heard from two addresses, and is one entry: the first address stays
-// until it falls silent. By the same rule nobody can take over the entry of a peer that is alive by
-// claiming its id.
-bool Roster::may_move(const Peer& peer, Address to) const {
-  if (now_ - peer.last_heard <= kSilent) return false;
-  const auto is_owner = [&](const auto& entry) {
-    return entry.second.state == State::listed && entry.second.who.address == to;
-  };
-  const bool is_taken = std::any_of(peers_.begin(), peers_.end(), is_owner);
-  // It has its place in the list already, if any; but perhaps not at that IP address.
-  const bool needs_room = peer.state == State::listed && peer.who.address.ip != to.ip;
-  return !is_taken && (!needs_room || count_at(to.ip) < kMaxFromOne);
-}
-
 Roster::Peer& Roster::insert(const Identity& who) {
   if (peers_.size() >= kMaxPeers) make_room();
+  by_ip_.emplace(who.address.ip, who.id);
   Peer& peer = peers_[who.id];
   peer.who = who;
   peer.last_heard = now_;
   peer.last_asked = now_;
   return peer;
-}
-
-// To be heard costs nothing, and a source may be forged; so who is not listed makes room, the
-// longest silent first.
-void Roster::make_room() {
-  auto oldest = peers_.end();
-  for (auto it = peers_.begin(); it != peers_.end(); ++it) {
-    if (it->second.state == State::listed) continue;
-    if (oldest == peers_.end() || it->second.last_heard < oldest->second.last_heard) oldest = it;
-  }
-  if (oldest != peers_.end()) peers_.erase(oldest);
 }
 
 // It hears us: this is what makes it one of the list.
@@ -323,6 +311,7 @@ void Roster::confirm(Peer& peer) {
     // Not before: anyone can claim an address, but not read what is sent there.
     retire_former_owner(peer);
     peer.state = State::listed;
+    ++listed_;
     tell(Event::Kind::joined, peer.who, "");
     skip_probes(peer.who.address.ip);
   }
@@ -332,44 +321,28 @@ void Roster::confirm(Peer& peer) {
   look_again(peer);
 }
 
-bool Roster::may_be_listed(uint32_t ip) const {
-  const auto is_listed = [](const auto& entry) { return entry.second.state == State::listed; };
-  const auto listed = std::count_if(peers_.begin(), peers_.end(), is_listed);
-  return static_cast<size_t>(listed) < kMaxListed && count_at(ip) < kMaxFromOne;
-}
-
-// How many are listed at that IP address.
-size_t Roster::count_at(uint32_t ip) const {
-  size_t listed = 0;
-  for (const auto& [id, peer] : peers_)
-    if (peer.state == State::listed && peer.who.address.ip == ip) ++listed;
-  return listed;
-}
-
-// A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
-void Roster::retire_former_owner(const Peer& owner) {
-  for (auto& [id, former] : peers_) {
-    if (id == owner.who.id || former.state == State::left) continue;
-    if (former.who.address != owner.who.address) continue;
-    unlist(former, "replaced");
-    former.state = State::left;
-    former.forget_at = now_ + kReplacedFor;
-    look_again(former);
-  }
-}
-
 void Roster::unlist(Peer& peer, const std::string& reason) {
-  if (peer.state == State::listed) tell(Event::Kind::left, peer.who, reason);
+  if (peer.state != State::listed) return;
   peer.state = State::heard;
+  --listed_;
+  tell(Event::Kind::left, peer.who, reason);
+}
+
+// It has left. Its entry stays for a while: what it sent before may still be on its way.
+void Roster::dismiss(Peer& peer, const std::string& reason, Clock::duration time) {
+  unlist(peer, reason);
+  peer.state = State::left;
+  peer.forget_at = now_ + time;
+  look_again(peer);
 }
 
 // Over TCP an address is only said; a datagram shows by its source who owns the port. So an
 // introduction lists nobody: it makes us ask.
 void Roster::hear_introduction(const Identity& who) {
-  const auto known = peers_.find(who.id);
-  const bool is_listed = known != peers_.end() && known->second.state == State::listed &&
-                         known->second.who.address == who.address;
-  if (!is_listed && is_unicast(who.address)) send(announcement(Verb::hello), who.address);
+  const Peer* const known = find(who);
+  const bool is_listed = known && known->state == State::listed;
+  if (is_listed || !is_unicast(who.address)) return;
+  send(announcement(Verb::hello), who.address);
 }
 
 // ---- Looking after the list ---------------------------------------------------------
@@ -392,9 +365,7 @@ Roster::Time Roster::next_due() const {
 void Roster::carry_out(const Task& task, Time due) {
   switch (task.kind) {
     case Task::Kind::greet: return greet();
-    case Task::Kind::heartbeat:
-      broadcast(Verb::here);
-      return plan(next_heartbeat(), {Task::Kind::heartbeat});
+    case Task::Kind::heartbeat: return beat();
     case Task::Kind::probe: return probe();
     case Task::Kind::end_scan: return end_scan(due);
     case Task::Kind::look_after: return look_after(task.id, due);
@@ -403,27 +374,36 @@ void Roster::carry_out(const Task& task, Time due) {
 
 // The heartbeats of a class that started together would stay together; a little chance spreads
 // them.
-Roster::Time Roster::next_heartbeat() {
-  const auto chance = random_() % (2 * kJitter / 1ms + 1) * 1ms;
-  return now_ + kHeartbeat - kJitter + chance;
+void Roster::plan_heartbeat() {
+  const auto chance = random_() % (2 * kJitter / 1ms + 1);
+  const Time earliest = now_ + kHeartbeat - kJitter;
+  plan(earliest + chance * 1ms, {Task::Kind::heartbeat});
 }
 
+void Roster::beat() {
+  broadcast(Verb::here);
+  plan_heartbeat();
+}
+
+// On another host, other instances may have gone unheard so far. Those beside us we hear.
 void Roster::ask(Peer& peer) {
   ++peer.questions;
   peer.last_asked = now_;
   Announcement hello = announcement(Verb::hello);
-  hello.ask_host = !has_ip(networks_, peer.who.address.ip);
+  const bool is_beside_us = has_ip(networks_, peer.who.address.ip);
+  hello.ask_host = !is_beside_us;
   send(hello, peer.who.address);
   look_again(peer);
 }
 
-// When it has to be asked, should nothing come of it before. In one of three rhythms: all is well,
-// and it is overdue 6 s after it was last heard; a question is open, every 0.5 s; it does not
-// answer and is not listed, every 5 s.
+// When it has to be asked, should nothing come of it before.
 Roster::Time Roster::next_question(const Peer& peer) const {
-  if (peer.state == State::listed && peer.questions == 0) return peer.last_heard + kOverdue;
-  const bool is_urgent = peer.state == State::listed || peer.questions < kMaxQuestions;
-  return peer.last_asked + (is_urgent ? Clock::duration(kAskEvery) : kHeartbeat);
+  const bool is_listed = peer.state == State::listed;
+  const bool all_is_well = is_listed && peer.questions == 0;
+  if (all_is_well) return peer.last_heard + kOverdue;
+  const bool is_urgent = is_listed || peer.questions < kMaxQuestions;
+  if (is_urgent) return peer.last_asked + kAskEvery;
+  return peer.last_asked + kHeartbeat;
 }
 
 // Sees to it that the agenda has the peer in time. An entry that is too early does no harm: it will
@@ -438,14 +418,15 @@ void Roster::look_again(Peer& peer) {
 
 void Roster::look_after(const std::string& id, Time due) {
   const auto found = peers_.find(id);
-  if (found == peers_.end() || found->second.look_at != due) return;  // an entry that is stale
+  const bool is_stale = found == peers_.end() || found->second.look_at != due;
+  if (is_stale) return;
   Peer& peer = found->second;
   peer.look_at = Time::max();
   const bool has_left = peer.state == State::left;
-  const bool is_gone = !has_left && now_ - peer.last_heard >= kGone;
-  if (is_gone) unlist(peer, "silent for 15 s");
-  if (is_gone || (has_left && now_ >= peer.forget_at)) {
-    peers_.erase(found);
+  const Time end = has_left ? peer.forget_at : peer.last_heard + kGone;
+  if (now_ >= end) {
+    unlist(peer, "silent for 15 s");
+    erase(id);
     return;
   }
   if (!has_left) keep_true(peer);
@@ -456,7 +437,8 @@ void Roster::keep_true(Peer& peer) {
   // We hear it, but nothing that we sent has reached it: a list with it on would promise what
   // cannot work.
   const bool is_heard = now_ - peer.last_heard < kOverdue;
-  if (peer.questions >= kMaxQuestions && is_heard) unlist(peer, "does not hear us");
+  const bool is_deaf = is_heard && peer.questions >= kMaxQuestions;
+  if (is_deaf) unlist(peer, "does not hear us");
   if (now_ >= next_question(peer)) ask(peer);
 }
 
@@ -466,7 +448,7 @@ void Roster::start(const std::vector<Interface>& networks, Time now) {
   now_ = now;
   networks_ = networks;
   look_around();
-  plan(next_heartbeat(), {Task::Kind::heartbeat});
+  plan_heartbeat();
 }
 
 void Roster::rename(const std::string& name, const std::string& group) {
@@ -484,15 +466,19 @@ void Roster::leave() {
 // To each, lest a broadcast be dropped, or be read from the shared port after something newer from
 // the own one.
 void Roster::tell_everyone(Verb verb) {
-  for (const auto& [id, peer] : peers_) send(announcement(verb), peer.who.address);
+  const Announcement what = announcement(verb);
+  for (const auto& [id, peer] : peers_) send(what, peer.who.address);
 }
 
 // To the directed broadcast address of each network. 255.255.255.255 would leave by one interface
 // only, and fail with ENETUNREACH on a host without a default route.
 void Roster::broadcast(Verb verb) {
-  for (const Interface& network : networks_)
-    if (network.can_broadcast())
-      send(announcement(verb), {network.broadcast_ip(), kDiscoveryPort});
+  const Announcement what = announcement(verb);
+  for (const Interface& network : networks_) {
+    if (!network.can_broadcast()) continue;
+    const Address everybody{network.broadcast_ip(), kDiscoveryPort};
+    send(what, everybody);
+  }
 }
 
 Announcement Roster::announcement(Verb verb) const {
@@ -502,7 +488,9 @@ Announcement Roster::announcement(Verb verb) const {
   return what;
 }
 
-void Roster::send(const Announcement& what, Address to) { datagrams_.push_back({what, to}); }
+void Roster::send(const Announcement& what, Address to) {
+  datagrams_.push_back({what, to});
+}
 
 void Roster::tell(Event::Kind kind, const Identity& who, const std::string& text) {
   Event event;
@@ -513,12 +501,14 @@ void Roster::tell(Event::Kind kind, const Identity& who, const std::string& text
 }
 
 std::vector<Identity> Roster::users() const {
-  std::vector<Identity> listed;
-  for (const auto& [id, peer] : peers_)
-    if (peer.state == State::listed) listed.push_back(peer.who);
-  const auto is_before = [](const Identity& a, const Identity& b) { return a.label() < b.label(); };
-  std::sort(listed.begin(), listed.end(), is_before);
-  return listed;
+  std::map<std::string, Identity> by_label;  // no two have the same: nor have they one address
+  for (const auto& [id, peer] : peers_) {
+    if (peer.state != State::listed) continue;
+    by_label[peer.who.label()] = peer.who;
+  }
+  std::vector<Identity> sorted;
+  for (const auto& [label, who] : by_label) sorted.push_back(who);
+  return sorted;
 }
 
 // ============================================================================
@@ -539,8 +529,6 @@ Descriptor own_socket;
 
 std::optional<Roster> roster;
 std::vector<Interface> interfaces;                 // those to use that are up
-// For /diag, whether our broadcasts get through: when the last one came back, by our address.
-std::map<uint32_t, Clock::time_point> heard_back;
 Clock::time_point next_look;                       // at the interfaces
 
 struct Counters {
@@ -553,8 +541,8 @@ Counters counters;
 
 void set_option(const Descriptor& fd, int option, const char* name) {
   const int on = 1;
-  const int result = ::setsockopt(fd.get(), SOL_SOCKET, option, &on, sizeof on);
-  check(result, std::string("setsockopt ") + name);
+  const std::string call = std::string("setsockopt ") + name;
+  check(::setsockopt(fd.get(), SOL_SOCKET, option, &on, sizeof on), call);
 }
 
 // Bound to every address of the host: a socket bound to one address does not hear its network's
@@ -615,16 +603,17 @@ void follow_roster() {
   for (const Event& event : roster->take_events()) events.push(event);
 }
 
+void note_heard_back(const Announcement& said, Address from);
+
 void hear(std::string_view text, Address from) {
-  const auto is_line_end = [](char c) { return c == '\n' || c == '\r'; };
-  while (!text.empty() && is_line_end(text.back())) text.remove_suffix(1);  // typed into nc -u
+  // A line end, where one types into nc -u.
+  text = text.substr(0, text.find_last_not_of("\r\n") + 1);  // npos + 1 is 0
   const auto said = Announcement::parse(text);
   if (!said) return;
   // What came through an interface that is not ours, we have not heard.
-  if (!chosen_interfaces.empty() && !discovery::source_for(from.ip)) return;
-  // Our own broadcasts come back to us; so does a probe of the sweep, which says nothing of them.
-  const bool is_own_broadcast = said->who.id == myself.id && !said->ask_host;
-  if (is_own_broadcast && has_ip(interfaces, from.ip)) heard_back[from.ip] = Clock::now();
+  const bool may_be_foreign = !chosen_interfaces.empty();
+  if (may_be_foreign && !discovery::source_for(from.ip)) return;
+  if (said->who.id == myself.id) note_heard_back(*said, from);
   roster->hear(*said, from, Clock::now());
 }
 
@@ -686,7 +675,7 @@ void discovery::tick() {
 }
 
 Clock::duration discovery::pause() {
-  const Clock::duration until_due = roster->next_due() - Clock::now();
+  const auto until_due = roster->next_due() - Clock::now();
   return std::clamp<Clock::duration>(until_due, 0ms, kLongestPause);
 }
 
@@ -742,8 +731,9 @@ void Roster::begin_burst() {
 
 // What plans itself again is planned once, or it would go at twice its pace.
 bool Roster::is_planned(Task::Kind kind) const {
-  const auto is_it = [&](const auto& entry) { return entry.second.kind == kind; };
-  return std::any_of(agenda_.begin(), agenda_.end(), is_it);
+  for (const auto& [time, task] : agenda_)
+    if (task.kind == kind) return true;
+  return false;
 }
 
 void Roster::greet() {
@@ -838,7 +828,89 @@ void Roster::end_scan(Time due) {
   tell(Event::Kind::told, {}, "scanned " + asked + " addresses; " + online + " users online");
 }
 
+// ---- Who may have an entry, and where [4.4] -----------------------------------------
+
+std::vector<Roster::Peer*> Roster::peers_at(uint32_t ip) {
+  std::vector<Peer*> found;
+  auto it = by_ip_.lower_bound({ip, ""});
+  for (; it != by_ip_.end() && it->first == ip; ++it) {
+    Peer& peer = peers_.at(it->second);
+    found.push_back(&peer);
+  }
+  return found;
+}
+
+// How many are listed at that IP address.
+size_t Roster::count_at(uint32_t ip) {
+  size_t listed = 0;
+  for (const Peer* const peer : peers_at(ip))
+    if (peer->state == State::listed) ++listed;
+  return listed;
+}
+
+bool Roster::may_be_listed(uint32_t ip) {
+  return listed_ < kMaxListed && count_at(ip) < kMaxFromOne;
+}
+
+// A peer on two networks is heard from two addresses, and is one entry: the first address stays
+// until it falls silent. By the same rule nobody can take over the entry of a peer that is alive by
+// claiming its id.
+bool Roster::may_move(const Peer& peer, Address to) {
+  if (now_ - peer.last_heard <= kSilent) return false;
+  for (const Peer* const other : peers_at(to.ip)) {
+    const bool is_taken = other->state == State::listed && other->who.address == to;
+    if (is_taken) return false;
+  }
+  // It has its place in the list already, if any; but perhaps not at that IP address.
+  const bool stays_at_ip = peer.who.address.ip == to.ip;
+  if (peer.state != State::listed || stays_at_ip) return true;
+  return count_at(to.ip) < kMaxFromOne;
+}
+
+void Roster::move(Peer& peer, Address to) {
+  by_ip_.erase({peer.who.address.ip, peer.who.id});
+  by_ip_.emplace(to.ip, peer.who.id);
+  peer.who.address = to;
+  peer.questions = 0;  // so far it was asked elsewhere
+}
+
+// To be heard costs nothing, and a source may be forged; so who is not listed makes room, the
+// longest silent first.
+void Roster::make_room() {
+  const Peer* oldest = nullptr;
+  for (const auto& [id, peer] : peers_) {
+    if (peer.state == State::listed) continue;
+    const bool is_older = !oldest || peer.last_heard < oldest->last_heard;
+    if (is_older) oldest = &peer;
+  }
+  if (oldest) erase(oldest->who.id);
+}
+
+void Roster::erase(const std::string& id) {
+  const auto entry = peers_.find(id);
+  by_ip_.erase({entry->second.who.address.ip, id});
+  peers_.erase(entry);
+}
+
+// A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
+void Roster::retire_former_owner(const Peer& owner) {
+  for (Peer* const former : peers_at(owner.who.address.ip)) {
+    if (former->who.id == owner.who.id) continue;
+    if (former->who.address != owner.who.address) continue;
+    if (former->state == State::left) continue;
+    dismiss(*former, "replaced", kReplacedFor);
+  }
+}
+
 // ---- Hosts with several instances [4.3] ---------------------------------------------
+
+// A HERE that does not come from the port it speaks of. An instance that answers for its host sends
+// such, and so can anyone who wants to be taken for a neighbour. Believe nothing of it; ask at the
+// door it names.
+void Roster::follow_hearsay(const Identity& who) {
+  const bool is_known = find(who);
+  if (!is_known) send(announcement(Verb::hello), who.address);
+}
 
 // The question was for the whole host, and the kernel gave it to us alone: name the instances
 // beside us.
@@ -857,8 +929,8 @@ void Roster::answer_for_host(const std::string& asker, Address from) {
 // one datagram somebody could make a whole class talk.
 bool Roster::is_unicast(Address source) const {
   const bool is_multicast = source.ip >> 28 == 14;  // 224.0.0.0/4
-  if (source.port == 0 || source.ip == INADDR_ANY || source.ip == INADDR_BROADCAST || is_multicast)
-    return false;
+  const bool is_special = source.ip == INADDR_ANY || source.ip == INADDR_BROADCAST;
+  if (source.port == 0 || is_special || is_multicast) return false;
   for (const Interface& network : networks_) {
     const bool is_network = source.ip == (network.ip & network.netmask);
     const bool is_broadcast = source.ip == network.broadcast_ip();
@@ -956,6 +1028,15 @@ void discovery::scan(uint32_t network, int bits, uint16_t port) {
 // ---- What is wrong: /diag -----------------------------------------------------------
 
 namespace {
+
+// Whether our broadcasts get through: when the last one came back, by our address.
+std::map<uint32_t, Clock::time_point> heard_back;
+
+// Our own broadcasts come back to us; so does a probe of the sweep, which says nothing of them.
+void note_heard_back(const Announcement& said, Address from) {
+  const bool is_broadcast = !said.ask_host;
+  if (is_broadcast && has_ip(interfaces, from.ip)) heard_back[from.ip] = Clock::now();
+}
 
 void tell(const std::string& line) {
   Event told;
