@@ -183,7 +183,7 @@ class Roster {
   void broadcast(Verb verb);
   Announcement announcement(Verb verb) const;
   void send(const Announcement& what, Address to);
-  void tell(Event::Kind kind, const Identity& who, const std::string& text);
+  void tell(const Event& event);
 
   // Sweeps
   std::vector<Range> own_ranges() const;
@@ -290,7 +290,7 @@ Roster::Peer* Roster::update(const Identity& who) {
   const bool is_renamed = before.name != who.name || before.group != who.group;
   const bool is_shown = peer.state == State::listed;
   if (is_shown && (has_moved || is_renamed))
-    tell(Event::Kind::changed, who, before.label() + " " + before.group);
+    tell(UserChanged{who, before});
   return &peer;
 }
 
@@ -312,7 +312,7 @@ void Roster::confirm(Peer& peer) {
     retire_former_owner(peer);
     peer.state = State::listed;
     ++listed_;
-    tell(Event::Kind::joined, peer.who, "");
+    tell(UserJoined{peer.who});
     skip_probes(peer.who.address.ip);
   }
   peer.questions = 0;
@@ -325,7 +325,7 @@ void Roster::unlist(Peer& peer, const std::string& reason) {
   if (peer.state != State::listed) return;
   peer.state = State::heard;
   --listed_;
-  tell(Event::Kind::left, peer.who, reason);
+  tell(UserLeft{peer.who, reason});
 }
 
 // It has left. Its entry stays for a while: what it sent before may still be on its way.
@@ -492,13 +492,7 @@ void Roster::send(const Announcement& what, Address to) {
   datagrams_.push_back({what, to});
 }
 
-void Roster::tell(Event::Kind kind, const Identity& who, const std::string& text) {
-  Event event;
-  event.kind = kind;
-  event.who = who;
-  event.text = text;
-  events_.push_back(event);
-}
+void Roster::tell(const Event& event) { events_.push_back(event); }
 
 std::vector<Identity> Roster::users() const {
   std::map<std::string, Identity> by_label;  // no two have the same: nor have they one address
@@ -719,7 +713,7 @@ void Roster::scan_all(Time now) {
 // A network is new: greet it, and sweep it.
 void Roster::look_around() {
   if (networks_.empty())
-    tell(Event::Kind::told, {}, "note: no network interface is up; waiting for one");
+    tell(Told{"note: no network interface is up; waiting for one"});
   start(sweep_, own_ranges());
   begin_burst();
 }
@@ -756,9 +750,8 @@ void Roster::scan(const std::vector<Range>& ranges, Time now) {
   for (const Range& range : ranges) {
     if (range.bits >= kSweepBits) continue;
     const std::string network = Address{range.ip, 0}.ip_text() + "/" + to_string(range.bits);
-    tell(Event::Kind::told, {},
-         "note: a scan asks at most 1,022 addresses, of " + network +
-             " the /22 around it; /scan NETWORK/22 asks more");
+    tell(Told{"note: a scan asks at most 1,022 addresses, of " + network +
+              " the /22 around it; /scan NETWORK/22 asks more"});
   }
   scan_ = Scan();
   start(*scan_, ranges);
@@ -825,7 +818,7 @@ void Roster::end_scan(Time due) {
   const std::string asked = std::to_string(scan_->asked);
   const std::string online = std::to_string(users().size());
   scan_.reset();
-  tell(Event::Kind::told, {}, "scanned " + asked + " addresses; " + online + " users online");
+  tell(Told{"scanned " + asked + " addresses; " + online + " users online"});
 }
 
 // ---- Who may have an entry, and where [4.4] -----------------------------------------
@@ -1039,10 +1032,7 @@ void note_heard_back(const Announcement& said, Address from) {
 }
 
 void tell(const std::string& line) {
-  Event told;
-  told.kind = Event::Kind::told;
-  told.text = line;
-  events.push(told);
+  events.push(Told{line});
 }
 
 void tell(bool holds, const std::string& fact, const std::string& remedy = "") {

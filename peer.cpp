@@ -138,7 +138,7 @@ struct Addressee {
   string gone = {};  // what became of it: "has left"; empty while it is listed
 };
 
-// What the user said or sent once, to one or to many.
+// What the user said or sent once, to one or to many. Each receiver gets a copy.
 struct Post {
   string text;
   string scope;  // private, group, all; or files
@@ -159,11 +159,14 @@ struct File {
   string direction;  // "send", "receive"
   string state = "offered";
   Identity who;  // at the other end
-  Offer offer;
+  string name;   // under which it was offered, and then, where it is stored
+  uint64_t size = 0;
+  uint64_t entries = 1;
   Clock::time_point started;
   uint64_t resumed_at = 0;
 
   bool is_sent() const { return direction == "send"; }
+  bool is_folder() const { return !name.empty() && name.back() == '/'; }
 };
 
 // Whoever quits waits until everything is sent. A second /quit, or a signal, does not.
@@ -174,7 +177,7 @@ bool undelivered = false;        // something was: a script sees it by the exit 
 vector<Addressee> numbered;      // as the last /list had them: it must not shift meanwhile
 optional<Addressee> chosen;      // by /to
 optional<Identity> last_writer;  // of a private message
-std::map<uint64_t, Post> posts;  // by ticket
+std::map<uint64_t, Post> posts;  // by number, of which the user sees nothing
 std::map<uint64_t, File> files;  // by number
 uint64_t next_post = 1;
 uint64_t next_file = 1;
@@ -207,9 +210,12 @@ string prompt_text();
 // Sizes, times and outcomes for people.
 string time_of_day();
 string size_text(uint64_t bytes);
-string progress();                  // of the transfer that runs, if one does
-string so_far(const File& file);    // how much, and how fast
-string remark(const Event& event);  // what a line about a file says besides state and size
+string progress();                // of the transfer that runs, if one does
+string so_far(const File& file);  // how much, and how fast
+// What a line about a file says besides state and size.
+string remark(const FileStarted& event);
+string remark(const FileStored& event);
+string remark(const FileFailed& event);
 string summary(const Post& post);
 string under_way();  // what is being sent, and to whom
 
@@ -228,10 +234,11 @@ File& only_file(const string& command, FileTest can_be_meant);
 void send_to_chosen(const string& typed);  // /send PATH
 void send_files(const string& path, const Users& to);
 void diagnose(string who);  // /diag
-void diagnosed(const Event& event);
 
 // Who comes and goes.
-void note_presence(const Event& event);  // joined, left or changed
+void note_joined(const Identity& who);
+void note_left(const Identity& who, const string& why);
+void note_changed(const Identity& who, const Identity& before);
 void show_news();                        // all that is due of it
 void show_news_of(const Identity& who);
 bool is_found();  // whether the first scan has been answered
@@ -377,71 +384,63 @@ void expect_message(const string& text) {
   if (!is_text(text)) fail("a message is UTF-8 without control characters");
 }
 
-void note_delivery(Post& post, const Identity& to) {
-  ++post.reached;
-  add_to_list(post.got, name_of(to));
-  if (post.scope != "private") return;
-  string line = time_of_day() + "delivered " + name_of(to);
-  if (!terminal)
-    line += ": " + post.text;  // there it stands a few rows above
-  console.print_quietly(line);
-}
-
-void note_failure(Post& post, const Event& event) {
-  const bool is_file = post.scope == "files";
-  const string who = name_of(event.who);
-  const string doubt = event.in_doubt ? "; it may have arrived: " : "; not delivered: ";
-  const string why = event.text + doubt + post.text;
-  string& list = event.in_doubt ? post.unsure : post.missed;
-  undelivered = true;
-  add_to_list(list, who);
-  if (is_file) list += " (" + event.text + ")";
-  else print(time_of_day() + "failed " + who + ": " + why);
-}
-
-// What has become of one copy. The last one sums the post up.
-void settle(uint64_t ticket, const Event& event) {
-  using Kind = Event::Kind;
-  const auto found = posts.find(ticket);
-  if (found == posts.end()) return;
-  Post& post = found->second;
-  const bool has_failed = event.kind == Kind::undelivered || event.kind == Kind::failed;
-  if (has_failed) note_failure(post, event);
-  else note_delivery(post, event.who);
-  post.awaited.erase(event.who.address.text());
+// It is known what has become of one copy. The last one sums the post up.
+void settle(uint64_t number, const Identity& to) {
+  Post& post = posts.at(number);
+  post.awaited.erase(to.address.text());
   --post.open;
   if (post.open > 0) return;
   if (post.scope != "private") print(summary(post));
-  posts.erase(found);
+  posts.erase(number);
 }
 
-// It could not even be tried.
-void miss(uint64_t ticket, const Identity& to, const string& why) {
-  settle(ticket, {Event::Kind::undelivered, to, why});
+void note_delivery(uint64_t number, const Identity& to) {
+  Post& post = posts.at(number);
+  ++post.reached;
+  add_to_list(post.got, name_of(to));
+  if (post.scope == "private") {
+    string line = time_of_day() + "delivered " + name_of(to);
+    if (!terminal)
+      line += ": " + post.text;  // there it stands a few rows above
+    console.print_quietly(line);
+  }
+  settle(number, to);
+}
+
+void note_failure(uint64_t number, const Identity& to, const Failure& failure) {
+  Post& post = posts.at(number);
+  const bool is_file = post.scope == "files";
+  const string doubt = failure.in_doubt ? "; it may have arrived: " : "; not delivered: ";
+  string& list = failure.in_doubt ? post.unsure : post.missed;
+  undelivered = true;
+  add_to_list(list, name_of(to));
+  if (is_file) list += " (" + failure.reason + ")";
+  else print(time_of_day() + "failed " + name_of(to) + ": " + failure.reason + doubt + post.text);
+  settle(number, to);
 }
 
 uint64_t open_post(const string& scope, const string& text, size_t receivers) {
-  const uint64_t ticket = next_post;
+  const uint64_t number = next_post;
   ++next_post;
-  Post& post = posts[ticket];
+  Post& post = posts[number];
   post.scope = scope;
   post.text = text;
   post.total = receivers;
   post.open = receivers;
-  return ticket;
+  return number;
 }
 
 void send(const string& scope, const string& text, const Users& to) {
   expect_message(text);
-  const uint64_t ticket = open_post(scope, text, to.size());
-  Post& post = posts.at(ticket);
+  const uint64_t number = open_post(scope, text, to.size());
+  Post& post = posts.at(number);
   for (const Identity& one : to)
     post.awaited[one.address.text()] = one;
   for (const Identity& one : to) {
     try {
-      transfer::send_message(one, scope, text, ticket);
+      transfer::send_message(one, scope, text, number);
     } catch (const std::exception& error) {
-      miss(ticket, one, error.what());
+      note_failure(number, one, {error.what()});
     }
   }
 }
@@ -482,12 +481,11 @@ void show_message(const Identity& from, const Message& message) {
 // ---- Files --------------------------------------------------------------------------
 
 void print_file(const File& file, const string& remark = "") {
-  const Offer& offer = file.offer;
   string line = file.direction + " " + to_string(file.number) + " " + file.state;
-  line += " " + name_of(file.who) + " " + size_text(offer.size);
-  if (offer.is_folder())
-    line += " in " + to_string(offer.files) + " files and folders";
-  print(line + remark + ": " + offer.name);
+  line += " " + name_of(file.who) + " " + size_text(file.size);
+  if (file.is_folder())
+    line += " in " + to_string(file.entries) + " files and folders";
+  print(line + remark + ": " + file.name);
 }
 
 File& add_file(const string& direction, uint64_t ticket, const Identity& who) {
@@ -504,7 +502,7 @@ File& add_file(const string& direction, uint64_t ticket, const Identity& who) {
 void offer_file(const string& path, const Identity& to, uint64_t post) {
   const uint64_t ticket = transfer::send_file(to, path);
   File& file = add_file("send", ticket, to);
-  file.offer.name = path;
+  file.name = path;
   file.post = post;
 }
 
@@ -589,38 +587,6 @@ File* file_with(uint64_t ticket) {
   for (auto& [number, file] : files)
     if (file.ticket == ticket) return &file;
   return nullptr;
-}
-
-void note_state(File& file, const Event& event) {
-  using Kind = Event::Kind;
-  if (event.kind == Kind::failed) file.state = "failed";
-  if (event.kind == Kind::stored)
-    file.state = file.is_sent() ? "delivered" : "stored";
-  if (event.kind != Kind::started) return;
-  file.state = "started";
-  file.started = event.since;
-  file.resumed_at = event.resumed_at;
-}
-
-// An offer, or a transfer that has begun, or has ended, well or badly.
-void update_file(const Event& event) {
-  const bool is_offered = event.kind == Event::Kind::offered;
-  const bool is_stored = event.kind == Event::Kind::stored;
-  const bool has_failed = event.kind == Event::Kind::failed;
-  File* file = file_with(event.ticket);
-  if (is_offered && file == nullptr)
-    file = &add_file("receive", event.ticket, event.who);
-  if (file == nullptr) return;
-  const bool is_partial = is_stored && event.file.files < file->offer.files;
-  if (file->is_sent() && (has_failed || is_partial)) undelivered = true;
-  note_state(*file, event);
-  if (!has_failed) file->offer = event.file;
-  print_file(*file, remark(event));
-  if (is_offered) explain_offer(*file);
-  if (!is_stored && !has_failed) return;
-  const uint64_t post = file->post;
-  files.erase(file->number);
-  if (post != 0) settle(post, event);
 }
 
 // ---- The other commands, and the table ----------------------------------------------
@@ -793,48 +759,87 @@ void read_input() {
 
 // ---- Events: what the other parts report --------------------------------------------
 
-void receive_message(const Event& event) {
-  if (transfer::is_repeat(event)) return;
-  show_news_of(event.who);
-  show_message(event.who, event.message);
+void handle(const UserJoined& event) { note_joined(event.who); }
+void handle(const UserLeft& event) { note_left(event.who, event.why); }
+void handle(const UserChanged& event) { note_changed(event.who, event.before); }
+
+void handle(const Told& event) { print(event.line); }
+void handle(const Traced& event) { console.print_quietly(event.line); }
+
+void handle(const Introduced& event) { discovery::introduced(event.who); }
+void handle(const Diagnosed& event);
+
+void handle(const MessageReceived& event) {
+  if (transfer::is_repeat(event.from, event.message.number)) return;
+  show_news_of(event.from);
+  show_message(event.from, event.message);
   if (event.message.scope != "private") return;
-  last_writer = event.who;
-  tell_how_to_answer(event.who);
+  last_writer = event.from;
+  tell_how_to_answer(event.from);
 }
 
-void handle(const Event& event) {
-  using Kind = Event::Kind;
-  switch (event.kind) {
-    case Kind::joined:
-    case Kind::left:
-    case Kind::changed:
-      return note_presence(event);
-    case Kind::told:
-      return print(event.text);
-    case Kind::introduced:
-      return discovery::introduced(event.who);
-    case Kind::diagnosed:
-      return diagnosed(event);
-    case Kind::traced:
-      return console.print_quietly(event.text);
-    case Kind::message:
-      return receive_message(event);
-    case Kind::delivered:
-    case Kind::undelivered:
-      show_news_of(event.who);
-      return settle(event.ticket, event);
-    case Kind::offered:
-    case Kind::started:
-    case Kind::stored:
-    case Kind::failed:
-      show_news_of(event.who);
-      return update_file(event);
-  }
+void handle(const MessageDelivered& event) {
+  show_news_of(event.to);
+  note_delivery(event.post, event.to);
 }
 
+void handle(const MessageFailed& event) {
+  show_news_of(event.to);
+  note_failure(event.post, event.to, event.failure);
+}
+
+void handle(const FileOffered& event) {
+  show_news_of(event.other);
+  File* file = file_with(event.ticket);
+  if (file == nullptr) file = &add_file("receive", event.ticket, event.other);
+  file->name = event.offer.name;
+  file->size = event.offer.size;
+  file->entries = event.offer.files;
+  print_file(*file);
+  explain_offer(*file);
+}
+
+void handle(const FileStarted& event) {
+  File* const file = file_with(event.ticket);
+  if (file == nullptr) return;
+  file->state = "started";
+  file->started = event.when;
+  file->resumed_at = event.resumed_at;
+  show_news_of(file->who);
+  print_file(*file, remark(event));
+}
+
+void handle(const FileStored& event) {
+  File* const file = file_with(event.ticket);
+  if (file == nullptr) return;
+  const bool is_partial = event.files < file->entries;
+  if (file->is_sent() && is_partial) undelivered = true;
+  file->state = file->is_sent() ? "delivered" : "stored";
+  file->name = file->is_sent() ? event.name : download_folder + "/" + event.name;
+  file->size = event.size;
+  file->entries = event.files;
+  show_news_of(file->who);
+  print_file(*file, remark(event));
+  if (file->post != 0) note_delivery(file->post, file->who);
+  files.erase(file->number);
+}
+
+void handle(const FileFailed& event) {
+  File* const file = file_with(event.ticket);
+  if (file == nullptr) return;
+  if (file->is_sent()) undelivered = true;
+  file->state = "failed";
+  show_news_of(file->who);
+  print_file(*file, remark(event));
+  if (file->post != 0) note_failure(file->post, file->who, event.failure);
+  files.erase(file->number);
+}
+
+// std::visit() calls the handle() for the kind that the event is.
 void handle_events() {
   transfer::reap();  // first: what an ended thread has pushed is in the queue by then
-  for (const Event& event : events.take_all()) handle(event);
+  for (const Event& event : events.take_all())
+    std::visit([](const auto& kind) { handle(kind); }, event);
 }
 
 // ---- Signals ------------------------------------------------------------------------
@@ -1713,13 +1718,6 @@ class Directory {
     users_.erase(user);
   }
 
-  // Who has this id.
-  optional<Identity> listed(const string& id) const {
-    const auto user = users_.find(id);
-    if (user == users_.end()) return nullopt;
-    return user->second;
-  }
-
   // Who has this id and this address. Null where nobody is listed with both: anyone can claim an id
   // or a name, but not be reached at another's address.
   const Identity* find(const Identity& who) const {
@@ -1900,7 +1898,7 @@ string bar(uint64_t percent) {
 // Of one that runs. What matters most comes first, for the line is cut where the screen ends.
 string progress_of(const File& file) {
   const uint64_t done = transfer::bytes_done(file.ticket);
-  const uint64_t size = std::max<uint64_t>(file.offer.size, 1);
+  const uint64_t size = std::max<uint64_t>(file.size, 1);
   const uint64_t left = size - std::min(size, done);
   const uint64_t percent = done * 100 / size;
   const double rate = speed(file, done);
@@ -1910,7 +1908,7 @@ string progress_of(const File& file) {
   if (rate > 0)
     line += to_string(std::llround(seconds)) + " s left, ";
   line += file.direction + " " + to_string(file.number) + " ";
-  return line + name_of(file.who) + ": " + file.offer.name;
+  return line + name_of(file.who) + ": " + file.name;
 }
 
 string progress() {
@@ -1919,16 +1917,20 @@ string progress() {
   return "";
 }
 
-string remark(const Event& event) {
-  using Kind = Event::Kind;
+string remark(const FileStarted& event) {
+  const string at = terminal ? size_text(event.resumed_at) : to_string(event.resumed_at);
+  if (event.is_anew) return ", anew, for its beginning has changed";
+  return event.resumed_at > 0 ? ", resumed at " + at : "";
+}
+
+string remark(const FileStored& event) {
   const string sum = terminal ? "" : ", cksum " + to_string(event.crc);
-  const string doubt = event.in_doubt ? "; it may have arrived" : "";
-  if (event.kind == Kind::stored) return sum + event.text;
-  if (event.kind == Kind::failed)
-    return ", " + event.text + doubt;
-  const bool is_resumed = event.kind == Kind::started && event.resumed_at > 0;
-  if (terminal && is_resumed) return ", resumed at " + size_text(event.resumed_at);
-  return event.text;
+  return sum + event.missing;
+}
+
+string remark(const FileFailed& event) {
+  const string doubt = event.failure.in_doubt ? "; it may have arrived" : "";
+  return ", " + event.failure.reason + doubt;
 }
 
 string summary(const Post& post) {
@@ -2134,7 +2136,7 @@ void send_files(const string& path, const Users& to) {
     try {
       offer_file(path, one, post);
     } catch (const std::exception& error) {
-      miss(post, one, error.what());
+      note_failure(post, one, {error.what()});
     }
   }
   if (!terminal) return;
@@ -2162,7 +2164,7 @@ File& only_file(const string& command, FileTest can_be_meant) {
     if (!can_be_meant(file)) continue;
     fits.push_back(&file);
     if (fits.size() > kMostNamed) continue;
-    const string what = file.offer.name + ", " + name_of(file.who);
+    const string what = file.name + ", " + name_of(file.who);
     add_to_list(candidates, to_string(number) + " (" + what + ")", " or ");
   }
   const string verb = command.substr(1);
@@ -2200,13 +2202,12 @@ string remedy_of(const string& fault) {
   return "";
 }
 
-void diagnosed(const Event& event) {
+void handle(const Diagnosed& event) {
   discovery::diagnose_answer(event.who.address);
-  const bool is_reached = event.text.empty();
-  Event told{Event::Kind::told};  // after the answer, which is in the queue
-  if (is_reached) told.text = "diag ok: TCP: " + event.who.label() + " answers";
-  else told.text = "diag failed: TCP: " + event.text + remedy_of(event.text);
-  events.push(told);
+  const bool is_reached = event.failure.empty();
+  const string answers = "diag ok: TCP: " + event.who.label() + " answers";
+  const string fails = "diag failed: TCP: " + event.failure + remedy_of(event.failure);
+  events.push(Told{is_reached ? answers : fails});  // after the answer, which is in the queue
 }
 
 // ---- What Tab adds ------------------------------------------------------------------
@@ -2490,43 +2491,52 @@ void show_news_of(const Identity& who) {
   if (change) show_changes({*change});
 }
 
-// Keeps what /to, or a number of /list, means, when a user has left or has changed.
-void follow(Addressee& one, const Event& event) {
-  const bool is_meant = one.who.id == event.who.id && one.gone.empty();
-  if (!is_meant) return;
-  const bool has_moved = one.who.address != event.who.address;
-  if (event.kind == Event::Kind::left) one.gone = "has left";
-  else if (has_moved) one.gone = "is at another address now";
-  else one.who = event.who;
+// Whom /to, or a number of /list, meant is there no more. `next` is what the user can do.
+void lose(const Identity& who, const string& gone, const string& next) {
+  const bool is_partner = is_talking() && chosen->who.id == who.id;
+  for (Addressee& one : numbered)
+    if (one.who.id == who.id && one.gone.empty()) one.gone = gone;
+  if (!is_partner) return;
+  chosen->gone = gone;
+  show_news_of(who);  // that of the one we talk to does not wait
+  if (terminal) print("note: " + chosen->who.label() + " " + gone + "; " + next);
 }
 
-// The one we talk to is not there any more.
-void tell_departure(const Addressee& partner, const Event& event) {
-  if (!terminal) return;
-  string next = "/to WHO chooses another";
-  const bool has_left = event.kind == Event::Kind::left;
-  if (!has_left) next = "/to " + short_label(event.who) + " talks to him there";
-  print("note: " + partner.who.label() + " " + partner.gone + "; " + next);
+// They are the same, under another name.
+void keep(const Identity& who) {
+  for (Addressee& one : numbered)
+    if (one.who.id == who.id && one.gone.empty()) one.who = who;
+  if (is_talking() && chosen->who.id == who.id) chosen->who = who;
 }
 
-void note_presence(const Event& event) {
-  const bool has_left = event.kind == Event::Kind::left;
-  if (event.kind == Event::Kind::joined)
-    last_joined = Clock::now();
+void note_joined(const Identity& who) {
+  last_joined = Clock::now();
+  directory.enter(who);
   Change change;
-  change.id = event.who.id;
-  change.before = directory.listed(change.id);
-  if (has_left) directory.remove(change.id);
-  else directory.enter(event.who);
-  change.now = directory.listed(change.id);
-  if (has_left) change.reason = event.text;
+  change.id = who.id;
+  change.now = who;
   news.add(change);
-  const bool was_talking = is_talking();
-  for (Addressee& one : numbered) follow(one, event);
-  if (chosen) follow(*chosen, event);
-  if (!was_talking || is_talking()) return;
-  show_news_of(event.who);  // that of the one we talk to does not wait
-  tell_departure(*chosen, event);
+}
+
+void note_left(const Identity& who, const string& why) {
+  directory.remove(who.id);
+  Change change;
+  change.id = who.id;
+  change.before = who;
+  change.reason = why;
+  news.add(change);
+  lose(who, "has left", "/to WHO chooses another");
+}
+
+void note_changed(const Identity& who, const Identity& before) {
+  directory.enter(who);
+  Change change;
+  change.id = who.id;
+  change.before = before;
+  change.now = who;
+  news.add(change);
+  if (who.address == before.address) return keep(who);
+  lose(who, "is at another address now", "/to " + short_label(who) + " talks to him there");
 }
 
 // ---- Options ------------------------------------------------------------------------

@@ -48,6 +48,7 @@
 #include <system_error>
 #include <tuple>
 #include <utility>
+#include <variant>
 #include <vector>
 
 // ============================================================================
@@ -507,37 +508,89 @@ void trace(const char* protocol, Address ours, const char* arrow, Address other,
 
 // ---- Events: what the main thread is told ---------------------------------------
 
-struct Event {
-  enum class Kind {
-    // From discovery.
-    joined,       // who
-    left,         // who; text: why
-    changed,      // who; text: what it was before
-    told,         // text: a line for the user
-    // From trace().
-    traced,       // text: what has passed
-    // From connections. `who` is at the other end; `ticket` tells which message or file it is.
-    introduced,   // who: it said so itself, over TCP
-    diagnosed,    // text: why it was not possible to connect; empty if it was
-    message,      // message
-    delivered,    // ticket
-    undelivered,  // ticket; text: the reason; in_doubt
-    offered,      // ticket, file: to us or by us
-    started,      // ticket, file: its bytes begin; text: a remark; resumed_at, since
-    stored,       // ticket, file, crc: it is whole, at the receiver; text: a remark
-    failed,       // ticket; text: the reason; in_doubt
-  };
-  Kind kind;
-  Identity who = {};
-  std::string text = {};
-  uint64_t ticket = 0;  // of a message the number that peer.cpp gave it; of a file transfer.cpp's
-  Offer file = {};
-  uint32_t crc = 0;
-  Message message = {};
-  bool in_doubt = false;         // all was sent, and no answer came: it may have arrived
-  uint64_t resumed_at = 0;       // how many bytes were there already,
-  Clock::time_point since = {};  // and when it was
+// Each kind of event is a struct of its own, which says what it carries. An Event is one of them;
+// handle() in peer.cpp has an overload for each.
+
+// From discovery.
+struct UserJoined {
+  Identity who;
 };
+struct UserLeft {
+  Identity who;
+  std::string why;
+};
+struct UserChanged {  // its name, its group or its address
+  Identity who;
+  Identity before;
+};
+struct Told {
+  std::string line;  // for the user
+};
+
+// From trace().
+struct Traced {
+  std::string line;
+};
+
+// From connections. An Introduced peer has only said who it is; Diagnosed answers
+// transfer::diagnose().
+struct Introduced {
+  Identity who;
+};
+struct Diagnosed {
+  Identity who;
+  std::string failure;  // why we could not connect; empty: we could
+};
+
+struct Failure {
+  std::string reason;
+  bool in_doubt = false;  // all was sent, and no answer came: it may have arrived
+};
+
+// Messages. `post` is what peer.cpp gave to transfer::send_message().
+struct MessageReceived {
+  Identity from;
+  Message message;
+};
+struct MessageDelivered {
+  uint64_t post = 0;
+  Identity to;
+};
+struct MessageFailed {
+  uint64_t post = 0;
+  Identity to;
+  Failure failure;
+};
+
+// Files and folders, sent or received. `ticket` is the one that transfer::send_file() returned, or,
+// of what is received, the one that came with the offer.
+struct FileOffered {
+  uint64_t ticket = 0;
+  Identity other;  // who offers it, or is offered it
+  Offer offer;
+};
+struct FileStarted {  // its bytes begin to pass
+  uint64_t ticket = 0;
+  Clock::time_point when;
+  uint64_t resumed_at = 0;  // so many bytes are there already, from an earlier try
+  bool is_anew = false;     // what an earlier try had left is not its beginning any more
+};
+struct FileStored {  // it is whole, at the receiver
+  uint64_t ticket = 0;
+  std::string name;     // its name there; a folder's ends in /
+  uint64_t size = 0;    // bytes
+  uint64_t files = 0;   // of a folder, entries that arrived
+  uint32_t crc = 0;
+  std::string missing;  // entries that did not: ", not sent: x (Permission denied)"
+};
+struct FileFailed {
+  uint64_t ticket = 0;
+  Failure failure;
+};
+
+using Event = std::variant<UserJoined, UserLeft, UserChanged, Told, Traced, Introduced, Diagnosed,
+                           MessageReceived, MessageDelivered, MessageFailed, FileOffered,
+                           FileStarted, FileStored, FileFailed>;
 
 // Any thread pushes; the main thread takes. A byte in a pipe tells that something is there (the
 // "self-pipe trick"), so that select() waits for events and for sockets alike: a condition variable
@@ -682,9 +735,9 @@ void open(bool (*can_reach)(uint32_t ip));
 void watch(fd_set& readable);
 void accept_connection(const fd_set& readable);
 
-// What becomes of a message is told by an event with this ticket.
+// What becomes of it is told by an event with this number.
 void send_message(const Identity& to, const std::string& scope, const std::string& text,
-                  uint64_t ticket);
+                  uint64_t post);
 // A file or a folder. Gives its ticket, under which events will follow; throws where it cannot be
 // read.
 uint64_t send_file(const Identity& to, const std::string& path);
@@ -694,8 +747,8 @@ void answer(uint64_t ticket, Accept consent, const std::string& store_as);
 void cancel(uint64_t ticket = 0);
 // Of a file transfer, so far. A resumed one begins with what was there.
 uint64_t bytes_done(uint64_t ticket);
-// This id has sent this message before, from this address and under the same number.
-bool is_repeat(const Event& message);
+// It has sent a message with this number before, from the same address.
+bool is_repeat(const Identity& from, uint64_t number);
 // Connects after 1 s, and an event says what came of it.
 void diagnose(const Identity& to);
 
@@ -1094,7 +1147,7 @@ inline void trace(const char* protocol, Address ours, const char* arrow, Address
   std::string line = precise_time() + " " + protocol;
   line += " " + ours.text() + " " + arrow + " " + other.text() + "  " + printable(what);
   if (trace_file.get() == -1) {
-    events.push({Event::Kind::traced, {}, line});
+    events.push(Traced{line});
     return;
   }
   line += "\n";

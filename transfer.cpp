@@ -64,7 +64,6 @@ constexpr size_t kBatch = 256 * 1024;
 // ---- State: set before the first thread starts, or the main thread's own, but for the flags ----
 
 using Flag = std::atomic<bool>;
-using Kind = Event::Kind;
 
 bool (*can_reach)(uint32_t ip);
 Descriptor listening_socket;
@@ -333,7 +332,7 @@ class Connection {
 
 // What the main thread gives to a conversation.
 struct Order {
-  uint64_t ticket;   // of the message
+  uint64_t post;     // which message it is, in the events about it
   Identity to;       // whom it is for; without an id: whoever is there
   std::string line;  // the request
 };
@@ -377,32 +376,15 @@ class Worker {
   virtual void work() = 0;                                // what goes wrong is thrown
   virtual void conclude(const std::string& failure) = 0;  // empty: it did its work
 
-  Event event(Kind kind, const std::string& text = "") const {
-    Event event{kind};
-    event.who = peer_;
-    event.text = text;
-    event.ticket = ticket;
-    return event;
-  }
-  Event event(Kind kind, const Offer& file, const std::string& remark = "") const {
-    Event about = event(kind, remark);
-    about.file = file;
-    return about;
-  }
-
   // The first bytes of a file come or go. With the time: the main thread may be late to hear of it,
   // and would find too high a speed.
-  void report_start(const Offer& file, const std::string& remark) const {
-    Event started = event(Kind::started, file, remark);
+  void report_start(bool is_anew) const {
+    FileStarted started;
+    started.ticket = ticket;
+    started.when = Clock::now();
     started.resumed_at = bytes_done;
-    started.since = Clock::now();
-    events.push(std::move(started));
-  }
-
-  void report_stored(const Offer& file, const std::string& remark, uint32_t crc) const {
-    Event stored = event(Kind::stored, file, remark);
-    stored.crc = crc;
-    events.push(std::move(stored));
+    started.is_anew = is_anew;
+    events.push(started);
   }
 
   std::string introduction(Verb verb) const {
@@ -470,7 +452,7 @@ class Caller : public Worker {
       throw Broken("what answers there is not a peer");
     peer_ = here->who;
     peer_.address = target.address;
-    events.push(event(Kind::introduced));
+    events.push(Introduced{peer_});
   }
 
   // Whether it is the peer we look for, or another one that has its address by now. An empty id is
@@ -553,7 +535,7 @@ class Conversation : public Caller {
   void conclude(const std::string& failure) override {
     const std::lock_guard lock(mutex_);
     is_closing_ = true;
-    for (const Order& order : orders_) settle(order, Kind::undelivered, failure);
+    for (const Order& order : orders_) report_failure(order, failure);
     orders_.clear();
   }
 
@@ -580,7 +562,7 @@ class Conversation : public Caller {
     // What nobody has asked for is the end of a connection.
     if (!is_kept || connection_->has_input()) open();
     if (!is_peer(order.to.id)) {  // the orders behind this one may be for whoever is there
-      settle(order, Kind::undelivered, not_the_peer());
+      report_failure(order, not_the_peer());
       return;
     }
     const bool is_first = progress_ == Progress::waiting;
@@ -588,19 +570,20 @@ class Conversation : public Caller {
     const Reply reply = request(order.line);
     // A NO to the second try says nothing of the first.
     if (reply.ok || is_first) progress_ = Progress::waiting;
-    const auto kind = reply.ok ? Kind::delivered : Kind::undelivered;
-    settle(order, kind, reply.ok ? "" : reply.sentence());
+    if (reply.ok) events.push(MessageDelivered{order.post, receiver_of(order)});
+    else report_failure(order, reply.sentence());
+    progress_ = Progress::waiting;
   }
 
-  // Under the name of whom it was for, who may not be who is there now.
-  void settle(const Order& order, Kind kind, const std::string& text) {
-    Event settled = event(kind, text);
-    if (!order.to.id.empty())
-      settled.who = order.to;
-    settled.ticket = order.ticket;
-    settled.in_doubt = progress_ != Progress::waiting;
-    events.push(std::move(settled));
+  void report_failure(const Order& order, const std::string& reason) {
+    const bool in_doubt = progress_ != Progress::waiting;
+    events.push(MessageFailed{order.post, receiver_of(order), {reason, in_doubt}});
     progress_ = Progress::waiting;
+  }
+
+  // Whom it was for, who may not be who is there now.
+  Identity receiver_of(const Order& order) const {
+    return order.to.id.empty() ? peer_ : order.to;
   }
 
   // Guarded.
@@ -765,7 +748,7 @@ class Upload : public Caller {
 
   void work() override {
     source_->list();
-    events.push(event(Kind::offered, source_->offer));
+    events.push(FileOffered{ticket, target, source_->offer});
     open();
     if (!is_peer(target.id))
       throw Broken(not_the_peer());
@@ -786,9 +769,8 @@ class Upload : public Caller {
   }
 
   void report_failure(const std::string& reason) {
-    Event failed = event(Kind::failed, reason);
-    failed.in_doubt = state_ == State::in_doubt;
-    events.push(std::move(failed));
+    const bool in_doubt = state_ == State::in_doubt;
+    events.push(FileFailed{ticket, {reason, in_doubt}});
     state_ = State::told;
   }
 
@@ -878,12 +860,14 @@ class Upload : public Caller {
       throw Broken(stored.sentence());
     const Stored there = Stored::parse(stored.text);
     const uint64_t entries = source_->at.entries;
-    Offer file = source_->offer;
-    file.size = end.size;
-    file.files = entries - std::min(entries, there.missing);
-    if (!there.name.empty()) file.name = there.name;
-    const std::string not_sent = remark("not sent", source_->missed.text());
-    report_stored(file, not_sent + not_stored(there), end.crc);
+    FileStored report;
+    report.ticket = ticket;
+    report.name = there.name.empty() ? source_->offer.name : there.name;
+    report.size = end.size;
+    report.files = entries - std::min(entries, there.missing);
+    report.crc = end.crc;
+    report.missing = remark("not sent", source_->missed.text()) + not_stored(there);
+    events.push(report);
     state_ = State::told;
   }
 
@@ -1024,7 +1008,7 @@ class Download : public Worker {
     offer_.name.erase(0, path.rfind('/') + 1);  // npos + 1 is 0
     at_ = {};
     bytes_done = 0;
-    events.push(event(Kind::offered, offer_));
+    events.push(FileOffered{ticket, peer_, offer_});
     const auto name = safe_file_name(path);
     if (!name || Incoming::is_part_name(*name))
       throw Refusal("name a file cannot be stored under that name");
@@ -1133,13 +1117,15 @@ class Download : public Worker {
     stored.name = incoming_->publish(cancelled_) + slash;
     stored.missing = incoming_->left_out.count();
     stored.which = incoming_->left_out.text();
-    Offer file;
-    file.size = at_.offset;
-    file.files = at_.entries - stored.missing;
-    file.name = download_folder + "/" + stored.name;
     const std::string not_sent = remark("not sent", incoming_->missed.text());
-    const std::string not_stored = remark("not stored", stored.which);
-    report_stored(file, not_sent + not_stored, at_.sum.value());
+    FileStored report;
+    report.ticket = ticket;
+    report.name = stored.name;
+    report.size = at_.offset;
+    report.files = at_.entries - stored.missing;
+    report.crc = at_.sum.value();
+    report.missing = not_sent + remark("not stored", stored.which);
+    events.push(report);
     incoming_.reset();
     return {true, stored.format()};
   }
@@ -1194,7 +1180,7 @@ class Service : public Download {
     // Who sends it again at once must not find it locked. To remove a folder takes a while, so of
     // that both are told before.
     if (!offer_.is_folder()) incoming_.reset();
-    events.push(event(Kind::failed, text));
+    events.push(FileFailed{ticket, {text}});
     connection_->say_last(no.format());
     incoming_.reset();
     connection_->drain();
@@ -1211,9 +1197,7 @@ class Service : public Download {
     if (const auto offered = Offer::parse(*parsed))
       return receive_file(*offered);
     if (const auto message = Message::parse(*parsed)) {
-      Event said = event(Kind::message);
-      said.message = *message;
-      events.push(std::move(said));
+      events.push(MessageReceived{peer_, *message});
       return {true, ""};
     }
     const bool is_known = parsed->verb == "MSG" || parsed->verb == "OFFER";
@@ -1228,7 +1212,7 @@ class Service : public Download {
     if (is_another) throw Refusal("other a connection has one user");
     peer_ = caller;
     peer_.address.ip = target.address.ip;
-    events.push(event(Kind::introduced));
+    events.push(Introduced{peer_});
     return {true, introduction(Verb::here)};
   }
 };
@@ -1333,9 +1317,9 @@ void transfer::accept_connection(const fd_set& readable) {
 }
 
 void transfer::send_message(const Identity& to, const std::string& scope, const std::string& text,
-                            uint64_t ticket) {
+                            uint64_t post) {
   const Message message{next_number++, scope, text};
-  give({ticket, to, message.format()});
+  give({post, to, message.format()});
 }
 
 uint64_t transfer::send_file(const Identity& to, const std::string& path) {
@@ -1423,12 +1407,6 @@ std::string name_to_send(const std::string& path) {
 
 // ---- Resuming a file [6.6] --------------------------------------------------------------
 
-std::string beginning(uint64_t offset, bool is_resumed) {
-  if (offset == 0) return "";
-  if (is_resumed) return ", resumed at " + to_string(offset);
-  return ", anew, for its beginning has changed";
-}
-
 // `answer` names the beginning that the receiver has, if it has one.
 bool Upload::resume(const std::string& answer) {
   const Offer& offer = source_->offer;
@@ -1437,7 +1415,8 @@ bool Upload::resume(const std::string& answer) {
   const bool is_resumed = theirs.offset > 0 && source_->begins_with(theirs);
   if (is_resumed) connection_->send_line("RESUME");
   bytes_done = source_->at.offset;
-  report_start(offer, beginning(theirs.offset, is_resumed));
+  const bool is_anew = theirs.offset > 0 && !is_resumed;
+  report_start(is_anew);
   return is_resumed;
 }
 
@@ -1488,7 +1467,8 @@ std::string Download::resume() {
   const bool is_resumed = !prefix.empty() && first && first->verb == "RESUME";
   if (is_resumed) at_ = had;
   bytes_done = at_.offset;
-  report_start(offer_, beginning(had.offset, is_resumed));
+  const bool is_anew = had.offset > 0 && !is_resumed;
+  report_start(is_anew);
   if (is_resumed) return read_part();
   if (offer_.is_folder()) return line;
   incoming_->start_over();
@@ -2053,7 +2033,7 @@ class Diagnosis : public Caller {
     open();
   }
   void conclude(const std::string& failure) override {
-    events.push(event(Kind::diagnosed, failure));
+    events.push(Diagnosed{peer_, failure});
   }
 };
 
@@ -2069,11 +2049,10 @@ void transfer::diagnose(const Identity& to) {
 // A message that is tried again on a new connection may have arrived over the old one. By the id
 // alone, somebody could use up another's numbers by claiming that; so the address counts, too. A
 // sender whose own address changes between the two tries may be shown twice [5.3].
-bool transfer::is_repeat(const Event& event) {
+bool transfer::is_repeat(const Identity& from, uint64_t number) {
   constexpr size_t kMaxSenders = 3072;
   constexpr size_t kRemembered = 32;
-  const std::pair sender(event.who.id, event.who.address);
-  const uint64_t number = event.message.number;
+  const std::pair sender(from.id, from.address);
   const bool is_full = messages_seen.size() >= kMaxSenders && messages_seen.count(sender) == 0;
   if (is_full) messages_seen.erase(messages_seen.begin());
   std::deque<uint64_t>& seen = messages_seen[sender];

@@ -375,29 +375,36 @@ class World {
   // ---- What must hold -----------------------------------------------------------------
 
   void replay(uint32_t i, const Event& event) {
+    if (const auto* joined = std::get_if<UserJoined>(&event)) replay_joined(i, joined->who);
+    if (const auto* left = std::get_if<UserLeft>(&event)) replay_left(i, *left);
+    if (const auto* changed = std::get_if<UserChanged>(&event)) replay_changed(i, changed->who);
+  }
+
+  void replay_joined(uint32_t i, const Identity& who) {
     Peer& peer = peers_[i];
-    const std::string& id = event.who.id;
-    const bool is_shown = peer.shown.count(id) > 0;
-    switch (event.kind) {
-      case Event::Kind::joined: {
-        const auto left = peer.left_at.find(id);
-        const bool is_early = left != peer.left_at.end() && now_ - left->second < kGone;
-        if (is_early) throw Violation{name(i) + " lists " + id + " again, too soon after its BYE"};
-        if (is_shown) throw Violation{name(i) + " is told twice that " + id + " joined"};
-        peer.shown[id] = event.who;
-        return note(i, "lists " + event.who.label());
-      }
-      case Event::Kind::left:
-        if (!is_shown) throw Violation{name(i) + " is told that " + id + " left, who was not there"};
-        peer.shown.erase(id);
-        if (event.text == "said bye") peer.left_at[id] = now_;
-        return note(i, "loses " + event.who.label() + ", " + event.text);
-      case Event::Kind::changed:
-        if (!is_shown) throw Violation{name(i) + " is told of a change of " + id + ", who is not there"};
-        peer.shown[id] = event.who;
-        return note(i, "has " + event.who.label() + " by now");
-      default: return;
-    }
+    const auto left = peer.left_at.find(who.id);
+    const bool is_early = left != peer.left_at.end() && now_ - left->second < kGone;
+    if (is_early) throw Violation{name(i) + " lists " + who.id + " again, too soon after its BYE"};
+    const bool is_new = peer.shown.emplace(who.id, who).second;
+    if (!is_new) throw Violation{name(i) + " is told twice that " + who.id + " joined"};
+    note(i, "lists " + who.label());
+  }
+
+  void replay_left(uint32_t i, const UserLeft& left) {
+    Peer& peer = peers_[i];
+    const std::string& id = left.who.id;
+    const bool was_shown = peer.shown.erase(id) > 0;
+    if (!was_shown) throw Violation{name(i) + " is told that " + id + " left, who was not there"};
+    if (left.why == "said bye") peer.left_at[id] = now_;
+    note(i, "loses " + left.who.label() + ", " + left.why);
+  }
+
+  void replay_changed(uint32_t i, const Identity& who) {
+    Peer& peer = peers_[i];
+    if (peer.shown.count(who.id) == 0)
+      throw Violation{name(i) + " is told of a change of " + who.id + ", who is not there"};
+    peer.shown[who.id] = who;
+    note(i, "has " + who.label() + " by now");
   }
 
   void check_list(uint32_t i) const {

@@ -80,15 +80,16 @@ class RosterRules : public testing::Test {
     return texts;
   }
 
+  static std::string text_of(const Event& event) {
+    if (const auto* joined = std::get_if<UserJoined>(&event)) return "joined " + joined->who.label() + " ";
+    if (const auto* left = std::get_if<UserLeft>(&event)) return "left " + left->who.label() + " " + left->why;
+    if (const auto* told = std::get_if<Told>(&event)) return told->line;
+    const auto& changed = std::get<UserChanged>(event);
+    return "changed " + changed.who.label() + " " + changed.before.label() + " " + changed.before.group;
+  }
   Texts told() {
     Texts texts;
-    for (const Event& event : ann.take_events()) {
-      std::string verb;
-      if (event.kind == Event::Kind::joined) verb = "joined ";
-      if (event.kind == Event::Kind::left) verb = "left ";
-      if (event.kind == Event::Kind::changed) verb = "changed ";
-      texts.push_back(verb.empty() ? event.text : verb + event.who.label() + " " + event.text);
-    }
+    for (const Event& event : ann.take_events()) texts.push_back(text_of(event));
     return texts;
   }
 
