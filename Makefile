@@ -13,6 +13,7 @@
 # make soak       20 peers do everything at random for SECONDS=300, and the account must balance: tests/soak/soak.cpp
 # make fuzz       SECONDS=60 of made-up input for every parse(): tests/fuzz/fuzz.cpp; needs clang and libclang-rt-dev
 # make second     another implementation, written from the specification alone, before the same judge: tests/second
+# make smallest   the smallest peer that works with ours, for a first lesson: docs/smallest/peer.cpp
 # make mutants    makes each mistake of docs/pitfalls.md in a copy, and sees that a test fails: tests/mutants.sh
 # make doccheck   what the documents show, name and link to
 # make coverage   which lines of the program the tests run: docs/testing.md
@@ -41,7 +42,7 @@ CAPTURE  ?= .build/first-contact.pcap
 SEGMENTS ?= 2 10 30 100 253
 PEERS    ?= 20
 
-.PHONY: demo classroom trace capture test plain-tests grade second doccheck mutants bench segment simulate soak fuzz coverage clean
+.PHONY: demo classroom trace capture test plain-tests grade second smallest doccheck mutants bench segment simulate soak fuzz coverage clean
 
 $(PEER): $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -65,7 +66,7 @@ capture: peer
 
 # The tests drive the program from outside: it is sanitized, and they need not be, but for the unit tests, which have its
 # parts within them. To compile them all for each sanitizer took a third of CI's time.
-test: $(PEER) $(if $(SANITIZE),$(BUILD)/run-units) plain-tests
+test: $(PEER) .build/smallest $(if $(SANITIZE),$(BUILD)/run-units) plain-tests
 	$(if $(SANITIZE),$(BUILD)/run-units --gtest_filter='$(FILTER)')
 	PEER='$(PEER)' JOBS='$(JOBS)' SANITIZE='$(SANITIZE)' $(PLAIN)/run-tests --gtest_filter='$(FILTER)'
 
@@ -96,6 +97,13 @@ second: $(BUILD)/second $(BUILD)/grade
 $(BUILD)/second: tests/second/second.cpp
 	@mkdir -p $(@D)
 	$(COMPILE) $< -o $@
+
+# The smallest peer: docs/smallest/peer.cpp. Its warnings are the ones that a first lesson needs.
+smallest: .build/smallest
+
+.build/smallest: docs/smallest/peer.cpp
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 -pthread -Wall -Wextra -Wpedantic -Wshadow $(CXXFLAGS) $< -o $@
 
 doccheck:
 	$(MAKE) test FILTER='Documents*:References*:Trace*Document*:Lines*Specification*:Terminals*Readme*:Handout*:LabDocument*'
