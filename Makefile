@@ -34,7 +34,7 @@ CHECKED  := $(if $(SANITIZE),-O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) 
 BUILD    := .build$(if $(SANITIZE),/$(SANITIZE))
 PEER     := $(if $(SANITIZE),$(BUILD)/peer,peer)
 objects   = $(patsubst %.cpp,$(BUILD)/%.o,$(1))
-TESTS    := $(call objects,$(filter-out tests/bench/% tests/simulation/% tests/soak/% tests/fuzz/% tests/grade/% tests/second/%,$(wildcard tests/*/*.cpp)))
+TESTS    := $(call objects,$(filter-out tests/bench/% tests/simulation/% tests/ladder/% tests/soak/% tests/fuzz/% tests/grade/% tests/second/%,$(wildcard tests/*/*.cpp)))
 FILTER   ?= *
 HOSTS    ?= 4
 JOBS     ?= 4
@@ -58,8 +58,11 @@ demo: peer
 classroom: peer
 	HOSTS='$(HOSTS)' tests/classroom.sh
 
-trace: peer
+trace: peer $(BUILD)/ladder
 	@tests/first-contact.sh trace
+
+$(BUILD)/ladder: $(call objects,tests/ladder/main.cpp tests/support/ladder.cpp)
+	$(COMPILE) $^ -o $@
 
 capture: peer
 	tests/first-contact.sh capture '$(CAPTURE)'
@@ -74,11 +77,11 @@ PLAIN := $(if $(SANITIZE),.build,$(BUILD))
 plain-tests: $(if $(SANITIZE),,$(BUILD)/run-tests)
 	$(if $(SANITIZE),$(MAKE) SANITIZE= .build/run-tests)
 
-UNITS := $(patsubst %,$(BUILD)/tests/%.o,unit/protocol unit/roster unit/console support/testing support/main)
+UNITS := $(patsubst %,$(BUILD)/tests/%.o,unit/protocol unit/roster unit/console unit/ladder support/ladder support/testing support/main)
 $(BUILD)/run-units: $(UNITS) $(BUILD)/transfer.o
 	$(COMPILE) $^ -lgtest -o $@
 
-$(BUILD)/run-tests: $(TESTS) $(BUILD)/transfer.o
+$(BUILD)/run-tests: $(TESTS) $(BUILD)/transfer.o | $(BUILD)/ladder
 	$(COMPILE) $^ -lgtest -o $@
 
 # Of another program only its path is known: it is not ours to build. A relative one begins where it was typed, at PWD:
@@ -123,7 +126,7 @@ $(BUILD)/bench $(BUILD)/segment: $(BUILD)/%: $(BUILD)/tests/bench/%.o $(BUILD)/t
 simulate: $(BUILD)/simulate
 	@SEEDS='$(SEEDS)' SEED='$(SEED)' $(BUILD)/simulate
 
-$(BUILD)/simulate: $(BUILD)/tests/simulation/simulate.o
+$(BUILD)/simulate: $(BUILD)/tests/simulation/simulate.o $(BUILD)/tests/support/ladder.o
 	$(COMPILE) $^ -o $@
 
 soak: $(PEER) $(BUILD)/soak

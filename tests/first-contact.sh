@@ -4,7 +4,7 @@
 #
 #   ann 10.77.0.1  eth0 ----------- eth0  10.77.0.2 bob      two network namespaces, and a veth pair as the cable
 #
-#   first-contact.sh trace            prints what both peers traced, in order of time, as one picture of two columns
+#   first-contact.sh trace [--svg]    draws what both peers traced as one ladder: tests/ladder/main.cpp
 #   first-contact.sh capture FILE     writes what tcpdump saw on the cable to FILE, for Wireshark
 #
 # What the two show is explained in docs/first-contact.md.
@@ -101,37 +101,5 @@ if [ "$1" = capture ]; then
 fi
 pids=
 
-# A line of a trace: TIME UDP|TCP OURS -> OTHER  WHAT. A text takes as many rows as it needs when it is first sent, and
-# one from then on. Left out: a peer's own broadcasts, which come back to it.
-for name in ann bob; do sed "s/^/$name /" "$folder/$name.trace"; done | sort -s -k 2,2 | awk '
-  function seconds(time,  part) { split(time, part, ":"); return part[1] * 3600 + part[2] * 60 + part[3] }
-  function row(time, left, middle, right) { printf "%8s %-43s %-3s %s\n", time, left, middle, right }
-  BEGIN {
-    width = 43
-    row("seconds", "ann, 10.77.0.1", "", "bob, 10.77.0.2")
-  }
-  {
-    name = $1; time = $2; ours = $4; arrow = $5; other = $6
-    what = $0
-    for (i = 1; i <= 6; ++i) sub(/^ *[^ ]+ +/, "", what)
-    if (arrow == "<-" && substr(ours, 1, 9) == substr(other, 1, 9)) next
-    if (!start) start = seconds(time)
-    sub(/.*:/, "", ours)
-    cell = $3 " " ours " " (arrow == "--" ? "" : arrow " ") other " "
-    middle = arrow == "--" ? "" : (arrow == "->") == (name == "ann") ? "-->" : "<--"
-    if (arrow == "--") { cell = cell what; what = "" }
-    if (what in shown && length(what) > width - 2) what = substr(what, 1, width - 5) "..."
-    shown[what] = 1
-    stamp = sprintf("%.6f", seconds(time) - start)
-    for (first = 1; first || what != ""; first = 0) {
-      if (!first) {
-        cut = width - 2
-        if (length(what) > cut) while (cut > 10 && substr(what, cut + 1, 1) != " ") --cut
-        cell = "  " substr(what, 1, cut)
-        what = substr(what, cut + 1)
-        sub(/^ /, "", what)
-        middle = stamp = ""
-      }
-      row(stamp, name == "ann" ? cell : "", middle, name == "bob" ? cell : "")
-    }
-  }' | sed 's/ *$//'
+"${LADDER:-.build/ladder}" ${2-} --title='The first contact of two peers' \
+  ann="$folder/ann.trace" bob="$folder/bob.trace"

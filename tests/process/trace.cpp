@@ -14,7 +14,7 @@ constexpr char kLine[] =
 // Without what no two runs have in common: times, ids, the ports that the kernel chose, descriptors.
 std::string timeless(std::string line) {
   for (const auto& [pattern, name] : std::vector<std::pair<std::string, std::string>>{
-           {"^(\\d\\d:\\d\\d:\\d\\d)?\\d?\\.?\\d{6} ?", ""}, {"^ *\\d+\\.\\d{6} ", ""}, {"id=[0-9a-f]{10,16}", "id=ID"},
+           {"^(\\d\\d:\\d\\d:\\d\\d)?\\d?\\.?\\d{6} ?", ""}, {"^ *\\d+\\.\\d{4} ", ""}, {"id=[0-9a-f]{10,16}", "id=ID"},
            {"to=[0-9a-f]{10,16}", "to=ID"}, {"\\b(3[2-9]|[45]\\d|60)\\d{3}\\b", "PORT"}, {"10.77.0.(3|15):25252", "BROADCAST"}})
     line = std::regex_replace(line, std::regex(pattern), name);
   return line;

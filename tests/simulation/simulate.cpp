@@ -21,6 +21,8 @@
 #include <memory>
 #include <set>
 
+#include "support/ladder.h"
+
 #include "discovery.cpp"  // Roster is a part of it that no other file has to know
 
 
@@ -34,71 +36,13 @@ constexpr auto kEnd = kCalm + 12s;
 constexpr uint32_t kNetwork = 0x0A4D0000;    // 10.77.0.0/28
 constexpr uint32_t kNetmask = 0xFFFFFFF0;
 constexpr uint32_t kLoopbackNetmask = 0xFF000000;
+constexpr char kForger[] = "forger";          // his column in the ladder
 constexpr Address kStranger{kNetwork + 66, 40000};
 constexpr uint32_t kNobody = UINT32_MAX;     // in place of a peer's number
 constexpr size_t kStorm = 20'000;            // datagrams in one schedule: more is a storm
 
 struct Violation {
   std::string what;
-};
-
-// ============================================================================
-// The ladder: a column for each peer, a row for each datagram
-// ============================================================================
-
-class Ladder {
- public:
-  explicit Ladder(size_t peers) : columns_(peers + 1) {}  // the last one is the stranger's
-
-  void add_arrow(Clock::duration time, size_t from, size_t to, const std::string& label) {
-    std::string row = empty_row();
-    const size_t start = kWidth * std::min(from, to);
-    const size_t end = kWidth * std::max(from, to);
-    if (start == end) {
-      row.replace(start + 1, label.size() + 1, "<" + label);
-    } else {
-      for (size_t i = start + 1; i < end; ++i) row[i] = '-';
-      row.replace(start + 2, label.size(), label);
-      if (from < to) row[end - 1] = '>';
-      if (from > to) row[start + 1] = '<';
-    }
-    add(time, row);
-  }
-
-  void add_note(Clock::duration time, size_t peer, const std::string& note) {
-    std::string row = empty_row().substr(0, kWidth * peer);
-    add(time, row + "* " + note);
-  }
-
-  void print(size_t most) const {
-    std::string heads = std::string(12, ' ');
-    for (size_t i = 0; i + 1 < columns_; ++i) {
-      const std::string name = "u" + std::to_string(i);
-      heads += name + std::string(kWidth - name.size(), ' ');
-    }
-    std::cout << heads << "stranger\n";
-    const size_t first = rows_.size() > most ? rows_.size() - most : 0;
-    for (size_t i = first; i < rows_.size(); ++i) std::cout << rows_[i] << "\n";
-  }
-
- private:
-  static constexpr size_t kWidth = 14;
-
-  std::string empty_row() const {
-    std::string row;
-    for (size_t i = 0; i < columns_; ++i) row += "|" + std::string(kWidth - 1, ' ');
-    return row;
-  }
-
-  void add(Clock::duration time, const std::string& row) {
-    char text[16];
-    const std::chrono::duration<double> seconds = time;
-    std::snprintf(text, sizeof text, "%10.4f  ", seconds.count());
-    rows_.push_back(text + row);
-  }
-
-  size_t columns_;
-  std::vector<std::string> rows_;
 };
 
 // ============================================================================
@@ -125,7 +69,7 @@ struct Packet {
 
 class World {
  public:
-  explicit World(uint32_t seed) : random_(seed), peers_(2 + chance(8)), ladder_(peers_.size()) {
+  explicit World(uint32_t seed) : random_(seed), peers_(2 + chance(8)) {
     const uint32_t hosts = 2 + chance(5);
     for (uint32_t i = 0; i < hosts; ++i) addresses_.push_back(kNetwork + 1 + i);
     for (uint32_t i = 0; i < peers_.size(); ++i) {
@@ -133,7 +77,9 @@ class World {
       peers_[i].self.name = "u" + std::to_string(i);
       peers_[i].self.group = "lab";
       peers_[i].self.address.port = static_cast<uint16_t>(kFirstPort + i);
+      ladder_.add_column(name(i));
     }
+    ladder_.add_column(kForger);
     if (chance(2) == 0) loss_ = chance(60);
     if (chance(2) == 0) doubling_ = chance(40);
     if (chance(2) == 0) delay_ = 1 + chance(2000);
@@ -461,14 +407,15 @@ class World {
   // ---- The ladder ---------------------------------------------------------------------
 
   std::string name(uint32_t i) const { return peers_[i].self.name; }
-  void note(uint32_t i, const std::string& text) { ladder_.add_note(now_ - begin_, i, text); }
+  double seconds() const { return std::chrono::duration<double>(now_ - begin_).count(); }
+  void note(uint32_t i, const std::string& text) { ladder_.note(seconds(), name(i), text); }
 
   void draw(uint32_t i, const Packet& packet, const Announcement& said) {
     std::string label(kVerbs[static_cast<size_t>(said.verb)]);
     if (!said.to.empty()) label += " to=";
     if (said.ask_host) label += " ask=";
-    const size_t from = packet.sender == kNobody ? peers_.size() : packet.sender;
-    ladder_.add_arrow(now_ - begin_, from, i, label);
+    const std::string from = packet.sender == kNobody ? kForger : name(packet.sender);
+    ladder_.message(seconds(), from, name(i), label);
   }
 
   std::mt19937 random_;
@@ -495,7 +442,7 @@ bool holds(uint32_t seed) {
     world.run();
     return true;
   } catch (const Violation& violation) {
-    world.ladder().print(60);
+    std::cout << world.ladder().text(60);
     std::cout << "seed " << seed << ": " << violation.what << std::endl;
     return false;
   }
@@ -514,10 +461,10 @@ int main() {
     World world(seed);
     try {
       world.run();
-      world.ladder().print(SIZE_MAX);
+      std::cout << world.ladder().text();
       return 0;
     } catch (const Violation& violation) {
-      world.ladder().print(SIZE_MAX);
+      std::cout << world.ladder().text();
       std::cout << violation.what << std::endl;
       return 1;
     }
