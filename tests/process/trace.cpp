@@ -116,9 +116,9 @@ TEST_F(Trace, IsWhatTheDocumentsShow) {
   const Folder scratch;
   network->run(0, "tests/first-contact.sh trace > " + scratch.path("picture"));
   const auto picture = lines_of(read_file(scratch.path("picture")));
-  for (const std::string& row : picture) EXPECT_LE(row.size(), 100u) << row;
+  for (const std::string& row : picture) EXPECT_LE(row.size(), 80u) << row;
   const auto documented = block_after("docs/first-contact.md", "## 1. From inside");
-  EXPECT_GT(documented.size(), 100u);
+  EXPECT_GT(documented.size(), 50u);
   const auto drawn = timeless_set(picture);
   for (const std::string& row : documented) EXPECT_EQ(drawn.count(timeless(row)), 1u) << row << "\n" << timeless(row);
 

@@ -622,7 +622,7 @@ class Ladder::Svg {
     const size_t cells = (right - left - 2 * kEdge) / kCell;
     const std::string look = row.kind == Kind::missing ? "gone" : "said";
     draw_lines(wrap(row.text, cells), left + kEdge, look);
-    top_ += 7;
+    top_ += 8;
     const bool is_to_the_right = row.from < row.to;
     const Point start{is_to_the_right ? left : right, top_};
     const Point end{is_to_the_right ? right : left, top_};
@@ -659,7 +659,7 @@ class Ladder::Svg {
   }
 
   const std::vector<Column>& columns_;
-  size_t distance_ = 560;  // between two lifelines
+  size_t distance_ = 600;  // between two lifelines
   size_t top_ = 0;         // where the next row begins
   std::string body_;
 };
