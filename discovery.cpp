@@ -101,7 +101,6 @@ class Roster {
     int questions = 0;    // of ours, since it last showed that it hears us
     Time last_heard;
     Time last_asked;      // or it was new, or showed that it hears us: no reason to ask yet
-    Time last_answer;     // to a datagram of ours
     Time forget_at;       // once it has left
     Time look_at = Time::max();  // when the agenda has it next
   };
@@ -250,7 +249,6 @@ void Roster::hear_of(const Announcement& said, const Identity& who) {
   if (!peer) return;
   const bool hears_us = said.verb == Verb::here && said.to == self_.id;
   if (hears_us) {
-    peer->last_answer = now_;
     confirm(*peer);
     return;
   }
@@ -528,8 +526,7 @@ Clock::time_point next_look;                       // at the interfaces
 struct Counters {
   uint64_t sent = 0;  // datagrams
   uint64_t received = 0;
-  Clock::time_point failed_at;  // when one could last not be sent,
-  std::string failure;          // and why
+  std::string failure;  // "; the last that was not: " and why
 };
 Counters counters;
 
@@ -584,8 +581,7 @@ void send_datagram(const Datagram& datagram) {
   const ssize_t result =
       ::sendto(fd, text.data(), text.size(), MSG_DONTWAIT, generic(raw), sizeof raw);
   if (result == -1) {
-    counters.failure = error_text(errno);
-    counters.failed_at = Clock::now();
+    counters.failure = "; the last that was not: " + error_text(errno);
   } else {
     ++counters.sent;
   }
@@ -597,7 +593,7 @@ void follow_roster() {
   for (const Event& event : roster->take_events()) events.push(event);
 }
 
-void note_heard_back(const Announcement& said, Address from);
+void note_own_datagram(const Announcement& said, Address from);
 
 void hear(std::string_view text, Address from) {
   // A line end, where one types into nc -u.
@@ -607,7 +603,7 @@ void hear(std::string_view text, Address from) {
   // What came through an interface that is not ours, we have not heard.
   const bool may_be_foreign = !chosen_interfaces.empty();
   if (may_be_foreign && !discovery::source_for(from.ip)) return;
-  if (said->who.id == myself.id) note_heard_back(*said, from);
+  if (said->who.id == myself.id) note_own_datagram(*said, from);
   roster->hear(*said, from, Clock::now());
 }
 
@@ -1022,106 +1018,26 @@ void discovery::scan(uint32_t network, int bits, uint16_t port) {
 
 namespace {
 
-// Whether our broadcasts get through: when the last one came back, by our address.
-std::map<uint32_t, Clock::time_point> heard_back;
+std::map<uint32_t, uint64_t> came_back;  // how many of our broadcasts, by our address
 
-// Our own broadcasts come back to us; so does a probe of the sweep, which says nothing of them.
-void note_heard_back(const Announcement& said, Address from) {
+// So does a probe of the sweep, which says nothing of them.
+void note_own_datagram(const Announcement& said, Address from) {
   const bool is_broadcast = !said.ask_host;
-  if (is_broadcast && has_ip(interfaces, from.ip)) heard_back[from.ip] = Clock::now();
-}
-
-void tell(const std::string& line) {
-  events.push(Told{line});
-}
-
-void tell(bool holds, const std::string& fact, const std::string& remedy = "") {
-  tell(holds ? "diag ok: " + fact : "diag failed: " + fact + ": " + remedy);
-}
-
-bool is_recent(Clock::time_point then) {
-  return then != Clock::time_point() && Clock::now() - then < kGone;
-}
-
-std::string ago(Clock::time_point then) {
-  if (then == Clock::time_point()) return "never";
-  return to_string((Clock::now() - then) / 1s) + " s ago";
-}
-
-Clock::time_point asked_at;  // when /diag WHO last asked
-
-void diagnose_interfaces() {
-  bool has_network = false;
-  for (const Interface& i : interfaces) {
-    const std::string network = Address{i.ip, 0}.ip_text() + "/" + to_string(i.bits());
-    tell(true, "interface " + i.name + " is up, with " + network);
-    if (!i.is_loopback()) has_network = true;
-    if (!i.can_broadcast()) continue;
-    const Clock::time_point heard = heard_back[i.ip];
-    const std::string broadcast = Address{i.broadcast_ip(), 0}.ip_text();
-    tell(is_recent(heard), "our last broadcast to " + broadcast + " was heard back " + ago(heard),
-         "a firewall of this machine drops it; let in UDP 25252 to 25508");
-  }
-  tell(has_network, "a network to find others on",
-       "no interface but lo is up with an IPv4 address; plug in a cable or join a Wi-Fi; "
-       "ip -brief -4 addr lists them");
-}
-
-void diagnose_peers() {
-  bool is_anybody_here = false;
-  for (const auto& [id, peer] : roster->peers()) {
-    if (peer.state == Roster::Peer::State::left) continue;
-    is_anybody_here = true;
-    const bool is_listed = peer.state == Roster::Peer::State::listed;
-    tell(is_listed, peer.who.label() + " was heard " + ago(peer.last_heard),
-         "but does not hear us; its firewall must let in UDP 25252 to 25508");
-  }
-  tell(is_anybody_here, "others are heard", "nobody is; /diag ADDRESS looks at one of them");
+  if (is_broadcast && has_ip(interfaces, from.ip)) ++came_back[from.ip];
 }
 
 }  // namespace
 
-void discovery::diagnose() {
-  diagnose_interfaces();
-  const std::string shared = to_string(local_address(shared_socket.get()).port);
-  const std::string own = to_string(local_address(own_socket.get()).port);
-  tell(true, "ports UDP " + shared + ", UDP " + own + " and TCP " + own + " are bound");
-  const std::string sent = to_string(counters.sent) + " datagrams sent";
-  const std::string received = to_string(counters.received) + " received";
-  tell(!is_recent(counters.failed_at), sent + ", " + received,
-       "the last that could not be sent, " + ago(counters.failed_at) + ": " + counters.failure);
-  diagnose_peers();
-}
-
-bool discovery::diagnose(Address other) {
-  const auto source = source_for(other.ip);
-  const std::string ip = other.ip_text();
-  const std::string from = source ? " from " + Address{*source, 0}.ip_text() : "";
-  tell(source.has_value(), "a route leads to " + ip + from,
-       "none by the interfaces we use; ip route get " + ip + " shows which one it takes");
-  if (!source) return false;
-  const auto reaches = [&](const Interface& i) { return i.has_on_link(other.ip); };
-  tell(std::any_of(interfaces.begin(), interfaces.end(), reaches), ip + " is on a network of ours",
-       "a router is between, and no broadcast passes it; /scan " + ip + " finds who is there");
-  asked_at = Clock::now();  // what it has answered before says nothing of now
-  Datagram hello;
-  hello.what.who = myself;
-  hello.to = other;
-  send_datagram(hello);
-  return true;
-}
-
-void discovery::diagnose_answer(Address other) {
-  Clock::time_point heard;
-  Clock::time_point answered;
-  for (const auto& [id, peer] : roster->peers()) {
-    if (peer.who.address != other || peer.state == Roster::Peer::State::left) continue;
-    heard = peer.last_heard;
-    if (peer.last_answer >= asked_at) answered = peer.last_answer;
+std::vector<std::string> discovery::diagnosis() {
+  std::vector<std::string> lines;
+  for (const Interface& i : interfaces) {
+    const std::string count = to_string(came_back[i.ip]);
+    lines.push_back("interface " + i.name + ": our broadcast came back " + count + " times");
   }
-  const std::string whose = is_recent(heard)
-                                ? "it is heard, but its firewall drops what comes to it; "
-                                : "if TCP is ok, a firewall drops UDP; ";
-  tell(answered != Clock::time_point(), "UDP: " + other.text() + " answered " + ago(answered),
-       whose + "both machines must let in UDP 25252 to 25508");
+  lines.push_back(to_string(counters.sent) + " datagrams sent" + counters.failure);
+  lines.push_back(to_string(counters.received) + " datagrams received");
+  for (const auto& [id, peer] : roster->peers())
+    if (peer.state == Roster::Peer::State::heard)
+      lines.push_back(peer.who.label() + " is heard, but does not hear us");
+  return lines;
 }

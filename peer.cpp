@@ -661,8 +661,8 @@ const Command kCommands[] = {
     {"/join", " GROUP", "change your group", " chess", join},
     {"/scan", " [TARGET]", "look again; TARGET: ADDRESS, ADDRESS:PORT or NETWORK/BITS",
      " 10.0.0.0/24", scan},
-    {"/diag", " [WHO]", "what is wrong when somebody is missing; WHO may be an ADDRESS",
-     " 10.0.0.7", diagnose},
+    {"/diag", " [WHO]", "what is wrong when somebody is missing; WHO may be IP:PORT",
+     " 10.0.0.7:25253", diagnose},
     {"/help", " [COMMAND]", "this list; or one command, with an example", " /send", help},
     {"/quit", "", "finish what is being sent, and leave; twice: leave now", "", quit},
 };
@@ -767,7 +767,6 @@ void handle(const Told& event) { print(event.line); }
 void handle(const Traced& event) { console.print_quietly(event.line); }
 
 void handle(const Introduced& event) { discovery::introduced(event.who); }
-void handle(const Diagnosed& event);
 
 void handle(const MessageReceived& event) {
   if (transfer::is_repeat(event.from, event.message.number)) return;
@@ -2176,38 +2175,20 @@ File& only_file(const string& command, FileTest can_be_meant) {
 
 // ---- /diag --------------------------------------------------------------------------
 
-// The second part comes when the connection has been made, or has failed: diagnosed().
+// How it is reached over TCP, the thread that tries it tells.
+void diagnose_one(const Identity& other) {
+  const string who = "diag: UDP: " + other.label();
+  if (is_listed(other)) print(who + " has answered");
+  else print(who + " has not answered; /scan IP:PORT asks it; both must let in UDP 25252-25508");
+  transfer::diagnose(other);
+}
+
 void diagnose(string who) {
-  if (who.empty()) return discovery::diagnose();
-  Identity other;
-  const auto ip = parse_ip(who);
-  if (ip) other.address = {*ip, kFirstPort};
-  else other = find(who);
-  if (discovery::diagnose(other.address)) transfer::diagnose(other);
-}
-
-string remedy_of(const string& fault) {
-  static const std::pair<string, const char*> kRemedies[] = {
-      {"no answer in time",
-       ": it is stopped, or hangs; is its terminal waiting for fg?"},
-      {error_text(ECONNREFUSED),
-       ": no peer listens there; does it run, with the port of its ready line?"},
-      {error_text(ETIMEDOUT),
-       ": a firewall drops it; both machines must let in TCP 25253 to 25508"},
-      {error_text(EHOSTUNREACH),
-       ": nobody has that address; a typing error, a cable, or a Wi-Fi that keeps clients apart"},
-  };
-  for (const auto& [why, what_to_do] : kRemedies)
-    if (fault.find(why) != string::npos) return what_to_do;
-  return "";
-}
-
-void handle(const Diagnosed& event) {
-  discovery::diagnose_answer(event.who.address);
-  const bool is_reached = event.failure.empty();
-  const string answers = "diag ok: TCP: " + event.who.label() + " answers";
-  const string fails = "diag failed: TCP: " + event.failure + remedy_of(event.failure);
-  events.push(Told{is_reached ? answers : fails});  // after the answer, which is in the queue
+  if (!who.empty()) return diagnose_one(find(who));
+  print("diag: ports UDP 25252, UDP and TCP " + to_string(myself.address.port) + " are open");
+  for (const string& line : discovery::diagnosis()) print("diag: " + line);
+  print("diag: where no broadcast came back, the firewall of this machine must let in UDP 25252 to "
+        "25508 and TCP 25253 to 25508; where a peer does not hear us, that of its machine");
 }
 
 // ---- What Tab adds ------------------------------------------------------------------

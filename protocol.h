@@ -532,14 +532,9 @@ struct Traced {
   std::string line;
 };
 
-// From connections. An Introduced peer has only said who it is; Diagnosed answers
-// transfer::diagnose().
+// From connections. An Introduced peer has only said who it is.
 struct Introduced {
   Identity who;
-};
-struct Diagnosed {
-  Identity who;
-  std::string failure;  // why we could not connect; empty: we could
 };
 
 struct Failure {
@@ -588,7 +583,7 @@ struct FileFailed {
   Failure failure;
 };
 
-using Event = std::variant<UserJoined, UserLeft, UserChanged, Told, Traced, Introduced, Diagnosed,
+using Event = std::variant<UserJoined, UserLeft, UserChanged, Told, Traced, Introduced,
                            MessageReceived, MessageDelivered, MessageFailed, FileOffered,
                            FileStarted, FileStored, FileFailed>;
 
@@ -705,12 +700,8 @@ void introduced(const Identity& who);
 void scan();
 void scan(uint32_t network, int bits, uint16_t port);
 
-// /diag. Each tells, one step a line, what is as it should be, or what is not and what to do: what
-// it takes to be found at all; what it takes to be found by `other`, which it asks (false: no way
-// leads there); and later, whether its answer has come.
-void diagnose();
-bool diagnose(Address other);
-void diagnose_answer(Address other);
+// For /diag: our interfaces, what has passed, and who does not hear us, a line each.
+std::vector<std::string> diagnosis();
 
 // Who is listed, sorted by name and address.
 std::vector<Identity> users();
@@ -749,7 +740,7 @@ void cancel(uint64_t ticket = 0);
 uint64_t bytes_done(uint64_t ticket);
 // It has sent a message with this number before, from the same address.
 bool is_repeat(const Identity& from, uint64_t number);
-// Connects after 1 s, and an event says what came of it.
+// For /diag: connects, and tells the user what came of it.
 void diagnose(const Identity& to);
 
 bool is_sending();  // messages or files of ours are on their way

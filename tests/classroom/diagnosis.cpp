@@ -2,7 +2,7 @@
 
 #include "support/testing.h"
 
-TEST(Diagnosis, SaysOfEachStepThatItHolds) {
+TEST(Diagnosis, IsOneScreen) {
   NEEDS_NAMESPACES();
   Network network(2);
   Process& ann = network.peer(1, "ann");
@@ -10,19 +10,17 @@ TEST(Diagnosis, SaysOfEachStepThatItHolds) {
   ann.wait_for("joined bob.*");
   bob.wait_for("joined ann.*");
   ann.say("/diag");
-  for (const char* fact : {"interface lo is up, with 127.0.0.1/8", "interface eth0 is up, with 10.77.0.1/\\d+",
-                           "our last broadcast to 10.77.0.\\d+ was heard back \\d s ago", "a network to find others on",
-                           "ports UDP 25252, UDP 25253 and TCP 25253 are bound", "\\d+ datagrams sent, \\d+ received",
-                           "bob@10.77.0.2:25253 was heard \\d s ago", "others are heard"})
-    EXPECT_TRUE(eventually(10, [&] { return ann.count("diag ok: " + std::string(fact)) == 1; })) << fact << ann.output();
-  for (const char* whom : {"bob", "10.77.0.2", "10.77.0.2:25253"}) {
+  ann.wait_for("diag: where no broadcast came back, .* UDP 25252 to 25508 and TCP 25253 to 25508; .*");  // the last one
+  for (const char* line : {"ports UDP 25252, UDP and TCP 25253 are open", "interface lo: our broadcast came back [1-9]\\d* times",
+                           "interface eth0: our broadcast came back [1-9]\\d* times", "[1-9]\\d* datagrams sent",
+                           "[1-9]\\d* datagrams received"})
+    EXPECT_EQ(ann.count("diag: " + std::string(line)), 1u) << line << "\n" << ann.output();
+  EXPECT_EQ(ann.count("diag: .*does not hear us"), 0u) << ann.output();
+  for (const char* whom : {"bob", "10.77.0.2:25253"}) {
     ann.say("/diag " + std::string(whom));
-    ann.wait_for("diag ok: a route leads to 10.77.0.2 from 10.77.0.1");
-    ann.wait_for("diag ok: 10.77.0.2 is on a network of ours");
-    ann.wait_for("diag ok: UDP: 10.77.0.2:25253 answered \\d s ago");
-    ann.wait_for("diag ok: TCP: bob@10.77.0.2:25253 answers");
+    ann.wait_for("diag: UDP: bob@10.77.0.2:25253 has answered");
+    ann.wait_for("diag: TCP: connected to 10.77.0.2:25253");
   }
-  EXPECT_EQ(ann.count("diag failed.*"), 0u) << ann.output();
 }
 
 TEST(Diagnosis, TellsTheOtherOnesFirewallFromAPeerThatDoesNotRunAndFromAnAddressThatIsNobodys) {
@@ -32,21 +30,20 @@ TEST(Diagnosis, TellsTheOtherOnesFirewallFromAPeerThatDoesNotRunAndFromAnAddress
   network.drop(2, "input", "meta l4proto { tcp, udp }");
   Process& ann = network.peer(1, "ann");
   ann.wait_for("ready .*");
-  ann.say("/diag 10.77.0.2");  // bob has a firewall
-  ann.say("/diag 10.77.0.3");  // no peer runs there
-  ann.say("/diag 10.77.0.7");  // nobody is there
   const auto tells = [&](const std::string& line) {
-    EXPECT_TRUE(eventually(20, [&] { return ann.count("diag failed: " + line) == 1; })) << line << "\n" << ann.output();
+    EXPECT_TRUE(eventually(20, [&] { return ann.count("diag: " + line) == 1; })) << line << "\n" << ann.output();
   };
-  tells("TCP: cannot connect to 10.77.0.2:25253: Connection timed out: a firewall drops it; .* TCP 25253 to 25508");
-  tells("TCP: cannot connect to 10.77.0.3:25253: Connection refused: no peer listens there; .*");
-  tells("TCP: cannot connect to 10.77.0.7:25253: No route to host: nobody has that address; .*");
-  for (const char* host : {"2", "3", "7"}) tells("UDP: 10.77.0." + std::string(host) + ":25253 answered never: .*");
-  tells("UDP: 10.77.0.2:.* it is heard, but its firewall drops what comes to it; .* UDP 25252 to 25508");
-  network.run(2, "nft flush ruleset");
-  network.drop(2, "input", "meta l4proto udp");
-  ann.say("/diag 10.77.0.2");
-  ann.wait_for("diag ok: TCP: bob@10.77.0.2:25253 answers");
+  for (const char* address : {"10.77.0.2:25253", "10.77.0.3:25253", "10.77.0.7:25253"}) {
+    ann.say("/diag " + std::string(address));
+    tells("UDP: " + std::string(address) + " has not answered; .*");
+  }
+  tells("TCP: cannot connect to 10.77.0.2:25253: Connection timed out; .* TCP 25253 to 25508 .*");  // bob has a firewall
+  tells("TCP: cannot connect to 10.77.0.3:25253: Connection refused; does it run there, .*");       // no peer runs there
+  tells("TCP: cannot connect to 10.77.0.7:25253: No route to host; .*");                            // nobody is there
+  EXPECT_TRUE(eventually(10, [&] {
+    ann.say("/diag");
+    return ann.prints("diag: bob@10.77.0.2:25253 is heard, but does not hear us", 1);
+  }));
 }
 
 TEST(Diagnosis, FindsOurOwnFirewall) {
@@ -58,26 +55,31 @@ TEST(Diagnosis, FindsOurOwnFirewall) {
   Process& bob = network.peer(2, "bob");
   ann.wait_for("ready .*");
   ann.say("/diag");
-  ann.wait_for("diag failed: our last broadcast to 10.77.0.\\d+ was heard back never: a firewall of this machine drops it; .*");
-  ann.wait_for("diag failed: others are heard: nobody is; /diag ADDRESS looks at one of them");
+  ann.wait_for("diag: interface eth0: our broadcast came back 0 times");
   bob.wait_for("ready .*");
   bob.say("/diag");
-  bob.wait_for("diag failed: \\d+ datagrams sent, \\d+ received: the last that could not be sent, \\d s ago: Operation not permitted");
+  bob.wait_for("diag: 0 datagrams sent; the last that was not: Operation not permitted");
 }
 
-TEST(Diagnosis, NamesAMissingNetworkAMissingRouteAndARouter) {
+TEST(Diagnosis, NamesAMissingRoute) {
   NEEDS_NAMESPACES();
   Network network(2);
-  network.run(1, "ip route add 10.99.0.0/16 via 10.77.0.2");
   Process& ann = network.peer(1, "ann");
   ann.wait_for("ready .*");
-  ann.say("/diag 10.99.0.1");
-  ann.wait_for("diag failed: 10.99.0.1 is on a network of ours: a router is between, .*; /scan 10.99.0.1 finds who is there");
-  ann.say("/diag 192.0.2.1");
-  ann.wait_for("diag failed: a route leads to 192.0.2.1: none by the interfaces we use; ip route get 192.0.2.1 .*");
-  network.run(1, "ip link set eth0 down");
-  EXPECT_TRUE(eventually(10, [&] {
-    ann.say("/diag");
-    return ann.prints("diag failed: a network to find others on: no interface but lo is up .*", 1);
-  }));
+  ann.say("/diag 192.0.2.1:25253");
+  ann.wait_for("error: no usable route leads to 192.0.2.1:25253");
+}
+
+// It was said that the other one could not be reached, for the reason "cancelled".
+TEST(Diagnosis, ThatIsCutShortByTheEndSaysNothingOfThePeer) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  network.drop(2, "input", "meta l4proto tcp");
+  Process& ann = network.peer(1, "ann");
+  ann.wait_for("ready .*");
+  ann.say("/diag 10.77.0.2:25253");
+  ann.wait_for("diag: UDP: .*");
+  ann.say("/quit");
+  EXPECT_EQ(ann.exit_status(), 0);
+  EXPECT_EQ(ann.count("diag.*TCP: .*"), 0u) << ann.output();
 }
