@@ -536,12 +536,18 @@ void set_option(const Descriptor& fd, int option, const char* name) {
   check(::setsockopt(fd.get(), SOL_SOCKET, option, &on, sizeof on), call);
 }
 
+// Linux shares a UDP port by the first; by the second alone, it would shut out the instances of
+// other users of the host. macOS and the BSDs share it by the second.
+void share_port(const Descriptor& fd) {
+  set_option(fd, SO_REUSEADDR, "SO_REUSEADDR");
+  set_option(fd, SO_REUSEPORT, "SO_REUSEPORT");
+}
+
 // Bound to every address of the host: a socket bound to one address does not hear its network's
 // broadcasts.
 Descriptor open_udp_socket(uint16_t port) {
   Descriptor fd(check(::socket(AF_INET, SOCK_DGRAM, 0), "socket"));
-  // SO_REUSEADDR, not SO_REUSEPORT: that one shuts out the instances of other users of the host.
-  if (port == kDiscoveryPort) set_option(fd, SO_REUSEADDR, "SO_REUSEADDR");
+  if (port == kDiscoveryPort) share_port(fd);
   // Without it a sendto() to a broadcast address fails with EACCES.
   set_option(fd, SO_BROADCAST, "SO_BROADCAST");
   // The default receive buffer holds some 256 small datagrams, fewer than a large class answers to

@@ -250,6 +250,9 @@ void ask_who_we_are();
 void prepare_folder();
 void prepare_output();
 void allow_descriptors(rlim_t most);
+// 512 accepted connections, each with a folder and a file, and as many of our own. Not all that there
+// may be: macOS has at most 10,240, and refuses RLIM_INFINITY.
+constexpr rlim_t kMostDescriptors = 8192;
 bool is_own_name(const string& text);
 
 // ---- WHO: whom a word means ------------------------------------------------------------
@@ -981,7 +984,7 @@ int main(int argc, char** argv) try {
   catch_signals();  // before anyone can see us: who is found may be told to leave
   draw_id();
   open_ports();
-  allow_descriptors(RLIM_INFINITY);  // 512 connections, each with a folder and a file, need more
+  allow_descriptors(kMostDescriptors);
   console.resume();
   print("ready " + own_entry().label() + " " + myself.group);
   if (terminal) print("/help lists the commands");
@@ -2707,8 +2710,8 @@ void fill_standard_descriptors() {
 // What is written is kept until flush(), and the screen does not flicker. wcwidth() needs a locale.
 void prepare_output() {
   std::ios::sync_with_stdio(false);
-  const bool has_utf8 = std::setlocale(LC_CTYPE, "C.UTF-8") != nullptr;
-  if (!has_utf8) std::setlocale(LC_CTYPE, "");
+  for (const char* name : {"C.UTF-8", "UTF-8", "en_US.UTF-8", ""})  // on macOS it is the second
+    if (std::setlocale(LC_CTYPE, name) != nullptr) return;
 }
 
 // From now on the kernel gives no number of `most` or more. If that fails, all stays as it was.

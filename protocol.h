@@ -493,6 +493,16 @@ class Descriptor {
   int fd_;
 };
 
+// pipe2() and SOCK_NONBLOCK would save these calls, but macOS has neither.
+inline void set_non_blocking(int fd) {
+  const int flags = check(::fcntl(fd, F_GETFL), "fcntl");
+  check(::fcntl(fd, F_SETFL, flags | O_NONBLOCK), "fcntl");
+}
+inline void set_blocking(int fd) {
+  const int flags = check(::fcntl(fd, F_GETFL), "fcntl");
+  check(::fcntl(fd, F_SETFL, flags & ~O_NONBLOCK), "fcntl");
+}
+
 // ---- The X-ray: --trace ----------------------------------------------------------
 
 // Both are set before the first thread starts.
@@ -596,9 +606,11 @@ class EventQueue {
   // 0 to 2.
   void open() {
     int ends[2];
-    check(::pipe2(ends, O_NONBLOCK), "pipe2");
+    check(::pipe(ends), "pipe");
     reader_ = Descriptor(ends[0]);
     writer_ = Descriptor(ends[1]);
+    set_non_blocking(ends[0]);
+    set_non_blocking(ends[1]);
   }
 
   int descriptor() const { return reader_.get(); }  // readable when something is there

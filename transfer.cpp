@@ -99,6 +99,12 @@ struct stat status(int fd) {
   return info;
 }
 
+// To less than a second: struct stat has that, too, but under a name that systems do not agree on.
+fs::file_time_type last_written(int fd) {
+  std::error_code unknown;
+  return fs::last_write_time("/dev/fd/" + to_string(fd), unknown);
+}
+
 void stop_if(const Flag& cancelled) {
   if (!cancelled) return;
   const std::string whose = is_leaving ? "left" : "cancelled it";
@@ -718,6 +724,7 @@ class Source {
   void hold(int fd) {
     fd_ = fd;
     info_ = status(fd);
+    written_ = last_written(fd);
   }
 
   const Descriptor root_;  // what the user has named
@@ -730,6 +737,7 @@ class Source {
 
   // Of the present entry.
   int fd_ = -1;        // -1: it has no bytes
+  fs::file_time_type written_;  // last, before we opened it
   uint64_t size_ = 0;  // as offered
   uint64_t left_ = 0;
 };
@@ -1283,10 +1291,11 @@ void transfer::open(bool (*is_reached)(uint32_t ip)) {
   can_reach = is_reached;
   const int on = 1;
   const std::string port = to_string(myself.address.port);
+  const int fd = check(::socket(AF_INET, SOCK_STREAM, 0), "socket");
+  listening_socket = Descriptor(fd);
   // A client that gives up between select() and accept() would leave a blocking accept() waiting
   // for the next one.
-  const int fd = check(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), "socket");
-  listening_socket = Descriptor(fd);
+  set_non_blocking(fd);
   // Without SO_REUSEADDR the port of a peer that ended stays taken while its old connections are in
   // TIME_WAIT.
   check(::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), "setsockopt SO_REUSEADDR");
@@ -1715,10 +1724,7 @@ void Source::expect_end() const {
   const bool has_more = ::read(fd_, &more, 1) == 1;
   if (has_more) throw FileError{wrong_size("longer")};
   // Else it may be half of one version and half of the next, of one length.
-  const timespec then = info_.st_mtim;
-  const timespec last = status(fd_).st_mtim;
-  const bool is_the_same = then.tv_sec == last.tv_sec && then.tv_nsec == last.tv_nsec;
-  if (!is_the_same) throw FileError{"was changed while it was sent"};
+  if (last_written(fd_) != written_) throw FileError{"was changed while it was sent"};
 }
 
 // Of a file that is "longer" or "shorter" than was offered. Those of /proc and /sys are so from the
@@ -1968,10 +1974,9 @@ void Incoming::make_executable() const {
 
 std::string Incoming::publish(const Flag& cancelled) {
   // One file is brought to the disk by fsync(). Ten thousand of them would be ten thousand waits
-  // for the disk; syncfs(), which Linux has, is one.
-  const int fd = root_.get();
-  const int result = is_folder_ ? ::syncfs(fd) : ::fsync(fd);
-  check(result, what());
+  // for the disk; sync(), for all that any program has written, is one.
+  if (is_folder_) ::sync();
+  else check(::fsync(root_.get()), what());
   stop_if(cancelled);
   const int flags = O_RDONLY | O_DIRECTORY;
   const Descriptor folder(check(::open(download_folder.c_str(), flags), what()));

@@ -472,7 +472,7 @@ std::string hung_disk(const Network& network, const Folder& folder) {
       "hung.c", "int pause(void);\n"
                 "int creat(const char*, unsigned);\n"
                 "int fsync(int fd) { creat(\"" + folder.path("hangs") + "\", 0600); for (;;) pause(); return fd; }\n"
-                "int syncfs(int fd) { return fsync(fd); }\n");
+                "void sync(void) { fsync(0); }\n");
   network.run(0, "cc -shared -fPIC -o " + folder.path("hung.so") + " " + source);
   return folder.path("hung.so");
 }

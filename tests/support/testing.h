@@ -130,7 +130,7 @@ class Network {
   std::vector<std::unique_ptr<Process>> processes_;
 };
 
-// A library, in `folder`, that makes fsync() and syncfs() hang for ever, as they do on a stick that was pulled out: for
+// A library, in `folder`, that makes fsync() and sync() hang for ever, as they do on a stick that was pulled out: for
 // LD_PRELOAD. Whoever hangs has made the file "hangs" there.
 std::string hung_disk(const Network& network, const Folder& folder);
 
