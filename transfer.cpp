@@ -22,6 +22,7 @@
 #include <dirent.h>
 #include <fnmatch.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -133,7 +134,7 @@ class Connection {
     const int on = 1;
     set_option(IPPROTO_TCP, TCP_NODELAY, on);
     timeval slice{};
-    slice.tv_usec = std::chrono::microseconds(kSlice).count();
+    slice.tv_usec = static_cast<suseconds_t>(std::chrono::microseconds(kSlice).count());
     set_option(SOL_SOCKET, SO_RCVTIMEO, slice);
     set_option(SOL_SOCKET, SO_SNDTIMEO, slice);
   }
@@ -154,23 +155,18 @@ class Connection {
     ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
   }
 
-  // Left to itself, the kernel tries for two minutes. On Linux SO_SNDTIMEO holds for connect() as
-  // well: socket(7). It is then still under way, and another connect() waits for the same one.
+  // A blocking connect() tries for a minute or two, and only on Linux does SO_SNDTIMEO limit it. So
+  // the socket does not block until it is connected.
   void connect() {
     sockaddr_in raw = other_.to_sockaddr();
-    const auto deadline = Clock::now() + kConnectTime;
-    for (;;) {
-      const int result = uninterrupted([&] {
-        return ::connect(fd_, generic(raw), sizeof raw);
-      });
-      const bool is_under_way = result == -1 && (errno == EINPROGRESS || errno == EALREADY);
-      if (is_under_way) stop_if(cancelled_);
-      if (is_under_way && Clock::now() < deadline) continue;
-      if (is_under_way) errno = ETIMEDOUT;
-      checked(result, "cannot connect to " + other_.text());
-      note_open("connected");
-      return;
-    }
+    set_non_blocking(fd_);
+    const int result = ::connect(fd_, generic(raw), sizeof raw);
+    int error = result == -1 ? errno : 0;
+    if (error == EINPROGRESS || error == EINTR) error = await_connection();
+    if (error != 0)
+      throw Broken("cannot connect to " + other_.text() + ": " + error_text(error));
+    set_blocking(fd_);
+    note_open("connected");
   }
 
   // All of it: send() may take only a part. SIGPIPE is ignored by main(), so a peer that is gone
@@ -276,6 +272,20 @@ class Connection {
   void note_open(const char* how) {
     ours_ = local_address(fd_);
     trace("--", how);
+  }
+
+  // How the attempt to connect has ended: 0, or what errno would be.
+  int await_connection() const {
+    const auto deadline = Clock::now() + kConnectTime;
+    pollfd attempt{fd_, POLLOUT, 0};
+    while (::poll(&attempt, 1, std::chrono::milliseconds(kSlice).count()) != 1) {
+      stop_if(cancelled_);
+      if (Clock::now() > deadline) return ETIMEDOUT;
+    }
+    int error = 0;
+    socklen_t length = sizeof error;
+    check(::getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &length), "getsockopt");
+    return error;
   }
 
   // The result of a call, unless it is -1.
@@ -1272,11 +1282,22 @@ void accept_one() {
   Identity from;
   from.address = Address::from_sockaddr(raw);
   Descriptor fd(check(result, "accept"));
+  // macOS and the BSDs hand on the listener's O_NONBLOCK: no recv() would wait, and the thread would
+  // ask again and again, with a core to itself.
+  set_blocking(fd.get());
   if (!can_reach(from.address.ip)) return;
   if (is_too_many(from.address.ip))
     turn_away(fd, from.address);
   else
     start(new Service(from, std::move(fd)));
+}
+
+// Whether the system lacks something. Any other error of a connection that was just accepted is its
+// own: who has opened it has gone. accept() says ECONNABORTED then, or setsockopt(), on macOS, EINVAL.
+bool is_shortage(int error) {
+  for (const int one : {EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN})
+    if (error == one) return true;
+  return false;
 }
 
 std::string name_to_send(const std::string& path);  // throws where it has none
@@ -1317,11 +1338,11 @@ void transfer::accept_connection(const fd_set& readable) {
     return;
   try {
     accept_one();
-  } catch (const std::system_error&) {
+  } catch (const std::system_error& error) {
     // Out of descriptors: the connection stays in the queue and the listener readable, and select()
     // would return at once, again and again. So look away for a moment. Out of threads, the
     // connection is closed.
-    accept_after = Clock::now() + kSlice;
+    if (is_shortage(error.code().value())) accept_after = Clock::now() + kSlice;
   }
 }
 
