@@ -1342,7 +1342,8 @@ void transfer::accept_connection(const fd_set& readable) {
     // Out of descriptors: the connection stays in the queue and the listener readable, and select()
     // would return at once, again and again. So look away for a moment. Out of threads, the
     // connection is closed.
-    if (is_shortage(error.code().value())) accept_after = Clock::now() + kSlice;
+    if (!is_shortage(error.code().value())) return;
+    accept_after = Clock::now() + kSlice;
   }
 }
 
