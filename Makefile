@@ -90,7 +90,7 @@ THEIRS := $(if $(filter command,$(firstword $(origin PEER))),$(if $(filter /%,$(
 grade: $(BUILD)/grade $(if $(THEIRS),,$(PEER))
 	@PEER='$(or $(THEIRS),$(PEER))' FILTER='$(FILTER)' $(BUILD)/grade
 
-$(BUILD)/grade: $(call objects,$(wildcard tests/grade/*.cpp)) $(BUILD)/tests/support/testing.o
+$(BUILD)/grade: $(call objects,$(wildcard tests/grade/*.cpp) tests/support/testing.cpp tests/support/ladder.cpp)
 	$(COMPILE) $^ -lgtest -o $@
 
 # Another implementation, from the specification alone, before the same judge: but for the extra points it left out.

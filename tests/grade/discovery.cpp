@@ -54,19 +54,20 @@ void expect_dropped(Program& ann, Stranger& zoe, const std::vector<std::string>&
 
 CASE(R1, SaysThatItIsReady, "I1, I3", "A peer that has started says so, with its name, address, port and group.") {
   Program ann("ann", {}, 0, "chess");
-  ann.prints("ready ann@127.0.0.1:25253 chess");
+  ann.prints("ready " + ann.me());
 }
 
 CASE(R1, OptionsWithAnEqualsSign, "I1", "--name=ann means the same as --name ann.") {
-  Program ann("", {"--name=ann", "--group=chess", "--port=25300"});
-  ann.prints("ready ann@127.0.0.1:25300 chess");
+  const std::string name = drawn("ann"), group = drawn("chess");
+  Program ann("", {"--name=" + name, "--group=" + group, "--port=25300"});
+  ann.prints("ready " + name + "@127.0.0.1:25300 " + group);
 }
 
 CASE(R1, DefaultsWithoutATerminal, "I1",
      "Without a terminal the name is $USER, and the group lab, unless they are given.") {
-  ::setenv("USER", "dora", 1);
+  ::setenv("USER", drawn("dora").c_str(), 1);
   Program dora("");
-  dora.prints("ready dora@127.0.0.1:25253 lab");
+  dora.prints("ready " + drawn("dora") + "@127.0.0.1:25253 lab");
 }
 
 CASE(R1, NamesOf32Characters, "I1, P2.2", "A name and a group may have 32 characters, of whatever script.") {
@@ -110,11 +111,11 @@ CASE(R1, ItsPortIsOpen, "P1, P2.1", "Its own port is open for TCP and for UDP.")
 
 CASE(R1, InstancesOfAHost, "P2.1, I1", "Several run on one host, each at the first port from 25253 on that is free.") {
   Program a("a");
-  a.prints("ready a@127.0.0.1:25253 lab");
+  a.prints("ready " + a.name + "@127.0.0.1:25253 " + a.group);
   Program b("b");
-  b.prints("ready b@127.0.0.1:25254 lab");
+  b.prints("ready " + b.name + "@127.0.0.1:25254 " + b.group);
   Program c("c");
-  c.prints("ready c@127.0.0.1:25255 lab");
+  c.prints("ready " + c.name + "@127.0.0.1:25255 " + c.group);
 }
 
 CASE(R1, APortThatIsHalfTaken, "P2.1",
@@ -122,13 +123,13 @@ CASE(R1, APortThatIsHalfTaken, "P2.1",
   Stranger both("both", 25253);
   Ear udp(25254);
   Program ann("ann");
-  ann.prints("ready ann@127.0.0.1:25255 lab");
+  ann.prints("ready " + ann.name + "@127.0.0.1:25255 " + ann.group);
 }
 
 CASE(R1, APortThatIsChosen, "I1", "--port chooses the port.") {
   Program ann("ann", {"--port", "31000"});
   check(ann.ready().port == 31000, "port 31000", std::to_string(ann.port));
-  Stranger("zoe", 40000).id_of(ann);
+  Stranger("zoe").id_of(ann);
 }
 
 CASE(R1, APortThatIsTaken, "I1, I6", "A chosen port that is taken is refused, with exit status 2.") {
@@ -136,9 +137,10 @@ CASE(R1, APortThatIsTaken, "I1, I6", "A chosen port that is taken is refused, wi
   expect_refused({{"--name", "ann", "--port", "31000"}});
 }
 
-CASE(R1, PortsThatAreNone, "I1, I6", "A port is a number from 1024 to 65535.") {
+CASE(R1, PortsThatAreNone, "I1, I6", "A port is a number from 1024 to 65535, and not 25252, which all share.") {
   expect_refused({{"--name", "ann", "--port", "1023"},
                   {"--name", "ann", "--port", "65536"},
+                  {"--name", "ann", "--port", "25252"},
                   {"--name", "ann", "--port", "http"},
                   {"--name", "ann", "--port"}});
 }
@@ -183,7 +185,7 @@ CASE(R2, SaysWhoItIs, "P4.1", "Its HELLO tells id, address, port, name and group
   Ear all(25252);
   Program ann("ann", {}, 0, "chess");
   const Datagram hello =
-      all.hears("HELLO", {{"ip", "127.0.0.1"}, {"port", "25253"}, {"name", "ann"}, {"group", "chess"}, {"to", "-"}});
+      all.hears("HELLO", {{"ip", "127.0.0.1"}, {"port", "25253"}, {"name", ann.name}, {"group", ann.group}, {"to", "-"}});
   check(hello.bytes.rfind("ChatByP2P/1 HELLO ", 0) == 0, "a datagram that begins with ChatByP2P/1 HELLO",
         escaped(hello.bytes));
   const std::string id = Line(hello.bytes)["id"];
@@ -208,8 +210,8 @@ CASE(R2, AnIdIsDrawnAnew, "P1", "A peer that is started again is another one: it
   Ear all(25252);
   std::set<std::string> ids;
   for (int i = 0; i < 3; ++i) {
-    Program ann("ann", {"--port", std::to_string(26000 + i)});
-    ids.insert(Line(all.hears("HELLO", {{"port", std::to_string(26000 + i)}}).bytes)["id"]);
+    Program ann("ann", {"--port", std::to_string(31000 + i)});
+    ids.insert(Line(all.hears("HELLO", {{"port", std::to_string(31000 + i)}}).bytes)["id"]);
     ann.signal(SIGKILL);
     ann.expect_exit(128 + SIGKILL);
   }
@@ -241,7 +243,7 @@ CASE(R2, AsksEveryAddress, "P4.3",
   Ear two(25252, "10.77.0.2", 2), three(25252, "10.77.0.3", 2), middle(25252, "10.77.0.16", 2),
       last(25252, "10.77.0.30", 2);
   Program ann("ann", {}, 1);
-  for (Ear* ear : {&two, &three, &middle, &last}) ear->hears("HELLO", {{"name", "ann"}});
+  for (Ear* ear : {&two, &three, &middle, &last}) ear->hears("HELLO", {{"name", ann.name}});
 }
 
 CASE(R2, AsksForTheWholeHost, "P4.3",
@@ -271,11 +273,11 @@ CASE(R2, AScanLooksAgain, "P4.2, I2", "/scan says HELLO to the broadcast address
 }
 
 CASE(R2, AScanOfOneAddress, "I2, I3", "/scan ADDRESS:PORT asks who is there, and lists who answers.") {
-  Stranger zoe("zoe", 40000);
+  Stranger zoe("zoe");
   Program ann("ann");
-  ann.ready().say("/scan 127.0.0.1:40000");
-  zoe.hears("HELLO", {{"name", "ann"}});
-  ann.prints("joined zoe@127.0.0.1:40000 lab");
+  ann.ready().say("/scan " + zoe.at());
+  zoe.hears("HELLO", {{"name", ann.name}});
+  ann.prints("joined " + zoe.me());
   ann.prints("scanned 1 addresses; 1 users online");
 }
 
@@ -312,29 +314,29 @@ CASE(R3, AnswersAHello, "P4.2", "Who says HELLO gets a HERE, with the own id in 
   auto&& [ann, zoe] = Strangers();
   zoe.tell(ann, zoe.hello());
   const Datagram here =
-      zoe.hears("HERE", {{"to", zoe.id}, {"name", "ann"}, {"group", "lab"}, {"ip", "127.0.0.1"}, {"port", "25253"}}, 2);
+      zoe.hears("HERE", {{"to", zoe.id}, {"name", ann.name}, {"group", ann.group}, {"ip", "127.0.0.1"}, {"port", "25253"}}, 2);
   check(here.port == 25253, "an answer from port 25253", "one from port " + std::to_string(here.port));
 }
 
 CASE(R3, AnswersABroadcast, "P4.2", "A HELLO to the shared port is answered, too, from the own port.") {
   auto&& [ann, zoe] = Strangers();
   zoe.ear.send("127.255.255.255", 25252, zoe.hello());
-  const Datagram here = zoe.hears("HERE", {{"to", zoe.id}, {"name", "ann"}});
+  const Datagram here = zoe.hears("HERE", {{"to", zoe.id}, {"name", ann.name}});
   check(here.port == 25253, "an answer from port 25253", "one from port " + std::to_string(here.port));
 }
 
 CASE(R3, AllInstancesAnswerABroadcast, "P4.2, P2.1", "A broadcast reaches all instances of a host, and each answers.") {
   Program ann("ann"), bob("bob");
   ann.ready(), bob.ready();
-  Stranger zoe("zoe", 40000);
+  Stranger zoe("zoe");
   zoe.ear.send("127.255.255.255", 25252, zoe.hello());
-  for (const char* name : {"ann", "bob"}) zoe.hears("HERE", {{"to", zoe.id}, {"name", name}});
+  for (const std::string& name : {ann.name, bob.name}) zoe.hears("HERE", {{"to", zoe.id}, {"name", name}});
 }
 
 CASE(R3, AnswersWhereTheQuestionCameFrom, "P4.2",
      "The answer goes to the source port, even where the question names another.") {
   auto&& [ann, zoe] = Strangers();
-  Ear other(40001);
+  Ear other(31001);
   other.send("127.0.0.1", ann.port, zoe.hello());
   other.hears("HERE", {{"to", zoe.id}});
 }
@@ -352,15 +354,15 @@ CASE(R3, HasOneId, "P1, P4.1", "HELLO, HERE and an introduction over TCP all tel
 CASE(R3, AsksWhoHasAsked, "P4.4", "A peer that is new is asked, too: does it hear us?") {
   auto&& [ann, zoe] = Strangers();
   zoe.tell(ann, zoe.hello());
-  zoe.hears("HELLO", {{"name", "ann"}});
+  zoe.hears("HELLO", {{"name", ann.name}});
 }
 
 CASE(R3, ListsWhoHearsIt, "P4.4, I3", "Who has answered the question is listed, and the user is told.") {
   Program ann("ann");
   ann.ready();
-  Stranger zoe("zoe", 40000, "chess");
+  Stranger zoe("zoe", 0, "chess");
   zoe.tell(ann, zoe.hello());
-  ann.prints("joined zoe@127.0.0.1:40000 chess");
+  ann.prints("joined " + zoe.me());
 }
 
 CASE(R3, ListsNobodyForAHelloAlone, "P4.4",
@@ -385,10 +387,10 @@ CASE(R3, AsksAfterAnIntroduction, "P5.2, P4.4",
   auto&& [ann, zoe] = Strangers();
   zoe.answers = zoe.beats = false;
   zoe.introduced(ann);
-  const std::string id = Line(zoe.hears("HELLO", {{"name", "ann"}}).bytes)["id"];
+  const std::string id = Line(zoe.hears("HELLO", {{"name", ann.name}}).bytes)["id"];
   ann.prints_not("joined ...", 1);
   zoe.tell(ann, zoe.here(id));
-  ann.prints("joined zoe@127.0.0.1:40000 lab");
+  ann.prints("joined " + zoe.me());
 }
 
 CASE(R3, AToInAHello, "P4.4", "Only a HERE is an answer: a HELLO with our id in `to` lists nobody.") {
@@ -398,20 +400,20 @@ CASE(R3, AToInAHello, "P4.4", "Only a HERE is an answer: a HELLO with our id in 
   zoe.tell(ann, zoe.hello() + " to=" + id);
   ann.prints_not("joined ...", 1);
   zoe.tell(ann, zoe.here(id));
-  ann.prints("joined zoe@127.0.0.1:40000 lab");
+  ann.prints("joined " + zoe.me());
 }
 
 CASE(R3, NamesTheOtherInstances, "P4.3",
      "A HELLO with ask=host is answered with a HERE for each other instance of the host, too.") {
   Program ann("ann"), bob("bob");
   ann.ready(), bob.ready();
-  ann.prints("joined bob@...");
-  Stranger zoe("zoe", 40000);
+  ann.prints("joined " + bob.name + "@...");
+  Stranger zoe("zoe");
   zoe.beats = false;
   zoe.tell(ann, zoe.hello() + " ask=host");
-  zoe.hears("HERE", {{"to", zoe.id}, {"name", "ann"}});
+  zoe.hears("HERE", {{"to", zoe.id}, {"name", ann.name}});
   for (;;) {
-    const Datagram hearsay = zoe.hears("HERE", {{"to", "-"}, {"name", "bob"}, {"port", std::to_string(bob.port)}});
+    const Datagram hearsay = zoe.hears("HERE", {{"to", "-"}, {"name", bob.name}, {"port", std::to_string(bob.port)}});
     if (hearsay.port == ann.port) break;  // and not bob's own heartbeat
   }
 }
@@ -426,9 +428,10 @@ CASE(R3, LineEndsOfDatagrams, "P3.2", "A datagram may end with LF, with CR LF, o
 
 CASE(R3, FieldsInAnyOrder, "P3.2, P8", "Fields may come in any order, and unknown ones are skipped.") {
   auto&& [ann, zoe] = Strangers();
-  zoe.tell(ann, "ChatByP2P/1 HELLO colour=red group=lab name=zoe port=40000 mood= ip=127.0.0.1 id=" + zoe.id);
+  zoe.tell(ann, "ChatByP2P/1 HELLO colour=red group=" + zoe.group + " name=" + zoe.name + " port=" +
+                    std::to_string(zoe.ear.port) + " mood= ip=127.0.0.1 id=" + zoe.id);
   zoe.hears("HERE", {{"to", zoe.id}});
-  ann.prints("joined zoe@127.0.0.1:40000 lab");
+  ann.prints("joined " + zoe.me());
 }
 
 CASE(R3, LongDatagrams, "P2.2, P4.1", "A datagram of 511 or 512 bytes is read, one of 513 dropped.") {
@@ -437,7 +440,7 @@ CASE(R3, LongDatagrams, "P2.2, P4.1", "A datagram of 511 or 512 bytes is read, o
     zoe.tell(ann, padded(zoe.hello(), size));
     zoe.hears("HERE", {{"to", zoe.id}});
   }
-  Stranger eve("eve", 40001);
+  Stranger eve("eve");
   expect_dropped(ann, eve, {padded(eve.hello(), 513), padded(eve.hello(), 2000)});
 }
 
@@ -458,15 +461,16 @@ CASE(R3, MissingFields, "P4.1", "A datagram that lacks one of the five fields is
 
 CASE(R3, WrongFields, "P4.1, P3.2", "A datagram with a wrong value in one of its fields is dropped.") {
   auto&& [ann, zoe] = Strangers();
-  const std::string hello = zoe.hello(), id = "id=" + zoe.id;
+  const std::string hello = zoe.hello(), id = "id=" + zoe.id, name = "=" + zoe.name, group = "=" + zoe.group,
+                    port = "=" + std::to_string(zoe.ear.port);
   expect_dropped(
       ann, zoe,
       {with(hello, id, "id=" + zoe.id.substr(1)), with(hello, id, id + "0"), with(hello, id, "id=FEED567890ABCDEF"),
-       with(hello, "=40000", "=0"), with(hello, "=40000", "=65536"), with(hello, "=40000", "=-1"),
-       with(hello, "=40000", "=x"), with(hello, "=127.0.0.1", "=127.0.0.256"), with(hello, "=127.0.0.1", "=127.0.1"),
-       with(hello, "=127.0.0.1", "=127.0.0.01"), with(hello, "=zoe", "="), with(hello, "=zoe", "=" + text_of(33)),
-       with(hello, "=lab", "=" + times(33, kFox)), with(hello, "=zoe", "=\x1b[2J"), with(hello, "=zoe", "=\xff"),
-       with(hello, "=zoe",
+       with(hello, port, "=0"), with(hello, port, "=65536"), with(hello, port, "=-1"),
+       with(hello, port, "=x"), with(hello, "=127.0.0.1", "=127.0.0.256"), with(hello, "=127.0.0.1", "=127.0.1"),
+       with(hello, "=127.0.0.1", "=127.0.0.01"), with(hello, name, "="), with(hello, name, "=" + text_of(33)),
+       with(hello, group, "=" + times(33, kFox)), with(hello, name, "=\x1b[2J"), with(hello, name, "=\xff"),
+       with(hello, name,
             "=a\xe3\x80\x80"
             "b"),
        with(hello, "HELLO", "hello")});
@@ -475,28 +479,28 @@ CASE(R3, WrongFields, "P4.1, P3.2", "A datagram with a wrong value in one of its
 CASE(R3, NamesAtTheirLimit, "P2.2, P3.1", "A name of 32 characters of four bytes each is read and shown.") {
   Program ann("ann");
   ann.ready();
-  Stranger fox(times(32, kFox), 40000, text_of(32, 'g'));
+  Stranger fox(times(32, kFox), 0, text_of(32, 'g'));
   fox.tell(ann, fox.hello());
-  ann.prints("joined " + fox.name + "@127.0.0.1:40000 " + fox.group);
+  ann.prints("joined " + fox.me());
 }
 
 // ---- R4 ------------------------------------------------------------------------------------------------------------
 
 CASE(R4, ListsWhoAnswers, "P4.4", "Who answers the HELLO that is broadcast at start is listed.") {
-  Stranger zoe("zoe", 40000);
+  Stranger zoe("zoe");
   zoe.join_broadcasts();
   Program ann("ann");
-  ann.prints("joined zoe@127.0.0.1:40000 lab");
+  ann.prints("joined " + zoe.me());
 }
 
 CASE(R4, ListsAllWhoAnswer, "P4.4, I3",
      "All who answer are listed: /list shows each with group and address, and how many they are.") {
   std::list<Stranger> all;
   for (int i = 0; i < 5; ++i)
-    all.emplace_back("u" + std::to_string(i), 40000 + i, i < 3 ? "lab" : "chess").join_broadcasts();
+    all.emplace_back("u" + std::to_string(i), 0, i < 3 ? "lab" : "chess").join_broadcasts();
   Program ann("ann");
   for (const Stranger& each : all)
-    ann.prints("joined " + each.name + "@127.0.0.1:" + std::to_string(each.ear.port) + " " + each.group);
+    ann.prints("joined " + each.me());
   ann.say("/list");
   ann.prints("users 6");
   for (const Stranger& each : all)
@@ -506,12 +510,12 @@ CASE(R4, ListsAllWhoAnswer, "P4.4, I3",
 CASE(R4, TheListHasOneself, "I3", "/list has one's own entry, marked with *.") {
   Program ann("ann");
   ann.ready().say("/list");
-  ann.prints("user 1 * ann lab 127.0.0.1:25253");
+  ann.prints("user 1 * " + ann.name + " " + ann.group + " " + ann.at());
   ann.prints("users 1");
 }
 
 CASE(R4, TheListIsNumbered, "I3", "The entries of /list are numbered, from 1 on, without a gap.") {
-  Stranger zoe("zoe", 40000), bob("bob", 40001);
+  Stranger zoe("zoe"), bob("bob");
   Program ann("ann");
   ann.ready();
   zoe.meet(ann), bob.meet(ann);
@@ -522,19 +526,19 @@ CASE(R4, TheListIsNumbered, "I3", "The entries of /list are numbered, from 1 on,
 
 CASE(R4, FoundBySweepAlone, "P4.3, P4.4", "Where no broadcast passes, who answers the sweep is listed.") {
   classroom(2);
-  Stranger zoe("zoe", 40000, "lab", 2, "10.77.0.2");
+  Stranger zoe("zoe", 0, "lab", 2, "10.77.0.2");
   Ear shared(25252, "10.77.0.2", 2);
   shared.at_once = [&](const Datagram& datagram) {
     zoe.ear.send(datagram.ip, datagram.port, zoe.here(Line(datagram.bytes)["id"]));
   };
   Program ann("ann", {}, 1);
-  ann.prints("joined zoe@10.77.0.2:40000 lab");
+  ann.prints("joined " + zoe.me());
 }
 
 CASE(R4, AnAnswerToAnother, "P4.4", "A HERE that answers somebody else's question is no answer to ours.") {
   auto&& [ann, zoe] = Strangers();
   zoe.answers = zoe.beats = false;
-  zoe.tell(ann, zoe.here("00000000000000ff"));
+  zoe.tell(ann, zoe.here(drawn_id("another")));
   zoe.hears("HELLO");
   ann.prints_not("joined ...", 2);
   zoe.id_of(ann);
@@ -547,7 +551,7 @@ CASE(R4, AnAnswerWithoutTo, "P4.4", "A HERE from somebody new, without `to`, lis
   const std::string id = Line(zoe.hears("HELLO").bytes)["id"];
   ann.prints_not("joined ...", 0.5);
   zoe.tell(ann, zoe.here(id));
-  ann.prints("joined zoe@127.0.0.1:40000 lab");
+  ann.prints("joined " + zoe.me());
 }
 
 CASE(R4, SaysAnotherAddress, "P4.1, I3",
@@ -556,22 +560,22 @@ CASE(R4, SaysAnotherAddress, "P4.1, I3",
   zoe.announced_ip = "10.9.9.9";
   zoe.meet(ann);
   ann.say("/list");
-  ann.prints("user ... - zoe lab 127.0.0.1:40000 says 10.9.9.9");
+  ann.prints("user ... - " + zoe.name + " " + zoe.group + " " + zoe.at() + " says 10.9.9.9");
 }
 
 CASE(R4, NamesThatAreEqual, "P1", "Two users with the same name are two entries.") {
   Program ann("ann");
   ann.ready();
-  Stranger one("zoe", 40000), two("zoe", 40001);
+  Stranger one("zoe"), two("zoe");
   one.meet(ann), two.meet(ann);
   ann.say("/list");
-  ann.prints("user ... - zoe lab 127.0.0.1:40000");
-  ann.prints("user ... - zoe lab 127.0.0.1:40001");
+  for (const Stranger* each : {&one, &two})
+    ann.prints("user ... - " + each->name + " " + each->group + " " + each->at());
   ann.prints("users 3");
 }
 
 CASE(R4, JoinsOnce, "I3, P4.4", "A user joins once, however often it is heard.") {
-  auto&& [ann, zoe] = Two();
+  auto&& [ann, zoe] = Listed();
   for (int i = 0; i < 5; ++i) zoe.tell(ann, zoe.hello()), zoe.tell(ann, zoe.here());
   ann.prints_not("joined ...", 1);
   ann.say("/list");
@@ -581,8 +585,8 @@ CASE(R4, JoinsOnce, "I3, P4.4", "A user joins once, however often it is heard.")
 CASE(R4, TwoOfItsKind, "P4", "Two peers that run this program find each other.") {
   Program ann("ann"), bob("bob");
   ann.ready(), bob.ready();
-  ann.prints("joined bob@127.0.0.1:" + std::to_string(bob.port) + " lab");
-  bob.prints("joined ann@127.0.0.1:" + std::to_string(ann.port) + " lab");
+  ann.prints("joined " + bob.me());
+  bob.prints("joined " + ann.me());
 }
 
 CASE_OF(40, R4, AClassroom, "P4", "Four hosts, one with two instances: each lists all others, each once.") {
@@ -606,24 +610,24 @@ CASE_OF(30, R5, BeatsEvery5Seconds, "P4.2, P2.3",
   Ear all(25252);
   Program ann("ann");
   ann.ready();
-  const Datagram first = all.hears("HERE", {{"to", "-"}, {"name", "ann"}}, 8);
-  const Datagram second = all.hears("HERE", {{"to", "-"}, {"name", "ann"}}, 8);
+  const Datagram first = all.hears("HERE", {{"to", "-"}, {"name", ann.name}}, 8);
+  const Datagram second = all.hears("HERE", {{"to", "-"}, {"name", ann.name}}, 8);
   const double between = second.at - first.at;
   check(between > 4 && between < 6.5, "5 s between them, give or take 0.5 s", std::to_string(between) + " s");
 }
 
 CASE(R5, WhoSaysByeIsGone, "P4.2, I3", "Who says BYE is taken off the list at once.") {
-  auto&& [ann, zoe] = Two();
+  auto&& [ann, zoe] = Listed();
   zoe.tell(ann, zoe.bye());
   zoe.answers = zoe.beats = false;
-  ann.prints("left zoe@127.0.0.1:40000: said bye", 2);
+  ann.prints("left " + zoe.who() + ": said bye", 2);
   ann.say("/list");
   ann.prints("users 1");
 }
 
 CASE(R5, NobodySaysByeForAnother, "P4.2, P9", "A BYE from another address than the peer's takes nobody off.") {
-  auto&& [ann, zoe] = Two();
-  for (const int port : {40000, 40001}) {  // zoe's number, at another IP address, and another
+  auto&& [ann, zoe] = Listed();
+  for (const int port : {zoe.ear.port, 31001}) {  // zoe's number, at another IP address, and another
     const Ear mallory(port, "127.0.0.2");
     mallory.send("127.0.0.1", ann.port, zoe.bye());
   }
@@ -632,10 +636,10 @@ CASE(R5, NobodySaysByeForAnother, "P4.2, P9", "A BYE from another address than t
 }
 
 CASE(R5, AfterABye, "P4.2", "For 15 s after its BYE nothing is listed under an id; but its questions are answered.") {
-  auto&& [ann, zoe] = Two();
+  auto&& [ann, zoe] = Listed();
   const std::string id = zoe.id_of(ann);
   zoe.tell(ann, zoe.bye());
-  ann.prints("left zoe@...");
+  ann.prints("left " + zoe.name + "@...");
   zoe.tell(ann, zoe.hello());
   zoe.hears("HERE", {{"to", zoe.id}});
   zoe.tell(ann, zoe.here(id));
@@ -644,20 +648,20 @@ CASE(R5, AfterABye, "P4.2", "For 15 s after its BYE nothing is listed under an i
 }
 
 CASE_OF(45, R5, WhoIsSilentIsGone, "P2.3, P4.4", "Who is not heard for 15 s is taken off the list, and not before.") {
-  auto&& [ann, zoe] = Two();
+  auto&& [ann, zoe] = Listed();
   zoe.answers = zoe.beats = false;
   const double since = now();
-  ann.prints("left zoe@127.0.0.1:40000: silent for 15 s", 22);
+  ann.prints("left " + zoe.who() + ": silent for 15 s", 22);
   check(now() - since > 13, "not before 13 s have passed", std::to_string(now() - since) + " s");
 }
 
 CASE_OF(30, R5, AsksWhoIsOverdue, "P4.4, P2.3", "Who is not heard for 6 s is asked.") {
-  auto&& [ann, zoe] = Two();
+  auto&& [ann, zoe] = Listed();
   pause(0.5);
   zoe.beats = false;
   zoe.answers = false;
   for (Datagram& one : zoe.ear.heard) one.used = true;
-  zoe.hears("HELLO", {{"name", "ann"}}, 10);
+  zoe.hears("HELLO", {{"name", ann.name}}, 10);
 }
 
 CASE_OF(45, R5, WhoAnswersStays, "P4.4", "Who sends no heartbeat but answers questions stays on the list.") {
@@ -671,41 +675,44 @@ CASE_OF(45, R5, WhoAnswersStays, "P4.4", "Who sends no heartbeat but answers que
 
 CASE_OF(60, R5, WhoDoesNotHearUs, "P4.4, I3",
         "Who is heard but answers no question, 24 times, is taken off: it does not hear us.") {
-  auto&& [ann, zoe] = Two();
+  auto&& [ann, zoe] = Listed();
   zoe.answers = false;
   for (int i = 0; i < 12; ++i) {
     zoe.tell(ann, zoe.hello());
-    if (ann.count("left zoe@...") > 0) break;
+    if (ann.count("left " + zoe.name + "@...") > 0) break;
     pause(3.5);
   }
-  ann.prints("left zoe@127.0.0.1:40000: does not hear us", 1);
+  ann.prints("left " + zoe.who() + ": does not hear us", 1);
 }
 
 CASE(R5, ANameThatChanges, "P4.2, I3", "A new name is seen at once, in the next HERE.") {
-  auto&& [ann, zoe] = Two();
-  zoe.name = "小明";
+  auto&& [ann, zoe] = Listed();
+  const std::string before = zoe.me();
+  zoe.name = "小明" + drawn("suffix");
   zoe.tell(ann, zoe.here());
-  ann.prints("changed 小明@127.0.0.1:40000 lab: was zoe@127.0.0.1:40000 lab", 2);
+  ann.prints("changed " + zoe.me() + ": was " + before, 2);
   ann.say("/list");
-  ann.prints("user ... - 小明 lab 127.0.0.1:40000");
+  ann.prints("user ... - " + zoe.name + " " + zoe.group + " " + zoe.at());
 }
 
 CASE(R5, AGroupThatChanges, "P4.2, I3", "A new group is seen at once, too.") {
-  auto&& [ann, zoe] = Two();
-  zoe.group = "chess";
+  auto&& [ann, zoe] = Listed();
+  const std::string before = zoe.me();
+  zoe.group = drawn("chess");
   zoe.tell(ann, zoe.here());
-  ann.prints("changed zoe@127.0.0.1:40000 chess: was zoe@127.0.0.1:40000 lab", 2);
+  ann.prints("changed " + zoe.me() + ": was " + before, 2);
 }
 
 CASE(R5, TellsItsNewName, "P4.2, I2", "/name and /join are told to each peer that is known, at once; the id stays.") {
-  auto&& [ann, zoe] = Two();
+  auto&& [ann, zoe] = Listed();
   const std::string id = zoe.id_of(ann);
-  ann.say("/name anna");
-  zoe.hears("HERE", {{"id", id}, {"name", "anna"}, {"group", "lab"}}, 3);
-  ann.prints("you anna@127.0.0.1:25253 lab");
-  ann.say("/join chess");
-  zoe.hears("HERE", {{"id", id}, {"name", "anna"}, {"group", "chess"}}, 3);
-  ann.prints("you anna@127.0.0.1:25253 chess");
+  const std::string name = drawn("anna"), group = drawn("chess");
+  ann.say("/name " + name);
+  zoe.hears("HERE", {{"id", id}, {"name", name}, {"group", ann.group}}, 3);
+  ann.prints("you " + name + "@" + ann.at() + " " + ann.group);
+  ann.say("/join " + group);
+  zoe.hears("HERE", {{"id", id}, {"name", name}, {"group", group}}, 3);
+  ann.prints("you " + name + "@" + ann.at() + " " + group);
 }
 
 CASE(R5, SaysBye, "P4.2, I6",
@@ -714,23 +721,23 @@ CASE(R5, SaysBye, "P4.2, I6",
     Ear all(25252);
     Program ann("ann");
     ann.ready();
-    Stranger zoe("zoe", 40000);
+    Stranger zoe("zoe");
     zoe.meet(ann);
     if (how == 0) ann.say("/quit");
     else ann.signal(how);
-    zoe.hears("BYE", {{"name", "ann"}});
-    all.hears("BYE", {{"name", "ann"}});
+    zoe.hears("BYE", {{"name", ann.name}});
+    all.hears("BYE", {{"name", ann.name}});
     ann.expect_exit(0);
   }
 }
 
 CASE(R5, ARestart, "P4.4, I3",
      "A new id at the port of another means that the peer there was started anew: one goes, one comes.") {
-  auto&& [ann, zoe] = Two();
-  zoe.id = "00000000000000ab";
+  auto&& [ann, zoe] = Listed();
+  zoe.id = drawn_id("anew");
   zoe.tell(ann, zoe.hello());
-  ann.prints("left zoe@127.0.0.1:40000: replaced");
-  ann.prints("joined zoe@127.0.0.1:40000 lab");
+  ann.prints("left " + zoe.who() + ": replaced");
+  ann.prints("joined " + zoe.me());
   ann.say("/list");
   ann.prints("users 2");
 }
@@ -738,20 +745,20 @@ CASE(R5, ARestart, "P4.4, I3",
 CASE(R5, HearsayIsAsked, "P4.3", "A HERE from another port than its own lists nobody: its peer is asked there.") {
   Program ann("ann");
   ann.ready();
-  Stranger gossip("gossip", 40000), zoe("zoe", 40001);
+  Stranger gossip("gossip"), zoe("zoe");
   zoe.answers = zoe.beats = gossip.beats = false;
   gossip.tell(ann, zoe.here());
-  const std::string id = Line(zoe.hears("HELLO", {{"name", "ann"}}).bytes)["id"];
+  const std::string id = Line(zoe.hears("HELLO", {{"name", ann.name}}).bytes)["id"];
   ann.prints_not("joined ...", 1);
   zoe.tell(ann, zoe.here(id));
-  ann.prints("joined zoe@127.0.0.1:40001 lab");
+  ann.prints("joined " + zoe.me());
 }
 
 CASE(R5, AnIdStaysWhereItIsHeard, "P4.4, P9",
      "The entry of a peer that is alive is not taken over from another address.") {
   Program ann("ann");
   ann.ready();
-  Stranger zoe("zoe", 40000), mallory("mallory", 40001);
+  Stranger zoe("zoe"), mallory("mallory");
   zoe.meet(ann);
   mallory.id = zoe.id;
   const std::string id = zoe.id_of(ann);
@@ -765,11 +772,11 @@ CASE(R5, AnIdStaysWhereItIsHeard, "P4.4, P9",
 
 CASE_OF(30, R5, AnIdThatMoves, "P4.4, P2.3",
         "A peer whose address has changed is the same, once nothing was heard from the old one for 10 s.") {
-  auto&& [ann, zoe] = Two();
+  auto&& [ann, zoe] = Listed();
   zoe.answers = zoe.beats = false;
   pause(11);
-  Stranger moved("zoe", 40001);
+  Stranger moved("zoe");
   moved.id = zoe.id;
   moved.tell(ann, moved.hello());
-  ann.prints("changed zoe@127.0.0.1:40001 lab: was zoe@127.0.0.1:40000 lab", 3);
+  ann.prints("changed " + moved.me() + ": was " + zoe.me(), 3);
 }

@@ -12,37 +12,33 @@ using namespace grade;
 
 namespace {
 
-const std::string kData = "DATA offset=0 size=6\nhello\n", kEnd = "END size=6 crc=3015617425";
+// The content that most files have here, as it travels.
+std::string six_as_data() { return "DATA offset=0 size=6\n" + six_bytes(); }
+std::string six_as_end() { return "END size=6 crc=" + crc(six_bytes()); }
 
-// bob, who receives, and zoe, whom he lists.
+// bob, who receives, and zoe, who offers.
 struct Receiver {
-  explicit Receiver(const std::string& accept = "always") : bob("bob", {"--accept", accept}), zoe("zoe", 40000) {
-    bob.ready();
-    zoe.meet(bob);
-  }
+  explicit Receiver(const std::string& accept = "always") : bob("bob", {"--accept", accept}), zoe("zoe") { bob.ready(); }
   Talk& asks(const std::string& what) {
     Talk& talk = zoe.introduced(bob);
     talk.send("OFFER " + what + "\n");
     return talk;
   }
   // The N of the next offer.
-  std::string offered(const std::string& rest = "6 bytes: hello.txt") {
-    const std::string line = bob.prints("receive ... offered zoe@127.0.0.1:40000 " + rest);
+  std::string offered() {
+    const std::string line = bob.prints("receive ... offered " + zoe.who() + " 6 bytes: " + the_file());
     return line.substr(8, line.find(' ', 8) - 8);
   }
   Program bob;
   Stranger zoe;
 };
 
-// ann, who sends, and zoe, whom she lists.
+// ann, who sends, and zoe, who gets it.
 struct Sender {
-  Sender() : ann("ann"), zoe("zoe", 40000) {
-    ann.ready();
-    zoe.meet(ann);
-  }
+  Sender() : ann("ann"), zoe("zoe") { ann.ready(); }
   // What she offers, up to her OFFER.
   Talk& offer(const std::string& path, const Fields& fields, const std::string& name) {
-    ann.say("/send zoe " + path);
+    ann.say("/send " + zoe.at() + " " + path);
     Talk& talk = zoe.asked();
     const Line line = talk.request("OFFER", fields);
     check(line.text == name, ":" + name, escaped(line.whole));
@@ -85,115 +81,115 @@ const std::string kRun = "#!/bin/sh\nls";
 CASE(R8, AsksItsUser, "P6.2, I2, I3",
      "An offered file is announced; /accept N lets it come; then it is stored, with its checksum.") {
   Receiver r("ask");
-  Talk& talk = r.asks("size=6 files=1 :hello.txt");
+  Talk& talk = r.asks("size=6 files=1 :" + the_file());
   const std::string n = r.offered();
   talk.expect_silence(1);
   r.bob.say("/accept " + n);
   talk.expect("OK...");
-  talk.ask(kData + kEnd, "OK :hello.txt");
-  r.bob.prints("receive " + n + " started zoe@127.0.0.1:40000 6 bytes: hello.txt");
-  r.bob.prints("receive " + n + " stored zoe@127.0.0.1:40000 6 bytes, cksum 3015617425: downloads/hello.txt");
-  r.bob.has_stored("hello.txt", "hello\n");
+  talk.ask(six_as_data() + six_as_end(), "OK :" + the_file());
+  r.bob.prints("receive " + n + " started " + r.zoe.who() + " 6 bytes: " + the_file());
+  r.bob.prints("receive " + n + " stored " + r.zoe.who() + " 6 bytes, cksum " + crc(six_bytes()) + ": downloads/" + the_file());
+  r.bob.has_stored(the_file(), six_bytes());
 }
 
 CASE(R8, AcceptsAlways, "I1", "With --accept always it comes without a question.") {
   Receiver r;
-  r.zoe.offers(r.bob, "size=6 files=1 :hello.txt", "OK...").ask(kData + kEnd, "OK :hello.txt");
-  r.bob.has_stored("hello.txt", "hello\n");
+  r.zoe.offers(r.bob, "size=6 files=1 :" + the_file(), "OK...").ask(six_as_data() + six_as_end(), "OK :" + the_file());
+  r.bob.has_stored(the_file(), six_bytes());
 }
 
 CASE(R8, AcceptsNever, "I1, P7", "With --accept never each offer is declined.") {
   Receiver r("never");
-  Talk& talk = r.asks("size=6 files=1 :hello.txt");
+  Talk& talk = r.asks("size=6 files=1 :" + the_file());
   talk.expect("NO declined...");
   talk.expect_end();
 }
 
 CASE(R8, Rejects, "I2, P7", "/reject N declines an offer.") {
   Receiver r("ask");
-  Talk& talk = r.asks("size=6 files=1 :hello.txt");
+  Talk& talk = r.asks("size=6 files=1 :" + the_file());
   const std::string n = r.offered();
   r.bob.say("/reject " + n);
   talk.expect("NO declined...");
   talk.expect_end();
-  r.bob.prints("receive " + n + " failed zoe@127.0.0.1:40000 6 bytes, ...: hello.txt");
+  r.bob.prints("receive " + n + " failed " + r.zoe.who() + " 6 bytes, ...: " + the_file());
 }
 
 CASE(R8, AcceptsUnderAnotherName, "I2, P6.4", "/accept N AS stores it under the name AS, which the sender is told.") {
   Receiver r("ask");
-  Talk& talk = r.asks("size=6 files=1 :hello.txt");
-  r.bob.say("/accept " + r.offered() + " my poem.txt");
+  Talk& talk = r.asks("size=6 files=1 :" + the_file());
+  r.bob.say("/accept " + r.offered() + " my " + the_file());
   talk.expect("OK...");
-  talk.ask(kData + kEnd, "OK :my poem.txt");
-  r.bob.has_stored("my poem.txt", "hello\n");
-  r.bob.has_not_stored("hello.txt");
+  talk.ask(six_as_data() + six_as_end(), "OK :my " + the_file());
+  r.bob.has_stored("my " + the_file(), six_bytes());
+  r.bob.has_not_stored(the_file());
 }
 
 CASE(R8, ChoosesTheFolder, "I1", "--dir chooses the folder, which is made if its parent is there.") {
   Program bob("bob", {"--accept", "always", "--dir", "elsewhere"});
   bob.ready();
-  Stranger zoe("zoe", 40000);
-  zoe.offers(bob, "size=6 files=1 :hello.txt", "OK...").ask(kData + kEnd, "OK :hello.txt");
-  check(read_file(bob.path("elsewhere/hello.txt")) == "hello\n", "the file elsewhere/hello.txt", "none, or another");
+  Stranger zoe("zoe");
+  zoe.offers(bob, "size=6 files=1 :" + the_file(), "OK...").ask(six_as_data() + six_as_end(), "OK :" + the_file());
+  check(read_file(bob.path("elsewhere/" + the_file())) == six_bytes(), "the file elsewhere/" + the_file(), "none, or another");
 }
 
 CASE(R8, NothingIncompleteHasAName, "P6.4, P9",
      "Until all has come and was verified, nothing stands under the file's name.") {
   Receiver r;
-  Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt");
-  talk.send("DATA offset=0 size=6\nhel");
+  Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :" + the_file());
+  talk.send("DATA offset=0 size=6\n" + six_bytes().substr(0, 3));
   pause(0.5);
-  r.bob.has_not_stored("hello.txt");
-  talk.send("lo\n");
+  r.bob.has_not_stored(the_file());
+  talk.send(six_bytes().substr(3));
   pause(0.5);
-  r.bob.has_not_stored("hello.txt");
-  talk.ask(kEnd, "OK :hello.txt");
-  r.bob.has_stored("hello.txt", "hello\n");
+  r.bob.has_not_stored(the_file());
+  talk.ask(six_as_end(), "OK :" + the_file());
+  r.bob.has_stored(the_file(), six_bytes());
 }
 
 CASE(R8, WrongChecksums, "P6.4, P7", "A file whose checksum or size is wrong is thrown away: NO checksum.") {
   Receiver r;
   for (const std::string& end :
-       {std::string("END size=6 crc=1"), std::string("END size=5 crc=3015617425"), "END size=0 crc=" + crc("")}) {
-    Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt", "OK...");
-    talk.ask(kData + end, "NO checksum...");
+       {std::string("END size=6 crc=1"), std::string("END size=5 crc=" + crc(six_bytes())), "END size=0 crc=" + crc("")}) {
+    Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :" + the_file(), "OK...");
+    talk.ask(six_as_data() + end, "NO checksum...");
     talk.expect_end();
-    r.bob.prints("receive ... failed zoe@127.0.0.1:40000 6 bytes, ...: hello.txt");
+    r.bob.prints("receive ... failed " + r.zoe.who() + " 6 bytes, ...: " + the_file());
   }
-  r.bob.has_not_stored("hello.txt");
+  r.bob.has_not_stored(the_file());
 }
 
 CASE(R8, LessThanOffered, "P6.4, P7", "Less than was offered is no file, even with the checksum of what came.") {
   Receiver r;
-  Talk& talk = r.zoe.offers(r.bob, "size=7 files=1 :hello.txt");
-  talk.ask(kData + kEnd, "NO checksum...");
-  r.bob.has_not_stored("hello.txt");
+  Talk& talk = r.zoe.offers(r.bob, "size=7 files=1 :" + the_file());
+  talk.ask(six_as_data() + six_as_end(), "NO checksum...");
+  r.bob.has_not_stored(the_file());
 }
 
 CASE(R8, MoreThanOffered, "P6.3, P7",
      "More than was offered, no bytes, or those of another offset, are refused.") {
   Receiver r;
-  for (const char* data :
-       {"DATA offset=0 size=7\nhello!\n", "DATA offset=1 size=5\n", "DATA offset=0 size=-1\n",
-        "DATA offset=0 size=0\n", "DATA offset=0 size=6\nhello\nDATA offset=6 size=1\n"}) {
-    Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt", "OK...");
+  for (const std::string& data :
+       {std::string("DATA offset=0 size=7\nhello!\n"), std::string("DATA offset=1 size=5\n"), std::string("DATA offset=0 size=-1\n"),
+        std::string("DATA offset=0 size=0\n"), "DATA offset=0 size=6\n" + six_bytes() + "DATA offset=6 size=1\n"}) {
+    Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :" + the_file(), "OK...");
     talk.send(data);
     talk.expect("NO syntax...");
     talk.expect_end();
   }
-  r.bob.has_not_stored("hello.txt");
+  r.bob.has_not_stored(the_file());
 }
 
 CASE(R8, ReplacesNothing, "P6.4",
      "A file that exists is not replaced: the new one gets another name, which the sender is told.") {
   Receiver r;
-  r.bob.write("downloads/hello.txt", "mine");
-  Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt");
-  talk.send(kData + kEnd + "\n");
+  r.bob.write("downloads/" + the_file(), "mine");
+  Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :" + the_file());
+  talk.send(six_as_data() + six_as_end() + "\n");
   const std::string name = Line(talk.expect("OK :...")).text;
-  check(name != "hello.txt", "another name than hello.txt", name);
-  r.bob.has_stored("hello.txt", "mine");
-  r.bob.has_stored(name, "hello\n");
+  check(name != the_file(), "another name than " + the_file(), name);
+  r.bob.has_stored(the_file(), "mine");
+  r.bob.has_stored(name, six_bytes());
 }
 
 CASE(R8, EmptyFiles, "P6.4", "An empty file has no DATA, and the checksum 4294967295.") {
@@ -204,57 +200,57 @@ CASE(R8, EmptyFiles, "P6.4", "An empty file has no DATA, and the checksum 429496
 
 CASE(R8, BytesTooEarly, "P6.2, P7", "What is sent before the offer is answered ends it: NO early.") {
   Receiver r("ask");
-  Talk& talk = r.asks("size=6 files=1 :hello.txt");
+  Talk& talk = r.asks("size=6 files=1 :" + the_file());
   r.offered();
   talk.ask("DATA offset=0 size=6\nhello", "NO early...");
   talk.expect_end();
-  r.bob.has_not_stored("hello.txt");
+  r.bob.has_not_stored(the_file());
 }
 
 CASE(R8, TheSenderStops, "P6.2, P6.3, P7",
      "STOP, before or after the answer, is understood: NO stopped; the user is told.") {
   Receiver r("ask");
-  Talk& talk = r.asks("size=6 files=1 :hello.txt");
+  Talk& talk = r.asks("size=6 files=1 :" + the_file());
   const std::string n = r.offered();
   talk.ask("STOP :I have changed my mind", "NO stopped...");
   talk.expect_end();
-  r.bob.prints("receive " + n + " failed zoe@127.0.0.1:40000 6 bytes, ...: hello.txt");
-  Talk& second = r.asks("size=6 files=1 :hello.txt");
+  r.bob.prints("receive " + n + " failed " + r.zoe.who() + " 6 bytes, ...: " + the_file());
+  Talk& second = r.asks("size=6 files=1 :" + the_file());
   r.bob.say("/accept " + r.offered());
   second.expect("OK...");
   second.ask("DATA offset=0 size=3\nhelSTOP :the dog ate it", "NO stopped...");
-  r.bob.prints("receive ... failed zoe@127.0.0.1:40000 6 bytes, ...the dog ate it...: hello.txt");
+  r.bob.prints("receive ... failed " + r.zoe.who() + " 6 bytes, ...the dog ate it...: " + the_file());
 }
 
 CASE(R8, TheReceiverCancels, "I2, P7", "/cancel N ends what is coming, and tells the sender: NO cancelled.") {
   Receiver r("ask");
-  Talk& talk = r.asks("size=6 files=1 :hello.txt");
+  Talk& talk = r.asks("size=6 files=1 :" + the_file());
   const std::string n = r.offered();
   r.bob.say("/accept " + n);
   talk.expect("OK...");
-  talk.send("DATA offset=0 size=6\nhel");
+  talk.send("DATA offset=0 size=6\n" + six_bytes().substr(0, 3));
   r.bob.prints("receive " + n + " started ...");
   r.bob.say("/cancel " + n);
   talk.expect("NO cancelled...");
-  r.bob.prints("receive " + n + " failed zoe@127.0.0.1:40000 6 bytes, ...: hello.txt");
-  r.bob.has_not_stored("hello.txt");
+  r.bob.prints("receive " + n + " failed " + r.zoe.who() + " 6 bytes, ...: " + the_file());
+  r.bob.has_not_stored(the_file());
 }
 
 CASE(R8, ItsConnectionGoesOn, "P6.4", "After the OK to END the connection goes on: a message, or another file.") {
   Receiver r;
   Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :a");
-  talk.ask(kData + kEnd, "OK :a");
+  talk.ask(six_as_data() + six_as_end(), "OK :a");
   talk.ask("MSG number=1 :did you get it?", "OK...");
   talk.ask("OFFER size=6 files=1 :b", "OK...");
-  talk.ask(kData + kEnd, "OK :b");
+  talk.ask(six_as_data() + six_as_end(), "OK :b");
 }
 
 CASE(R8, TransfersAreListed, "I2, I3", "/transfers lists what is offered and under way; a wrong number is an error.") {
   Receiver r("ask");
-  r.asks("size=6 files=1 :hello.txt");
+  r.asks("size=6 files=1 :" + the_file());
   const std::string n = r.offered();
   r.bob.say("/transfers");
-  r.bob.prints("receive " + n + " offered zoe@127.0.0.1:40000 6 bytes...: hello.txt");
+  r.bob.prints("receive " + n + " offered " + r.zoe.who() + " 6 bytes...: " + the_file());
   r.bob.prints("transfers 1");
   r.bob.say("/accept 99");
   r.bob.prints("error: ...");
@@ -262,13 +258,13 @@ CASE(R8, TransfersAreListed, "I2, I3", "/transfers lists what is offered and und
 
 CASE(R8, AnOfferHoldsUpNothing, "P5.3, P6", "While an offer waits for its answer, messages come and go.") {
   Receiver r("ask");
-  r.asks("size=6 files=1 :hello.txt");
+  r.asks("size=6 files=1 :" + the_file());
   r.offered();
   r.zoe.introduced(r.bob).ask("MSG number=1 :in between", "OK...");
-  r.bob.prints("message zoe@127.0.0.1:40000 private: in between");
-  r.bob.say("/msg zoe wait");
+  r.bob.prints("message " + r.zoe.who() + " private: in between");
+  r.bob.say("/msg " + r.zoe.at() + " wait");
   r.zoe.asked().send("OK\n");
-  r.bob.prints("delivered zoe@127.0.0.1:40000: wait");
+  r.bob.prints("delivered ..." + r.zoe.at() + ": wait");
 }
 
 // ---- R8: sending ---------------------------------------------------------------------------------------------------
@@ -276,18 +272,18 @@ CASE(R8, AnOfferHoldsUpNothing, "P5.3, P6", "While an offer waits for its answer
 CASE(R8, SendsAFile, "P6, I3",
      "/send offers a file, sends it when it is accepted, and says so when the other side has stored it.") {
   Sender s;
-  s.ann.write("my poem.txt", "hello\n");
-  Talk& talk = s.offer("my poem.txt", {{"size", "6"}, {"files", "1"}}, "my poem.txt");
-  s.ann.prints("send 1 offered zoe@127.0.0.1:40000 6 bytes: my poem.txt");
+  s.ann.write("my " + the_file(), six_bytes());
+  Talk& talk = s.offer("my " + the_file(), {{"size", "6"}, {"files", "1"}}, "my " + the_file());
+  s.ann.prints("send 1 offered ..." + s.zoe.at() + " 6 bytes: my " + the_file());
   talk.expect_silence(1);
   talk.send("OK\n");
-  s.ann.prints("send 1 started zoe@127.0.0.1:40000 6 bytes: my poem.txt");
+  s.ann.prints("send 1 started ..." + s.zoe.at() + " 6 bytes: my " + the_file());
   const Received got(talk);
-  check(got.bytes == "hello\n" && got.crc == "3015617425", "hello\\n, crc=3015617425",
+  check(got.bytes == six_bytes() && got.crc == crc(six_bytes()), escaped(six_bytes()) + ", crc=" + crc(six_bytes()),
         escaped(got.bytes) + ", crc=" + got.crc);
   s.ann.prints_not("send 1 delivered ...", 0.5);
   talk.send("OK :another name.txt\n");
-  s.ann.prints("send 1 delivered zoe@127.0.0.1:40000 6 bytes, cksum 3015617425: another name.txt");
+  s.ann.prints("send 1 delivered ..." + s.zoe.at() + " 6 bytes, cksum " + crc(six_bytes()) + ": another name.txt");
 }
 
 CASE(R8, SendsAnEmptyFile, "P6.4", "An empty file is sent, too, with its checksum.") {
@@ -329,10 +325,10 @@ CASE(R8, SendsWhatItOffered, "P9, P6.3",
 CASE(R8, AnOfferThatIsDeclined, "P6.2, I3, I6",
      "A NO to the offer is said, and nothing is sent; the exit status is 1.") {
   Sender s;
-  s.ann.write("a.txt", "hello\n");
+  s.ann.write("a.txt", six_bytes());
   Talk& talk = s.offer("a.txt", {}, "a.txt");
   talk.send("NO declined not now\n");
-  s.ann.prints("send 1 failed zoe@127.0.0.1:40000 6 bytes, ...: a.txt");
+  s.ann.prints("send 1 failed ..." + s.zoe.at() + " 6 bytes, ...: a.txt");
   check(!talk.has_line(), "nothing more", "a line");
   s.ann.end_input();
   s.ann.expect_exit(1);
@@ -346,17 +342,17 @@ CASE(R8, ANoInTheMiddle, "P6.3, I3",
   talk.send("OK\n");
   talk.request("DATA");
   talk.send("NO failed the disk is full\n");
-  s.ann.prints("send 1 failed zoe@127.0.0.1:40000 60000000 bytes, ...the disk is full...: large");
+  s.ann.prints("send 1 failed ..." + s.zoe.at() + " 60000000 bytes, ...the disk is full...: large");
 }
 
 CASE(R8, AnEndThatIsRefused, "P6.4, I3", "A NO to END means that the file has not arrived.") {
   Sender s;
-  s.ann.write("a.txt", "hello\n");
+  s.ann.write("a.txt", six_bytes());
   Talk& talk = s.offer("a.txt", {}, "a.txt");
   talk.send("OK\n");
   const Received got(talk);
   talk.send("NO checksum the file did not arrive as it was sent\n");
-  s.ann.prints("send 1 failed zoe@127.0.0.1:40000 6 bytes, ...: a.txt");
+  s.ann.prints("send 1 failed ..." + s.zoe.at() + " 6 bytes, ...: a.txt");
   s.ann.prints_not("send 1 delivered ...");
 }
 
@@ -365,43 +361,43 @@ CASE(R8, AnOkTooEarly, "P6.3", "An OK before the END is a failure, and not a del
   s.ann.write("large", text_of(60'000'000));
   Talk& talk = s.offer("large", {}, "large");
   talk.send("OK\nOK :large\n");
-  s.ann.prints("send 1 failed zoe@127.0.0.1:40000 60000000 bytes, ...: large");
+  s.ann.prints("send 1 failed ..." + s.zoe.at() + " 60000000 bytes, ...: large");
 }
 
 CASE(R8, AReceiverThatIsGone, "I3, P6.4",
      "When the connection ends before the reply to END, the file is not called delivered.") {
   Sender s;
-  s.ann.write("a.txt", "hello\n");
+  s.ann.write("a.txt", six_bytes());
   Talk& talk = s.offer("a.txt", {}, "a.txt");
   talk.send("OK\n");
   const Received got(talk);
   talk.close();
-  s.ann.prints("send 1 failed zoe@127.0.0.1:40000 6 bytes, ...it may have arrived: a.txt");
+  s.ann.prints("send 1 failed ..." + s.zoe.at() + " 6 bytes, ...it may have arrived: a.txt");
 }
 
 CASE(R8, TheSenderCancels, "I2, P6.2", "/cancel N withdraws an offer, and tells the receiver: STOP.") {
   Sender s;
-  s.ann.write("a.txt", "hello\n");
+  s.ann.write("a.txt", six_bytes());
   Talk& talk = s.offer("a.txt", {}, "a.txt");
   s.ann.say("/cancel 1");
   talk.request("STOP");
   talk.send("NO stopped all right\n");
-  s.ann.prints("send 1 failed zoe@127.0.0.1:40000 6 bytes, ...: a.txt");
+  s.ann.prints("send 1 failed ..." + s.zoe.at() + " 6 bytes, ...: a.txt");
 }
 
 CASE(R8, FilesThatAreNotThere, "I3, I6", "A file that is not there is an error, and exit status 1.") {
   Sender s;
-  s.ann.say("/send zoe nowhere.txt");
+  s.ann.say("/send " + s.zoe.at() + " nowhere.txt");
   s.ann.prints("error: ...");
   s.ann.end_input();
   s.ann.expect_exit(1);
 }
 
-CASE(R8, ToAll, "I2, I3", "/sendall offers to everyone, and says at the end who has it and who has not.") {
+CASE(R8, ToAll, "I2, I3", "/sendall offers to everyone, and says at the end who has it and who has not. (By the list.)") {
   Sender s;
-  Stranger yan("yan", 40001);
-  yan.meet(s.ann);
-  s.ann.write("a.txt", "hello\n");
+  Stranger yan("yan");
+  s.zoe.meet(s.ann), yan.meet(s.ann);
+  s.ann.write("a.txt", six_bytes());
   s.ann.say("/sendall a.txt");
   Talk &one = s.zoe.asked(), &two = yan.asked();
   one.request("OFFER"), two.request("OFFER");
@@ -409,7 +405,7 @@ CASE(R8, ToAll, "I2, I3", "/sendall offers to everyone, and says at the end who 
   one.send("OK\n");
   const Received got(one);
   one.send("OK :a.txt\n");
-  s.ann.prints("sent to 1 of 2, zoe@127.0.0.1:40000; not reached: yan@127.0.0.1:40001 (...): a.txt");
+  s.ann.prints("sent to 1 of 2, " + s.zoe.who() + "; not reached: " + yan.who() + " (...): a.txt");
 }
 
 CASE(R8, TwoOfItsKind, "P6, I3, I6",
@@ -418,11 +414,11 @@ CASE(R8, TwoOfItsKind, "P6, I3, I6",
   bob.ready(), ann.ready();
   const std::string content = random_bytes(1'000'000, 2);
   ann.write("photo.jpg", content);
-  ann.prints("joined bob@...");
-  ann.say("/send bob photo.jpg");
+  ann.prints("joined " + bob.name + "@...");
+  ann.say("/send " + bob.name + " photo.jpg");
   ann.end_input();
-  ann.prints("send 1 delivered bob@... 1000000 bytes, cksum " + crc(content) + ": photo.jpg");
-  bob.prints("receive 1 stored ann@... 1000000 bytes, cksum " + crc(content) + ": downloads/photo.jpg");
+  ann.prints("send 1 delivered " + bob.name + "@... 1000000 bytes, cksum " + crc(content) + ": photo.jpg");
+  bob.prints("receive 1 stored " + ann.name + "@... 1000000 bytes, cksum " + crc(content) + ": downloads/photo.jpg");
   bob.has_stored("photo.jpg", content);
   ann.expect_exit(0);
 }
@@ -431,18 +427,18 @@ CASE(R8, TwoOfItsKind, "P6, I3, I6",
 
 CASE(R10, AFolderArrives, "P6.5, I3", "A folder arrives with its files, its subfolders, and what can be executed.") {
   Receiver r;
-  const std::string sum = "a.txt\nhello\nsub/\nsub/run.sh\n" + kRun;
+  const std::string sum = "a.txt\n" + six_bytes() + "sub/\nsub/run.sh\n" + kRun;
   Talk& talk = r.zoe.offers(r.bob, "size=18 files=3 :photos/");
-  talk.send("FILE :a.txt\n" + kData + "FILE :sub/\nFILE mode=x :sub/run.sh\nDATA offset=6 size=12\n" + kRun);
+  talk.send("FILE :a.txt\n" + six_as_data() + "FILE :sub/\nFILE mode=x :sub/run.sh\nDATA offset=6 size=12\n" + kRun);
   talk.ask("END size=18 crc=" + crc(sum), "OK :photos/");
-  r.bob.has_stored("photos/a.txt", "hello\n");
+  r.bob.has_stored("photos/a.txt", six_bytes());
   r.bob.has_stored("photos/sub/run.sh", kRun);
   struct stat run {}, text {};
   ::stat(r.bob.path("downloads/photos/sub/run.sh").c_str(), &run),
       ::stat(r.bob.path("downloads/photos/a.txt").c_str(), &text);
   check((run.st_mode & 0100) != 0 && (text.st_mode & 0111) == 0, "run.sh can be executed, and a.txt cannot",
         "otherwise");
-  r.bob.prints("receive ... stored zoe@127.0.0.1:40000 18 bytes in 3 files and folders, cksum " + crc(sum) +
+  r.bob.prints("receive ... stored " + r.zoe.who() + " 18 bytes in 3 files and folders, cksum " + crc(sum) +
                ": downloads/photos/");
 }
 
@@ -452,7 +448,7 @@ CASE(R10, AFileThatCanBeRun, "P6.1", "A file by itself keeps that it can be exec
   Program bob("bob", {"--accept", "always"});
   bob.ready();
   s.offer("run.sh", {{"size", "12"}, {"files", "1"}, {"mode", "x"}}, "run.sh");
-  s.ann.write("a.txt", "hello\n");
+  s.ann.write("a.txt", six_bytes());
   s.offer("a.txt", {{"size", "6"}, {"mode", "-"}}, "a.txt");
   Talk& talk = s.zoe.offers(bob, "size=12 files=1 mode=x :run.sh");
   talk.send("DATA offset=0 size=12\n" + kRun);
@@ -475,18 +471,18 @@ CASE(R10, EmptyOnes, "P6.5", "Empty files and empty subfolders arrive, too.") {
 CASE(R10, WrongChecksums, "P6.5, P6.4", "A folder whose checksum is wrong is not stored.") {
   Receiver r;
   Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :photos/");
-  talk.ask("FILE :a.txt\n" + kData + kEnd, "NO checksum...");
+  talk.ask("FILE :a.txt\n" + six_as_data() + six_as_end(), "NO checksum...");
   r.bob.has_not_stored("photos");
 }
 
 CASE(R10, NothingIncompleteHasAName, "P6.4, P6.5", "Until all has come nothing stands under the folder's name.") {
   Receiver r;
   Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :photos/");
-  talk.send("FILE :a.txt\n" + kData);
+  talk.send("FILE :a.txt\n" + six_as_data());
   pause(0.5);
   r.bob.has_not_stored("photos");
   talk.reset();
-  r.bob.prints("receive ... failed zoe@127.0.0.1:40000 6 bytes in 1 files and folders, ...: photos/");
+  r.bob.prints("receive ... failed " + r.zoe.who() + " 6 bytes in 1 files and folders, ...: photos/");
   r.bob.has_not_stored("photos");
 }
 
@@ -501,20 +497,20 @@ CASE(R10, APathThatIsTooLong, "P6.5",
   }
   path += std::string(230, 'y');
   Talk& talk = r.zoe.offers(r.bob, "size=6 files=17 :photos/");
-  talk.send(lines + "FILE :" + path + "\nFILE :z\n" + kData);
-  talk.ask("END size=6 crc=" + crc(all + path + "\nz\nhello\n"), "OK...");
-  r.bob.has_stored("photos/z", "hello\n");
+  talk.send(lines + "FILE :" + path + "\nFILE :z\n" + six_as_data());
+  talk.ask("END size=6 crc=" + crc(all + path + "\nz\n" + six_bytes()), "OK...");
+  r.bob.has_stored("photos/z", six_bytes());
 }
 
 CASE(R10, WhatTheReceiverLeftOut, "P6.5, I3",
      "The sender's user is told what the receiver could not store.") {
   Sender s;
-  for (const char* file : {"a", "b"}) s.ann.write(std::string("photos/") + file, "hello\n");
+  for (const char* file : {"a", "b"}) s.ann.write(std::string("photos/") + file, six_bytes());
   Talk& talk = s.offer("photos", {{"size", "12"}, {"files", "2"}}, "photos/");
   talk.send("OK\n");
   const Received got(talk);
   talk.send("OK missing=1 :photos (1)/\ta (File name too long)\n");
-  s.ann.prints("send 1 delivered zoe@... 12 bytes in 1 files and folders, cksum " + got.crc +
+  s.ann.prints("send 1 delivered ..." + s.zoe.at() + " 12 bytes in 1 files and folders, cksum " + got.crc +
                ", not stored: a (File name too long): photos (1)/");
 }
 
@@ -526,7 +522,7 @@ CASE(R10, WhatIsMissing, "P6.5, I3", "What the sender could not read is left out
       "size=6 crc=" +
           crc("a.txt\nhelb.txt\nlo\n"),
       "OK :photos/");
-  r.bob.prints("receive ... stored zoe@... 6 bytes in ..., not sent: a.txt (it became shorter): downloads/photos/");
+  r.bob.prints("receive ... stored " + r.zoe.name + "@... 6 bytes in ..., not sent: a.txt (it became shorter): downloads/photos/");
   r.bob.has_stored("photos/b.txt", "lo\n");
   r.bob.has_not_stored("photos/a.txt");
 }
@@ -559,10 +555,10 @@ CASE(R10, FoldersReplaceNothing, "P6.4, P6.5", "A folder that exists is not repl
   Receiver r;
   r.bob.write("downloads/photos/mine", "mine");
   Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :photos/");
-  talk.send("FILE :a.txt\n" + kData + "END size=6 crc=" + crc("a.txt\nhello\n") + "\n");
+  talk.send("FILE :a.txt\n" + six_as_data() + "END size=6 crc=" + crc("a.txt\n" + six_bytes()) + "\n");
   const std::string name = Line(talk.expect("OK :.../")).text;
   check(name != "photos/", "another name than photos/", name);
-  r.bob.has_stored(name + "a.txt", "hello\n");
+  r.bob.has_stored(name + "a.txt", six_bytes());
   r.bob.has_stored("photos/mine", "mine");
   r.bob.has_not_stored("photos/a.txt");
 }
@@ -570,17 +566,17 @@ CASE(R10, FoldersReplaceNothing, "P6.4, P6.5", "A folder that exists is not repl
 CASE(R10, SendsAFolder, "P6.5, I3", "A folder is sent in the order of its paths, with one checksum for all of it.") {
   Sender s;
   for (const char* file : {"sub.txt", "sub/x", "a.txt", "sub-a/empty"})
-    s.ann.write(std::string("photos/") + file, file == std::string("sub-a/empty") ? "" : "hello\n");
+    s.ann.write(std::string("photos/") + file, file == std::string("sub-a/empty") ? "" : six_bytes());
   ::chmod(s.ann.write("photos/sub/run.sh", kRun).c_str(), 0755);
   Talk& talk = s.offer("photos", {{"size", "30"}, {"files", "7"}}, "photos/");
-  s.ann.prints("send 1 offered zoe@127.0.0.1:40000 30 bytes in 7 files and folders: photos/");
+  s.ann.prints("send 1 offered ..." + s.zoe.at() + " 30 bytes in 7 files and folders: photos/");
   talk.send("OK\n");
   const Received got(talk);
   const std::string order = "a.txt\nsub-a/\nsub-a/empty\nsub.txt\nsub/\nx sub/run.sh\nsub/x\n";
   check(got.entries == order, escaped(order), escaped(got.entries));
   check(got.crc == crc(got.bytes), "crc=" + crc(got.bytes), got.crc);
   talk.send("OK :photos/\n");
-  s.ann.prints("send 1 delivered zoe@127.0.0.1:40000 30 bytes in 7 files and folders, cksum " + got.crc + ": photos/");
+  s.ann.prints("send 1 delivered ..." + s.zoe.at() + " 30 bytes in 7 files and folders, cksum " + got.crc + ": photos/");
 }
 
 CASE(R10, SendsWhatItOffered, "P9, P6.5",
@@ -604,14 +600,14 @@ CASE(R10, SendsWhatItOffered, "P9, P6.5",
 
 CASE(R10, LinksAreNotSent, "P6.5, I3, I6", "Links in a folder are not sent; the sender's user is told.") {
   Sender s;
-  s.ann.write("photos/a.txt", "hello\n");
+  s.ann.write("photos/a.txt", six_bytes());
   check(::symlink("/etc/passwd", s.ann.path("photos/link").c_str()) == 0, "a link", "none");
   Talk& talk = s.offer("photos", {{"size", "6"}, {"files", "1"}}, "photos/");
   talk.send("OK\n");
   const Received got(talk);
   check(got.entries == "a.txt\n", "a.txt alone", escaped(got.entries));
   talk.send("OK :photos/\n");
-  s.ann.prints("send 1 delivered zoe@... 6 bytes in ..., not sent: link (...): photos/");
+  s.ann.prints("send 1 delivered ..." + s.zoe.at() + " 6 bytes in ..., not sent: link (...): photos/");
 }
 
 CASE(R10, TwoOfItsKind, "P6.5", "Between two peers that run this program a folder arrives as it was.") {
@@ -619,9 +615,9 @@ CASE(R10, TwoOfItsKind, "P6.5", "Between two peers that run this program a folde
   bob.ready(), ann.ready();
   for (const char* file : {"1", "a/b/c/deep", "a b/文件", "z"})
     ann.write(std::string("photos/") + file, random_bytes(10'000, static_cast<unsigned>(file[0])));
-  ann.prints("joined bob@...");
-  ann.say("/send bob photos/");
-  ann.prints("send 1 delivered bob@... 40000 bytes in 8 files and folders, cksum ...: photos/");
+  ann.prints("joined " + bob.name + "@...");
+  ann.say("/send " + bob.name + " photos/");
+  ann.prints("send 1 delivered " + bob.name + "@... 40000 bytes in 8 files and folders, cksum ...: photos/");
   check(std::system(("diff -r '" + ann.path("photos") + "' '" + bob.path("downloads/photos") + "'").c_str()) == 0,
         "the same folder", "another");
 }
@@ -631,69 +627,69 @@ CASE(R10, TwoOfItsKind, "P6.5", "Between two peers that run this program a folde
 CASE(R10, ABrokenFileGoesOn, "P6.6, I3",
      "What has come of a file that broke off is named in the OK to the next offer; RESUME goes on from there.") {
   Receiver r;
-  Talk& first = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt");
-  first.send("DATA offset=0 size=6\nhel");
+  Talk& first = r.zoe.offers(r.bob, "size=6 files=1 :" + the_file());
+  first.send("DATA offset=0 size=6\n" + six_bytes().substr(0, 3));
   pause(0.3);
   first.half_close();
-  r.bob.prints("receive ... failed zoe@127.0.0.1:40000 6 bytes, ...: hello.txt");
-  Talk& second = r.asks("size=6 files=1 :hello.txt");
-  second.request("OK", {{"entries", "1"}, {"offset", "3"}, {"crc", crc("hel")}});
-  second.ask("RESUME\nDATA offset=3 size=3\nlo\n" + kEnd, "OK :hello.txt");
-  r.bob.has_stored("hello.txt", "hello\n");
+  r.bob.prints("receive ... failed " + r.zoe.who() + " 6 bytes, ...: " + the_file());
+  Talk& second = r.asks("size=6 files=1 :" + the_file());
+  second.request("OK", {{"entries", "1"}, {"offset", "3"}, {"crc", crc(six_bytes().substr(0, 3))}});
+  second.ask("RESUME\nDATA offset=3 size=3\n" + six_bytes().substr(3) + six_as_end(), "OK :" + the_file());
+  r.bob.has_stored(the_file(), six_bytes());
 }
 
 CASE(R10, OrBeginsAnew, "P6.6", "Who does not say RESUME begins anew, and nothing of the earlier try is in the file.") {
   Receiver r;
-  Talk& first = r.zoe.offers(r.bob, "size=6 files=1 :hello.txt");
+  Talk& first = r.zoe.offers(r.bob, "size=6 files=1 :" + the_file());
   first.send("DATA offset=0 size=6\nJEL");
   pause(0.3);
   first.half_close();
-  r.bob.prints("receive ... failed zoe@127.0.0.1:40000 6 bytes, ...: hello.txt");
-  r.zoe.offers(r.bob, "size=6 files=1 :hello.txt", "OK...").ask(kData + kEnd, "OK :hello.txt");
-  r.bob.has_stored("hello.txt", "hello\n");
+  r.bob.prints("receive ... failed " + r.zoe.who() + " 6 bytes, ...: " + the_file());
+  r.zoe.offers(r.bob, "size=6 files=1 :" + the_file(), "OK...").ask(six_as_data() + six_as_end(), "OK :" + the_file());
+  r.bob.has_stored(the_file(), six_bytes());
 }
 
 CASE(R10, ABrokenFolderComesAnew, "P6.6, P6.5",
      "Of a folder that broke off no beginning is named, and nothing of the earlier try is in the one that is stored.") {
   Receiver r;
   Talk& first = r.zoe.offers(r.bob, "size=18 files=3 :photos/");
-  first.send("FILE :a.txt\n" + kData + "FILE :old.txt\nDATA offset=6 size=12\n#!/");
+  first.send("FILE :a.txt\n" + six_as_data() + "FILE :old.txt\nDATA offset=6 size=12\n#!/");
   pause(0.3);
   first.half_close();
-  r.bob.prints("receive ... failed zoe@127.0.0.1:40000 18 bytes in ...: photos/");
+  r.bob.prints("receive ... failed " + r.zoe.who() + " 18 bytes in ...: photos/");
   Talk& second = r.zoe.offers(r.bob, "size=6 files=1 :photos/");
-  second.ask("FILE :a.txt\n" + kData + "END size=6 crc=" + crc("a.txt\nhello\n"), "OK :photos/");
-  r.bob.has_stored("photos/a.txt", "hello\n");
+  second.ask("FILE :a.txt\n" + six_as_data() + "END size=6 crc=" + crc("a.txt\n" + six_bytes()), "OK :photos/");
+  r.bob.has_stored("photos/a.txt", six_bytes());
   r.bob.has_not_stored("photos/old.txt");
 }
 
 CASE(R10, ResumesAFile, "P6.6, I3", "When the receiver has the beginning, the sender says RESUME and sends the rest.") {
   Sender s;
-  s.ann.write("a.txt", "hello\n");
+  s.ann.write("a.txt", six_bytes());
   Talk& talk = s.offer("a.txt", {}, "a.txt");
-  talk.send("OK entries=1 offset=3 crc=" + crc("hel") + "\n");
+  talk.send("OK entries=1 offset=3 crc=" + crc(six_bytes().substr(0, 3)) + "\n");
   talk.request("RESUME");
   const Received got(talk, 3);
-  check(got.bytes == "lo\n" && got.crc == "3015617425", "the last 3 bytes, crc=3015617425",
+  check(got.bytes == six_bytes().substr(3) && got.crc == crc(six_bytes()), "the last 3 bytes, crc=" + crc(six_bytes()),
         escaped(got.bytes) + ", crc=" + got.crc);
-  s.ann.prints("send 1 started zoe@127.0.0.1:40000 6 bytes, resumed at 3: a.txt");
+  s.ann.prints("send 1 started ..." + s.zoe.at() + " 6 bytes, resumed at 3: a.txt");
 }
 
 CASE(R10, NotWhatHasChanged, "P6.6, I3", "When that beginning is not that of its file, the sender begins anew.") {
   Sender s;
-  s.ann.write("a.txt", "hello\n");
+  s.ann.write("a.txt", six_bytes());
   Talk& talk = s.offer("a.txt", {}, "a.txt");
   talk.send("OK entries=1 offset=3 crc=" + crc("jel") + "\n");
   const Received got(talk);
-  check(got.bytes == "hello\n" && got.crc == "3015617425", "all 6 bytes, crc=3015617425",
+  check(got.bytes == six_bytes() && got.crc == crc(six_bytes()), "all 6 bytes, crc=" + crc(six_bytes()),
         escaped(got.bytes) + ", crc=" + got.crc);
 }
 
 CASE(R10, SendsAFolderAnew, "P6.6", "A folder is sent from its first entry on, whatever beginning the OK names.") {
   Sender s;
-  for (const char* file : {"1", "2"}) s.ann.write(std::string("photos/") + file, "hello\n");
+  for (const char* file : {"1", "2"}) s.ann.write(std::string("photos/") + file, six_bytes());
   Talk& talk = s.offer("photos", {{"size", "12"}, {"files", "2"}}, "photos/");
-  talk.send("OK entries=2 offset=9 crc=" + crc("1\nhello\n2\nhel") + "\n");
+  talk.send("OK entries=2 offset=9 crc=" + crc("1\n" + six_bytes() + "2\n" + six_bytes().substr(0, 3)) + "\n");
   const Received got(talk);
   check(got.entries == "1\n2\n", "both files", escaped(got.entries));
   check(got.crc == crc(got.bytes), "crc=" + crc(got.bytes), got.crc);

@@ -22,6 +22,8 @@
 #include <deque>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <set>
 #include <stdexcept>
 
 namespace fs = std::filesystem;
@@ -30,15 +32,29 @@ namespace grade {
 
 namespace {
 
-constexpr size_t kKeptOutput = 1'000'000, kKeptOfATalk = 32'000'000, kShown = 10;
+constexpr size_t kKeptOutput = 1'000'000, kKeptOfATalk = 32'000'000, kKeptSteps = 60;
+constexpr char kUser[] = "";  // who types and reads: no column of his own
+constexpr int kFirstDrawn = 26000, kDrawnPorts = 3000;  // below those that the kernel gives to connections
+
+// Something that passed between two columns of the picture.
+struct Step {
+  double at;
+  std::string from, to, text;
+  int times;
+};
 
 // What one case is made of. Each has a process to itself, so there is one of these at a time.
 struct World {
-  std::string folder;
+  std::string folder, seed;
+  std::map<std::string, std::string> names;    // that were drawn, by their part in the story
+  std::map<std::string, std::string> columns;  // who speaks at this IP:PORT
+  std::vector<std::string> programs;
+  std::string awaits;  // the column that something has to come to
+  int strangers_so_far = 0;
   std::chrono::steady_clock::time_point start;
   double limit = 0;
   std::unique_ptr<Network> network;
-  std::deque<std::string> log;
+  std::deque<Step> steps;
   std::vector<std::pair<int, std::function<void()>>> watched;
   std::vector<Stranger*> strangers;
   std::list<Talk> talks;
@@ -76,10 +92,65 @@ int open_socket(int type, int host) {
   return fd;
 }
 
-void log(const std::string& what, const std::string& who, const std::string& bytes) {
-  char at[16];
-  std::snprintf(at, sizeof at, "%5.1f s  ", now());
-  note_in_log(at + what + "  " + who + "  " + escaped(bytes));
+// What comes again and again, as from a program that floods, is one step.
+void note(const std::string& from, const std::string& to, const std::string& text) {
+  auto& steps = world.steps;
+  if (!steps.empty() && steps.back().from == from && steps.back().to == to && steps.back().text == text) {
+    ++steps.back().times;
+    return;
+  }
+  steps.push_back({now(), from, to, text, 1});
+  if (steps.size() > kKeptSteps) steps.pop_front();
+}
+
+// The column of who is at that address.
+std::string column_at(const std::string& ip, int port) {
+  const auto found = world.columns.find(ip + ":" + std::to_string(port));
+  if (found != world.columns.end()) return found->second;
+  if (ip == "127.255.255.255" || ip == "10.77.0.31") return "everybody";
+  for (const auto& [address, name] : world.columns)  // a host has several addresses
+    if (address.substr(address.find(':') + 1) == std::to_string(port)) return name;
+  return ip + ":" + std::to_string(port);
+}
+
+// Of whoever asks the same again: the same. FNV-1a, and a finish that spreads it.
+uint64_t chance(const std::string& about) {
+  uint64_t hash = 14695981039346656037u;
+  for (const char c : world.seed + "/" + about) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
+  hash ^= hash >> 31;
+  hash *= 0x9E3779B97F4A7C15u;
+  return hash ^ (hash >> 29);
+}
+
+// "kelori": six letters, so that no name is the beginning of another, and none is a number.
+std::string syllables(const std::string& about) {
+  uint64_t left = chance(about);
+  std::string all;
+  for (int i = 0; i < 3; ++i) {
+    all += "bdfghklmnprstvz"[left % 15];
+    left /= 15;
+    all += "aeiou"[left % 5];
+    left /= 5;
+  }
+  return all;
+}
+
+bool is_part(const std::string& text) {
+  return !text.empty() && text.size() <= 10 &&
+         text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789") == std::string::npos;
+}
+
+std::string name_for(const std::string& text) { return is_part(text) ? drawn(text) : text; }
+
+// For as long as something has to come to this column.
+struct Awaiting {
+  explicit Awaiting(const std::string& column) { world.awaits = column; }
+  ~Awaiting() { world.awaits.clear(); }
+};
+
+int next_port() {
+  const int first = kFirstDrawn + static_cast<int>(chance("port") % (kDrawnPorts - 100));
+  return first + world.strangers_so_far++;
 }
 
 // A program of a student may do anything: so it gets no more of the machine than it needs.
@@ -143,21 +214,85 @@ static std::list<Case>& cases() {
 }
 const std::list<Case>& all_cases() { return cases(); }
 
-Case::Case(const char* r, const char* n, const char* c, const char* t, int l)
-    : requirement(r), name(n), clauses(c), title(t), limit(l) {
+Case::Case(const char* r, const char* n, const char* c, const char* t, int l, int w)
+    : requirement(r), name(n), clauses(c), title(t), limit(l), weight(w) {
   cases().push_back(*this);
 }
 
-// The network of the handout: who has begun with its broadcast address, 10.77.0.31, is heard here, too.
-void classroom(int hosts) { world.network = std::make_unique<Network>(hosts, 27); }
+std::string drawn(const std::string& part) {
+  std::string& name = world.names[part];
+  for (int i = 0; name.empty(); ++i) {
+    const std::string candidate = syllables(part + "/" + std::to_string(i));
+    const auto is_it = [&](const auto& entry) { return entry.second == candidate; };
+    if (std::none_of(world.names.begin(), world.names.end(), is_it)) name = candidate;
+  }
+  return name;
+}
+
+std::string words(const std::string& about) {
+  return syllables("first/" + about) + " " + syllables("second/" + about) + " " + about;
+}
+
+std::string the_file() { return drawn("file") + ".txt"; }
+std::string six_bytes() { return syllables("six").substr(0, 5) + "\n"; }
+
+std::string drawn_id(const std::string& part) {
+  char digits[17];
+  std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(chance("id/" + part)));
+  return digits;
+}
+
+uint32_t drawn_number(const std::string& what, uint32_t from, uint32_t to) {
+  return from + static_cast<uint32_t>(chance(what) % (to - from + 1));
+}
+
+// Where many networks are made at once, one is there before it carries anything: its links come up when the kernel has
+// time. So no case begins before each host has heard each other one.
+static void wait_for_network(int hosts) {
+  constexpr int kProbePort = 24999;
+  constexpr double kPatience = 60;
+  std::vector<int> sockets;
+  const int on = 1;
+  for (int host = 1; host <= hosts; ++host) {
+    sockets.push_back(open_socket(SOCK_DGRAM, host));
+    ::setsockopt(sockets.back(), SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
+    must(::bind(sockets.back(), raw(socket_address("0.0.0.0", kProbePort)), sizeof(sockaddr_in)) == 0, "bind");
+  }
+  std::set<std::pair<size_t, uint32_t>> heard;  // who has heard whom, himself included
+  const size_t all = sockets.size() * sockets.size();
+  const double begun = now();
+  while (heard.size() < all) {
+    if (now() > begun + kPatience) throw std::runtime_error("the grader itself: the virtual network carries nothing");
+    for (const int fd : sockets)
+      ::sendto(fd, "probe", 5, 0, raw(socket_address("10.77.0.31", kProbePort)), sizeof(sockaddr_in));
+    ::usleep(10'000);
+    for (size_t i = 0; i < sockets.size(); ++i) {
+      char bytes[16];
+      sockaddr_in from{};
+      socklen_t size = sizeof from;
+      while (::recvfrom(sockets[i], bytes, sizeof bytes, 0, reinterpret_cast<sockaddr*>(&from), &size) > 0)
+        heard.emplace(i, from.sin_addr.s_addr);
+    }
+  }
+  for (const int fd : sockets) ::close(fd);
+}
+
+// The network of the handout: who has begun with its broadcast address, 10.77.0.31, is heard here, too. The time of a
+// case begins once it is up.
+void classroom(int hosts) {
+  world.network = std::make_unique<Network>(hosts, 27);
+  wait_for_network(hosts);
+  world.start = std::chrono::steady_clock::now();
+}
 
 const Network& network() {
   if (!world.network) classroom(0);
   return *world.network;
 }
 
-void begin_case(const std::string& folder, int limit) {
+void begin_case(const std::string& folder, int limit, const std::string& seed) {
   world.folder = folder;
+  world.seed = seed;
   world.limit = limit;
   world.start = std::chrono::steady_clock::now();
 }
@@ -172,20 +307,32 @@ void end_case() {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now() - world.start).count(); }
 
-// What comes again and again, as from a program that floods, is one line.
-void note_in_log(const std::string& line) {
-  const auto said = [](const std::string& whole) { return whole.substr(std::min<size_t>(whole.size(), 9)); };
-  if (!world.log.empty() && said(world.log.back()) == said(line)) return;
-  world.log.push_back(line);
-  if (world.log.size() > kShown) world.log.pop_front();
+// Each name that was drawn as its part, each number as N: what two cases that fail alike have in common.
+static std::string without_chance(std::string text) {
+  for (const auto& [part, name] : world.names)
+    for (size_t at; (at = text.find(name)) != std::string::npos;) text.replace(at, name.size(), part);
+  std::string all;
+  for (const char c : text) {
+    const bool is_digit = c >= '0' && c <= '9';
+    if (!is_digit) all += c == '\n' ? ' ' : c;
+    else if (all.empty() || all.back() != 'N') all += 'N';
+  }
+  return all;
 }
 
+// For main.cpp, in the folder of the case: what was expected and what came, each a line; then the steps. And, for all
+// cases that failed alike to be told as one, the first two without what was drawn.
 void fail(const std::string& expected, const std::string& came) {
-  std::ofstream report(world.folder + "/report");
-  report << "    expected  " << expected << "\n    came      " << came << "\n";
-  for (const std::string& line : world.log)
-    report << (&line == &world.log.front() ? "    before    " : "              ") << line << "\n";
-  report.close();
+  std::ofstream(world.folder + "/expected") << expected;
+  std::ofstream(world.folder + "/came") << came;
+  std::ofstream(world.folder + "/alike") << without_chance(expected) << "\n" << without_chance(came);
+  std::ofstream steps(world.folder + "/steps");
+  for (const Step& step : world.steps)
+    steps << step.at << '\t' << step.from << '\t' << step.to << '\t' << step.times << '\t' << step.text << '\n';
+  const std::string program = world.programs.empty() ? "the program" : world.programs[0];
+  steps << now() << "\t!\t" << program << (world.awaits.empty() ? "" : "\r" + world.awaits) << "\t1\t" << expected
+        << '\n';
+  steps.close();
   throw std::runtime_error(expected + "; " + came);
 }
 
@@ -218,6 +365,14 @@ void until(double seconds, const std::function<bool()>& condition, const std::st
     if (now() > world.limit) fail(expected, "nothing that fits, and the case has taken too long");
     serve_all(0.01);
   }
+}
+
+void expect_took(double since, double least, double most, const std::string& what) {
+  const double took = now() - since;
+  char bounds[64], came[32];
+  std::snprintf(bounds, sizeof bounds, " (from %g to %g s are taken)", least, most);
+  std::snprintf(came, sizeof came, "after %.1f s", took);
+  check(took >= least && took <= most, what + bounds, came);
 }
 
 void pause(double seconds) {
@@ -297,12 +452,14 @@ bool Line::is(const std::string& wanted, const Fields& required) const {
 
 // ---- The program that is judged ------------------------------------------------------------------------------------
 
-Program::Program(const std::string& its_name, std::vector<std::string> options, int host, const std::string& group)
-    : name(its_name.empty() ? "the program" : its_name) {
+Program::Program(const std::string& its_name, std::vector<std::string> options, int host,
+                 const std::string& its_group)
+    : name(its_name.empty() ? "the program" : name_for(its_name)), group(name_for(its_group)) {
   std::vector<std::string> command = {peer_program()};
-  if (!its_name.empty()) command.insert(command.end(), {"--name", its_name, "--group", group});
+  if (!its_name.empty()) command.insert(command.end(), {"--name", name, "--group", group});
   command.insert(command.end(), options.begin(), options.end());
-  log("start", list(command, " ").substr(command[0].rfind('/') + 1), "");
+  world.programs.push_back(name);
+  note(kUser, name, escaped("starts it: " + list(command, " ").substr(command[0].rfind('/') + 1)));
   folder_ = world.folder + "/" + escaped(name).substr(0, 40);
   fs::create_directories(folder_);
   int in[2], out[2], err[2];
@@ -349,29 +506,30 @@ void Program::read(int fd, bool is_error) {
   // What floods is read on, or it would stand still and look well, but slowly, and not kept.
   if ((kept_ += static_cast<size_t>(got)) > kKeptOutput) {
     if (kept_ - static_cast<size_t>(got) <= kKeptOutput)
-      log("came", name + " prints", "more than a megabyte; the rest is not kept");
+      note(name, kUser, "more than a megabyte; the rest is not kept");
     ::usleep(2000);
     return;
   }
   if (is_error) {
     errors_.append(bytes, static_cast<size_t>(got));
-    log("came", name + " says on standard error", std::string(bytes, static_cast<size_t>(got)));
+    note(name, kUser, "on standard error: " + escaped(std::string(bytes, static_cast<size_t>(got))));
     return;
   }
   partial_.append(bytes, static_cast<size_t>(got));
   size_t from = 0;
   for (size_t end; (end = partial_.find('\n', from)) != std::string::npos; from = end + 1) {
     lines_.push_back({partial_.substr(from, end - from), false});
-    if (lines_.size() < 10'000) log("came", name + " prints", lines_.back().text);
+    if (lines_.size() < 10'000) note(name, kUser, escaped(lines_.back().text));
   }
   partial_.erase(0, from);
 }
 
 Program& Program::ready() {
-  const std::string line = prints("ready ...@...:... ...");
+  const std::string line = prints("ready ...@...:... ...", kStart);
   const size_t at = line.find('@'), colon = line.find(':', at);
   ip = line.substr(at + 1, colon - at - 1);
   port = std::atoi(line.c_str() + colon + 1);
+  world.columns[this->at()] = name;
   return *this;
 }
 
@@ -379,7 +537,7 @@ void Program::say(const std::string& line) { say_bytes(line + "\n"); }
 
 void Program::say_bytes(const std::string& bytes) {
   const bool is_whole = !bytes.empty() && bytes.back() == '\n';
-  log("sent", "typed to " + name, is_whole ? bytes.substr(0, bytes.size() - 1) : bytes);
+  note(kUser, name, "types: " + escaped(is_whole ? bytes.substr(0, bytes.size() - 1) : bytes));
   size_t done = 0;
   until(kSoon, [&] {
     const ssize_t wrote = ::write(in_, bytes.data() + done, bytes.size() - done);
@@ -390,12 +548,12 @@ void Program::say_bytes(const std::string& bytes) {
 }
 
 void Program::end_input() {
-  log("sent", "to " + name, "the end of its input");
+  note(kUser, name, "ends its input");
   ::close(std::exchange(in_, -1));
 }
 
 void Program::signal(int number) {
-  log("sent", "to " + name, std::string("signal ") + ::strsignal(number));
+  note(kUser, name, std::string("signal: ") + ::strsignal(number));
   if (has_ended()) return;  // and kill(-1) would be for every process there is
   ::kill(keeper_, number == SIGSTOP ? SIGUSR1 : number == SIGCONT ? SIGUSR2 : number);
 }
@@ -413,16 +571,54 @@ bool Program::has_ended() {
 std::string Program::prints(const std::string& pattern, double seconds) {
   size_t looked = 0, found = 0;
   const std::string expected = name + " prints: " + escaped(pattern);
-  until(seconds, [&] {
-    const bool over = has_ended() && open_ <= 0;
-    for (; looked < lines_.size(); ++looked)
-      if (!lines_[looked].used && fits(pattern, lines_[looked].text)) return found = looked, true;
-    if (over) fail(expected, status_ == 127 ? "it has ended, with status 127: is " + peer_program() + " a program?"
-                                            : "it has ended, with status " + std::to_string(status_));
+  const double end = now() + seconds;
+  const auto has_come = [&] {
+    for (; looked < lines_.size(); ++looked) {
+      found = looked;
+      if (!lines_[looked].used && fits(pattern, lines_[looked].text)) return true;
+    }
     return false;
-  }, expected);
+  };
+  while (!has_come()) {
+    if (has_ended() && open_ <= 0) {
+      if (has_come()) break;
+      fail(expected, status_ == 127 ? "it has ended, with status 127: is " + peer_program() + " a program?"
+                                    : "it has ended, with status " + std::to_string(status_));
+    }
+    char within[32];
+    std::snprintf(within, sizeof within, ", within %g s", seconds);
+    if (now() > end || now() > world.limit) fail(expected + within, nearest(pattern));
+    serve_all(0.01);
+  }
   lines_[found].used = true;
   return lines_[found].text;
+}
+
+// By how many characters one would have to be changed into the other, at most: their longest common parts, in order.
+static size_t likeness(const std::string& one, const std::string& other) {
+  std::vector<size_t> row(other.size() + 1), before;
+  for (const char c : one) {
+    before = row;
+    for (size_t i = 0; i < other.size(); ++i)
+      row[i + 1] = c == other[i] ? before[i] + 1 : std::max(before[i + 1], row[i]);
+  }
+  return row.back();
+}
+
+// A line that was not expected, but looks much as the one that was.
+std::string Program::nearest(const std::string& pattern) const {
+  constexpr size_t kCompared = 200, kLinesCompared = 100;
+  const std::string wanted = pattern.substr(0, kCompared);
+  std::string best;
+  size_t most = 0;
+  for (size_t i = lines_.size() - std::min(lines_.size(), kLinesCompared); i < lines_.size(); ++i) {
+    const std::string line = lines_[i].text.substr(0, kCompared);
+    const size_t alike = likeness(wanted, line);
+    if (lines_[i].used || alike <= most || alike * 2 < wanted.size()) continue;
+    most = alike;
+    best = lines_[i].text;
+  }
+  return best.empty() ? "nothing that fits" : "nothing that fits; nearest is: " + escaped(best);
 }
 
 void Program::prints_not(const std::string& pattern, double seconds) {
@@ -440,7 +636,7 @@ size_t Program::count(const std::string& pattern) const {
 void Program::expect_exit(int status, double seconds) {
   const std::string expected = name + " ends, with exit status " + std::to_string(status);
   until(seconds, [&] { return has_ended(); }, expected);
-  until(1, [&] { return open_ <= 0; }, name + " closes its output");
+  until(kStart, [&] { return open_ <= 0; }, name + " closes its output");
   check(status_ == status, expected, status_ > 128 ? "it was ended by signal " + std::to_string(status_ - 128)
                                                    : "status " + std::to_string(status_));
 }
@@ -452,13 +648,41 @@ std::string Program::output() const {
 }
 
 void Program::serves() {
-  const std::string number = std::to_string(++served_);
-  Stranger newcomer("newcomer" + number, 45000 + served_, "lab", 0);
+  const std::string number = std::to_string(++served_), text = words("still here? " + number);
+  Stranger newcomer("guest" + number);
   Talk& talk = newcomer.introduced(*this);
-  talk.ask("MSG number=1 :still here? " + number, "OK...");
-  prints("message newcomer" + number + "@127.0.0.1:" + std::to_string(newcomer.ear.port) + " private: still here? " +
-         number);
+  talk.ask("MSG number=1 :" + text, "OK...");
+  prints("message " + newcomer.who() + " private: " + text);
   talk.close();
+}
+
+// Who is whose parent, the numbers of all processes that descend from this one.
+static std::vector<pid_t> with_descendants(pid_t root) {
+  std::map<pid_t, pid_t> parents;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator("/proc", none)) {
+    const pid_t pid = std::atoi(entry.path().filename().c_str());
+    if (pid <= 0) continue;
+    const std::string stat = read_file(entry.path() / "stat");  // "7 (a name) S 1 ..."
+    const size_t name_end = stat.rfind(')');
+    if (name_end != std::string::npos) parents[pid] = std::atoi(stat.c_str() + std::min(stat.size(), name_end + 4));
+  }
+  std::vector<pid_t> all = {root};
+  for (size_t i = 0; i < all.size(); ++i)
+    for (const auto& [pid, parent] : parents)
+      if (parent == all[i]) all.push_back(pid);
+  return all;
+}
+
+size_t Program::memory() const {
+  size_t sum = 0;
+  for (const pid_t pid : with_descendants(keeper_)) {
+    if (pid == keeper_) continue;
+    const std::string status = read_file("/proc/" + std::to_string(pid) + "/status");
+    const size_t at = status.find("VmRSS:");
+    if (at != std::string::npos) sum += static_cast<size_t>(std::atoll(status.c_str() + at + 6));
+  }
+  return sum;
 }
 
 std::string Program::write(const std::string& file, const std::string& content) const {
@@ -490,7 +714,10 @@ void Program::has_not_stored(const std::string& file) const {
 
 // ---- UDP -----------------------------------------------------------------------------------------------------------
 
-Ear::Ear(int its_port, const std::string& ip, int host) : port(its_port), fd_(open_socket(SOCK_DGRAM, host)) {
+Ear::Ear(int its_port, const std::string& ip, int host)
+    : port(its_port),
+      label(port == 25252 ? "everybody" : "port " + std::to_string(port)),
+      fd_(open_socket(SOCK_DGRAM, host)) {
   const int on = 1;
   ::setsockopt(fd_, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
   must(::bind(fd_, raw(socket_address(ip, port)), sizeof(sockaddr_in)) == 0,
@@ -505,8 +732,7 @@ Ear::Ear(int its_port, const std::string& ip, int host) : port(its_port), fd_(op
     ::inet_ntop(AF_INET, &from.sin_addr, source, sizeof source);
     const Datagram datagram{std::string(bytes, static_cast<size_t>(got)), source, ntohs(from.sin_port), now(), false};
     if (heard.size() >= 10'000) return;
-    log("came", "to UDP port " + std::to_string(port) + " from " + source + ":" + std::to_string(datagram.port),
-        datagram.bytes);
+    note(column_at(source, datagram.port), label, "UDP " + escaped(datagram.bytes));
     heard.push_back(datagram);
     at_once(datagram);
   });
@@ -518,17 +744,22 @@ Ear::~Ear() {
 }
 
 void Ear::send(const std::string& ip, int to, const std::string& bytes) const {
-  log("sent", "from UDP port " + std::to_string(port) + " to " + ip + ":" + std::to_string(to), bytes);
+  note(label, column_at(ip, to), "UDP " + escaped(bytes));
+  pour(ip, to, bytes);
+}
+
+void Ear::pour(const std::string& ip, int to, const std::string& bytes) const {
   ::sendto(fd_, bytes.data(), bytes.size(), 0, raw(socket_address(ip, to)), sizeof(sockaddr_in));
 }
 
 Datagram Ear::hears(const std::string& verb, const Fields& required, double seconds) {
   Datagram found{};
+  const Awaiting awaiting(label);
   until(seconds, [&] {
     for (Datagram& one : heard)
       if (!one.used && Line(one.bytes).is(verb, required)) return one.used = true, found = one, true;
     return false;
-  }, "to UDP port " + std::to_string(port) + " comes: " + announcement(verb, required));
+  }, label + " gets over UDP: " + announcement(verb, required));
   return found;
 }
 
@@ -536,7 +767,7 @@ void Ear::hears_not(const std::string& verb, const Fields& required, double seco
   pause(seconds);
   for (const Datagram& one : heard)
     check(one.used || !Line(one.bytes).is(verb, required),
-          "to UDP port " + std::to_string(port) + " comes no " + announcement(verb, required), escaped(one.bytes));
+          label + " gets over UDP no " + announcement(verb, required), escaped(one.bytes));
 }
 
 size_t Ear::count(const std::string& verb, const Fields& required) const {
@@ -546,7 +777,8 @@ size_t Ear::count(const std::string& verb, const Fields& required) const {
 
 // ---- TCP -----------------------------------------------------------------------------------------------------------
 
-Talk::Talk(int fd, const std::string& who) : who_(who), fd_(fd) {
+Talk::Talk(int fd, const std::string& who, int port, const std::string& program)
+    : who_(who), program_(program), port_(port), fd_(fd) {
   const int on = 1;
   ::setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   watch(fd_, [this] {
@@ -554,12 +786,13 @@ Talk::Talk(int fd, const std::string& who) : who_(who), fd_(fd) {
     const ssize_t got = ::recv(fd_, bytes, sizeof bytes, 0);
     if (got == -1 && errno == EAGAIN) return;
     if (got > 0) {
-      log("came", "to " + who_, std::string(bytes, static_cast<size_t>(got)));
+      note(program_, who_, escaped(std::string(bytes, static_cast<size_t>(got))));
       if (buffer_.size() < kKeptOfATalk) buffer_.append(bytes, static_cast<size_t>(got));
       return;
     }
-    log("came", "to " + who_, got == 0 ? "the end of the connection" : "a reset");
+    note(program_, who_, got == 0 ? "(ends the connection)" : "(resets the connection)");
     ended_ = true;
+    was_reset_ = got == -1;
     unwatch(fd_);
   });
 }
@@ -573,19 +806,23 @@ void Talk::close() {
 }
 
 void Talk::half_close() {
-  log("sent", "by " + who_, "the end of what it sends");
+  note(who_, program_, "(half-closes the connection)");
   ::shutdown(fd_, SHUT_WR);
 }
 
 void Talk::reset() {
-  log("sent", "by " + who_, "a reset");
+  note(who_, program_, "(resets the connection)");
   const linger now{1, 0};
   ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &now, sizeof now);
   close();
 }
 
 bool Talk::send(const std::string& bytes) {
-  log("sent", "by " + who_, bytes);
+  note(who_, program_, escaped(bytes));
+  return write(bytes);
+}
+
+bool Talk::write(const std::string& bytes) {
   size_t done = 0;
   bool good = true;
   until(kSoon, [&] {
@@ -593,30 +830,38 @@ bool Talk::send(const std::string& bytes) {
     if (sent == -1 && errno != EAGAIN) good = false;
     done += static_cast<size_t>(std::max<ssize_t>(sent, 0));
     return !good || done == bytes.size();
-  }, "the program reads what comes over TCP");
+  }, program_ + " reads what comes over TCP");
   return good;
 }
 
-// Without a moment between them the kernel would hand over the pieces as one.
+// Without a moment between them the kernel would hand over the pieces as one. In the picture they are one step.
 void Talk::pieces(const std::string& bytes, size_t cut) {
+  const std::string how = cut == 0 ? "one byte at a time: " : "in two pieces, " + std::to_string(cut) + " bytes first: ";
+  note(who_, program_, how + escaped(bytes));
   const size_t size = cut == 0 ? 1 : cut;
   for (size_t at = 0; at < bytes.size();) {
     const std::string piece = bytes.substr(at, at == 0 || cut == 0 ? size : std::string::npos);
-    if (!send(piece)) return;
+    if (!write(piece)) return;
     at += piece.size();
     if (at < bytes.size()) pause(0.002);
   }
 }
 
+void Talk::stop_reading() {
+  note(who_, program_, "(reads no more)");
+  unwatch(fd_);
+}
+
 std::string Talk::line(const std::string& expected) {
   size_t end = 0;
+  const Awaiting awaiting(who_);
   until(kSoon + 2, [&] {
     if ((end = buffer_.find('\n')) != std::string::npos) return true;
     if (ended_)
-      fail("to " + who_ + " comes: " + expected,
+      fail(who_ + " gets over TCP: " + expected,
            "the end of the connection" + (buffer_.empty() ? "" : ", after " + escaped(buffer_)));
     return false;
-  }, "to " + who_ + " comes: " + expected);
+  }, who_ + " gets over TCP: " + expected);
   std::string line = buffer_.substr(0, end);
   buffer_.erase(0, end + 1);
   if (!line.empty() && line.back() == '\r') line.pop_back();
@@ -625,13 +870,15 @@ std::string Talk::line(const std::string& expected) {
 
 std::string Talk::expect(const std::string& pattern) {
   const std::string got = line(pattern);
-  check(fits(pattern, got), "to " + who_ + " comes: " + pattern, escaped(got));
+  const Awaiting awaiting(who_);
+  check(fits(pattern, got), who_ + " gets over TCP: " + pattern, escaped(got));
   return got;
 }
 
 Line Talk::request(const std::string& verb, const Fields& required) {
   const Line got(line(announcement(verb, required)));
-  check(got.is(verb, required), "to " + who_ + " comes: " + announcement(verb, required), escaped(got.whole));
+  const Awaiting awaiting(who_);
+  check(got.is(verb, required), who_ + " gets over TCP: " + announcement(verb, required), escaped(got.whole));
   return got;
 }
 
@@ -646,7 +893,13 @@ std::string Talk::bytes(size_t size) {
 }
 
 void Talk::expect_end(double seconds) {
-  until(seconds, [&] { return ended_; }, "the program ends the connection of " + who_);
+  until(seconds, [&] { return ended_; }, program_ + " ends the connection of " + who_);
+}
+
+void Talk::expect_reset(double seconds) {
+  const std::string expected = program_ + " resets the connection of " + who_;
+  until(seconds, [&] { return ended_; }, expected);
+  check(was_reset_, expected, "the end, in the usual way");
 }
 
 void Talk::expect_silence(double seconds) {
@@ -657,21 +910,29 @@ void Talk::expect_silence(double seconds) {
 
 // ---- A peer written by hand ----------------------------------------------------------------------------------------
 
-Stranger::Stranger(const std::string& its_name, int port, const std::string& its_group, int host, const std::string& ip)
-    : name(its_name), group(its_group), announced_ip(ip), ear(port, "0.0.0.0", host), ip_(ip), host_(host) {
-  char digits[17];
-  std::snprintf(digits, sizeof digits, "%08x%08x", 0xfeedu + static_cast<unsigned>(host), static_cast<unsigned>(port));
-  id = digits;
+Stranger::Stranger(const std::string& its_name, int port, const std::string& its_group, int host,
+                   const std::string& ip)
+    : name(name_for(its_name)),
+      group(name_for(its_group)),
+      announced_ip(ip),
+      ear(port == 0 ? next_port() : port, "0.0.0.0", host),
+      ip_(ip),
+      host_(host) {
+  id = drawn_id(std::to_string(ear.port) + "/" + ip);
+  ear.label = name;
+  world.columns[at()] = name;
   listener_ = open_socket(SOCK_STREAM, host);
-  must(::bind(listener_, raw(socket_address("0.0.0.0", port)), sizeof(sockaddr_in)) == 0 &&
+  must(::bind(listener_, raw(socket_address("0.0.0.0", ear.port)), sizeof(sockaddr_in)) == 0 &&
            ::listen(listener_, 100) == 0,
-       "listen on " + std::to_string(port));
+       "listen on " + std::to_string(ear.port));
   beat_ = now() + 5;
   ear.at_once = [this](const Datagram& datagram) { answer(datagram); };
   watch(listener_, [this] {
     const int fd = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd != -1)
-      world.talks.emplace_back(fd, name + ":" + std::to_string(ear.port) + " (a connection that the program opened)");
+    if (fd == -1) return;
+    const std::string program = world.programs.empty() ? "the program" : world.programs[0];
+    note(program, name, "(connects)");
+    world.talks.emplace_back(fd, name, ear.port, program);
   });
   world.strangers.push_back(this);
 }
@@ -702,9 +963,8 @@ void Stranger::serve() {
     beat_ = now() + 5;
     ear.send(host_ == 0 ? "127.255.255.255" : "10.77.0.31", 25252, here());
   }
-  const std::string mine = name + ":" + std::to_string(ear.port) + " (";
   for (Talk& talk : world.talks) {
-    if (talk.claimed || talk.who_.rfind(mine, 0) != 0) continue;
+    if (talk.claimed || talk.port_ != ear.port) continue;
     if (introduces && !talk.introduced && talk.has_line()) {
       const Line line(talk.line());
       talk.introduced = true;
@@ -724,9 +984,17 @@ std::string Stranger::id_of(const Program& program) {
   return Line(hears("HERE", {{"to", id}}).bytes)["id"];
 }
 
+std::string Stranger::id_by_tcp(const Program& program) {
+  Talk& talk = call(program);
+  talk.send(hello() + "\n");
+  const std::string its_id = talk.request("HERE", {{"to", id}})["id"];
+  talk.close();
+  return its_id;
+}
+
 Stranger& Stranger::meet(Program& program) {
   tell(program, hello());
-  program.prints("joined " + name + "@" + ip_ + ":" + std::to_string(ear.port) + " " + group);
+  program.prints("joined " + me());
   return *this;
 }
 
@@ -738,12 +1006,13 @@ Talk& Stranger::call(const Program& program) {
   int error = result == -1 && errno != EINPROGRESS ? errno : 0;
   until(
       kSoon, [&] { return error != 0 || ::poll(&done, 1, 0) > 0; },
-      program.name + " accepts a TCP connection at port " + std::to_string(program.port));
+      program.name + " accepts a TCP connection at its port, " + std::to_string(program.port));
   socklen_t size = sizeof error;
   if (error == 0) ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
-  check(error == 0, program.name + " accepts a TCP connection at port " + std::to_string(program.port),
+  check(error == 0, program.name + " accepts a TCP connection at its port, " + std::to_string(program.port),
         std::strerror(error));
-  world.talks.emplace_back(fd, name + "'s connection");
+  note(name, program.name, "(connects)");
+  world.talks.emplace_back(fd, name, ear.port, program.name);
   world.talks.back().claimed = true;
   return world.talks.back();
 }
@@ -759,13 +1028,16 @@ Talk& Stranger::introduced(const Program& program) {
 
 Talk& Stranger::called() {
   Talk* found = nullptr;
-  const std::string mine = name + ":" + std::to_string(ear.port) + " (";
+  const std::string& program = world.programs[0];
+  const auto is_it = [&](const Talk& talk) {
+    const bool has_asked = talk.introduced && !talk.buffer_.empty();
+    return !talk.claimed && talk.port_ == ear.port && (!introduces || has_asked);
+  };
   until(kSoon + 4, [&] {
-    for (Talk& talk : world.talks)
-      if (!talk.claimed && talk.who_.rfind(mine, 0) == 0 && (!introduces || (talk.introduced && !talk.buffer_.empty())))
-        return found = &talk, true;
-    return false;
-  }, introduces ? "the program connects to " + name + " and asks for something" : "the program connects to " + name);
+    const auto at = std::find_if(world.talks.begin(), world.talks.end(), is_it);
+    found = at == world.talks.end() ? nullptr : &*at;
+    return found != nullptr;
+  }, program + " connects to " + name + (introduces ? ", introduces itself, and asks for something" : ""));
   found->claimed = true;
   return *found;
 }
@@ -779,11 +1051,9 @@ Talk& Stranger::offers(Program& program, const std::string& what, const std::str
   return talk;
 }
 
-Strangers::Strangers(std::vector<std::string> options) : ann("ann", std::move(options)), zoe("zoe", 40000) {
-  ann.ready();
-}
+Strangers::Strangers(std::vector<std::string> options) : ann("ann", std::move(options)), zoe("zoe") { ann.ready(); }
 
-Two::Two(std::vector<std::string> options) : ann("ann", std::move(options)), zoe("zoe", 40000) {
+Listed::Listed(std::vector<std::string> options) : ann("ann", std::move(options)), zoe("zoe") {
   zoe.meet(ann.ready());
 }
 

@@ -24,7 +24,7 @@ void expect_printable(const Program& program) {
 
 // bob, who takes every file, and is attacked.
 struct Attacked {
-  Attacked() : bob("bob", {"--accept", "always"}), mallory("mallory", 40000) { bob.ready(); }
+  Attacked() : bob("bob", {"--accept", "always"}), mallory("mallory") { bob.ready(); }
   Program bob;
   Stranger mallory;
 };
@@ -70,11 +70,11 @@ CASE(R9, LinesThatAreNotText, "P3.1, P7",
 CASE(R9, ASourceThatIsNoPeers, "P4.2, P9",
      "A HELLO whose source is a broadcast address gets no answer: it would go to a whole network.") {
   Attacked on;
-  Ear all(41000, "127.255.255.255");
-  Stranger forged("forged", 41001);
+  Ear all(31000, "127.255.255.255");
+  Stranger forged("forged", 31001);
   std::string hello = forged.hello();
-  hello.replace(hello.find("=41001"), 6, "=41000");
-  Socket::forge(network(), 0, "127.255.255.255", 41000, "127.0.0.1", on.bob.port, hello);
+  hello.replace(hello.find("=31001"), 6, "=31000");
+  Socket::forge(network(), 0, "127.255.255.255", 31000, "127.0.0.1", on.bob.port, hello);
   on.bob.serves();
   all.hears_not("HERE", {}, 0.5);
   all.hears_not("HELLO", {}, 0);
@@ -144,7 +144,7 @@ CASE(R9, TooManyConnections, "P2.2, P5.1, P7",
   Talk& talk = on.mallory.call(on.bob);
   talk.expect("NO busy...");
   talk.expect_end();
-  Stranger other("other", 40001, "lab", 0, "127.0.0.2");
+  Stranger other("other", 0, "lab", 0, "127.0.0.2");
   other.introduced(on.bob).ask("MSG number=1 :is there room?", "OK...");
 }
 
@@ -155,7 +155,7 @@ CASE(R9, AResetInAFile, "P6.4, P9",
   talk.send("DATA offset=0 size=100000\n" + text_of(50'000));
   pause(0.1);
   talk.reset();
-  on.bob.prints("receive ... failed mallory@127.0.0.1:40000 100000 bytes, ...: half.txt");
+  on.bob.prints("receive ... failed " + on.mallory.who() + " 100000 bytes, ...: half.txt");
   on.bob.has_not_stored("half.txt");
   on.bob.serves();
 }
@@ -182,10 +182,10 @@ CASE(R9, FileNamesThatLeadAway, "P6.1, P9",
                                    {text_of(255), text_of(255)}}) {
     Talk& talk = on.mallory.offers(on.bob, "size=6 files=1 :" + path);
     on.bob.prints("receive ... offered ... 6 bytes: " + name);
-    talk.send("DATA offset=0 size=6\nhello\n");
-    const std::string reply = (talk.send("END size=6 crc=3015617425\n"), talk.line());
+    talk.send("DATA offset=0 size=6\n" + six_bytes());
+    const std::string reply = (talk.send("END size=6 crc=" + crc(six_bytes()) + "\n"), talk.line());
     check(fits("OK :" + name, reply), "OK :" + escaped(name, 40), escaped(reply));
-    on.bob.has_stored(name, "hello\n");
+    on.bob.has_stored(name, six_bytes());
     talk.close();
   }
   check(::access(on.bob.path("../escaped").c_str(), F_OK) == -1, "no file outside downloads/", "there is one");
@@ -208,32 +208,31 @@ CASE(R9, LinksAreNotFollowed, "P9", "A symbolic link in the download folder is n
   on.bob.write("downloads/other", "");
   check(::symlink("../precious", on.bob.path("downloads/x").c_str()) == 0, "a link", "none");
   Talk& talk = on.mallory.offers(on.bob, "size=6 files=1 :x");
-  talk.ask("DATA offset=0 size=6\nhello\nEND size=6 crc=3015617425", "OK :...");
+  talk.ask("DATA offset=0 size=6\n" + six_bytes() + "END size=6 crc=" + crc(six_bytes()), "OK :...");
   check(read_file(precious) == "mine", "the file that the link points to, as it was", escaped(read_file(precious)));
 }
 
 CASE(R9, AForgedId, "P5.2, P4.4",
-     "What is said under another's id is shown with the address it came from, and takes nothing from its owner.") {
+     "What is said under another's id is shown with the address it came from, and takes nothing from its owner. (By the list.)") {
   Attacked on;
-  Stranger zoe("zoe", 40001);
+  Stranger zoe("zoe");
   zoe.meet(on.bob);
   on.mallory.id = zoe.id;
-  on.mallory.name = "zoe";
-  on.mallory.introduced(on.bob).ask("MSG number=1 :forged", "OK...");
-  on.bob.prints("message zoe@127.0.0.1:40000 private: forged");
+  on.mallory.name = zoe.name;
+  on.mallory.introduced(on.bob).ask("MSG number=1 :" + words("forged"), "OK...");
+  on.bob.prints("message " + on.mallory.who() + " private: " + words("forged"));
   on.bob.prints_not("changed ...", 0.3);
-  on.bob.say("/msg zoe for the real one");
-  check(zoe.asked().request("MSG").text == "for the real one", ":for the real one", "another text");
+  on.bob.say("/msg " + zoe.who() + " " + words("real one"));
+  check(zoe.asked().request("MSG").text == words("real one"), ":" + words("real one"), "another text");
 }
 
 CASE(R9, RepliesThatAreNone, "P3.2, P5.1, P7",
      "Garbage, or a line without end, as a reply: the message has failed, and the program goes on.") {
   Attacked on;
-  on.mallory.meet(on.bob);
   on.mallory.introduces = false;
   for (const std::string& reply :
        {garbage(5000, 1) + "\n", text_of(200'000), std::string("\n"), std::string("OKAY\n")}) {
-    on.bob.say("/msg mallory hello");
+    on.bob.say("/msg " + on.mallory.at() + " " + words("hello"));
     for (int i = 0; i < 2; ++i) {  // it may try again
       Talk& talk = on.mallory.called();
       talk.request("HELLO");
@@ -242,7 +241,7 @@ CASE(R9, RepliesThatAreNone, "P3.2, P5.1, P7",
       pause(0.2);
       if (on.bob.count("failed ...") > 0) break;
     }
-    on.bob.prints("failed mallory@127.0.0.1:40000: ...not delivered: hello");
+    on.bob.prints("failed ..." + on.mallory.at() + ": ...not delivered: " + words("hello"));
   }
   on.bob.serves();
   expect_printable(on.bob);

@@ -1,0 +1,410 @@
+// The implementation of report.h.
+
+#include "report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <iomanip>
+#include <map>
+#include <sstream>
+
+#include "support/ladder.h"
+
+namespace fs = std::filesystem;
+
+namespace grade {
+
+namespace {
+
+constexpr size_t kRowsInText = 14, kRowsInDrawing = 40, kFirstThings = 3;
+
+std::string one_decimal(double value) {
+  std::ostringstream text;
+  text << std::fixed << std::setprecision(1) << value;
+  return text.str();
+}
+
+// For a file whose shares have to add up: 0.37.
+std::string three_decimals(double value) {
+  std::ostringstream text;
+  text << std::fixed << std::setprecision(3) << value;
+  return text.str();
+}
+
+std::string indented(const std::string& text, const std::string& by) {
+  std::string all;
+  for (const std::string& line : lines_of(text)) all += by + line + "\n";
+  return all;
+}
+
+// ---- A ladder of what passed --------------------------------------------------------------------
+
+// A step has at most five parts, with TABs between them: when, from, to, how often, what.
+std::vector<std::string> parts_of(const std::string& line) {
+  std::vector<std::string> parts;
+  size_t from = 0;
+  for (size_t tab; parts.size() < 4 && (tab = line.find('\t', from)) != std::string::npos; from = tab + 1)
+    parts.push_back(line.substr(from, tab - from));
+  parts.push_back(line.substr(from));
+  return parts;
+}
+
+void add_step(Ladder& ladder, double at, const std::string& from, const std::string& to, const std::string& text) {
+  const std::string& name = from.empty() ? to : from;  // a user has no column: what he does stands in his program's
+  if (from == "!") {
+    const std::string missing = text;
+    if (to.find('\r') == std::string::npos) return ladder.missing_note(at, to, missing);
+    const size_t cut = to.find('\r');
+    return ladder.missing(at, to.substr(0, cut), to.substr(cut + 1), missing);
+  }
+  if (from.empty()) return ladder.note(at, name, text);
+  if (to.empty()) return ladder.note(at, name, "prints: " + text);
+  ladder.message(at, from, to, text);
+}
+
+Ladder ladder_of(const std::string& steps) {
+  Ladder ladder;
+  for (const std::string& line : lines_of(steps)) {
+    const auto parts = parts_of(line);
+    if (parts.size() < 5) continue;
+    const int times = std::atoi(parts[3].c_str());
+    const std::string often = times > 1 ? " (" + parts[3] + " times)" : "";
+    add_step(ladder, std::atof(parts[0].c_str()), parts[1], parts[2], parts[4] + often);
+  }
+  return ladder;
+}
+
+// ---- JSON and XML -------------------------------------------------------------------------------
+
+std::string json(const std::string& text) {
+  std::string all = "\"";
+  for (const char c : text) {
+    char code[8];
+    std::snprintf(code, sizeof code, "\\u%04x", static_cast<unsigned char>(c));
+    if (c == '"' || c == '\\') all += std::string("\\") + c;
+    else if (c == '\n') all += "\\n";
+    else all += static_cast<unsigned char>(c) < 0x20 ? std::string(code) : std::string(1, c);
+  }
+  return all + "\"";
+}
+
+std::string xml(const std::string& text) {
+  std::string all;
+  for (const char c : text) {
+    if (c == '&') all += "&amp;";
+    else if (c == '<') all += "&lt;";
+    else if (c == '>') all += "&gt;";
+    else if (c == '"') all += "&quot;";
+    else if (static_cast<unsigned char>(c) >= 0x20 || c == '\n') all += c;
+  }
+  return all;
+}
+
+std::string joined(const std::vector<std::string>& all, const std::string& between) {
+  std::string text;
+  for (const std::string& one : all) text += (text.empty() ? "" : between) + one;
+  return text;
+}
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&now));
+  return text;
+}
+
+}  // namespace
+
+const std::vector<Requirement>& requirements() {
+  static const std::vector<Requirement> all = {
+      {"R1", "starts with a name, a group and a port of its own; refuses wrong options", 8},
+      {"R2", "looks for others, by broadcast and by asking every address", 12},
+      {"R3", "answers who asks, and lists who hears it", 10},
+      {"R4", "lists all who answered, and /list shows them", 10},
+      {"R5", "keeps the list true", 10},
+      {"R6", "sends messages to one, a group, or all, and says what became of them", 15},
+      {"R7", "takes a stream for a stream", 15},
+      {"R8", "offers, accepts, verifies and stores files", 12},
+      {"R9", "is harmed by no stranger", 8},
+      {"R10", "folders, and files that go on (extra)", 10}};
+  return all;
+}
+
+void read_outcome(const std::string& folder, Outcome& outcome) {
+  outcome.expected = read_file(folder + "/expected");
+  outcome.came = read_file(folder + "/came");
+  outcome.alike = read_file(folder + "/alike");
+  const Ladder ladder = ladder_of(read_file(folder + "/steps"));
+  outcome.picture = ladder.text(kRowsInText);
+  outcome.drawing = ladder.svg(outcome.of->id() + ": " + outcome.of->title, kRowsInDrawing);
+}
+
+// ---- Points -------------------------------------------------------------------------------------
+
+Report::Report(std::string program, std::string seed, std::vector<const Case*> counted,
+               std::vector<Outcome> outcomes)
+    : program_(std::move(program)),
+      seed_(std::move(seed)),
+      counted_(std::move(counted)),
+      outcomes_(std::move(outcomes)) {}
+
+Report::Share Report::share(const Requirement& requirement) const {
+  Share share;
+  for (const Case* each : counted_)
+    if (each->requirement == requirement.id) share.all += each->weight;
+  for (const Outcome& outcome : outcomes_) {
+    if (outcome.of->requirement != requirement.id) continue;
+    share.tried += outcome.of->weight;
+    if (outcome.passed) share.got += outcome.of->weight;
+  }
+  return share;
+}
+
+double Report::points(const Requirement& requirement) const {
+  const Share its = share(requirement);
+  return its.all == 0 ? 0 : requirement.points * double(its.got) / its.all;
+}
+
+double Report::points(const Outcome& outcome) const {
+  for (const Requirement& requirement : requirements())
+    if (outcome.of->requirement == requirement.id)
+      return requirement.points * double(outcome.of->weight) / share(requirement).all;
+  return 0;
+}
+
+bool Report::is_whole() const { return outcomes_.size() == counted_.size(); }
+
+bool Report::has_passed() const {
+  const bool is_all = is_whole();
+  return std::all_of(outcomes_.begin(), outcomes_.end(), [&](const Outcome& outcome) {
+    return outcome.passed || (is_all && outcome.of->requirement == "R10");
+  });
+}
+
+// All but one of many cases may round to 100, and would hide the one.
+int Report::rounded(bool is_extra) const {
+  double sum = 0;
+  int most = 0;
+  bool is_all = true;
+  for (const Requirement& requirement : requirements()) {
+    if (requirement.is_extra() != is_extra) continue;
+    const Share its = share(requirement);
+    is_all = is_all && its.got == its.all;
+    sum += points(requirement);
+    most += requirement.points;
+  }
+  return is_all ? most : std::min(most - 1, int(std::lround(sum)));
+}
+
+// ---- The report ---------------------------------------------------------------------------------
+
+std::string Report::again(const Case& its) const {
+  return "FILTER=" + its.id() + " SEED=" + seed_;
+}
+
+std::string Report::details(const Outcome& outcome) const {
+  std::ostringstream out;
+  out << "expected  " << outcome.expected << "\n"
+      << "came      " << outcome.came << "\n"
+      << "again     make grade " << again(*outcome.of) << "\n";
+  if (!outcome.picture.empty()) out << "\n" << outcome.picture;
+  return out.str();
+}
+
+// The cases that failed, those alike together, those that cost most first.
+std::vector<Report::Kind> Report::kinds() const {
+  std::map<std::string, Kind> by_likeness;
+  for (const Outcome& outcome : outcomes_) {
+    if (outcome.passed) continue;
+    Kind& kind = by_likeness[outcome.alike];
+    kind.points += points(outcome);
+    kind.outcomes.push_back(&outcome);
+  }
+  std::vector<Kind> all;
+  for (const auto& [likeness, kind] : by_likeness) all.push_back(kind);
+  const auto costs_more = [](const Kind& one, const Kind& other) { return one.points > other.points; };
+  std::stable_sort(all.begin(), all.end(), costs_more);
+  return all;
+}
+
+void Report::print_first_things(std::ostream& out) const {
+  const std::vector<Kind> all = kinds();
+  if (all.empty()) return;
+  out << "Worth mending first:\n";
+  for (size_t i = 0; i < std::min(kFirstThings, all.size()); ++i) {
+    const Outcome& first = *all[i].outcomes.front();
+    const size_t others = all[i].outcomes.size() - 1;
+    out << "  " << i + 1 << ". " << one_decimal(all[i].points) << " points: " << first.of->title << "\n"
+        << "     expected  " << first.expected << "\n"
+        << "     came      " << first.came << "\n"
+        << "     in        " << first.of->id();
+    if (others > 0) out << " and " << others << " more";
+    out << " (" << first.of->clauses << ")\n";
+  }
+  out << "\n";
+}
+
+void Report::print_requirement(std::ostream& out, const Requirement& requirement) const {
+  std::vector<std::string> passed, second_try;
+  std::map<std::string, std::vector<const Outcome*>> failed;
+  std::vector<std::string> order;
+  for (const Outcome& outcome : outcomes_) {
+    if (outcome.of->requirement != requirement.id) continue;
+    if (outcome.passed) {
+      passed.push_back(outcome.of->name);
+      if (outcome.is_second_try) second_try.push_back(outcome.of->name);
+      continue;
+    }
+    if (failed[outcome.alike].empty()) order.push_back(outcome.alike);
+    failed[outcome.alike].push_back(&outcome);
+  }
+  if (!second_try.empty())
+    out << "\n" << requirement.id << ", second try: " << joined(second_try, " ") << "\n"
+        << "    failed among the others and passed alone: a busy machine, or something left to chance\n";
+  if (order.empty()) return;
+  out << "\n" << requirement.id << ", passed: " << (passed.empty() ? "none" : joined(passed, " ")) << "\n";
+  for (const std::string& likeness : order) {
+    const auto& outcomes = failed[likeness];
+    const Outcome& first = *outcomes.front();
+    out << "\n" << first.of->id() << " (" << first.of->clauses << "): " << first.of->title << "\n"
+        << indented(details(first), "    ");
+    std::vector<std::string> names;
+    for (const Outcome* other : outcomes)
+      if (other != &first) names.push_back(other->of->name + (other->was_tried ? "" : " (not tried)"));
+    if (!names.empty()) out << "    alike     " << joined(names, ", ") << "\n";
+  }
+}
+
+void Report::print(std::ostream& out, double seconds) const {
+  out << program_ << "\n\n";
+  print_first_things(out);
+  for (const Requirement& requirement : requirements()) {
+    const Share its = share(requirement);
+    if (its.tried == 0) continue;
+    const auto is_its = [&](const Outcome& outcome) { return outcome.of->requirement == requirement.id; };
+    const auto has_passed = [&](const Outcome& outcome) { return is_its(outcome) && outcome.passed; };
+    out << std::left << std::setw(4) << requirement.id << std::right << std::setw(5)
+        << one_decimal(points(requirement)) << " of " << std::setw(2) << requirement.points << " points, "
+        << std::setw(2) << std::count_if(outcomes_.begin(), outcomes_.end(), has_passed) << " of " << std::setw(2)
+        << std::count_if(outcomes_.begin(), outcomes_.end(), is_its) << " cases: " << requirement.says << "\n";
+  }
+  for (const Requirement& requirement : requirements()) print_requirement(out, requirement);
+  out << "\n";
+  if (is_whole()) out << "score " << rounded(false) << " of 100, and " << rounded(true) << " of 10 extra ";
+  out << "(" << std::lround(seconds) << " s, SEED=" << seed_ << ")\n";
+}
+
+void Report::print_points(std::ostream& out) const {
+  double sum = 0;
+  out << program_;
+  for (const Requirement& requirement : requirements()) {
+    out << " " << one_decimal(points(requirement));
+    sum += points(requirement);
+  }
+  out << " " << one_decimal(sum) << "\n";
+}
+
+// ---- For machines -------------------------------------------------------------------------------
+
+void Report::write_junit(const std::string& file) const {
+  std::ofstream out(file);
+  out << "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n";
+  for (const Requirement& requirement : requirements()) {
+    std::ostringstream cases;
+    int tests = 0, failures = 0;
+    for (const Outcome& outcome : outcomes_) {
+      if (outcome.of->requirement != requirement.id) continue;
+      ++tests;
+      cases << "    <testcase classname=\"" << requirement.id << "\" name=\"" << outcome.of->name << "\" time=\""
+            << three_decimals(outcome.seconds) << "\"";
+      if (outcome.passed) {
+        cases << "/>\n";
+        continue;
+      }
+      ++failures;
+      cases << ">\n      <failure message=\"" << xml("expected " + outcome.expected + "; came " + outcome.came)
+            << "\">" << xml(outcome.of->title + "\n" + details(outcome)) << "</failure>\n    </testcase>\n";
+    }
+    if (tests == 0) continue;
+    out << "  <testsuite name=\"" << requirement.id << "\" tests=\"" << tests << "\" failures=\"" << failures
+        << "\">\n" << cases.str() << "  </testsuite>\n";
+  }
+  out << "</testsuites>\n";
+}
+
+// What is extra has no max_score of its own there, and so raises the score above the sum of the others.
+void Report::write_gradescope(const std::string& file, double seconds) const {
+  double score = 0;
+  std::vector<std::string> tests;
+  for (size_t i = 0; i < requirements().size(); ++i) {
+    const Requirement& requirement = requirements()[i];
+    score += points(requirement);
+    int number = 0;
+    for (const Outcome& outcome : outcomes_) {
+      if (outcome.of->requirement != requirement.id) continue;
+      const double worth = points(outcome);
+      const std::string second = outcome.is_second_try ? "Passed at the second try.\n" : "";
+      std::ostringstream test;
+      test << "    {\"name\": " << json(outcome.of->id() + ": " + outcome.of->title) << ", \"number\": \"" << i + 1
+           << "." << ++number << "\", \"score\": " << three_decimals(outcome.passed ? worth : 0)
+           << ", \"max_score\": " << three_decimals(requirement.is_extra() ? 0 : worth) << ", \"status\": \""
+           << (outcome.passed ? "passed" : "failed") << "\", \"output\": "
+           << json(outcome.passed ? second : "(" + outcome.of->clauses + ")\n" + details(outcome)) << "}";
+      tests.push_back(test.str());
+    }
+  }
+  std::ostringstream report;
+  print(report, seconds);
+  std::ofstream(file) << "{\n  \"score\": " << three_decimals(score) << ",\n  \"execution_time\": "
+                      << std::lround(seconds) << ",\n  \"output\": " << json(report.str())
+                      << ",\n  \"output_format\": \"text\",\n  \"tests\": [\n" << joined(tests, ",\n") << "\n  ]\n}\n";
+}
+
+// It takes whole numbers only, so each point is ten; and no more than the greatest number, so what is extra can fill up
+// what is missing in the others, and no more.
+void Report::write_classroom50(const std::string& file) const {
+  constexpr int kScale = 10;
+  std::vector<std::string> tests;
+  int score = 0, most = 0;
+  for (const Requirement& requirement : requirements()) {
+    const Share its = share(requirement);
+    const int worth = requirement.is_extra() ? 0 : requirement.points * kScale;
+    const int got = int(std::floor(points(requirement) * kScale + 1e-9));
+    score += got;
+    most += worth;
+    tests.push_back("    {\"test-name\": " + json(std::string(requirement.id) + ": " + requirement.says) +
+                    ", \"passed\": " + (its.got == its.all ? "true" : "false") + ", \"score\": " +
+                    std::to_string(got) + ", \"max-score\": " + std::to_string(worth) + "}");
+  }
+  std::ofstream out(file);
+  out << "{\n  \"schema\": \"classroom50/result/v1\",\n";
+  const std::string commit = environment("COMMIT_URL"), review = environment("REVIEW_URL");
+  const std::vector<std::pair<std::string, std::string>> given = {{"classroom", environment("CLASSROOM")},
+                                                                  {"assignment", environment("ASSIGNMENT")},
+                                                                  {"submission", environment("SUBMISSION_TAG")},
+                                                                  {"commit", commit},
+                                                                  {"release", environment("RELEASE_URL")},
+                                                                  {"review", review.empty() ? commit : review},
+                                                                  {"datetime", utc_now()}};
+  for (const auto& [key, value] : given) out << "  \"" << key << "\": " << json(value) << ",\n";
+  out << "  \"score\": " << score << ",\n  \"max-score\": " << most << ",\n  \"tests\": [\n" << joined(tests, ",\n")
+      << "\n  ]\n}\n";
+}
+
+void Report::write_drawings(const std::string& folder) const {
+  fs::create_directories(folder);
+  for (const Outcome& outcome : outcomes_)
+    if (!outcome.passed && !outcome.drawing.empty())
+      std::ofstream(folder + "/" + outcome.of->id() + ".svg") << outcome.drawing;
+}
+
+}  // namespace grade
