@@ -5,13 +5,11 @@
 //
 // The first reading ends with main(). It goes from the state through WHO, messages, files and the
 // table of commands to the events and the loop. What it declares and does not define stands in the
-// second reading: the console and its keys, names and sizes for people, paths, sending to many,
-// /diag, Tab, who comes and goes, options and setting up, signals.
+// second reading, under the same headings.
 //
-// Only the main thread runs here, but for the signal handler; and only it touches the list of users
-// and the screen. What the threads of
-// connections have to say comes out of the event queue, one event at a time, in handle().
-// docs/interface.md has every line printed.
+// Only the main thread runs here, except in a signal handler; and only it touches the list of users
+// and the screen. What the threads of connections have to say comes out of the event queue, one
+// event at a time, in handle(). docs/interface.md has every line printed.
 //
 // Left out on purpose: a thread for the screen. A terminal that stands still stops the program
 // with it.
@@ -26,15 +24,16 @@
 #include <wchar.h>
 
 #include <atomic>
-#include <cctype>
 #include <clocale>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
 #include <iostream>
 #include <memory>
 #include <random>
+#include <set>
 #include <sstream>
 #include <stdexcept>
 #include <thread>
@@ -65,8 +64,10 @@ using UsageError = std::invalid_argument;
 
 // ---- The screen and the keys --------------------------------------------------------
 
+bool is_for_people();
+
 // Whether a person sits in front of us. He is told more in words, and less in numbers.
-const bool terminal = ::isatty(STDIN_FILENO) && ::isatty(STDOUT_FILENO);
+const bool terminal = is_for_people();
 
 // What was typed up to Enter, or came through a pipe up to its LF. It has LF in it where several
 // lines were pasted.
@@ -106,13 +107,9 @@ class Console {
   void release_at_once() const;  // for a signal handler: what is shown may be lost
 
  private:
-  string prompt(size_t width) const;
   void draw_rows(const string& progress);
   optional<TypedLine> take_piped_line();
-  TypedLine echoed(const TypedLine& line);
 
-  const bool moves_cursor_;  // else the terminal edits the line by itself
-  const bool is_coloured_;
   const std::unique_ptr<LineEditor> editor_;
   const std::unique_ptr<TerminalModes> modes_;
   bool has_ended_ = false;
@@ -132,31 +129,18 @@ void print(const string& line) { console.print(line); }
 // ---- State --------------------------------------------------------------------------
 
 // Whom the user has named, by /to or by a number of /list: an id at its address, for as long as it
-// stays listed. Who comes with that id later may be somebody else.
+// stays listed. A later user with that id may be somebody else.
 struct Addressee {
   Identity who;
   string gone = {};  // what became of it: "has left"; empty while it is listed
-};
-
-// What the user said or sent once, to one or to many. Each receiver gets a copy.
-struct Post {
-  string text;
-  string scope;  // private, group, all; or files
-  size_t total = 0;
-  size_t open = 0;  // copies of which nothing is known yet
-  size_t reached = 0;
-  string got;                          // who has it,
-  string missed;                       // who has not,
-  string unsure;                       // and who may have it
-  std::map<string, Identity> awaited;  // who has not answered yet, by address
 };
 
 // An offer or a transfer.
 struct File {
   uint64_t number = 0;  // that the user sees
   uint64_t ticket = 0;  // that transfer knows
-  uint64_t post = 0;    // that it is part of; 0: of none
-  string direction;  // "send", "receive"
+  uint64_t post = 0;    // that it is part of, where it goes to many; 0: of none
+  string direction;     // "send", "receive"
   string state = "offered";
   Identity who;  // at the other end
   string name;   // under which it was offered, and then, where it is stored
@@ -166,10 +150,10 @@ struct File {
   uint64_t resumed_at = 0;
 
   bool is_sent() const { return direction == "send"; }
-  bool is_folder() const { return !name.empty() && name.back() == '/'; }
 };
 
-// Whoever quits waits until everything is sent. A second /quit, or a signal, does not.
+// To leave takes time: what is being sent is finished first. A second /quit, or a signal, goes from
+// any stage to the last.
 enum class Stage { running, leaving, over };
 
 Stage stage = Stage::running;
@@ -177,13 +161,8 @@ bool undelivered = false;        // something was: a script sees it by the exit 
 vector<Addressee> numbered;      // as the last /list had them: it must not shift meanwhile
 optional<Addressee> chosen;      // by /to
 optional<Identity> last_writer;  // of a private message
-std::map<uint64_t, Post> posts;  // by number, of which the user sees nothing
 std::map<uint64_t, File> files;  // by number
-uint64_t next_post = 1;
 uint64_t next_file = 1;
-
-// Whether a plain line goes to somebody.
-bool is_talking() { return chosen && chosen->gone.empty(); }
 
 Identity own_entry() {
   Identity own = myself;
@@ -194,54 +173,66 @@ Identity own_entry() {
 
 // ---- What stands in the second reading ----------------------------------------------
 
-// Names for people.
-string label(const Identity& who);        // NAME@IP:PORT, as the list has it by now
-string short_label(const Identity& who);  // the name alone, if it can mean nobody else
-string name_of(const Identity& who);      // the short one on a terminal, else the long one
-bool is_listed(const Identity& who);      // with this id and this address
-bool names_somebody(const string& word);  // whether it is meant for WHO, online or not
+// Names for people. WHO is what the user typed.
+string name_of(const Identity& who);     // as the list has it by now
+bool is_listed(const Identity& who);     // with this id and this address
+bool names_somebody(const string& who);  // online or not
+Identity find_by_beginning(const string& who);
 string suggestion(const string& typed, const Strings& words);
 Strings command_names();
 string nobody_called(const string& who);
 Strings rows_of_list(const Users& users);
-const char* colour_of(const Identity& who);
 string prompt_text();
 
 // Sizes, times and outcomes for people.
 string time_of_day();
-string size_text(uint64_t bytes);
-string progress();                // of the transfer that runs, if one does
-string so_far(const File& file);  // how much, and how fast
-// What a line about a file says besides state and size.
+string size_of(const File& file);
+string progress();  // of the transfer that runs, if one does
+string so_far(const File& file);
 string remark(const FileStarted& event);
 string remark(const FileStored& event);
 string remark(const FileFailed& event);
-string summary(const Post& post);
 string under_way();  // what is being sent, and to whom
 
 // What helps a user on.
-void warn_of_clashes(const Users& users);  // who has our name
-void expect_partner();                     // that whom /to chose is there
+void expect_partner();  // that whom /to chose is there
 void explain_offer(const File& file);
 void tell_how_to_answer(const Identity& from);
 
+// A post: what was said or sent once, to one or to many, and what becomes of each copy.
+uint64_t open_post(const string& scope, const string& text, const Users& to);
+void note_delivery(uint64_t post, const Identity& to);
+void note_failure(uint64_t post, const Identity& to, const Failure& failure);
+
 // Commands.
-string next_word(string& rest);             // takes it off, and the blanks behind it
-string path_meant_by(const string& typed);  // as a shell would read it
-void say_lines(const TypedLine& typed);     // several, which were pasted
-using FileTest = bool (*)(const File&);
-File& only_file(const string& command, FileTest can_be_meant);
-void send_to_chosen(const string& typed);  // /send PATH
-void send_files(const string& path, const Users& to);
-void diagnose(string who);  // /diag
+string next_word(string& rest);  // takes it off, and the blanks behind it
+string trimmed(string line);     // empty where there is nothing to obey or to say
+bool does_send(string line);     // if that fails, something was not delivered
+void show_message(const Identity& from, const Message& message);
+void say_lines(const TypedLine& typed);  // several, which were pasted
+void send_to_group(string text);
+void send_to_all(string text);
+string readable_path(const string& typed, const string& command);
+void offer_to_chosen(const string& typed);  // /send PATH
+void offer_to_group(string path);
+void offer_to_all(string path);
+void offer_to(const Users& to, const string& path);
+File& take_offer(string& rest, const string& command);  // the one that N means
+File& take_transfer(string& rest);
+void expect_nothing(const string& rest);
+void change_name(string name);
+void change_group(string group);
+void scan(string target);
+void diagnose(string who);
+void help(string name);
 
 // Who comes and goes.
 void note_joined(const Identity& who);
 void note_left(const Identity& who, const string& why);
 void note_changed(const Identity& who, const Identity& before);
-void show_news();                        // all that is due of it
-void show_news_of(const Identity& who);
-bool is_found();  // whether the first scan has been answered
+void show_news();                         // all that is due of it
+void show_news_of(const Identity& who);   // he joins before he says something, and leaves after it
+bool is_found();                          // whether the first scan has been answered
 
 // Before the loop.
 void fill_standard_descriptors();
@@ -250,20 +241,23 @@ void ask_who_we_are();
 void prepare_folder();
 void prepare_output();
 void allow_descriptors(rlim_t most);
-// 512 accepted connections, each with a folder and a file, and as many of our own. Not all that there
-// may be: macOS has at most 10,240, and refuses RLIM_INFINITY.
+// 512 accepted connections, each with a folder and a file, and as many of our own. Not all that
+// there may be: macOS has at most 10,240, and refuses RLIM_INFINITY.
 constexpr rlim_t kMostDescriptors = 8192;
-bool is_own_name(const string& text);
+void open_ports();  // with the port that was named, or else the first free one
+
+// Behind it.
+void admit_to_hang();
 
 // ---- WHO: whom a word means ------------------------------------------------------------
+
+bool begins_with(string_view text, string_view beginning) {
+  return text.substr(0, beginning.size()) == beginning;
+}
 
 void add_to_list(string& list, const string& word, const char* between = ", ") {
   if (!list.empty()) list += between;
   list += word;
-}
-
-bool begins_with(string_view text, string_view beginning) {
-  return text.substr(0, beginning.size()) == beginning;
 }
 
 // The address in IP:PORT or NAME@IP:PORT.
@@ -277,44 +271,37 @@ const Addressee* by_number(const string& who) {
   return number == 0 ? nullptr : &numbered[number - 1];
 }
 
+// With an address in it, it is no name: one that looks like an address shall mislead nobody.
 bool is_called(const Identity& user, const string& who) {
   const string seen = comparable(who);
-  // With an address in it, it is no name: one that looks like an address shall mislead nobody.
-  if (address_in(who)) {
-    const bool is_labelled = seen == comparable(user.label());
-    return is_labelled || who == user.address.text();
-  }
-  const Addressee* numbered_so = by_number(who);
-  const bool is_number = numbered_so != nullptr && numbered_so->who.id == user.id;
-  return is_number || seen == comparable(user.name);
+  if (!address_in(who)) return seen == comparable(user.name);
+  return who == user.address.text() || seen == comparable(user.label());
 }
 
-// All whom WHO can mean.
+// All whom WHO can mean. A word can be one user's name and another's number.
 Users those_called(const string& who) {
-  const Addressee* numbered_so = by_number(who);
-  if (numbered_so != nullptr && !numbered_so->gone.empty()) {
-    const string was = "number " + who + " was " + numbered_so->who.label();
-    fail(was + ", who " + numbered_so->gone + "; /list numbers anew");
+  const Addressee* const at_number = by_number(who);
+  if (at_number != nullptr && !at_number->gone.empty()) {
+    const string was = "number " + who + " was " + at_number->who.label();
+    fail(was + ", who " + at_number->gone + "; /list numbers anew");
   }
   Users fits;
-  for (const Identity& user : discovery::users())
-    if (is_called(user, who)) fits.push_back(user);
+  for (const Identity& user : discovery::users()) {
+    const bool has_number = at_number != nullptr && at_number->who.id == user.id;
+    if (has_number || is_called(user, who)) fits.push_back(user);
+  }
   return fits;
 }
 
-// By our name, our number in the last /list, or an address where what is sent comes to ourselves.
+// By an address where what is sent comes to ourselves, by our name, or our number.
 bool is_oneself(const string& who) {
-  const Addressee* numbered_so = by_number(who);
-  if (numbered_so != nullptr && numbered_so->who.id == myself.id) return true;
+  const Addressee* const at_number = by_number(who);
+  if (at_number != nullptr && at_number->who.id == myself.id) return true;
   const auto address = address_in(who);
-  const bool is_own_address = address && discovery::is_own(*address);
-  if (is_own_address && who == address->text()) return true;
-  const string name = is_own_address ? who.substr(0, who.rfind('@')) : who;
-  return comparable(name) == comparable(myself.name);
+  return address ? discovery::is_own(*address) : is_called(myself, who);
 }
 
-// Whom WHO means. A word can be one user's name and another's number: then it is refused, never
-// guessed.
+// Whom WHO means. What fits more than one is refused, never guessed.
 Identity find(const string& who) {
   if (who.empty()) fail("to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
   const Users fits = those_called(who);
@@ -324,58 +311,33 @@ Identity find(const string& who) {
     add_to_list(candidates, user.label(), " or ");
   if (!fits.empty()) fail(who + " can mean more than one user; write " + candidates);
   if (is_oneself(who)) fail(who + " is you");
-  const auto address = address_in(who);
-  if (!address || who != address->text())
-    fail(nobody_called(who) + "; /list shows who is");
+  const auto address = parse_address(who);
+  if (!address) fail(nobody_called(who) + "; /list shows who is");
   Identity whoever_is_there;
   whoever_is_there.address = *address;
   return whoever_is_there;
 }
 
-void list(string) {
+void list_users(string) {
   Users all = discovery::users();
-  const Identity own = own_entry();
-  const auto is_behind = [&](const Identity& user) { return user.label() > own.label(); };
-  all.insert(std::find_if(all.begin(), all.end(), is_behind), own);
+  all.push_back(own_entry());
+  std::sort(all.begin(), all.end(), [](const Identity& one, const Identity& other) {
+    return one.label() < other.label();
+  });
   numbered.clear();
   for (const Identity& user : all) numbered.push_back({user});
-  for (const string& row : rows_of_list(all))
-    print(row);
+  for (const string& row : rows_of_list(all)) print(row);
   print("users " + to_string(all.size()));
 }
 
 // The only beginning of a name is enough here, where we say whom it means. With /msg it would be
 // too late: when ann has left, the next line for her must not go to anna.
-Users those_called_nearly(const string& who) {
-  Users fits = those_called(who);
-  if (!fits.empty() || who.empty()) return fits;
-  for (const Identity& user : discovery::users()) {
-    const string seen = comparable(user.label());
-    if (begins_with(seen, comparable(who)))
-      fits.push_back(user);
-  }
-  return fits;
-}
-
 void choose(string rest) {
   chosen.reset();  // where this fails, the next line must not go to the one before
   const string who = next_word(rest);
   if (!rest.empty()) fail("/to takes one user; /msg " + who + " TEXT sends one message");
-  const Users fits = those_called_nearly(who);
-  chosen = Addressee{fits.size() == 1 ? fits[0] : find(who)};
+  chosen = Addressee{find_by_beginning(who)};
   print("to " + chosen->who.label());
-}
-
-// Everyone else, or everyone else in our group.
-Users audience(const string& scope) {
-  Users all;
-  for (const Identity& user : discovery::users()) {
-    const bool is_meant = scope == "all" || user.group == myself.group;
-    if (is_meant) all.push_back(user);
-  }
-  const string where = scope == "all" ? "online" : "in group " + myself.group;
-  if (all.empty()) fail("nobody else is " + where);
-  return all;
 }
 
 // ---- Messages -----------------------------------------------------------------------
@@ -387,63 +349,14 @@ void expect_message(const string& text) {
   if (!is_text(text)) fail("a message is UTF-8 without control characters");
 }
 
-// It is known what has become of one copy. The last one sums the post up.
-void settle(uint64_t number, const Identity& to) {
-  Post& post = posts.at(number);
-  post.awaited.erase(to.address.text());
-  --post.open;
-  if (post.open > 0) return;
-  if (post.scope != "private") print(summary(post));
-  posts.erase(number);
-}
-
-void note_delivery(uint64_t number, const Identity& to) {
-  Post& post = posts.at(number);
-  ++post.reached;
-  add_to_list(post.got, name_of(to));
-  if (post.scope == "private") {
-    string line = time_of_day() + "delivered " + name_of(to);
-    if (!terminal)
-      line += ": " + post.text;  // there it stands a few rows above
-    console.print_quietly(line);
-  }
-  settle(number, to);
-}
-
-void note_failure(uint64_t number, const Identity& to, const Failure& failure) {
-  Post& post = posts.at(number);
-  const bool is_file = post.scope == "files";
-  const string doubt = failure.in_doubt ? "; it may have arrived: " : "; not delivered: ";
-  string& list = failure.in_doubt ? post.unsure : post.missed;
-  undelivered = true;
-  add_to_list(list, name_of(to));
-  if (is_file) list += " (" + failure.reason + ")";
-  else print(time_of_day() + "failed " + name_of(to) + ": " + failure.reason + doubt + post.text);
-  settle(number, to);
-}
-
-uint64_t open_post(const string& scope, const string& text, size_t receivers) {
-  const uint64_t number = next_post;
-  ++next_post;
-  Post& post = posts[number];
-  post.scope = scope;
-  post.text = text;
-  post.total = receivers;
-  post.open = receivers;
-  return number;
-}
-
-void send(const string& scope, const string& text, const Users& to) {
+void send_message(const string& scope, const string& text, const Users& to) {
   expect_message(text);
-  const uint64_t number = open_post(scope, text, to.size());
-  Post& post = posts.at(number);
-  for (const Identity& one : to)
-    post.awaited[one.address.text()] = one;
+  const uint64_t post = open_post(scope, text, to);
   for (const Identity& one : to) {
     try {
-      transfer::send_message(one, scope, text, number);
+      transfer::send_message(one, scope, text, post);
     } catch (const std::exception& error) {
-      note_failure(number, one, {error.what()});
+      note_failure(post, one, {error.what()});
     }
   }
 }
@@ -451,48 +364,29 @@ void send(const string& scope, const string& text, const Users& to) {
 // A line without a command.
 void say(const string& text) {
   const bool can_answer = last_writer && is_listed(*last_writer);
-  const string who = can_answer ? short_label(*last_writer) : "WHO";
+  const string who = can_answer ? name_of(*last_writer) : "WHO";
   if (!chosen) fail("to whom? choose with /to " + who + ", or write /msg " + who + " TEXT");
   expect_partner();
-  send("private", text, {chosen->who});
+  send_message("private", text, {chosen->who});
 }
 
-void message(string rest) {
+void send_to_one(string rest) {
   const Identity to = find(next_word(rest));
-  send("private", rest, {to});
-}
-
-void message_group(string text) {
-  send("group", text, audience("group"));
-}
-void message_all(string text) {
-  send("all", text, audience("all"));
-}
-
-void show_message(const Identity& from, const Message& message) {
-  const string text = ": " + message.text;
-  if (!terminal)
-    return print("message " + label(from) + " " + message.scope + text);
-  string name = printable(short_label(from));
-  // The colour of a user is his alone, too.
-  if (is_listed(from))
-    name = console.painted(name, colour_of(from));
-  if (message.scope != "private") name += " [" + message.scope + "]";
-  console.write_line(time_of_day() + name + printable(text));
+  send_message("private", rest, {to});
 }
 
 // ---- Files --------------------------------------------------------------------------
 
 void print_file(const File& file, const string& remark = "") {
-  string line = file.direction + " " + to_string(file.number) + " " + file.state;
-  line += " " + name_of(file.who) + " " + size_text(file.size);
-  if (file.is_folder())
-    line += " in " + to_string(file.entries) + " files and folders";
-  print(line + remark + ": " + file.name);
+  show_news_of(file.who);
+  const string number = to_string(file.number);
+  const string what = file.direction + " " + number + " " + file.state;
+  print(what + " " + name_of(file.who) + " " + size_of(file) + remark + ": " + file.name);
 }
 
 File& add_file(const string& direction, uint64_t ticket, const Identity& who) {
-  const uint64_t number = next_file++;
+  const uint64_t number = next_file;
+  ++next_file;
   File& file = files[number];
   file.number = number;
   file.ticket = ticket;
@@ -501,81 +395,46 @@ File& add_file(const string& direction, uint64_t ticket, const Identity& who) {
   return file;
 }
 
+// Null for one that has ended, or of which the user knows nothing.
+File* file_with(uint64_t ticket) {
+  for (auto& [number, file] : files)
+    if (file.ticket == ticket) return &file;
+  return nullptr;
+}
+
 // On a connection and a thread of its own.
-void offer_file(const string& path, const Identity& to, uint64_t post) {
+void offer(const string& path, const Identity& to, uint64_t post) {
   const uint64_t ticket = transfer::send_file(to, path);
   File& file = add_file("send", ticket, to);
   file.name = path;
   file.post = post;
 }
 
-string readable_path(const string& typed, const string& command) {
-  const string path = path_meant_by(typed);
-  if (path.empty()) fail("which file? " + command + " PATH");
-  const bool can_be_read = ::access(path.c_str(), R_OK) == 0;
-  if (!can_be_read)
-    fail("cannot read " + path + ": " + error_text(errno));
-  return path;
-}
-
-void send_file(string rest) {
+void offer_to_one(string rest) {
   const string line = rest;
   const string who = next_word(rest);
-  if (!who.empty() && !names_somebody(who))
-    return send_to_chosen(line);
+  if (!who.empty() && !names_somebody(who)) return offer_to_chosen(line);
   const Identity to = find(who);
-  send_files(readable_path(rest, "/send WHO"), {to});
+  offer_to({to}, readable_path(rest, "/send WHO"));
 }
 
-void send_file_to_group(string path) {
-  send_files(readable_path(path, "/sendgroup"), audience("group"));
-}
-
-void send_file_to_all(string path) {
-  send_files(readable_path(path, "/sendall"), audience("all"));
-}
-
-bool is_any(const File&) { return true; }
-bool is_waiting_offer(const File& file) {
-  return !file.is_sent() && file.state == "offered";
-}
-
-// The one whose number `rest` begins with; without a number, the only one that can be meant. What
-// stands there is always a number: a name to store a file under comes second.
-File& take_file(string& rest, const string& command, FileTest can_be_meant) {
-  const string word = next_word(rest);
-  if (word.empty()) return only_file(command, can_be_meant);
-  const auto found = files.find(parse_number(word).value_or(0));
-  if (found == files.end())
-    fail("there is no transfer '" + word + "'; /transfers lists them");
-  return found->second;
-}
-
-void expect_nothing(const string& rest) {
-  if (!rest.empty()) fail("'" + rest + "' is too much; the number of a transfer is enough");
-}
-
-void answer(File& file, Accept consent, const string& store_as) {
-  if (!is_waiting_offer(file)) fail("that is not an offer that waits for an answer");
-  const bool is_name = store_as.empty() || safe_file_name(store_as) == store_as;
-  if (!is_name) fail("'" + store_as + "' is not a file name; give one without a path");
+void accept_offer(string rest) {
+  File& file = take_offer(rest, "/accept");
+  const bool is_name = rest.empty() || safe_file_name(rest) == rest;
+  if (!is_name) fail("'" + rest + "' is not a file name; give one without a path");
   file.state = "answered";
-  transfer::answer(file.ticket, consent, store_as);
+  transfer::answer(file.ticket, Accept::always, rest);
 }
 
-void accept(string rest) {
-  File& file = take_file(rest, "/accept", is_waiting_offer);
-  answer(file, Accept::always, rest);
-}
-
-void reject(string rest) {
-  File& file = take_file(rest, "/reject", is_waiting_offer);
+void reject_offer(string rest) {
+  File& file = take_offer(rest, "/reject");
   expect_nothing(rest);
-  answer(file, Accept::never, "");
+  file.state = "answered";
+  transfer::answer(file.ticket, Accept::never, "");
 }
 
-void cancel(string rest) {
-  const File& file = take_file(rest, "/cancel", is_any);
+void cancel_transfer(string rest) {
+  const File& file = take_transfer(rest);
   expect_nothing(rest);
   transfer::cancel(file.ticket);
 }
@@ -586,52 +445,14 @@ void list_transfers(string) {
   print("transfers " + to_string(files.size()));
 }
 
-File* file_with(uint64_t ticket) {
-  for (auto& [number, file] : files)
-    if (file.ticket == ticket) return &file;
-  return nullptr;
-}
-
-// ---- The other commands, and the table ----------------------------------------------
-
-void introduce_as(const string& name, const string& group) {
-  const bool are_good = is_own_name(name) && is_own_name(group);
-  if (!are_good) fail("a name or group is 1 to 32 characters without blanks, no / first");
-  myself.name = name;
-  myself.group = group;
-  discovery::rename();
-  print("you " + own_entry().label() + " " + group);
-  warn_of_clashes(discovery::users());
-}
-
-void rename(string name) { introduce_as(name, myself.group); }
-void join(string group) { introduce_as(myself.name, group); }
-
-// Of everything, or of ADDRESS, ADDRESS:PORT or NETWORK/BITS.
-void scan(string target) {
-  if (target.empty()) return discovery::scan();
-  const size_t slash = std::min(target.find('/'), target.size());
-  const bool is_network = slash < target.size();
-  const auto bits = is_network ? parse_number(target.substr(slash + 1), 32) : 32;
-  const auto address = parse_address(target);
-  const auto ip = address ? address->ip : parse_ip(target.substr(0, slash));
-  const uint16_t port = address ? address->port : kDiscoveryPort;
-  if (!ip || !bits) fail("/scan takes nothing, ADDRESS, ADDRESS:PORT or NETWORK/BITS");
-  if (!discovery::source_for(*ip)) fail("no usable route leads to " + target);
-  discovery::scan(*ip, static_cast<int>(*bits), port);
-}
+// ---- The table of commands ----------------------------------------------------------
 
 void quit(string) {
-  if (stage != Stage::running) {
-    stage = Stage::over;
-    return;
-  }
-  stage = Stage::leaving;
-  if (!terminal || !transfer::is_sending()) return;
+  const bool is_first = stage == Stage::running;
+  stage = is_first ? Stage::leaving : Stage::over;
+  if (!is_first || !terminal || !transfer::is_sending()) return;
   print("note: waiting for " + under_way() + "; /quit again leaves now");
 }
-
-void help(string name);
 
 struct Command {
   const char* name;
@@ -643,25 +464,25 @@ struct Command {
 };
 
 const Command kCommands[] = {
-    {"/list", "", "who is online", "", list},
+    {"/list", "", "who is online", "", list_users},
     {"/to", " WHO", "talk to WHO: a name, a number of /list, NAME@IP:PORT or IP:PORT", " bob",
      choose},
-    {"/msg", " WHO TEXT", "one message", " bob See you at nine", message},
+    {"/msg", " WHO TEXT", "one message", " bob See you at nine", send_to_one},
     {"/group", " TEXT", "a message to everyone in your group", " Where do we meet?",
-     message_group},
-    {"/all", " TEXT", "a message to everyone", " Lunch?", message_all},
+     send_to_group},
+    {"/all", " TEXT", "a message to everyone", " Lunch?", send_to_all},
     {"/send", " [WHO] PATH", "offer a file or a folder; without WHO: to whom /to chose",
-     " bob Documents/my report.pdf", send_file,
+     " bob Documents/my report.pdf", offer_to_one,
      "send a large folder as a tar archive: only a file goes on after a break"},
-    {"/sendgroup", " PATH", "to everyone in your group", " photos/", send_file_to_group},
-    {"/sendall", " PATH", "to everyone", " task.pdf", send_file_to_all},
+    {"/sendgroup", " PATH", "to everyone in your group", " photos/", offer_to_group},
+    {"/sendall", " PATH", "to everyone", " task.pdf", offer_to_all},
     {"/accept", " [N [AS]]", "take the file of offer N, as AS; without N: the only one",
-     " 1 bobs report.pdf", accept},
-    {"/reject", " [N]", "do not take it", " 1", reject},
-    {"/cancel", " [N]", "end transfer N; without N: the only one", " 1", cancel},
+     " 1 bobs report.pdf", accept_offer},
+    {"/reject", " [N]", "do not take it", " 1", reject_offer},
+    {"/cancel", " [N]", "end transfer N; without N: the only one", " 1", cancel_transfer},
     {"/transfers", "", "offers and transfers under way", "", list_transfers},
-    {"/name", " NEW", "change your name", " ann2", rename},
-    {"/join", " GROUP", "change your group", " chess", join},
+    {"/name", " NEW", "change your name", " ann2", change_name},
+    {"/join", " GROUP", "change your group", " chess", change_group},
     {"/scan", " [TARGET]", "look again; TARGET: ADDRESS, ADDRESS:PORT or NETWORK/BITS",
      " 10.0.0.0/24", scan},
     {"/diag", " [WHO]", "what is wrong when somebody is missing; WHO may be IP:PORT",
@@ -677,76 +498,34 @@ const Command& command_called(const string& name) {
   fail("there is no command " + name + hint + "; /help lists them");
 }
 
-void print_help(const string& text) { print("help: " + text); }
-
-void print_meaning(const Command& command) {
-  const string usage = string(command.name) + command.arguments;
-  print_help(usage + ": " + command.meaning);
-}
-
-void help(string name) {
-  if (name.empty()) {
-    for (const Command& command : kCommands) print_meaning(command);
-    return print_help("any other line is a message to whom /to chose; a first // sends one /");
-  }
-  if (name[0] != '/') name = "/" + name;
+void run_command(const string& name, const string& rest) {
   const Command& command = command_called(name);
-  const string advice = command.advice;
-  print_meaning(command);
-  print_help("for example  " + name + command.example);
-  if (!advice.empty()) print_help(advice);
+  const bool takes_nothing = string_view(command.arguments).empty();
+  if (takes_nothing && !rest.empty()) fail(name + " takes nothing behind it; /help " + name);
+  command.run(rest);
 }
 
 // ---- A line of input ----------------------------------------------------------------
 
-// Whether something is not delivered when this fails: the exit status tells. A plain line has no
-// name.
-bool does_send(const string& name) {
-  for (const char* one : {"", "/msg", "/group", "/all", "/send", "/sendgroup", "/sendall"})
-    if (name == one) return true;
-  return false;
-}
-
-void expect_running(const string& name) {
-  const bool is_over = stage != Stage::running && name != "/quit";
-  if (is_over) fail("leaving; /quit again does not wait");
-}
-
-void run_command(const string& name, const string& rest) {
-  const Command& command = command_called(name);
-  const bool takes_nothing = string_view(command.arguments).empty();
-  if (takes_nothing && !rest.empty())
-    fail(name + " takes nothing behind it; /help " + name);
-  command.run(rest);
-}
-
-// A text keeps its blanks. Nothing is left of a line that has nothing else.
-string trimmed(string line) {
-  const bool is_from_windows = !line.empty() && line.back() == '\r';
-  if (is_from_windows) line.pop_back();
-  const size_t first = line.find_first_not_of(" \t");
-  if (first == string::npos) return "";
-  if (line[first] == '/') line.erase(0, first);  // pasted out of a text, where it was indented
-  return line;
+void obey_line(const string& line) {
+  const bool is_escaped = begins_with(line, "//");
+  const bool is_command = begins_with(line, "/") && !is_escaped;
+  string rest = is_escaped ? line.substr(1) : line;
+  const string name = is_command ? next_word(rest) : "";
+  if (stage != Stage::running && name != "/quit") fail("leaving; /quit again does not wait");
+  if (is_command) run_command(name, rest);
+  else if (!rest.empty()) say(rest);
 }
 
 // What was typed is one line, or several that were pasted.
 void obey(const TypedLine& typed) {
   const bool is_one = typed.text.find('\n') == string::npos;
-  const string line = is_one ? trimmed(typed.text) : "";
-  if (is_one && line.empty()) return;
-  const bool is_escaped = begins_with(line, "//");
-  const bool is_command = begins_with(line, "/") && !is_escaped;
-  string rest = is_escaped ? line.substr(1) : line;
-  const string name = is_command ? next_word(rest) : "";
   try {
-    expect_running(name);
-    if (is_command) run_command(name, rest);
-    else if (is_one) say(rest);
+    if (is_one) obey_line(trimmed(typed.text));
     else say_lines(typed);
   } catch (const std::exception& error) {
     print(string("error: ") + error.what());
-    if (does_send(name)) undelivered = true;
+    if (does_send(trimmed(typed.text))) undelivered = true;
   }
 }
 
@@ -756,8 +535,8 @@ void read_input() {
     obey(*line);
     console.set_prompt(prompt_text());
   }
-  if (console.has_ended() && stage == Stage::running)
-    stage = Stage::leaving;
+  const bool ends_us = console.has_ended() && stage == Stage::running;
+  if (ends_us) stage = Stage::leaving;
 }
 
 // ---- Events: what the other parts report --------------------------------------------
@@ -773,26 +552,17 @@ void handle(const Introduced& event) { discovery::introduced(event.who); }
 
 void handle(const MessageReceived& event) {
   if (transfer::is_repeat(event.from, event.message.number)) return;
-  show_news_of(event.from);
   show_message(event.from, event.message);
   if (event.message.scope != "private") return;
   last_writer = event.from;
   tell_how_to_answer(event.from);
 }
 
-void handle(const MessageDelivered& event) {
-  show_news_of(event.to);
-  note_delivery(event.post, event.to);
-}
-
-void handle(const MessageFailed& event) {
-  show_news_of(event.to);
-  note_failure(event.post, event.to, event.failure);
-}
+void handle(const MessageDelivered& event) { note_delivery(event.post, event.to); }
+void handle(const MessageFailed& event) { note_failure(event.post, event.to, event.failure); }
 
 void handle(const FileOffered& event) {
-  show_news_of(event.other);
-  File* file = file_with(event.ticket);
+  File* file = file_with(event.ticket);  // ours; or it is new
   if (file == nullptr) file = &add_file("receive", event.ticket, event.other);
   file->name = event.offer.name;
   file->size = event.offer.size;
@@ -807,7 +577,6 @@ void handle(const FileStarted& event) {
   file->state = "started";
   file->started = event.when;
   file->resumed_at = event.resumed_at;
-  show_news_of(file->who);
   print_file(*file, remark(event));
 }
 
@@ -820,7 +589,6 @@ void handle(const FileStored& event) {
   file->name = file->is_sent() ? event.name : download_folder + "/" + event.name;
   file->size = event.size;
   file->entries = event.files;
-  show_news_of(file->who);
   print_file(*file, remark(event));
   if (file->post != 0) note_delivery(file->post, file->who);
   files.erase(file->number);
@@ -831,7 +599,6 @@ void handle(const FileFailed& event) {
   if (file == nullptr) return;
   if (file->is_sent()) undelivered = true;
   file->state = "failed";
-  show_news_of(file->who);
   print_file(*file, remark(event));
   if (file->post != 0) note_failure(file->post, file->who, event.failure);
   files.erase(file->number);
@@ -846,19 +613,20 @@ void handle_events() {
 
 // ---- Signals ------------------------------------------------------------------------
 
-// Ctrl-C, SIGTERM or SIGHUP, not yet obeyed: the loop does that, by Stage::over. A second one
-// before that ends the program at once. A handler may run on any thread.
-std::atomic<int> signal_caught{0};
+// A handler may run at any moment, on any thread: it only notes what has come, and makes select()
+// return. The loop obeys it, by obey_signal() or follow_terminal(). Whoever sends a second signal
+// because the first is not obeyed gets his way: note_signal() ends the program on the spot.
+std::atomic<int> signal_caught{0};            // Ctrl-C, SIGTERM or SIGHUP, not yet obeyed
 std::atomic<bool> stop_is_asked{false};       // Ctrl-Z
 std::atomic<bool> screen_has_changed{false};  // fg, or another size
 
-void note_signal(int number);  // one that ends the program
 void catch_signals();
-void follow_terminal();  // obeys those that do not
-void obey_signal(int number);
+void note_signal(int number);
+void obey_signal(int number);  // the end; or, of Ctrl-C, of what is typed
+void follow_terminal();
 
-// All a handler may do: note it, and make select() return. A flag alone could be set just before
-// select() begins to wait, and be seen when that wait is over.
+// A flag alone could be set just before select() begins to wait, and be seen when that wait is
+// over.
 extern "C" void on_signal(int number) {
   if (number == SIGTSTP) stop_is_asked = true;
   else if (number == SIGCONT || number == SIGWINCH) screen_has_changed = true;
@@ -901,49 +669,10 @@ bool is_over() {
   return stage == Stage::over || has_left || nobody_reads_us;
 }
 
-// Opens all sockets with the port that we have chosen. What was wrong, where another program has
-// it; else nothing.
-string open_port() {
-  const auto can_reach = [](uint32_t ip) { return discovery::source_for(ip).has_value(); };
-  try {
-    transfer::open(can_reach);
-    discovery::open();
-  } catch (const std::system_error& error) {
-    if (error.code() != std::errc::address_in_use) throw;
-    return error.what();
-  }
-  return "";
-}
-
-// The port is the one that was named, or else the first free one.
-void open_ports() {
-  uint16_t& port = myself.address.port;
-  const bool is_named = port != 0;
-  if (!is_named) port = kFirstPort;
-  while (true) {
-    const string trouble = open_port();
-    if (trouble.empty()) return;
-    if (is_named) throw UsageError(trouble + "; --port chooses another");
-    if (port == kLastPort) break;
-    ++port;
-  }
-  fail("ports 25253 to 25508 are all taken, for TCP or UDP; end a program that has one, or choose "
-       "another port with --port N");
-}
-
 void draw_id() {
   std::random_device random;
   while (myself.id.size() < 16)
     myself.id += "0123456789abcdef"[random() % 16];
-}
-
-// A thread waits for something that has no bound, and close() for that thread. No loop obeys a
-// signal any more, so the next one counts as the second.
-void admit_to_hang() {
-  if (signal_caught == 0) signal_caught = SIGHUP;
-  if (!terminal) return;
-  print("note: something hangs, perhaps a disk; Ctrl-C ends the program at once");
-  std::cout.flush();
 }
 
 void say_goodbye() {
@@ -991,7 +720,8 @@ int main(int argc, char** argv) try {
   while (!is_over()) {
     console.set_prompt(prompt_text());
     console.draw(progress());
-    // Taken before the wait, obeyed behind it: the keys that were pressed before are read by then.
+    // A signal that has come by now is obeyed behind the wait, when the keys that were pressed
+    // before it have been read: Ctrl-C takes them away.
     const int signal_to_obey = signal_caught;
     const fd_set readable = wait();
     if (FD_ISSET(STDIN_FILENO, &readable)) read_input();
@@ -1015,7 +745,7 @@ int main(int argc, char** argv) try {
 
 // ============================================================================
 // SECOND READING: the console and its keys, names and sizes for people, Tab, who comes and goes,
-// options and setting up, signals, --trace
+// sending to many, options and setting up, signals
 // ============================================================================
 
 namespace {
@@ -1023,16 +753,23 @@ namespace {
 // ---- How wide text is on a screen ---------------------------------------------------
 
 size_t columns(char32_t c) {
+  if (c == '\t') return 8;  // at most
   if (c == '\n') return 1;  // shown as in_one_row() has it
   const int width = ::wcwidth(static_cast<wchar_t>(c));
   return static_cast<size_t>(std::max(0, width));
 }
 
-// A letter takes one column, a character of Chinese two, an accent that combines none.
+// A letter takes one column, a character of Chinese two; an accent that combines, and a sequence
+// that colours (ESC [ 32 m), none.
 size_t columns(string_view text) {
   size_t sum = 0;
-  while (!text.empty())
-    sum += columns(take_character(text));
+  bool is_sequence = false;
+  while (!text.empty()) {
+    const char32_t c = take_character(text);
+    if (c == '\033') is_sequence = true;
+    if (!is_sequence) sum += columns(c);
+    if (c == 'm') is_sequence = false;
+  }
   return sum;
 }
 
@@ -1058,82 +795,51 @@ size_t screen_width() {
   return is_known ? size.ws_col : kUsual;
 }
 
-// A line of text as rows of the screen. It is broken at blanks, and beside wide characters, for
-// Chinese has no blanks. A word that is longer than a row is left to the terminal, which breaks it,
-// and copies it as one.
-class Rows {
- public:
-  explicit Rows(size_t width) : width_(width) {}
+string_view without_blanks(string_view text) {
+  return text.substr(std::min(text.find_first_not_of(" \t"), text.size()));
+}
 
-  // A character, or a sequence that colours, which takes no columns.
-  void add(string_view bytes, size_t wide) {
-    const bool is_gap = bytes == " " || bytes == "\t";
-    const bool stands_alone = wide > 1;
-    if (is_gap || stands_alone) end_word();
-    if (is_gap) {
-      gap_ += bytes;
-      gap_width_ += bytes == " " ? 1 : kTabWidth;
-      return;
-    }
-    word_ += bytes;
-    word_width_ += wide;
-    if (stands_alone) end_word();
+// Takes off what a row is not broken in: blanks, and behind them a word, or one wide character, for
+// Chinese has no blanks.
+string_view take_piece(string_view& line) {
+  string_view rest = without_blanks(line);
+  bool is_word = false;
+  while (!rest.empty() && rest[0] != ' ' && rest[0] != '\t') {
+    string_view behind = rest;
+    const bool is_wide = columns(take_character(behind)) > 1;
+    if (is_wide && is_word) break;
+    rest = behind;
+    if (is_wide) break;
+    is_word = true;
   }
+  const string_view piece = line.substr(0, line.size() - rest.size());
+  line = rest;
+  return piece;
+}
 
-  string text() {
-    end_word();
-    return text_;
-  }
-
- private:
-  static constexpr size_t kTabWidth = 8;  // at most
-  // Of each row but the first: what another user wrote can then not look like a line of its own.
-  static constexpr size_t kIndentation = 2;
-
-  void end_word() {
-    if (word_.empty()) return;
-    const bool fits = column_ + gap_width_ + word_width_ <= width_;
-    if (fits || column_ == 0) {
-      text_ += gap_;
-      column_ += gap_width_;
-    } else {
-      text_ += '\n' + string(kIndentation, ' ');
-      column_ = kIndentation;
-    }
-    text_ += word_;
-    column_ += word_width_;
-    if (column_ > width_) column_ = (column_ - 1) % width_ + 1;
-    gap_.clear();
-    gap_width_ = 0;
-    word_.clear();
-    word_width_ = 0;
-  }
-
-  const size_t width_;
-  string text_;  // what is laid out
-  string gap_;   // what is not yet: blanks,
-  string word_;  // and the word behind them
-  size_t column_ = 0;
-  size_t gap_width_ = 0;
-  size_t word_width_ = 0;
-};
-
-// `line`, which may be painted, as it is shown.
+// A line of text as rows of the screen. All but the first are indented: what another user wrote
+// can then not look like a line of its own. A word that is longer than a row is left to the
+// terminal, which breaks it, and copies it as one.
 string wrapped(string_view line) {
   constexpr size_t kNarrow = 10;  // nothing is won by rows of two words
+  constexpr string_view kIndentation = "  ";
   const size_t width = screen_width();
-  if (width < kNarrow) return string(line);
-  Rows rows(width);
+  string rows;
+  size_t column = 0;
   while (!line.empty()) {
-    string_view rest = line;
-    const bool is_sequence = line[0] == '\033';
-    if (is_sequence) rest.remove_prefix(rest.find('m') + 1);
-    else take_character(rest);
-    const string_view taken = line.substr(0, line.size() - rest.size());
-    rows.add(taken, is_sequence ? 0 : columns(taken));
-    line = rest;
+    string_view piece = take_piece(line);
+    const bool fits = column + columns(piece) <= width;
+    if (!fits && column > 0 && width >= kNarrow) {
+      piece = without_blanks(piece);
+      rows += '\n';
+      rows += kIndentation;
+      column = kIndentation.size();
+    }
+    rows += piece;
+    column += columns(piece);
+    if (column > width) column = (column - 1) % width + 1;
   }
-  return rows.text();
+  return rows;
 }
 
 // ---- Keys ---------------------------------------------------------------------------
@@ -1162,41 +868,44 @@ enum Key : char32_t {
   kPasteEnds,
 };
 
-// Ctrl and this character. Emacs had most of them first.
-constexpr std::pair<char, Key> kControlKeys[] = {
-    {'A', kHome},
-    {'B', kArrowLeft},
-    {'D', kDeleteOrLeave},
-    {'E', kEnd},
-    {'F', kArrowRight},
-    {'H', kBackspace},
-    {'I', kTab},
-    {'J', kEnter},
-    {'K', kDeleteToEnd},
-    {'L', kClearScreen},
-    {'M', kEnter},
-    {'N', kArrowDown},
-    {'P', kArrowUp},
-    {'U', kDeleteToStart},
-    {'W', kDeleteWord},
-    {'?', kBackspace},  // DEL, as Ctrl-? is called
-};
-
-// How the sequences of the other keys end, behind ESC [ or ESC O.
-constexpr std::pair<string_view, Key> kSequences[] = {
-    {"A", kArrowUp},
-    {"B", kArrowDown},
-    {"C", kArrowRight},
-    {"D", kArrowLeft},
-    {"H", kHome},
-    {"F", kEnd},
-    {"1~", kHome},
-    {"7~", kHome},
-    {"4~", kEnd},
-    {"8~", kEnd},
-    {"3~", kDelete},
-    {"200~", kPasteBegins},
-    {"201~", kPasteEnds},
+// What a terminal sends for them. ESC O instead of ESC [ is the same: key_of() sees to that.
+constexpr std::pair<string_view, Key> kKeys[] = {
+    {"\x01", kHome},           // Ctrl-A. Emacs had most of these first.
+    {"\x02", kArrowLeft},      // Ctrl-B
+    {"\x04", kDeleteOrLeave},  // Ctrl-D
+    {"\x05", kEnd},            // Ctrl-E
+    {"\x06", kArrowRight},     // Ctrl-F
+    {"\b", kBackspace},        // Ctrl-H
+    {"\t", kTab},
+    {"\n", kEnter},
+    {"\x0B", kDeleteToEnd},  // Ctrl-K
+    {"\x0C", kClearScreen},  // Ctrl-L
+    {"\r", kEnter},
+    {"\r\n", kEnter},          // pasted from Windows
+    {"\x0E", kArrowDown},      // Ctrl-N
+    {"\x10", kArrowUp},        // Ctrl-P
+    {"\x15", kDeleteToStart},  // Ctrl-U
+    {"\x17", kDeleteWord},     // Ctrl-W
+    {"\x7F", kBackspace},
+    {"\033\b", kDeleteWord},    // Alt and Backspace, on some
+    {"\033\x7F", kDeleteWord},  // and on others
+    {"\033[A", kArrowUp},
+    {"\033[B", kArrowDown},
+    {"\033[C", kArrowRight},
+    {"\033[D", kArrowLeft},
+    {"\033[1;3C", kWordRight},  // with Alt,
+    {"\033[1;3D", kWordLeft},
+    {"\033[1;5C", kWordRight},  // or Ctrl
+    {"\033[1;5D", kWordLeft},
+    {"\033[H", kHome},
+    {"\033[F", kEnd},
+    {"\033[1~", kHome},
+    {"\033[7~", kHome},
+    {"\033[4~", kEnd},
+    {"\033[8~", kEnd},
+    {"\033[3~", kDelete},
+    {"\033[200~", kPasteBegins},
+    {"\033[201~", kPasteEnds},
 };
 
 // Whether more bytes can make a character of these.
@@ -1208,8 +917,8 @@ bool can_be_cut(string_view bytes) {
 
 size_t size_of_sequence(string_view bytes) {
   if (bytes.size() == 1) return 0;
-  if (bytes[1] == '\x7F' || bytes[1] == '\b') return 2;  // Alt and Backspace
-  if (bytes[1] != '[' && bytes[1] != 'O') return 1;      // Esc; the next key is one of its own
+  if (bytes[1] == '\x7F' || bytes[1] == '\b') return 2;
+  if (bytes[1] != '[' && bytes[1] != 'O') return 1;  // Esc; the next key is one of its own
   const size_t from = bytes[1] == '[' ? bytes.find_first_not_of("0123456789;?<=>", 2) : 2;
   if (from >= bytes.size()) return 0;
   const bool is_whole = bytes[from] >= '@' && bytes[from] <= '~';  // else another key begins
@@ -1220,53 +929,22 @@ size_t size_of_sequence(string_view bytes) {
 size_t size_of_key(string_view bytes) {
   if (bytes.empty()) return 0;
   if (bytes[0] == '\033') return size_of_sequence(bytes);
-  if (begins_with(bytes, "\r\n")) return 2;  // one Enter: pasted from Windows
+  if (begins_with(bytes, "\r\n")) return 2;
   string_view rest = bytes;
   const bool is_bad = take_character(rest) == kNotUtf8;
   if (is_bad && can_be_cut(bytes)) return 0;
   return bytes.size() - rest.size();
 }
 
-// ";5": what is held down, as a number one above the sum of Shift 1, Alt 2 and Ctrl 4.
-bool has_alt_or_ctrl(string_view modifiers) {
-  if (modifiers.empty()) return false;
-  const uint64_t held = parse_number(modifiers.substr(1)).value_or(1) - 1;
-  return (held & 6) != 0;
-}
-
-Key by_words(Key key) {
-  if (key == kArrowLeft) return kWordLeft;
-  if (key == kArrowRight) return kWordRight;
-  return key;
-}
-
-// Of ESC [ 3 ~, ESC [ A or ESC O A; and of ESC [ 1 ; 5 A, which is the same key with Ctrl held
-// down.
-Key key_of_sequence(string_view bytes) {
-  if (bytes == "\033\x7F" || bytes == "\033\b") return kDeleteWord;
-  if (bytes.size() < 3) return kNoKey;
-  const string_view parameters = bytes.substr(2, bytes.size() - 3);
-  const string_view number = parameters.substr(0, parameters.find(';'));
-  const string_view modifiers = parameters.substr(number.size());
-  string end;
-  if (bytes.back() == '~') end = number;
-  end += bytes.back();
-  for (const auto& [name, key] : kSequences) {
-    if (name != end) continue;
-    return has_alt_or_ctrl(modifiers) ? by_words(key) : key;
-  }
-  return kNoKey;
-}
-
-char32_t key_of(string_view bytes) {
-  if (bytes[0] == '\033') return key_of_sequence(bytes);
-  const char32_t c = take_character(bytes);
-  if (c >= 0x20 && c != 0x7F) return c;
-  for (const auto& [letter, key] : kControlKeys) {
-    const char32_t with_ctrl = static_cast<unsigned char>(letter) ^ 0x40u;
-    if (c == with_ctrl) return key;
-  }
-  return kNoKey;
+char32_t key_of(string bytes) {
+  if (begins_with(bytes, "\033O")) bytes[1] = '[';
+  for (const auto& [name, key] : kKeys)
+    if (name == bytes) return key;
+  string_view rest = bytes;
+  const char32_t c = take_character(rest);
+  const bool is_character = c != kNotUtf8 && !is_control(c);
+  if (!is_character) return kNoKey;
+  return c;
 }
 
 // ---- The line that is being typed ---------------------------------------------------
@@ -1286,15 +964,7 @@ class LineEditor {
  public:
   explicit LineEditor(string (*complete)(const string& before)) : complete_(complete) {}
 
-  // A sequence comes at once. Esc with another key behind it, pressed by hand, does not: `now`
-  // tells them apart.
-  void type(string_view bytes, Clock::time_point now) {
-    const bool is_waiting = !keys_.empty() && keys_[0] == '\033' && !is_pasting_;
-    if (is_waiting && now - typed_at_ > 50ms)
-      keys_.erase(0, 1);
-    typed_at_ = now;
-    keys_ += bytes;
-  }
+  void type(string_view bytes) { keys_ += bytes; }
 
   // Presses what was typed, up to a key that asks for something that is not ours to do; to be
   // called until there is none.
@@ -1311,26 +981,19 @@ class LineEditor {
   // After Request::line.
   TypedLine take_line() {
     // A line that was copied with its end is one line.
-    while (!text_.empty() && text_.back() == '\n')
-      text_.pop_back();
+    while (!text_.empty() && text_.back() == '\n') text_.pop_back();
     const bool is_last_again = !history_.empty() && history_.back() == text_;
-    if (!text_.empty() && !is_last_again)
-      history_.push_back(text_);
+    if (!text_.empty() && !is_last_again) history_.push_back(text_);
     const TypedLine line{text_, begins_pasted_};
     clear();
     return line;
   }
 
-  // What was typed and is not UTF-8: the text has none of it.
-  string take_rejected() { return std::exchange(rejected_, ""); }
-
   bool is_empty() const { return text_.empty(); }
 
   void clear() {
-    text_.clear();
-    cursor_ = 0;
     shown_ = history_.size();
-    begins_pasted_ = false;
+    show("");
   }
 
   // What is pressed, and not yet looked at. It may end in the middle of a paste.
@@ -1347,10 +1010,8 @@ class LineEditor {
     const auto fits = [&](size_t from, size_t to) { return columns(part(from, to)) <= room; };
     size_t first = cursor_;
     size_t end = cursor_;
-    while (first > 0 && fits(previous(first), cursor_))
-      first = previous(first);
-    while (end < text_.size() && fits(first, next(end)))
-      end = next(end);
+    while (first > 0 && fits(previous(first), cursor_)) first = previous(first);
+    while (end < text_.size() && fits(first, next(end))) end = next(end);
     cursor_column_ = std::min(used + columns(part(first, cursor_)), width - 1);
     const string to_cursor = "\r\033[" + to_string(cursor_column_) + "C";
     return prompt + in_one_row(part(first, end)) + to_cursor;
@@ -1375,10 +1036,8 @@ class LineEditor {
   }
 
   void press(char32_t key) {
-    const bool is_character = key < kNoKey && !is_control(key);
     if (key == kPasteEnds) is_pasting_ = false;
-    else if (key == kNotUtf8) rejected_ += key_bytes_;
-    else if (is_character) insert(key_bytes_);
+    else if (key < kNoKey) insert(key_bytes_);
     else if (is_pasting_) insert(key == kEnter ? "\n" : " ");  // nobody has pressed it
     else edit(key);
   }
@@ -1406,8 +1065,7 @@ class LineEditor {
   }
 
   void complete_to_cursor() {
-    if (cursor_ == 0) return;
-    replace(0, cursor_, complete_(text_.substr(0, cursor_)));
+    if (cursor_ > 0) replace(0, cursor_, complete_(text_.substr(0, cursor_)));
   }
 
   void replace(size_t from, size_t to, const string& with) {
@@ -1415,20 +1073,15 @@ class LineEditor {
     cursor_ = from + with.size();
     if (from == 0) begins_pasted_ = is_pasting_;
   }
-  void insert(const string& text) {
-    replace(cursor_, cursor_, text);
-  }
-  void erase(size_t from, size_t to) {
-    replace(from, to, "");
-  }
+  void insert(const string& text) { replace(cursor_, cursor_, text); }
+  void erase(size_t from, size_t to) { replace(from, to, ""); }
+  void show(const string& text) { replace(0, text_.size(), text); }
 
   void show_history(size_t which) {
     if (which > history_.size()) return;  // SIZE_MAX, too: there is nothing before the first
     if (shown_ == history_.size()) new_text_ = text_;
     shown_ = which;
-    text_ = which == history_.size() ? new_text_ : history_[which];
-    cursor_ = text_.size();
-    begins_pasted_ = false;
+    show(which == history_.size() ? new_text_ : history_[which]);
   }
 
   string_view part(size_t from, size_t to) const {
@@ -1456,9 +1109,7 @@ class LineEditor {
     return !is_continuation(rest[0]) && columns(take_character(rest)) > 0;
   }
 
-  bool is_gap(size_t at) const {
-    return text_[at] == ' ' || text_[at] == '\n';
-  }
+  bool is_gap(size_t at) const { return text_[at] == ' ' || text_[at] == '\n'; }
   size_t word_before(size_t at) const {
     while (at > 0 && is_gap(at - 1)) --at;
     while (at > 0 && !is_gap(at - 1)) --at;
@@ -1466,19 +1117,16 @@ class LineEditor {
   }
   size_t word_after(size_t at) const {
     while (at < text_.size() && is_gap(at)) ++at;
-    while (at < text_.size() && !is_gap(at))
-      ++at;
+    while (at < text_.size() && !is_gap(at)) ++at;
     return at;
   }
 
   string (*complete_)(const string& before);
   bool is_pasting_ = false;
-  Clock::time_point typed_at_;
   string keys_;       // pressed, and not yet looked at
   string key_bytes_;  // of the key that is looked at
-  string rejected_;
-  string text_;      // what is shown
-  string new_text_;  // the new line, while one of the history is shown
+  string text_;       // what is shown
+  string new_text_;   // the new line, while one of the history is shown
   bool begins_pasted_ = false;
   size_t cursor_ = 0;  // bytes of the text that are before it
   size_t cursor_column_ = 0;
@@ -1504,7 +1152,8 @@ class TerminalModes {
     raw.c_iflag &= ~static_cast<tcflag_t>(IXON | ICRNL);
     raw.c_cc[VMIN] = 1;  // read() gives what is there, as soon as there is something
     raw.c_cc[VTIME] = 0;
-    if (set(raw) != 0) return;
+    const int result = set(raw);
+    if (result == -1) return;
     is_seized_ = true;
     std::cout << kPasteOn << std::flush;
   }
@@ -1543,54 +1192,40 @@ string environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-// A terminal of an editor's window, say, does not know escape sequences.
-bool knows_sequences() {
+// A terminal of an editor's window, say, knows no escape sequences: it edits lines by itself, and
+// gets from us what a pipe gets.
+bool is_for_people() {
   const string kind = environment("TERM");
-  return !kind.empty() && kind != "dumb";
+  const bool knows_sequences = !kind.empty() && kind != "dumb";
+  return knows_sequences && ::isatty(STDIN_FILENO) && ::isatty(STDOUT_FILENO);
 }
 
 Console::Console()
-    : moves_cursor_(terminal && knows_sequences()),
-      is_coloured_(moves_cursor_ && environment("NO_COLOR").empty()),  // no-color.org
-      editor_(std::make_unique<LineEditor>(complete)),
+    : editor_(std::make_unique<LineEditor>(complete)),
       modes_(std::make_unique<TerminalModes>()) {}
 
 Console::~Console() = default;
 
 string Console::painted(const string& text, const char* colour) const {
-  if (!is_coloured_) return printable(text);
+  static const bool is_coloured = terminal && environment("NO_COLOR").empty();  // no-color.org
+  if (!is_coloured) return printable(text);
   return string("\033[") + colour + "m" + printable(text) + "\033[m";
 }
 
-void Console::print(const string& line) {
-  write_line(printable(line));
-}
-void Console::print_quietly(const string& line) {
-  write_line(painted(line, "2"));
-}
+void Console::print(const string& line) { write_line(printable(line)); }
+
+void Console::print_quietly(const string& line) { write_line(painted(line, "2")); }
 
 void Console::write_line(const string& line) {
   erase();
   std::cout << (terminal ? wrapped(line) : line) << '\n';
 }
 
-void Console::set_prompt(const string& who) {
-  prompt_ = printable(who);
-}
-
-// In a narrow window a long one is cut, for half of the row belongs to what is typed.
-string Console::prompt(size_t width) const {
-  const size_t half = std::max<size_t>(width / 2, 2);
-  return clipped(prompt_, half - 2) + "> ";
-}
+void Console::set_prompt(const string& who) { prompt_ = printable(who); }
 
 void Console::erase() {
-  if (!terminal || is_erased_) return;
+  if (is_erased_) return;
   is_erased_ = true;
-  if (!moves_cursor_) {
-    std::cout << '\n';
-    return;
-  }
   // Most terminals break a row in two when they become too narrow for it: then ours begins further
   // up.
   const size_t width = screen_width();
@@ -1605,24 +1240,24 @@ void Console::erase() {
 void Console::draw(const string& progress) {
   const bool has_moved_on = progress_width_ > 0 && Clock::now() >= progress_due_;
   if (has_moved_on) erase();
-  if (terminal && is_erased_) {
-    is_erased_ = false;
-    if (moves_cursor_) draw_rows(progress);
-    else std::cout << prompt(screen_width());
-  }
+  if (terminal && is_erased_) draw_rows(progress);
   std::cout.flush();
 }
 
 void Console::draw_rows(const string& progress) {
+  is_erased_ = false;
   drawn_width_ = screen_width();
   const string now = clipped(printable(progress), drawn_width_);
   progress_width_ = columns(now);
   progress_due_ = Clock::now() + 250ms;
+  // In a narrow window a long prompt is cut, for half of the row belongs to what is typed.
+  const size_t half = std::max<size_t>(drawn_width_ / 2, 2);
+  const string prompt = clipped(prompt_, half - 2) + "> ";
   // Without wrapping around where the row ends (ESC [?7l), should the window have become narrower
   // just now: the rest of it would stay in the next one.
   std::cout << "\033[?7l" << now;
   if (!now.empty()) std::cout << "\n";
-  std::cout << editor_->row(prompt(drawn_width_), drawn_width_) << "\033[?7h";
+  std::cout << editor_->row(prompt, drawn_width_) << "\033[?7h";
 }
 
 void Console::read() {
@@ -1631,40 +1266,27 @@ void Console::read() {
   const ssize_t got = uninterrupted(read_once);
   has_ended_ = got <= 0;
   const string_view input(bytes.data(), has_ended_ ? 0 : static_cast<size_t>(got));
-  if (moves_cursor_) {
+  if (terminal) {
     erase();
-    editor_->type(input, Clock::now());
+    editor_->type(input);
     return;
   }
   piped_ += input;
-  const bool is_shown = !input.empty() && input.back() == '\n';
-  if (is_shown) is_erased_ = true;  // the terminal has begun a new row, too
   if (has_ended_ && !piped_.empty()) piped_ += '\n';
-}
-
-void report_rejected(const string& bytes) {
-  constexpr size_t kShown = 8;
-  if (bytes.empty()) return;
-  const string some = bytes.substr(0, kShown);
-  print("note: left out, for it is not UTF-8: " + some + "; is your terminal set to UTF-8?");
 }
 
 optional<TypedLine> Console::take_line() {
   using Request = LineEditor::Request;
-  if (!moves_cursor_) return take_piped_line();
-  while (true) {
-    const Request request = editor_->press_keys();
-    report_rejected(editor_->take_rejected());
-    if (request == Request::none) return nullopt;
-    if (request == Request::line) return echoed(editor_->take_line());
-    if (request == Request::leave) return TypedLine{"/quit"};
-    std::cout << "\033[H\033[2J";  // clears the screen
+  if (!terminal) return take_piped_line();
+  Request request = editor_->press_keys();
+  while (request == Request::clear_screen) {
+    std::cout << "\033[H\033[2J";
+    request = editor_->press_keys();
   }
-}
-
-// It stays on the screen, above what comes of it.
-TypedLine Console::echoed(const TypedLine& line) {
-  write_line(prompt_ + "> " + printable(in_one_row(line.text)));
+  if (request == Request::none) return nullopt;
+  if (request == Request::leave) return TypedLine{"/quit"};
+  const TypedLine line = editor_->take_line();
+  write_line(prompt_ + "> " + printable(in_one_row(line.text)));  // above what comes of it
   return line;
 }
 
@@ -1691,7 +1313,7 @@ void Console::suspend() {
 }
 
 void Console::resume() {
-  if (!moves_cursor_) return;
+  if (!terminal) return;
   erase();
   editor_->forget_keys();  // Ctrl-Z may have come in the middle of a paste
   modes_->seize();
@@ -1701,22 +1323,20 @@ void Console::release_at_once() const { modes_->release_at_once(); }
 
 // ---- Names for people ---------------------------------------------------------------
 
-// Who is listed, as the events of discovery tell it, and how many have each name. It is kept, and
-// not counted anew, so that a line with a name costs the same in a class of 1,000 as in one of 10.
+// Who is listed, as the events of discovery tell it, and which names there are. It is kept, and not
+// counted anew, so that a line with a name costs the same in a class of 1,000 as in one of 10.
 class Directory {
  public:
   void enter(const Identity& who) {  // who has joined, or has changed
     remove(who.id);
     users_[who.id] = who;
-    ++bearers_[comparable(who.name)];
+    names_.insert(comparable(who.name));
   }
 
   void remove(const string& id) {
     const auto user = users_.find(id);
     if (user == users_.end()) return;
-    const string seen = comparable(user->second.name);
-    --bearers_[seen];
-    if (bearers_[seen] == 0) bearers_.erase(seen);  // anyone can have a name for a moment
+    names_.erase(names_.find(comparable(user->second.name)));
     users_.erase(user);
   }
 
@@ -1731,62 +1351,68 @@ class Directory {
   // Whether this name, of somebody who is listed, can mean nobody else.
   bool is_clear(const string& name) const {
     const string seen = comparable(name);
-    const auto bearers = bearers_.find(seen);
-    const bool is_shared = bearers != bearers_.end() && bearers->second > 1;
     const bool is_ours = seen == comparable(myself.name);
-    return !is_shared && !is_ours && !resembles_label(name);
+    return count(name) < 2 && !is_ours && !resembles_label(name);
   }
+
+  // How many have this name.
+  size_t count(const string& name) const { return names_.count(comparable(name)); }
 
  private:
   std::map<string, Identity> users_;  // by id
-  std::map<string, size_t> bearers_;  // how many have a name, by what is seen of it
+  std::multiset<string> names_;       // what is seen of them
 };
 
 Directory directory;
 
-bool is_listed(const Identity& who) {
-  return directory.find(who) != nullptr;
+bool is_listed(const Identity& who) { return directory.find(who) != nullptr; }
+
+// NAME@IP:PORT; on a terminal the name alone, if it can mean nobody else. A conversation may have
+// begun under an older name.
+string name_of(const Identity& who) {
+  const Identity* const user = directory.find(who);
+  if (user == nullptr) return who.label();
+  return terminal && directory.is_clear(user->name) ? user->name : user->label();
 }
 
-// A conversation may have begun under an older name.
-string label(const Identity& who) {
-  const Identity* user = directory.find(who);
-  return user != nullptr ? user->label() : who.label();
-}
-
-string short_label(const Identity& who) {
-  const Identity* user = directory.find(who);
-  const bool is_clear = user != nullptr && directory.is_clear(user->name);
-  return is_clear ? user->name : label(who);
-}
-
-string name_of(const Identity& who) { return terminal ? short_label(who) : label(who); }
-
-// Always the same for the same peer.
-const char* colour_of(const Identity& who) {
+// Always the same for the same peer, and of a listed user alone.
+string painted_name(const Identity& who) {
   static const char* const kColours[] = {"31", "32", "33", "34", "35", "36"};
-  return kColours[std::hash<string>()(who.id) % std::size(kColours)];
+  const char* const colour = kColours[std::hash<string>()(who.id) % std::size(kColours)];
+  const string name = name_of(who);
+  return is_listed(who) ? console.painted(name, colour) : printable(name);
 }
+
+// Whether a plain line goes to somebody.
+bool is_talking() { return chosen && chosen->gone.empty(); }
 
 string prompt_text() {
-  if (!is_talking()) return myself.name;
-  return myself.name + " to " + short_label(chosen->who);
+  return is_talking() ? myself.name + " to " + name_of(chosen->who) : myself.name;
 }
 
 // It throws nothing, for Tab asks it, too.
-bool names_somebody(const string& word) {
-  if (by_number(word) != nullptr || address_in(word) || is_oneself(word)) return true;
-  return !those_called(word).empty();
+bool names_somebody(const string& who) {
+  if (by_number(who) != nullptr || address_in(who) || is_oneself(who)) return true;
+  return !those_called(who).empty();
+}
+
+Identity find_by_beginning(const string& who) {
+  Users fits;
+  for (const Identity& user : discovery::users()) {
+    const bool begins_so = begins_with(comparable(user.label()), comparable(who));
+    if (begins_so) fits.push_back(user);
+  }
+  const bool is_only_one = fits.size() == 1 && !who.empty() && those_called(who).empty();
+  return is_only_one ? fits[0] : find(who);
 }
 
 // " (did you mean ann or anna?)": the first three of `words` that begin with what was typed.
 string suggestion(const string& typed, const Strings& words) {
   constexpr size_t kMost = 3;
-  if (typed == "/") return "";
   string fits;
   size_t count = 0;
   for (const string& word : words) {
-    if (!begins_with(word, typed) || count == kMost) continue;
+    if (!begins_with(word, typed) || typed == "/" || count == kMost) continue;
     ++count;
     add_to_list(fits, word, " or ");
   }
@@ -1794,15 +1420,14 @@ string suggestion(const string& typed, const Strings& words) {
 }
 
 // Of all who are listed.
-Strings short_labels() {
-  Strings labels;
-  for (const Identity& user : discovery::users())
-    labels.push_back(short_label(user));
-  return labels;
+Strings names() {
+  Strings all;
+  for (const Identity& user : discovery::users()) all.push_back(name_of(user));
+  return all;
 }
 
 string nobody_called(const string& who) {
-  return "nobody called " + who + " is online" + suggestion(who, short_labels());
+  return "nobody called " + who + " is online" + suggestion(who, names());
 }
 
 // With the blanks that bring it to that width, but for what is wider.
@@ -1814,15 +1439,15 @@ string padded(const string& text, size_t width) {
 Strings rows_of_list(const Users& users) {
   constexpr size_t kMostName = 20;
   constexpr size_t kMostGroup = 12;
+  size_t number_width = 0;
   size_t name_width = 0;
   size_t group_width = 0;
   for (const Identity& user : users) {
-    name_width = std::max(name_width, columns(user.name));
-    group_width = std::max(group_width, columns(user.group));
+    if (!terminal) continue;
+    number_width = to_string(users.size()).size();
+    name_width = std::max(name_width, std::min(columns(user.name), kMostName));
+    group_width = std::max(group_width, std::min(columns(user.group), kMostGroup));
   }
-  name_width = terminal ? std::min(name_width, kMostName) : 0;
-  group_width = terminal ? std::min(group_width, kMostGroup) : 0;
-  const size_t number_width = terminal ? to_string(users.size()).size() : 0;
   Strings rows;
   for (const Identity& user : users) {
     const string number = to_string(rows.size() + 1);
@@ -1832,8 +1457,7 @@ Strings rows_of_list(const Users& users) {
     row += padded(user.group, group_width) + " ";
     row += user.address.text();
     const bool is_there = user.said_ip == user.address.ip;
-    if (!is_there)
-      row += " says " + Address{user.said_ip}.ip_text();
+    if (!is_there) row += " says " + Address{user.said_ip}.ip_text();
     rows.push_back(row);
   }
   return rows;
@@ -1841,35 +1465,41 @@ Strings rows_of_list(const Users& users) {
 
 // ---- Sizes, times and outcomes for people -------------------------------------------
 
-// As strftime() has it.
-string time_text(const char* format, std::time_t time) {
+string time_of_day() {
+  if (!terminal) return "";
+  const std::time_t now = std::time(nullptr);
   std::tm parts{};
   std::array<char, 16> text{};
-  ::localtime_r(&time, &parts);
-  std::strftime(text.data(), text.size(), format, &parts);
+  ::localtime_r(&now, &parts);
+  std::strftime(text.data(), text.size(), "%H:%M ", &parts);
   return text.data();
 }
-
-string time_of_day() { return terminal ? time_text("%H:%M ", std::time(nullptr)) : ""; }
 
 // As people read it: "37 bytes", "1.5 GB", "38 MB".
 string amount(double bytes) {
   static const char* const kUnits[] = {"bytes", "kB", "MB", "GB", "TB", "PB", "EB"};
+  if (bytes == 1) return "1 byte";
   size_t unit = 0;
   while (bytes >= 999.5) {
     bytes /= 1000;
     ++unit;
   }
-  const long long tenths = std::llround(bytes * 10);
-  const bool has_tenths = unit > 0 && tenths < 100;
-  string number = to_string(std::llround(bytes));
-  if (has_tenths)
-    number = to_string(tenths / 10) + "." + to_string(tenths % 10);
-  return number + " " + (number == "1" ? "byte" : kUnits[unit]);
+  const int decimals = unit > 0 && bytes < 9.95 ? 1 : 0;
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.*f %s", decimals, bytes, kUnits[unit]);
+  return text.data();
 }
 
 string size_text(uint64_t bytes) {
-  return terminal ? amount(static_cast<double>(bytes)) : to_string(bytes) + " bytes";
+  return terminal ? amount(static_cast<double>(bytes)) : to_string(bytes);
+}
+
+string size_of(const File& file) {
+  string size = size_text(file.size);
+  if (!terminal) size += " bytes";
+  const bool is_folder = !file.name.empty() && file.name.back() == '/';
+  if (is_folder) size += " in " + to_string(file.entries) + " files and folders";
+  return size;
 }
 
 string rate_text(double bytes) {
@@ -1886,15 +1516,13 @@ double speed(const File& file, uint64_t done) {
 
 string so_far(const File& file) {
   const uint64_t done = transfer::bytes_done(file.ticket);
-  const string size = terminal ? size_text(done) : to_string(done);
-  return ", " + size + " done, " + rate_text(speed(file, done));
+  return ", " + size_text(done) + " done, " + rate_text(speed(file, done));
 }
 
 string bar(uint64_t percent) {
   constexpr size_t kWidth = 10;
   const size_t full = std::min<size_t>(percent * kWidth / 100, kWidth);
-  const string signs(full, '=');
-  return "[" + signs + string(kWidth - full, ' ') + "]";
+  return "[" + string(full, '=') + string(kWidth - full, ' ') + "]";
 }
 
 // Of one that runs. What matters most comes first, for the line is cut where the screen ends.
@@ -1907,8 +1535,7 @@ string progress_of(const File& file) {
   const double seconds = static_cast<double>(left) / std::max(rate, 1.0);
   string line = bar(percent) + " " + to_string(percent) + " %, ";
   line += rate_text(rate) + ", ";
-  if (rate > 0)
-    line += to_string(std::llround(seconds)) + " s left, ";
+  if (rate > 0) line += to_string(std::llround(seconds)) + " s left, ";
   line += file.direction + " " + to_string(file.number) + " ";
   return line + name_of(file.who) + ": " + file.name;
 }
@@ -1920,9 +1547,8 @@ string progress() {
 }
 
 string remark(const FileStarted& event) {
-  const string at = terminal ? size_text(event.resumed_at) : to_string(event.resumed_at);
   if (event.is_anew) return ", anew, for its beginning has changed";
-  return event.resumed_at > 0 ? ", resumed at " + at : "";
+  return event.resumed_at > 0 ? ", resumed at " + size_text(event.resumed_at) : "";
 }
 
 string remark(const FileStored& event) {
@@ -1935,80 +1561,34 @@ string remark(const FileFailed& event) {
   return ", " + event.failure.reason + doubt;
 }
 
-string summary(const Post& post) {
-  const bool is_file = post.scope == "files";
-  string line = is_file ? "sent to " : "delivered ";
-  line += to_string(post.reached) + " of " + to_string(post.total);
-  if (is_file && !post.got.empty())
-    line += ", " + post.got;
-  if (!post.missed.empty())
-    line += "; not reached: " + post.missed;
-  if (!post.unsure.empty())
-    line += "; may have reached: " + post.unsure;
-  if (is_file) line += ": " + post.text;
-  return line;
-}
-
-// "bob (message), cleo@10.0.0.7:25253 (send 2, offered)"
-string under_way() {
-  constexpr size_t kMost = 5;
-  Strings all;
-  for (const auto& [ticket, post] : posts)
-    for (const auto& [address, who] : post.awaited)
-      all.push_back(short_label(who) + " (message)");
-  for (const auto& [number, file] : files) {
-    const string what = "send " + to_string(number) + ", " + file.state;
-    if (file.is_sent())
-      all.push_back(name_of(file.who) + " (" + what + ")");
-  }
-  std::sort(all.begin(), all.end());
-  const size_t shown = std::min(all.size(), kMost);
-  const size_t more = all.size() - shown;
-  string text;
-  for (size_t i = 0; i < shown; ++i)
-    add_to_list(text, all[i]);
-  if (more > 0) text += " and " + to_string(more) + " more";
-  return text;
-}
-
 // ---- What helps a user on -----------------------------------------------------------
 
+size_t known_clashes = 0;  // how many have our name, as the user was told
+
 // One line, however many they are.
-void warn_of_clashes(const Users& users) {
-  string who;
-  size_t count = 0;
-  for (const Identity& user : users) {
-    if (comparable(user.name) != comparable(myself.name)) continue;
-    ++count;
-    who = user.label() + " has";
-  }
-  if (count == 0) return;
-  if (count > 1) who = to_string(count) + " users have";
+void warn_of_clashes() {
+  const size_t clashes = directory.count(myself.name);
+  const bool are_more = clashes > known_clashes;
+  known_clashes = clashes;
+  if (!are_more) return;
+  string who = to_string(clashes) + " users have";
+  for (const Identity& user : discovery::users())
+    if (clashes == 1 && is_called(user, myself.name)) who = user.label() + " has";
   print("note: " + who + " the same name as you; /name NEW gives you another");
 }
 
-// Whether it is, with another id, whom /to had chosen: his name and his IP address are what is
-// left.
-bool is_partner_again(const Identity& user) {
-  const Identity& partner = chosen->who;
-  const bool has_its_name = comparable(user.name) == comparable(partner.name);
-  return has_its_name && user.address.ip == partner.address.ip;
+string fate(const Addressee& partner) {
+  return partner.who.label() + " " + partner.gone + "; /to WHO chooses another";
 }
 
 void expect_partner() {
-  if (is_talking()) return;
-  string next = "/to WHO chooses another";
-  for (const Identity& user : discovery::users()) {
-    const string choice = "/to " + short_label(user);
-    if (is_partner_again(user)) next = "he is back, and " + choice + " talks to him again";
-  }
-  fail(chosen->who.label() + " " + chosen->gone + "; " + next);
+  if (!is_talking()) fail(fate(*chosen));
 }
 
 string free_space() {
   struct statvfs disk{};
-  if (::statvfs(download_folder.c_str(), &disk) == -1)
-    return "";
+  const int result = ::statvfs(download_folder.c_str(), &disk);
+  if (result == -1) return "";
   const auto blocks = static_cast<double>(disk.f_bavail);
   const auto size = static_cast<double>(disk.f_frsize);
   return "; " + amount(blocks * size) + " are free";
@@ -2025,96 +1605,109 @@ void explain_offer(const File& file) {
   if (asks_us) print("note: " + choice + free_space());
 }
 
-// Who is not listed is nobody but his address. Once is enough: who has answered one knows how.
+// A user who is not listed is known only by the address. Once is enough: who has answered one knows
+// how.
 void tell_how_to_answer(const Identity& from) {
   static bool is_told = false;
   if (!terminal || is_talking() || is_told) return;
   is_told = true;
-  const string who = is_listed(from) ? short_label(from) : from.address.text();
+  const string who = is_listed(from) ? name_of(from) : from.address.text();
   print("note: to answer, type /to " + who + "; what you type then goes to " + who);
 }
 
-// ---- Paths as they are typed --------------------------------------------------------
+// ---- Messages, to one or to many ----------------------------------------------------
 
-constexpr string_view kHomeVariable = "$HOME";
+struct Post {
+  string text;   // of a file, its path
+  string scope;  // private, group, all; or files
+  size_t total = 0;
+  size_t reached = 0;
+  string got;                           // who has it,
+  string missed;                        // who has not,
+  string unsure;                        // and who may have it
+  std::map<Address, Identity> awaited;  // of whom nothing is known yet
+};
 
-bool is_variable_home(string_view text) {
-  if (!begins_with(text, kHomeVariable)) return false;
-  const string_view rest = text.substr(kHomeVariable.size());
-  if (rest.empty()) return true;
-  const auto next = static_cast<unsigned char>(rest[0]);
-  return next != '_' && !std::isalnum(next);
+std::map<uint64_t, Post> posts;  // by number
+uint64_t next_post = 1;
+
+uint64_t open_post(const string& scope, const string& text, const Users& to) {
+  const uint64_t number = next_post;
+  ++next_post;
+  Post& post = posts[number];
+  post.scope = scope;
+  post.text = text;
+  post.total = to.size();
+  for (const Identity& one : to) post.awaited[one.address] = one;
+  return number;
 }
 
-// Whether a backslash in front of it goes: `quote` is the quotation mark that it stands in, or 0.
-bool can_be_escaped(string_view next, char quote) {
-  if (next.empty() || quote == '\'') return false;
-  return quote == 0 || string_view("\"\\$`").find(next) != string_view::npos;
+string summary(const Post& post) {
+  const bool is_file = post.scope == "files";
+  string line = is_file ? "sent to " : "delivered ";
+  line += to_string(post.reached) + " of " + to_string(post.total);
+  if (is_file && !post.got.empty()) line += ", " + post.got;
+  if (!post.missed.empty()) line += "; not reached: " + post.missed;
+  if (!post.unsure.empty()) line += "; may have reached: " + post.unsure;
+  if (is_file) line += ": " + post.text;
+  return line;
 }
 
-bool ends_in_blank(string_view text) {
-  const bool is_escaped = text.size() > 1 && text[text.size() - 2] == '\\';
-  return !text.empty() && text.back() == ' ' && !is_escaped;
+// It is known what has become of one copy. The last one sums the post up.
+void settle(uint64_t number, const Identity& to) {
+  Post& post = posts.at(number);
+  post.awaited.erase(to.address);
+  if (!post.awaited.empty()) return;
+  if (post.scope != "private") print(summary(post));
+  posts.erase(number);
 }
 
-// What a shell makes of a path: quotes and backslashes go, a leading ~ and $HOME are the home
-// folder, and a blank at the end is none. `typed` itself where a quote does not end. wordexp()
-// would not do: it may start a shell, and OpenBSD has none.
-string as_a_shell_reads(string_view typed, const string& home) {
-  string_view rest = typed;
-  string path;
-  char quote = 0;  // that has begun, and not ended
-  while (ends_in_blank(rest)) rest.remove_suffix(1);
-  if (rest == "~" || begins_with(rest, "~/")) {
-    path = home;
-    rest.remove_prefix(1);
+void note_delivery(uint64_t number, const Identity& to) {
+  show_news_of(to);
+  Post& post = posts.at(number);
+  ++post.reached;
+  add_to_list(post.got, name_of(to));
+  if (post.scope == "private") {
+    const string text = terminal ? "" : ": " + post.text;  // there it stands a few rows above
+    console.print_quietly(time_of_day() + "delivered " + name_of(to) + text);
   }
-  while (!rest.empty()) {
-    const char c = rest[0];
-    const bool begins_quote = quote == 0 && (c == '"' || c == '\'');
-    size_t taken = 1;
-    if (c == quote) {
-      quote = 0;
-    } else if (begins_quote) {
-      quote = c;
-    } else if (quote != '\'' && is_variable_home(rest)) {
-      path += home;
-      taken = kHomeVariable.size();
-    } else if (c == '\\' && can_be_escaped(rest.substr(1, 1), quote)) {
-      path += rest[1];
-      taken = 2;
-    } else {
-      path += c;
-    }
-    rest.remove_prefix(taken);
+  settle(number, to);
+}
+
+void note_failure(uint64_t number, const Identity& to, const Failure& failure) {
+  show_news_of(to);
+  Post& post = posts.at(number);
+  const bool is_file = post.scope == "files";
+  const string doubt = failure.in_doubt ? "; it may have arrived: " : "; not delivered: ";
+  string& list = failure.in_doubt ? post.unsure : post.missed;
+  undelivered = true;
+  add_to_list(list, name_of(to));
+  if (is_file) list += " (" + failure.reason + ")";
+  else print(time_of_day() + "failed " + name_of(to) + ": " + failure.reason + doubt + post.text);
+  settle(number, to);
+}
+
+// Everyone else, or everyone else in our group.
+Users audience(const string& scope) {
+  Users all;
+  for (const Identity& user : discovery::users()) {
+    const bool is_meant = scope == "all" || user.group == myself.group;
+    if (is_meant) all.push_back(user);
   }
-  return quote == 0 ? path : string(typed);
+  const string where = scope == "all" ? "online" : "in group " + myself.group;
+  if (all.empty()) fail("nobody else is " + where);
+  return all;
 }
 
-// What exists as it is typed, or else what a shell would make of it.
-string path_meant_by(const string& typed) {
-  struct stat there{};
-  const char* const home = std::getenv("HOME");
-  if (::lstat(typed.c_str(), &there) == 0) return typed;
-  return as_a_shell_reads(typed, home != nullptr ? home : "~");
-}
-
-// ---- Commands: lines, files and many receivers --------------------------------------
-
-string next_word(string& rest) {
-  string_view left = rest;
-  const string word(take_word(left));
-  rest = left.substr(std::min(left.find_first_not_of(' '), left.size()));
-  return word;
-}
+void send_to_group(string text) { send_message("group", text, audience("group")); }
+void send_to_all(string text) { send_message("all", text, audience("all")); }
 
 Strings lines_with_text(const string& text) {
   Strings lines;
   std::istringstream stream(text);
   string line;
   while (std::getline(stream, line))
-    if (line.find_first_not_of(' ') != string::npos)
-      lines.push_back(line);
+    if (line.find_first_not_of(' ') != string::npos) lines.push_back(line);
   return lines;
 }
 
@@ -2129,51 +1722,231 @@ void say_lines(const TypedLine& typed) {
   for (const string& line : lines) say(line);
 }
 
-// Who is slow, or says no, holds up nobody.
-void send_files(const string& path, const Users& to) {
-  if (to.size() == 1)
-    return offer_file(path, to[0], 0);
-  const uint64_t post = open_post("files", path, to.size());
+void show_message(const Identity& from, const Message& message) {
+  show_news_of(from);
+  const string text = ": " + message.text;
+  if (!terminal) return print("message " + name_of(from) + " " + message.scope + text);
+  const string scope = message.scope == "private" ? "" : " [" + message.scope + "]";
+  console.write_line(time_of_day() + painted_name(from) + scope + printable(text));
+}
+
+// "bob (message), cleo@10.0.0.7:25253 (send 2, offered)"
+string under_way() {
+  string all;
+  for (const auto& [post_number, post] : posts)
+    for (const auto& [address, who] : post.awaited)
+      if (post.scope != "files") add_to_list(all, name_of(who) + " (message)");
+  for (const auto& [number, file] : files) {
+    const string what = "send " + to_string(number) + ", " + file.state;
+    if (file.is_sent()) add_to_list(all, name_of(file.who) + " (" + what + ")");
+  }
+  return all;
+}
+
+// ---- Files: which one, and to whom --------------------------------------------------
+
+bool ends_in_blank(string_view text) {
+  const bool is_escaped = text.size() > 1 && text[text.size() - 2] == '\\';
+  return !text.empty() && text.back() == ' ' && !is_escaped;
+}
+
+// What a shell makes of a path that was pasted: quotes and backslashes go, a leading ~ is the home
+// folder, and a blank at the end is none. `typed` itself where a quote does not end. wordexp()
+// would not do: it may start a shell, and OpenBSD has none.
+string as_a_shell_reads(const string& typed, const string& home) {
+  string_view rest = typed;
+  string path;
+  char quote = 0;  // that has begun, and not ended
+  bool is_escaped = false;
+  while (ends_in_blank(rest)) rest.remove_suffix(1);
+  const bool begins_at_home = rest == "~" || begins_with(rest, "~/");
+  if (begins_at_home) {
+    path = home;
+    rest.remove_prefix(1);
+  }
+  for (const char c : rest) {
+    const bool is_quote = c == quote || (quote == 0 && (c == '\'' || c == '"'));
+    if (is_escaped) {
+      path += c;
+      is_escaped = false;
+    } else if (c == '\\' && quote != '\'') {
+      is_escaped = true;
+    } else if (is_quote) {
+      quote = quote == 0 ? c : 0;
+    } else {
+      path += c;
+    }
+  }
+  const bool is_whole = quote == 0 && !is_escaped;
+  return is_whole ? path : typed;
+}
+
+// What exists as it is typed, or else what a shell would make of it.
+string path_meant_by(const string& typed) {
+  const bool is_there = ::access(typed.c_str(), F_OK) == 0;
+  const string home = environment("HOME");
+  return is_there ? typed : as_a_shell_reads(typed, home.empty() ? "~" : home);
+}
+
+string readable_path(const string& typed, const string& command) {
+  const string path = path_meant_by(typed);
+  if (path.empty()) fail("which file? " + command + " PATH");
+  const bool can_be_read = ::access(path.c_str(), R_OK) == 0;
+  if (!can_be_read) fail("cannot read " + path + ": " + error_text(errno));
+  return path;
+}
+
+// A receiver that is slow, or says no, does not hold up the others.
+void offer_to(const Users& to, const string& path) {
+  if (to.size() == 1) return offer(path, to[0], 0);
+  const uint64_t post = open_post("files", path, to);
   for (const Identity& one : to) {
     try {
-      offer_file(path, one, post);
+      offer(path, one, post);
     } catch (const std::exception& error) {
       note_failure(post, one, {error.what()});
     }
   }
-  if (!terminal) return;
   const string asked = to_string(to.size()) + " users are asked";
-  print("note: " + asked + "; /transfers shows who has not answered");
+  if (terminal) print("note: " + asked + "; /transfers shows who has not answered");
 }
 
-void send_to_chosen(const string& typed) {
+void offer_to_group(string path) {
+  offer_to(audience("group"), readable_path(path, "/sendgroup"));
+}
+void offer_to_all(string path) { offer_to(audience("all"), readable_path(path, "/sendall")); }
+
+void offer_to_chosen(const string& typed) {
   const string path = path_meant_by(typed);
-  string rest = typed;
-  const string word = next_word(rest);
+  const string word = typed.substr(0, typed.find(' '));
   const bool is_there = ::access(path.c_str(), F_OK) == 0;
   if (!is_there && !chosen) find(word);  // says that there is no such user
   if (!is_there) fail(nobody_called(word) + ", and there is no file " + path);
   if (!chosen) fail("to whom? /send WHO " + path);
   expect_partner();
-  send_files(readable_path(typed, "/send"), {chosen->who});
+  offer_to({chosen->who}, readable_path(typed, "/send"));
 }
 
-File& only_file(const string& command, FileTest can_be_meant) {
-  constexpr size_t kMostNamed = 3;
+bool is_any(const File&) { return true; }
+bool is_waiting_offer(const File& file) { return !file.is_sent() && file.state == "offered"; }
+
+// The only one that can be meant.
+File& only_file(const string& command, bool (*can_be_meant)(const File&)) {
   vector<File*> fits;
-  string candidates;
-  for (auto& [number, file] : files) {
-    if (!can_be_meant(file)) continue;
-    fits.push_back(&file);
-    if (fits.size() > kMostNamed) continue;
-    const string what = file.name + ", " + name_of(file.who);
-    add_to_list(candidates, to_string(number) + " (" + what + ")", " or ");
-  }
+  for (auto& [number, file] : files)
+    if (can_be_meant(file)) fits.push_back(&file);
   const string verb = command.substr(1);
   if (fits.empty()) fail("there is nothing to " + verb + "; /transfers lists what is under way");
-  if (fits.size() > 1)
-    fail("which one? write " + command + " and its number: " + candidates);
+  if (fits.size() > 1) fail("which one? write " + command + " and a number of /transfers");
   return *fits[0];
+}
+
+File& file_called(const string& number) {
+  const auto found = files.find(parse_number(number).value_or(0));
+  if (found == files.end()) fail("there is no transfer '" + number + "'; /transfers lists them");
+  return found->second;
+}
+
+File& take_offer(string& rest, const string& command) {
+  const string number = next_word(rest);
+  if (number.empty()) return only_file(command, is_waiting_offer);
+  File& file = file_called(number);
+  if (!is_waiting_offer(file)) fail("that is not an offer that waits for an answer");
+  return file;
+}
+
+File& take_transfer(string& rest) {
+  const string number = next_word(rest);
+  return number.empty() ? only_file("/cancel", is_any) : file_called(number);
+}
+
+void expect_nothing(const string& rest) {
+  if (!rest.empty()) fail("'" + rest + "' is too much; the number of a transfer is enough");
+}
+
+// ---- The other commands -------------------------------------------------------------
+
+string next_word(string& rest) {
+  string_view left = rest;
+  const string word(take_word(left));
+  rest = left.substr(std::min(left.find_first_not_of(' '), left.size()));
+  return word;
+}
+
+// A text keeps its blanks. Nothing is left of a line that has nothing else.
+string trimmed(string line) {
+  const bool is_from_windows = !line.empty() && line.back() == '\r';
+  if (is_from_windows) line.pop_back();
+  const size_t first = line.find_first_not_of(" \t");
+  if (first == string::npos) return "";
+  if (line[first] == '/') line.erase(0, first);  // pasted out of a text, where it was indented
+  return line;
+}
+
+bool does_send(string line) {
+  if (!begins_with(line, "/") || begins_with(line, "//")) return true;
+  const string name = next_word(line);
+  for (const char* one : {"/msg", "/group", "/all", "/send", "/sendgroup", "/sendall"})
+    if (name == one) return true;
+  return false;
+}
+
+const string kGoodName = "1 to 32 characters without blanks, no / first";
+
+// For ourselves we take less than is_name() takes from others: "/quit" is a command that went to
+// the wrong place.
+bool is_own_name(const string& text) { return is_name(text) && text[0] != '/'; }
+
+void introduce_as(const string& name, const string& group) {
+  const bool are_good = is_own_name(name) && is_own_name(group);
+  if (!are_good) fail("a name or group is " + kGoodName);
+  myself.name = name;
+  myself.group = group;
+  known_clashes = 0;
+  discovery::rename();
+  print("you " + own_entry().label() + " " + group);
+  warn_of_clashes();
+}
+
+void change_name(string name) { introduce_as(name, myself.group); }
+void change_group(string group) { introduce_as(myself.name, group); }
+
+// Of everything, or of ADDRESS, ADDRESS:PORT or NETWORK/BITS.
+void scan(string target) {
+  if (target.empty()) return discovery::scan();
+  const size_t slash = std::min(target.find('/'), target.size());
+  const auto address = parse_address(target);
+  auto ip = parse_ip(target.substr(0, slash));
+  optional<uint64_t> bits = 32;
+  uint16_t port = kDiscoveryPort;
+  if (slash < target.size()) bits = parse_number(target.substr(slash + 1), 32);
+  if (address) {
+    ip = address->ip;
+    port = address->port;
+  }
+  if (!ip || !bits) fail("/scan takes nothing, ADDRESS, ADDRESS:PORT or NETWORK/BITS");
+  if (!discovery::source_for(*ip)) fail("no usable route leads to " + target);
+  discovery::scan(*ip, static_cast<int>(*bits), port);
+}
+
+void print_help(const string& text) { print("help: " + text); }
+
+void print_meaning(const Command& command) {
+  const string usage = string(command.name) + command.arguments;
+  print_help(usage + ": " + command.meaning);
+}
+
+void help(string name) {
+  if (name.empty()) {
+    for (const Command& command : kCommands) print_meaning(command);
+    return print_help("any other line is a message to whom /to chose; a first // sends one /");
+  }
+  if (name[0] != '/') name = "/" + name;
+  const Command& command = command_called(name);
+  const string advice = command.advice;
+  print_meaning(command);
+  print_help("for example  " + name + command.example);
+  if (!advice.empty()) print_help(advice);
 }
 
 // ---- /diag --------------------------------------------------------------------------
@@ -2196,19 +1969,17 @@ void diagnose(string who) {
 
 // ---- What Tab adds ------------------------------------------------------------------
 
-// The files and folders whose path begins with that.
-Strings paths(const string& beginning) {
-  const size_t size = beginning.rfind('/') + 1;  // npos + 1 is 0
-  const string folder = beginning.substr(0, size);
+// The files and folders that are in `folder`: "photos/", or "" for the one we are in.
+Strings entries_of(const string& folder) {
   const string where = folder.empty() ? "." : path_meant_by(folder);
   const std::filesystem::directory_iterator end;
   Strings found;
   std::error_code error;
   std::filesystem::directory_iterator entry(where, error);
   while (!error && entry != end) {
-    string path = folder + entry->path().filename().string();
-    if (entry->is_directory(error)) path += "/";
-    found.push_back(path);
+    string name = entry->path().filename().string();
+    if (entry->is_directory(error)) name += "/";
+    found.push_back(name);
     entry.increment(error);
   }
   return found;
@@ -2227,54 +1998,40 @@ string arguments_of(const string& name) {
   return arguments;
 }
 
-// What the end of a line can be, and which part of the line that is.
-struct Guess {
-  string typed;
-  Strings words;
-  Strings paths;
-};
-
-// Behind the name of a command. What is expected there, the table of commands says.
-Guess guess_arguments(const string& name, string typed) {
-  string kinds = arguments_of(name);
-  next_word(kinds);  // the blank in front of them
-  string kind = next_word(kinds);
-  const string first = typed.substr(0, typed.find(' '));
-  const bool has_first_word = first.size() < typed.size();
-  const bool is_who = kind == "WHO" || kind == "[WHO]";
-  // "/send PATH" goes to whom /to has chosen: what stands first may be a path.
-  const bool is_optional = kind == "[WHO]" && kinds == "PATH" && is_talking();
-  const bool is_who_given = is_who && has_first_word && (!is_optional || names_somebody(first));
-  if (is_who_given) {
-    next_word(typed);
-    kind = next_word(kinds);
-  }
-  const bool may_be_who = is_who && !has_first_word;
-  const bool may_be_path = kind == "PATH" || is_optional;
-  Guess guess;
-  guess.typed = typed;
-  if (may_be_who) guess.words = short_labels();
-  if (may_be_path) guess.paths = paths(typed);
-  return guess;
-}
-
-Guess guess_end(const string& line) {
-  string rest = line;
-  const string name = next_word(rest);
-  if (name != line) return guess_arguments(name, rest);
-  Guess guess;
-  guess.typed = line;
-  guess.words = command_names();
-  return guess;
-}
-
-// Those that begin with what was typed, and can be typed: a file's name may have any bytes.
-Strings fitting(const Strings& all, const string& typed) {
-  Strings fits;
+// Adds those that begin with what was typed, and can be typed: a file's name may have any bytes. A
+// word has a blank behind it; behind a path it would belong to it.
+void add_fitting(Strings& fits, const Strings& all, const string& typed, const string& end) {
   for (const string& one : all) {
     const bool can_be_typed = is_text(one) && one.find('\t') == string::npos;
-    if (can_be_typed && begins_with(one, typed)) fits.push_back(one);
+    if (can_be_typed && begins_with(one, typed)) fits.push_back(one + end);
   }
+}
+
+// What the end of `line` can be. Leaves in it only what is typed of that. What is expected behind a
+// command, the table of commands says.
+Strings take_possible_ends(string& line) {
+  Strings fits;
+  string rest = line;
+  const string name = next_word(rest);
+  if (name == line) {
+    add_fitting(fits, command_names(), line, " ");
+    return fits;
+  }
+  const string arguments = arguments_of(name);
+  const bool takes_who = arguments.find("WHO") != string::npos;
+  const bool takes_path = arguments.find("PATH") != string::npos;
+  line = rest;
+  const string who = next_word(rest);
+  const bool may_be_who = takes_who && who == line;
+  const bool is_who_given = takes_who && !may_be_who && names_somebody(who);
+  // "/send PATH" goes to whom /to has chosen: what stands first may be a path.
+  const bool may_be_path = takes_path && (!takes_who || is_who_given || is_talking());
+  if (may_be_who) add_fitting(fits, names(), line, " ");
+  if (is_who_given) line = rest;
+  if (!may_be_path) return fits;
+  const string folder = line.substr(0, line.rfind('/') + 1);  // npos + 1 is 0
+  line.erase(0, folder.size());
+  add_fitting(fits, entries_of(folder), line, "");
   return fits;
 }
 
@@ -2284,33 +2041,22 @@ string common_beginning(const Strings& words) {
   const string& last = words.back();
   const size_t most = std::min(first.size(), last.size());
   size_t size = 0;
-  while (size < most && first[size] == last[size])
-    ++size;
+  while (size < most && first[size] == last[size]) ++size;
   string common = first.substr(0, size);
   while (!is_text(common)) common.pop_back();  // half a character
   return common;
 }
 
 string complete(const string& before) {
-  const Guess guess = guess_end(before);
-  const string& typed = guess.typed;
-  Strings fits = fitting(guess.paths, typed);
-  const bool has_paths = !fits.empty();
-  for (const string& word : fitting(guess.words, typed))
-    fits.push_back(word);
+  string typed = before;
+  Strings fits = take_possible_ends(typed);
   if (fits.empty()) return before;
   std::sort(fits.begin(), fits.end());
   const string common = common_beginning(fits);
-  const size_t folder = has_paths ? typed.rfind('/') + 1 : 0;  // npos + 1 is 0
   string all;
-  for (const string& fit : fits)
-    add_to_list(all, fit.substr(folder));
-  if (fits.size() > 1 && common == typed)
-    console.print_quietly("help: " + all);
-  // A blank behind a path would belong to it.
-  const bool is_whole = fits.size() == 1 && !has_paths;
-  const string kept = before.substr(0, before.size() - typed.size());
-  return kept + common + (is_whole ? " " : "");
+  for (const string& fit : fits) add_to_list(all, fit.substr(0, fit.find_last_not_of(' ') + 1));
+  if (fits.size() > 1 && common == typed) console.print_quietly("help: " + all);
+  return before.substr(0, before.size() - typed.size()) + common;
 }
 
 // ---- Who comes and goes -------------------------------------------------------------
@@ -2333,67 +2079,38 @@ struct Change {
   }
   string line() const {
     if (!now) return "left " + before->label() + ": " + reason;
-    string is_now = verb() + " " + now->label() + " " + now->group;
-    if (before) is_now += ": was " + before->label() + " " + before->group;
-    return is_now;
+    const string is_now = verb() + " " + now->label() + " " + now->group;
+    return before ? is_now + ": was " + before->label() + " " + before->group : is_now;
   }
 };
 
-// The changes that wait to be shown: one for each user, however often he comes, goes and is renamed
+// Changes that wait to be shown: one for each user, however often he comes, goes and is renamed
 // meanwhile. Anyone can cause them by UDP, so many that they would bury what people say, or fill a
-// pipe that nobody reads; a write to that one would stop the program.
-class News {
- public:
-  void add(const Change& latest) {
-    constexpr size_t kMaxWaiting = 1024;
-    const size_t at = place_of(latest.id);
-    const bool is_new = at == waiting_.size();
-    if (is_new && at == kMaxWaiting) {
-      ++dropped;
-      return;
-    }
-    if (waiting_.empty()) since = Clock::now();
-    if (is_new) waiting_.push_back(latest);
-    waiting_[at].now = latest.now;
-    waiting_[at].reason = latest.reason;
-    if (waiting_[at].is_undone()) take_at(at);
-  }
-
-  optional<Change> take(const string& id) {
-    const size_t at = place_of(id);
-    if (at == waiting_.size()) return nullopt;
-    return take_at(at);
-  }
-
-  Change take_first() { return take_at(0); }
-  vector<Change> take_all() { return std::exchange(waiting_, {}); }
-  size_t size() const { return waiting_.size(); }
-
-  Clock::time_point since;  // the first of those that wait came
-  size_t dropped = 0;       // there were too many
-
- private:
-  size_t place_of(const string& id) const {
-    size_t at = 0;
-    while (at < waiting_.size() && waiting_[at].id != id) ++at;
-    return at;
-  }
-
-  Change take_at(size_t at) {
-    const Change change = waiting_[at];
-    waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(at));
-    return change;
-  }
-
-  vector<Change> waiting_;
-};
-
-News news;
+// pipe that nobody reads; a write to that one would stop the program. No more wait than there are
+// users whom we list, or have shown as listed.
+vector<Change> news;
+Clock::time_point news_since;  // the first of those that wait came
 Clock::time_point last_joined;
 
 // Somebody was found, and nobody new came for a moment.
 bool is_found() {
   return last_joined > start_time && Clock::now() - last_joined > 200ms;
+}
+
+vector<Change>::iterator news_of(const string& id) {
+  return std::find_if(news.begin(), news.end(), [&](const Change& one) { return one.id == id; });
+}
+
+void add_news(const Change& latest) {
+  const auto known = news_of(latest.id);
+  if (news.empty()) news_since = Clock::now();
+  if (known == news.end()) {
+    news.push_back(latest);
+    return;
+  }
+  known->now = latest.now;
+  known->reason = latest.reason;
+  if (known->is_undone()) news.erase(known);
 }
 
 // Whether standard output takes a line at once, and does not make us wait until somebody reads.
@@ -2410,138 +2127,85 @@ bool output_has_room() {
 string sum_of(const vector<Change>& changes) {
   string sum;
   for (const string verb : {"joined", "left", "changed"}) {
-    size_t count = 0;
-    for (const Change& change : changes)
-      if (change.verb() == verb) ++count;
-    if (count > 0)
-      add_to_list(sum, to_string(count) + " " + verb);
+    const auto is_so = [&](const Change& change) { return change.verb() == verb; };
+    const auto count = std::count_if(changes.begin(), changes.end(), is_so);
+    if (count > 0) add_to_list(sum, to_string(count) + " " + verb);
   }
   return sum + "; /list shows who is online";
 }
 
-// Whether we talked to him. With another id he is known by his name and his IP address alone.
-bool is_return(const Change& change) {
-  if (!terminal || !chosen || is_talking() || change.before) return false;
-  return is_partner_again(*change.now);
-}
-
-void tell_return(const vector<Change>& changes) {
-  const auto change = std::find_if(changes.begin(), changes.end(), is_return);
-  if (change == changes.end()) return;
-  const Identity& who = *change->now;
-  print("note: " + who.name + " is back; /to " + short_label(who) + " talks to him again");
-}
-
-// Who of them was called something else before, or was not there.
-Users newly_named(const vector<Change>& changes) {
-  Users users;
-  for (const Change& change : changes) {
-    if (!change.now) continue;
-    const string name = comparable(change.now->name);
-    const bool had_it = change.before && comparable(change.before->name) == name;
-    if (!had_it) users.push_back(*change.now);
-  }
-  return users;
-}
-
 void show_changes(const vector<Change>& changes) {
   constexpr size_t kMostOneByOne = 3;
-  if (terminal && changes.size() > kMostOneByOne) {
-    console.print_quietly(sum_of(changes));
-  } else {
-    for (const Change& change : changes)
-      console.print_quietly(change.line());
-  }
-  warn_of_clashes(newly_named(changes));
-  tell_return(changes);
+  const bool is_summed = terminal && changes.size() > kMostOneByOne;
+  if (is_summed) console.print_quietly(sum_of(changes));
+  for (const Change& change : changes)
+    if (!is_summed) console.print_quietly(change.line());
+  warn_of_clashes();
+}
+
+void show(vector<Change>::iterator change) {
+  const vector<Change> shown = {*change};
+  news.erase(change);
+  show_changes(shown);
 }
 
 // On a terminal twice a second at most, all together: a class that starts is one line. Elsewhere as
 // long as somebody reads.
 void show_news() {
-  if (terminal && Clock::now() - news.since < 500ms) return;
-  if (terminal) show_changes(news.take_all());
-  while (news.size() > 0 && output_has_room())
-    show_changes({news.take_first()});
-  if (news.size() > 0 || news.dropped == 0) return;
-  const string count = to_string(news.dropped);
-  print("note: " + count + " more changes were not shown; /list shows who is online");
-  news.dropped = 0;
+  if (news.empty()) return;
+  if (terminal) {
+    if (Clock::now() - news_since >= 500ms) show_changes(std::exchange(news, {}));
+    return;
+  }
+  while (!news.empty() && output_has_room()) show(news.begin());
 }
 
-// Nobody says anything before he has joined, nor after he has left.
 void show_news_of(const Identity& who) {
-  const auto change = news.take(who.id);
-  if (change) show_changes({*change});
+  const auto change = news_of(who.id);
+  if (change != news.end()) show(change);
 }
 
-// Whom /to, or a number of /list, meant is there no more. `next` is what the user can do.
-void lose(const Identity& who, const string& gone, const string& next) {
+// Whom /to, or a number of /list, meant is not there any more.
+void lose(const Identity& who, const string& gone) {
   const bool is_partner = is_talking() && chosen->who.id == who.id;
   for (Addressee& one : numbered)
     if (one.who.id == who.id && one.gone.empty()) one.gone = gone;
   if (!is_partner) return;
   chosen->gone = gone;
   show_news_of(who);  // that of the one we talk to does not wait
-  if (terminal) print("note: " + chosen->who.label() + " " + gone + "; " + next);
-}
-
-// They are the same, under another name.
-void keep(const Identity& who) {
-  for (Addressee& one : numbered)
-    if (one.who.id == who.id && one.gone.empty()) one.who = who;
-  if (is_talking() && chosen->who.id == who.id) chosen->who = who;
+  if (terminal) print("note: " + fate(*chosen));
 }
 
 void note_joined(const Identity& who) {
   last_joined = Clock::now();
   directory.enter(who);
-  Change change;
-  change.id = who.id;
-  change.now = who;
-  news.add(change);
+  add_news({who.id, nullopt, who, ""});
 }
 
 void note_left(const Identity& who, const string& why) {
   directory.remove(who.id);
-  Change change;
-  change.id = who.id;
-  change.before = who;
-  change.reason = why;
-  news.add(change);
-  lose(who, "has left", "/to WHO chooses another");
+  add_news({who.id, who, nullopt, why});
+  lose(who, "has left");
 }
 
 void note_changed(const Identity& who, const Identity& before) {
   directory.enter(who);
-  Change change;
-  change.id = who.id;
-  change.before = before;
-  change.now = who;
-  news.add(change);
-  if (who.address == before.address) return keep(who);
-  lose(who, "is at another address now", "/to " + short_label(who) + " talks to him there");
+  add_news({who.id, before, who, ""});
+  if (who.address != before.address) lose(who, "is at another address now");
 }
 
 // ---- Options ------------------------------------------------------------------------
 
 constexpr string_view kVersion = "1.0.0";  // of the program; kMagic has the protocol's
 
-
 struct Option {
   const char* name;
-  const char* value;  // may be left out if it begins with [
+  const char* value;  // none is needed if it is empty, or begins with [
   const char* meaning;
   bool (*set)(const string& value);  // false where that is no good value
 
-  bool may_be_alone() const { return value[0] == '['; }
+  bool may_be_alone() const { return value[0] == 0 || value[0] == '['; }
 };
-
-// For ourselves we take less than is_name() takes from others: "/quit" is a command that went to
-// the wrong place.
-bool is_own_name(const string& text) {
-  return is_name(text) && text[0] != '/';
-}
 
 bool set_name(const string& value) {
   myself.name = value;
@@ -2596,9 +2260,16 @@ bool set_trace(const string& value) {
   const string path = path_meant_by(value);
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0666);
   trace_file = Descriptor(fd);
-  if (trace_file.get() != -1) return true;
-  throw UsageError("cannot write " + path + ": " + error_text(errno));
+  if (fd == -1) throw UsageError("cannot write " + path + ": " + error_text(errno));
+  return true;
 }
+
+bool print_version(const string&) {
+  std::cout << "ChatByP2P " << kVersion << ", protocol " << kMagic << "\n";
+  std::exit(0);
+}
+
+bool print_options(const string&);
 
 const Option kOptions[] = {
     {"--name", "NAME", "1 to 32 characters without blanks, no / first: who you are", set_name},
@@ -2611,25 +2282,18 @@ const Option kOptions[] = {
     {"--accept", "HOW", "ask, always or never: what to do with offered files (ask)", set_policy},
     {"--trace", "[=FILE]",
      "a file: show, or add to FILE, all that passes through the sockets (off)", set_trace},
+    {"--version", "", "which version this is", print_version},
+    {"--help", "", "this list", print_options},
+    {"-h", "", "the same", print_options},
 };
 
-void print_options() {
+bool print_options(const string&) {
   std::cout << "usage: peer [OPTION VALUE]...\n";
   for (const Option& option : kOptions) {
     const char* const gap = option.may_be_alone() ? "" : " ";
     std::cout << "  " << option.name << gap << option.value << "  " << option.meaning << "\n";
   }
-  std::cout << "  --version  which version this is\n"
-            << "  --help, -h  this list\n";
-}
-
-// Those that are answered, and end the program.
-void answer_option(const string& name) {
-  const bool asks_help = name == "--help" || name == "-h";
-  const bool asks_version = name == "--version";
-  if (asks_help) print_options();
-  if (asks_version) std::cout << "ChatByP2P " << kVersion << ", protocol " << kMagic << "\n";
-  if (asks_help || asks_version) std::exit(0);
+  std::exit(0);
 }
 
 const Option& option_called(const string& name) {
@@ -2642,7 +2306,6 @@ void parse_options(const Strings& arguments) {
   for (size_t i = 0; i < arguments.size(); ++i) {
     const size_t equals = arguments[i].find('=');
     const string name = arguments[i].substr(0, equals);
-    answer_option(name);
     const Option& option = option_called(name);
     string value;
     if (equals != string::npos) {
@@ -2652,20 +2315,12 @@ void parse_options(const Strings& arguments) {
       if (i == arguments.size()) throw UsageError(name + " needs a value; see --help");
       value = arguments[i];
     }
-    const string wanted = name + " takes " + option.meaning;
-    if (!option.set(value))
-      throw UsageError(wanted + "; not '" + value + "'");
+    const bool is_good = option.set(value);
+    if (!is_good) throw UsageError(name + " takes " + option.meaning + "; not '" + value + "'");
   }
 }
 
 // ---- Who we are, where it was not said ----------------------------------------------
-
-string fault_of_name(const string& wanted, const string& answer) {
-  const string utf8 = " is UTF-8 without control characters; is your terminal set to UTF-8?";
-  if (answer[0] == '/') return "A " + wanted + " does not begin with /; Ctrl-D leaves.";
-  if (!is_text(answer)) return "A " + wanted + utf8;
-  return "A " + wanted + " is 1 to 32 characters without blanks.";
-}
 
 // `wanted` of a new user: asked for on a terminal, with `offered` for an empty answer. Where the
 // output goes into a file, the question must not.
@@ -2682,17 +2337,15 @@ string ask_for(const string& wanted, const string& offered) {
     }
     if (answer.empty()) return offered;
     if (is_own_name(answer)) return answer;
-    screen << fault_of_name(wanted, answer) << "\n";
+    screen << "A " << wanted << " is " << kGoodName << "; Ctrl-D leaves.\n";
   }
 }
 
 void ask_who_we_are() {
   const string user = environment("USER");
   const string offered = is_own_name(user) ? user : "user";
-  if (myself.name.empty())
-    myself.name = ask_for("name", offered);
-  if (myself.group.empty())
-    myself.group = ask_for("group", "lab");
+  if (myself.name.empty()) myself.name = ask_for("name", offered);
+  if (myself.group.empty()) myself.group = ask_for("group", "lab");
 }
 
 // ---- What is set up before the loop -------------------------------------------------
@@ -2717,7 +2370,8 @@ void prepare_output() {
 // From now on the kernel gives no number of `most` or more. If that fails, all stays as it was.
 void allow_descriptors(rlim_t most) {
   rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) == -1) return;
+  const int result = ::getrlimit(RLIMIT_NOFILE, &limit);
+  if (result == -1) return;
   limit.rlim_cur = std::min(limit.rlim_max, most);
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
@@ -2725,23 +2379,52 @@ void allow_descriptors(rlim_t most) {
 // A folder that the user names must be good; without the default one, all but receiving files still
 // works.
 void prepare_folder() {
-  const bool is_made = ::mkdir(download_folder.c_str(), 0777) == 0;
-  int error = is_made ? EEXIST : errno;
+  const int made = ::mkdir(download_folder.c_str(), 0777);
+  int error = made == 0 ? EEXIST : errno;
   const string inside = download_folder + "/.";  // of a file that is ENOTDIR
-  if (::access(inside.c_str(), W_OK | X_OK) == 0) return;
+  const int result = ::access(inside.c_str(), W_OK | X_OK);
+  if (result == 0) return;
   if (error == EEXIST) error = errno;
   const string why = "files cannot be stored in " + download_folder + ": " + error_text(error);
   if (download_folder != "downloads") throw UsageError(why);
   print("note: " + why + "; choose another folder with --dir");
 }
 
+// Opens all sockets with the port that we have chosen. What was wrong, where another program has
+// it; else nothing.
+string open_port() {
+  const auto can_reach = [](uint32_t ip) { return discovery::source_for(ip).has_value(); };
+  try {
+    transfer::open(can_reach);
+    discovery::open();
+  } catch (const std::system_error& error) {
+    if (error.code() != std::errc::address_in_use) throw;
+    return error.what();
+  }
+  return "";
+}
+
+void open_ports() {
+  uint16_t& port = myself.address.port;
+  const bool is_named = port != 0;
+  if (!is_named) port = kFirstPort;
+  while (true) {
+    const string trouble = open_port();
+    if (trouble.empty()) return;
+    if (is_named) throw UsageError(trouble + "; --port chooses another");
+    if (port == kLastPort) break;
+    ++port;
+  }
+  fail("ports 25253 to 25508 are all taken, for TCP or UDP; end a program that has one, or choose "
+       "another port with --port N");
+}
+
 // ---- Signals ------------------------------------------------------------------------
 
 std::atomic<Clock::time_point> caught_at{};
 
-// Whoever sends a second signal has seen that the first is not obeyed: a disk hangs, or nobody
-// reads what we print. But timeout(1) sends two at once, and a terminal that closes more than one
-// SIGHUP: those are one.
+// A second one says that the first is not obeyed: a disk hangs, or nobody reads what we print. But
+// timeout(1) sends two at once, and a terminal that closes more than one SIGHUP: those are one.
 bool is_second_signal(int number) {
   return signal_caught != 0 && number != SIGHUP && Clock::now() - caught_at.load() > 100ms;
 }
@@ -2799,6 +2482,15 @@ void obey_signal(int number) {
   console.drop_text();
   int obeyed = SIGINT;
   signal_caught.compare_exchange_strong(obeyed, 0);  // not another one, which has come since
+}
+
+// A thread waits for something that has no bound, and close() for that thread. No loop obeys a
+// signal any more, so the next one counts as the second.
+void admit_to_hang() {
+  if (signal_caught == 0) signal_caught = SIGHUP;
+  if (!terminal) return;
+  print("note: something hangs, perhaps a disk; Ctrl-C ends the program at once");
+  std::cout.flush();
 }
 
 }  // namespace

@@ -142,7 +142,7 @@ TEST_F(Commands, WhatTheSystemRefusesAtStartIsOneSentenceAndExitOne) {
                            "eval \"exec $i</dev/null\"; done; exec \"$0\" --name ann";
   Process late(network->descriptor(0), {"/bin/bash", "-c", many, peer_program()}, folder.path());
   EXPECT_EQ(late.exit_status(), 1);  // a descriptor that select() cannot watch is none
-  late.wait_for("peer: pipe2: Too many open files", 1);
+  late.wait_for("peer: pipe: Too many open files", 1);
 }
 
 TEST_F(Commands, WithoutADescriptorLeftItSaysSoAndGoesOnWhenSomeAreFree) {
@@ -206,8 +206,8 @@ TEST_F(Commands, EachWrongCommandIsOneSentenceAndTheProgramGoesOn) {
       {"/to", "to whom\\? .*"},
       {"/to nobody", "nobody called nobody is online; /list shows who is"},
       {"/to bobo", "nobody called bobo is online; /list shows who is"},
-      {"/msg bo hello", "nobody called bo is online \\(did you mean bob\\?\\); .*"},
-      {"/msg b hello", "nobody called b is online \\(did you mean bob\\?\\); .*"},
+      {"/msg bo hello", "nobody called bo is online \\(did you mean bob@127.0.0.1:\\d+\\?\\); .*"},
+      {"/msg b hello", "nobody called b is online \\(did you mean bob@127.0.0.1:\\d+\\?\\); .*"},
       {"    /list all", "/list takes nothing behind it; .*"},  // pasted out of a document
       {"/to 99", "nobody called 99 is online; .*"},
       {"/msg", "to whom\\? .*"},

@@ -155,12 +155,11 @@ TEST_F(Terminals, LoseNoKeyBehindOneThatMeansNothing) {
   EXPECT_TRUE(ann.ends_in("ann> x", 6)) << ann.screen();
 }
 
-TEST_F(Terminals, TellWhatIsTypedAndIsNotUtf8) {
+TEST_F(Terminals, LeaveOutWhatIsTypedAndIsNotUtf8) {
   Console ann(*network, kAnn);
   ASSERT_TRUE(ann.shows("/help lists"));
   ann.press("-H e9");  // an e with an accent, in Latin-1
   ann.type("x");
-  EXPECT_TRUE(ann.shows("note: left out, for it is not UTF-8: \\\\xe9; is your terminal set to UTF-8\\?\n")) << ann.screen();
   EXPECT_TRUE(ann.ends_in("ann> x", 6)) << ann.screen();
 }
 
@@ -187,16 +186,16 @@ TEST_F(Terminals, WithoutEscapeSequencesGetNone) {
   ann.run("pipe-pane 'cat >" + ann.folder().path("sent") + "'");
   ann.type("TERM=dumb " + peer_program() + " " + kAnn);
   ann.press("Enter");
-  ASSERT_TRUE(ann.shows("\njoined bob@\\S+ lab\nann>")) << ann.screen();
+  ASSERT_TRUE(ann.shows("\njoined bob@\\S+ lab\n$")) << ann.screen();
   ann.type("/to boc");
   ann.press("BSpace");  // it is the terminal that edits the line
   ann.type("b");
   ann.press("Enter");
-  EXPECT_TRUE(ann.shows("\nann> /to bob\nto bob@\\S+\nann to bob>")) << ann.screen();
+  EXPECT_TRUE(ann.shows("\n/to bob\nto bob@\\S+\n$")) << ann.screen();
   bob.say("/msg ann hello");
-  EXPECT_TRUE(ann.shows("\nann to bob>\n\\d\\d:\\d\\d bob: hello\nann to bob>")) << ann.screen();
+  EXPECT_TRUE(ann.shows("\nmessage bob@\\S+ private: hello\n$")) << ann.screen();
   ann.press("C-c");
-  EXPECT_TRUE(ann.shows("\nann to bob> ?\\^C\nshell:")) << ann.screen();
+  EXPECT_TRUE(ann.shows("\n\\^Cshell:")) << ann.screen();
   EXPECT_EQ(read_file(ann.folder().path("sent")).find('\033'), std::string::npos) << read_file(ann.folder().path("sent"));
 }
 
@@ -606,7 +605,7 @@ TEST_F(Terminals, AskForNameAndGroupUntilTheyAreGoodAndOfferTheUsualOnes) {
   ASSERT_TRUE(ann.shows("Your name \\[ann\\]:")) << ann.screen();
   ann.type("two words");
   ann.press("Enter");
-  EXPECT_TRUE(ann.shows("A name is 1 to 32 characters without blanks.\nYour name \\[ann\\]:")) << ann.screen();
+  EXPECT_TRUE(ann.shows("A name is 1 to 32 characters without blanks, no / first; Ctrl-D leaves.\nYour name \\[ann\\]:")) << ann.screen();
   ann.press("Enter");
   EXPECT_TRUE(ann.shows("Your group \\[lab\\]:")) << ann.screen();
   ann.type("chess");
@@ -628,10 +627,10 @@ TEST_F(Terminals, TakeNoCommandForANameAndLeaveAtCtrlDThere) {
   ASSERT_TRUE(ann.shows("Your name \\[ann\\]:")) << ann.screen();
   ann.type("/quit");
   ann.press("Enter");
-  EXPECT_TRUE(ann.shows("A name does not begin with /; Ctrl-D leaves.\nYour name \\[ann\\]:")) << ann.screen();
+  EXPECT_TRUE(ann.shows("A name is .*, no / first; Ctrl-D leaves.\nYour name \\[ann\\]:")) << ann.screen();
   ann.press("-H 65 e9");  // an e, and one with an accent in Latin-1
   ann.press("Enter");
-  EXPECT_TRUE(ann.shows("A name is UTF-8 .*; is your terminal set to UTF-8\\?\nYour name \\[ann\\]:")) << ann.screen();
+  EXPECT_TRUE(ann.shows("(A name is .*\nYour name \\[ann\\]:[^]*){2}")) << ann.screen();
   ann.press("C-d");
   EXPECT_TRUE(ann.shows("\nended 0\n")) << ann.screen();
   EXPECT_FALSE(ann.shows("ready", 0.1)) << ann.screen();
@@ -743,7 +742,7 @@ TEST_F(Terminals, ShowWhenWhoAndToWhomAndWhetherItArrived) {
   EXPECT_TRUE(ann.shows("\nerror: bob@\\S+ has left; /to WHO chooses another\n")) << ann.screen();
 }
 
-TEST_F(Terminals, SayThatTheOneWeTalkToHasLeftAndThatHeIsBack) {
+TEST_F(Terminals, SayThatTheOneWeTalkToHasLeft) {
   Console ann(*network, kAnn);
   Process& bob = network->peer(0, "bob");
   ASSERT_TRUE(ann.shows("joined bob"));
@@ -753,14 +752,11 @@ TEST_F(Terminals, SayThatTheOneWeTalkToHasLeftAndThatHeIsBack) {
   bob.say("/quit");
   EXPECT_TRUE(ann.shows("\nleft bob@.*\nnote: bob@127.0.0.1:\\d+ has left; /to WHO chooses another\nann>")) << ann.screen();
   EXPECT_TRUE(ann.ends_in("ann>", 5)) << ann.screen();
-  network->peer(0, "zoe");  // who is not he
-  ASSERT_TRUE(ann.shows("joined zoe"));
   Process& again = network->peer(0, "bob");
-  EXPECT_TRUE(ann.shows("note: bob is back; /to bob talks to him again\nann>")) << ann.screen();
-  EXPECT_EQ(ann.count("note: .* is back.*"), 1u) << ann.screen();
+  EXPECT_TRUE(ann.shows("\njoined bob@.*\nann>\n$")) << ann.screen();
   ann.type("not yet");
   ann.press("Enter");
-  EXPECT_TRUE(ann.shows("\nerror: bob@\\S+ has left; he is back, and /to bob talks to him again\n")) << ann.screen();
+  EXPECT_TRUE(ann.shows("\nerror: bob@\\S+ has left; /to WHO chooses another\n")) << ann.screen();
   ann.type("/to bob");
   ann.press("Enter");
   ann.type("welcome");

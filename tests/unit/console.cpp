@@ -14,9 +14,8 @@ class Typist {
  public:
   Typist() { std::setlocale(LC_CTYPE, "C.UTF-8"); }
 
-  LineEditor::Request type(const std::string& bytes, std::chrono::milliseconds later = 0ms) {
-    now_ += later;
-    editor.type(bytes, now_);
+  LineEditor::Request type(const std::string& bytes) {
+    editor.type(bytes);
     return editor.press_keys();
   }
   // Its row, and the cursor's column by the sequence that puts it there: "\r\033[5C".
@@ -35,9 +34,6 @@ class Typist {
   }
 
   LineEditor editor{[](const std::string& before) { return before + "completed"; }};
-
- private:
-  Clock::time_point now_;
 };
 
 using Request = LineEditor::Request;
@@ -70,7 +66,6 @@ TEST(Keys, ChangeTheTextAndMoveTheCursor) {
       {"one two" + kWordsLeft + kWordsLeft + kWordsLeft, "|one two"},
       {"one two\x01" + kWordsRight, "one| two"},
       {"one two\x01" + kWordsRight + kWordsRight + kWordsRight, "one two|"},
-      {"one two\033[1;2D", "one tw|o"},  // Shift: as without it
       {"你好\x7F", "你|"},
       {"e\xCC\x81x" + kLeft + kLeft, "|e\xCC\x81x"},
       {"a\t", "acompleted|"},
@@ -92,20 +87,15 @@ TEST(Keys, ThatMeanNothingTakeNoOtherWithThem) {
 TEST(Keys, MayComeInPieces) {
   const std::string whole = "a" + kLeft + "你" + kPaste + "x" + kPasted + "\033[1;5D";
   Typist typist;
-  for (const char byte : whole) typist.type(std::string(1, byte), 1ms);
+  for (const char byte : whole) typist.type(std::string(1, byte));
   EXPECT_EQ(typist.shown(), "|你xa");
 }
 
-TEST(Keys, AfterEscAreTheirOwnHoweverSoonTheyCome) {
+TEST(Keys, AfterEscAreTheirOwn) {
   Typist typist;
   typist.type("\033");
   EXPECT_EQ(typist.after("b"), "b|");
-  typist.type("\033");
-  typist.type("[", 60ms);  // by hand: no sequence
-  EXPECT_EQ(typist.after("A"), "b[A|");
-  typist.type("\033");
-  typist.type("\x7F", 60ms);  // and no Alt-Backspace
-  EXPECT_EQ(typist.shown(), "b[|");
+  EXPECT_EQ(typist.after("\033c\033\033d"), "bcd|");
 }
 
 TEST(Keys, BringBackEarlierLinesAndKeepTheNewOne) {
@@ -129,13 +119,11 @@ TEST(Keys, AskForWhatIsNotTheEditors) {
   EXPECT_TRUE(typist.editor.is_empty());
 }
 
-TEST(Keys, ThatAreNotUtf8AreRejectedOneByOne) {
+TEST(Keys, ThatAreNotUtf8AreLeftOut) {
   Typist typist;
   EXPECT_EQ(typist.after("a\xE9"), "a|");  // more of it may come
-  EXPECT_EQ(typist.editor.take_rejected(), "");
   EXPECT_EQ(typist.after("b\xFF\x80"), "ab|");
-  EXPECT_EQ(typist.editor.take_rejected(), "\xE9\xFF\x80");
-  EXPECT_EQ(typist.editor.take_rejected(), "");
+  EXPECT_EQ(typist.after("\xE4\xBD" "c\xA0"), "abc|");
 }
 
 TEST(Keys, ThatArePastedAreTextWhateverTheyWere) {
@@ -187,7 +175,6 @@ TEST(Paths, MeanWhatTheyWouldInAShell) {
       {"'my '", "my "},
       {"'my' ' '", "my  "},
       {"'a\\b'", "a\\b"},
-      {"\"a\\b\"", "a\\b"},
       {"\"a\\\"b\\\\c\\$d\"", "a\"b\\c$d"},
       {"it\\'s", "it's"},
       {"\"it's\"", "it's"},
@@ -198,12 +185,7 @@ TEST(Paths, MeanWhatTheyWouldInAShell) {
       {"'~/x'", "~/x"},
       {"~bob/x", "~bob/x"},
       {"a~/x", "a~/x"},
-      {"$HOME", "/home/ann"},
-      {"$HOME/x", "/home/ann/x"},
-      {"\"$HOME/my file\"", "/home/ann/my file"},
-      {"'$HOME/x'", "$HOME/x"},
-      {"\\$HOME/x", "$HOME/x"},
-      {"$HOMER", "$HOMER"},
+      {"$HOME/x", "$HOME/x"},  // no variables: nobody pastes them
       {"  ", ""},
       {"", ""}};
   for (const auto& [typed, meant] : paths) EXPECT_EQ(as_a_shell_reads(typed, "/home/ann"), meant) << typed;
