@@ -4,8 +4,8 @@
 // of peer.cpp calls receive() when a datagram has come, and tick() again and again.
 //
 // Three datagrams do it all [4]: HELLO asks, HERE answers and is the heartbeat, BYE leaves. They
-// travel by broadcast on every network; by a sweep, one HELLO to each address of a network, where
-// broadcasts are dropped; and by a HELLO to an address that the user names (/scan).
+// travel by broadcast on every network; where broadcast finds nobody, by a sweep, one HELLO after
+// the other to each address; and by a HELLO to an address that the user names (/scan).
 //
 // Roster knows who is here, and decides what to say to whom, and when. It has no socket and no
 // clock: it is told what has come and what time it is, and it gives back the datagrams to send. So
@@ -30,19 +30,21 @@ namespace {
 
 // ---- Timers and limits [2.2], [2.3] -------------------------------------------------
 
-constexpr auto kHeartbeat = 5s;       // give or take kJitter
-constexpr auto kJitter = 500ms;
-constexpr auto kOverdue = 6s;         // not heard for so long: ask
-constexpr auto kSilent = 10s;         // not heard for so long: another address may have its id
-constexpr auto kGone = 15s;           // not heard for three heartbeats
-constexpr auto kReplacedFor = 5s;     // so long nothing is listed under a replaced peer's id
+constexpr size_t kBeatsASecond = 20;  // of all peers of a network together
+constexpr auto kAnswerSpread = 500us; // for each user: so long the answers to a broadcast take
+constexpr auto kLeftFor = 15s;        // so long nothing is listed under the id of one who said BYE
+constexpr auto kReplacedFor = 5s;     // and of one in whose place another has started
 constexpr auto kAskEvery = 500ms;     // a question is repeated
 constexpr int kMaxQuestions = 24;     // unanswered: whatever we hear of it, it does not hear us
 constexpr int kBurst = 3;             // HELLOs at start: one lost datagram costs nothing
 constexpr auto kBurstPause = 250ms;
-constexpr auto kProbePause = 7ms;     // of a sweep: see Roster::probe()
+constexpr auto kBroadcastFirst = 3s;  // nobody found by then: the network is swept
+constexpr auto kProbePause = 250ms;   // of a sweep: see Roster::probe()
+constexpr auto kSweepAgain = 5min;    // where it is of use
 constexpr auto kScanGrace = 1s;       // left for the last answers
+constexpr size_t kProbesBetweenNotes = 120;  // of a /scan: 30 s
 constexpr int kSweepBits = 22;        // a sweep is at most a /22: 1,022 addresses
+constexpr size_t kCrowd = 50;         // of more users, not each gets a BYE of his own
 constexpr size_t kMaxListed = 1024;
 constexpr size_t kMaxPeers = 1280;    // listed or not
 constexpr size_t kMaxFromOne = 128;   // listed at one IP address: it must not crowd out the others
@@ -53,13 +55,18 @@ struct Interface {
   std::string name;
   uint32_t ip = 0;
   uint32_t netmask = 0;
+  uint32_t other_end = 0;  // of a point-to-point link; else 0
 
   bool operator==(const Interface& o) const {
-    return std::tie(name, ip, netmask) == std::tie(o.name, o.ip, o.netmask);
+    return std::tie(name, ip, netmask, other_end) == std::tie(o.name, o.ip, o.netmask, o.other_end);
   }
   bool is_loopback() const { return ip >> 24 == IN_LOOPBACKNET; }
-  bool has_on_link(uint32_t other) const { return (ip & netmask) == (other & netmask); }
-  bool can_broadcast() const { return ~netmask > 1; }  // a /31 and a /32 have no broadcast address
+  bool has_on_link(uint32_t other) const {
+    const bool is_in_network = (ip & netmask) == (other & netmask);
+    return is_in_network || other == other_end;
+  }
+  // A /31 and a /32 have no broadcast address.
+  bool can_broadcast() const { return ~netmask > 1 && other_end == 0; }
   uint32_t broadcast_ip() const { return ip | ~netmask; }
   int bits() const { return __builtin_popcount(netmask); }  // 24, of 255.255.255.0
 };
@@ -80,11 +87,14 @@ struct Datagram {
   Address to;
 };
 
-// What is to be asked: the addresses of a network, or one of them. `port` is the one to ask at.
+// Which of our two sockets a datagram has come to: only the shared one hears broadcasts.
+enum class Door { own, shared };
+
+// Whom to ask: the addresses of a network, the nearest to `ip` first, or `ip` alone.
 struct Range {
   uint32_t ip = 0;
   int bits = 32;
-  uint16_t port = kDiscoveryPort;
+  uint16_t port = 0;  // 0: first that of a host's first instance, then the shared one
 };
 
 class Roster {
@@ -101,17 +111,27 @@ class Roster {
     int questions = 0;    // of ours, since it last showed that it hears us
     Time last_heard;
     Time last_asked;      // or it was new, or showed that it hears us: no reason to ask yet
+    Time last_answer;     // to a datagram of ours
     Time forget_at;       // once it has left
     Time look_at = Time::max();  // when the agenda has it next
+    std::chrono::seconds every = kHeartbeat;  // so often it says HERE
+    bool was_broadcast = false;  // whether it was ever heard by broadcast
+
+    Time overdue_at() const { return last_heard + every * 6 / 5; }
+    Time movable_at() const { return last_heard + every * 2; }  // another address may have its id
+    Time gone_at() const { return last_heard + every * 3; }
   };
 
-  // Who we are, and what chance begins with: the same seed gives the same run.
-  Roster(const Identity& self, uint32_t seed) : self_(self), random_(seed) {}
+  // Who we are; and what chance begins with: the same seed gives the same run. `epoch` is when the
+  // clock on the wall began: by it, peers that do not know each other do the same at one time.
+  Roster(const Identity& self, uint32_t seed, Time epoch = {})
+      : self_(self), random_(seed), epoch_(epoch) {}
 
   // What happens, and when.
+  void never_sweep() { may_sweep_ = false; }                            // --scan=off
   void start(const std::vector<Interface>& networks, Time now);
   void use_networks(const std::vector<Interface>& networks, Time now);  // these are up, by now
-  void hear(const Announcement& said, Address from, Time now);
+  void hear(const Announcement& words, Address from, Door door, Time now);
   void hear_introduction(const Identity& who);                          // over TCP
   void scan(const std::vector<Range>& ranges, Time now);  // its end is told
   void scan_all(Time now);                                // the same of all our networks
@@ -131,27 +151,40 @@ class Roster {
   using State = Peer::State;
 
   struct Task {
-    enum class Kind { greet, heartbeat, probe, end_scan, look_after };
+    enum class Kind { greet, heartbeat, answer, ask, sweep, probe, end_scan, look_after };
     Kind kind;
-    std::string id = {};  // look_after: of which peer
+    std::string id = {};    // ask, look_after: which peer
+    Address address = {};   // answer: where to
   };
 
-  // A look at many addresses, one after the other [4.3].
+  // A network of ours; where broadcast finds nobody, it is swept [4.3].
+  struct Sweep {
+    Interface network;
+    bool broadcast_works = false;
+    int rounds = 0;             // that have begun
+    Time begins_at;             // the next one
+    std::deque<Address> left;   // of this one: to be asked
+  };
+
+  // A look at many addresses that the user wants.
   struct Scan {
-    std::deque<Address> left;  // to be asked; each is there twice
-    uint64_t asked = 0;        // how many different ones, in all
+    std::deque<Address> left;  // to be asked; each address is there twice
+    size_t addresses = 0;      // how many, in all
     Time ends_at;              // once all have been asked
   };
 
   // Hearing
+  void answer(const std::string& asker, Address to);
   void answer_hello(const Announcement& hello, Address from);
+  void answer_after(Clock::duration patience, const std::string& asker, Address to);
+  void answer_pending(Address to);
   void answer_for_host(const std::string& asker, Address from);
-  void hear_of(const Announcement& said, const Identity& who);
+  void hear_of(const Announcement& said, Clock::duration patience);
   void follow_hearsay(const Identity& who);
   void hear_bye(const Identity& who);
   Peer* find(const Identity& who);
-  Peer* update(const Identity& who);
-  Peer& insert(const Identity& who);
+  Peer* update(const Announcement& said);
+  Peer& insert(const Announcement& said);
   void move(Peer& peer, Address to);
   void confirm(Peer& peer);
   void unlist(Peer& peer, const std::string& reason);
@@ -171,31 +204,40 @@ class Roster {
   void carry_out(const Task& task, Time due);
   void plan_heartbeat();
   void beat();
+  std::chrono::seconds interval() const;
+  Clock::duration chance(Clock::duration most);
+  Clock::duration spread() const;
   void ask(Peer& peer);
+  void ask_after(Clock::duration patience, Peer& peer);
+  void ask_unless_answered(const std::string& id);
   Time next_question(const Peer& peer) const;
   void look_again(Peer& peer);
   void look_after(const std::string& id, Time due);
   void keep_true(Peer& peer);
 
   // Speaking
-  void tell_everyone(Verb verb);
   void broadcast(Verb verb);
   Announcement announcement(Verb verb) const;
   void send(const Announcement& what, Address to);
   void tell(const Event& event);
 
   // Sweeps
-  std::vector<Range> own_ranges() const;
   void look_around();
   void begin_burst();
-  bool is_planned(Task::Kind kind) const;
+  void begin(Task::Kind kind);
   void greet();
-  void start(Scan& scan, const std::vector<Range>& ranges);
-  void add(Scan& scan, const Range& range);
+  void note_broadcast(const Announcement& said, Address from, Door door);
+  void begin_sweeps();
+  bool is_worth_it(const Sweep& sweep) const;
+  Time next_round(const Interface& network) const;
+  Range range_of(const Interface& network) const;
+  std::deque<Address> addresses_of(const Range& range) const;
   void skip_probes(uint32_t ip);
-  bool has_probes() const;
+  std::deque<Address>* next_probes();
   void probe();
-  void end_after_grace();
+  void question(const Announcement& hello, Address to);
+  void follow_scan();
+  void tell_scan();
   void end_scan(Time due);
 
   bool is_unicast(Address source) const;
@@ -203,49 +245,64 @@ class Roster {
   Time now_;                          // what we have been told last
   Identity self_;
   std::minstd_rand random_;
+  Time epoch_;
   std::vector<Interface> networks_;
   std::map<std::string, Peer> peers_;                  // by id
   std::set<std::pair<uint32_t, std::string>> by_ip_;   // the same ids, by their IP address
   size_t listed_ = 0;                                  // how many of them are listed
   std::multimap<Time, Task> agenda_;  // all that is to be done later, in the order of time
-  int hellos_left_ = 0;               // of the burst
-  Scan sweep_;                        // of our networks; nobody has asked for it
-  std::optional<Scan> scan_;          // what the user has asked for
+  std::map<Address, std::string> pending_;  // answers to broadcasts: where to, and to which id
+  std::chrono::seconds every_ = kHeartbeat; // between our heartbeats, as we said it last
+  int hellos_left_ = 0;                     // of the burst
+  bool may_sweep_ = true;
+  std::vector<Sweep> sweeps_;               // one for each network but loopback
+  size_t turn_ = 0;                         // which of them has asked last
+  std::optional<Scan> scan_;                // what the user has asked for
+  std::set<uint32_t> asked_;                // IP addresses that a HELLO was sent to, alone
   std::vector<Datagram> datagrams_;
   std::vector<Event> events_;
 };
 
 // ---- A datagram has come ------------------------------------------------------------
 
-void Roster::hear(const Announcement& said, Address from, Time now) {
+void Roster::hear(const Announcement& words, Address from, Door door, Time now) {
   now_ = now;
-  const bool is_ours = said.who.id == self_.id;
+  const bool is_ours = words.who.id == self_.id;
   if (is_ours || !is_unicast(from)) return;
-  if (said.verb == Verb::hello) answer_hello(said, from);
-  Identity who = said.who;
-  who.address.ip = from.ip;
+  Announcement said = words;
+  said.who.address.ip = from.ip;  // whatever it says itself
+  // A broadcast is heard by a whole class, which must not speak all at once.
+  const bool is_broadcast = door == Door::shared && !said.ask_host;
+  const Clock::duration patience = is_broadcast ? chance(spread()) : 0s;
+  if (said.verb == Verb::hello && is_broadcast) answer_after(patience, said.who.id, from);
+  if (said.verb == Verb::hello && !is_broadcast) answer_hello(said, from);
   // Not from the port in it: somebody else speaks of this peer.
-  const bool is_hearsay = from.port != who.address.port;
+  const bool is_hearsay = from.port != said.who.address.port;
   if (is_hearsay) {
-    if (said.verb == Verb::here) follow_hearsay(who);
+    if (said.verb == Verb::here) follow_hearsay(said.who);
   } else if (said.verb == Verb::bye) {
-    hear_bye(who);
+    hear_bye(said.who);
   } else {
-    hear_of(said, who);
+    hear_of(said, patience);
   }
+  note_broadcast(said, from, door);
+}
+
+void Roster::answer(const std::string& asker, Address to) {
+  Announcement here = announcement(Verb::here);
+  here.to = asker;
+  send(here, to);
 }
 
 void Roster::answer_hello(const Announcement& hello, Address from) {
-  Announcement here = announcement(Verb::here);
-  here.to = hello.who.id;
-  send(here, from);
+  answer(hello.who.id, from);
   if (hello.ask_host) answer_for_host(hello.who.id, from);
 }
 
 // A HELLO or HERE from the peer itself.
-void Roster::hear_of(const Announcement& said, const Identity& who) {
-  const bool is_new = !find(who);
-  Peer* const peer = update(who);
+void Roster::hear_of(const Announcement& said, Clock::duration patience) {
+  const bool is_new = !find(said.who);
+  Peer* const peer = update(said);
   if (!peer) return;
   const bool hears_us = said.verb == Verb::here && said.to == self_.id;
   if (hears_us) {
@@ -256,13 +313,13 @@ void Roster::hear_of(const Announcement& said, const Identity& who) {
   // each question with a question would never end.
   const bool is_asking = said.verb == Verb::hello;
   const bool is_doubtful = is_asking && now_ - peer->last_asked > kHeartbeat;
-  if (is_new || is_doubtful) ask(*peer);
+  if (is_new || is_doubtful) ask_after(patience, *peer);
 }
 
 // Only from the address that the list has for it: nobody can say BYE for another.
 void Roster::hear_bye(const Identity& who) {
   Peer* const peer = find(who);
-  if (peer) dismiss(*peer, "said bye", kGone);
+  if (peer) dismiss(*peer, "said bye", kLeftFor);
 }
 
 // The entry of this id, if it is at this address.
@@ -274,9 +331,10 @@ Roster::Peer* Roster::find(const Identity& who) {
 }
 
 // Keeps what a peer said of itself. Returns its entry, or null where it may not have one.
-Roster::Peer* Roster::update(const Identity& who) {
+Roster::Peer* Roster::update(const Announcement& said) {
+  const Identity& who = said.who;
   const auto known = peers_.find(who.id);
-  if (known == peers_.end()) return &insert(who);
+  if (known == peers_.end()) return &insert(said);
   Peer& peer = known->second;
   if (peer.state == State::left) return nullptr;
   const Identity before = peer.who;
@@ -284,6 +342,7 @@ Roster::Peer* Roster::update(const Identity& who) {
   if (has_moved && !may_move(peer, who.address)) return nullptr;
   if (has_moved) move(peer, who.address);
   peer.who = who;
+  peer.every = said.every;
   peer.last_heard = now_;
   const bool is_renamed = before.name != who.name || before.group != who.group;
   const bool is_shown = peer.state == State::listed;
@@ -292,11 +351,12 @@ Roster::Peer* Roster::update(const Identity& who) {
   return &peer;
 }
 
-Roster::Peer& Roster::insert(const Identity& who) {
+Roster::Peer& Roster::insert(const Announcement& said) {
   if (peers_.size() >= kMaxPeers) make_room();
-  by_ip_.emplace(who.address.ip, who.id);
-  Peer& peer = peers_[who.id];
-  peer.who = who;
+  by_ip_.emplace(said.who.address.ip, said.who.id);
+  Peer& peer = peers_[said.who.id];
+  peer.who = said.who;
+  peer.every = said.every;
   peer.last_heard = now_;
   peer.last_asked = now_;
   return peer;
@@ -314,6 +374,7 @@ void Roster::confirm(Peer& peer) {
     skip_probes(peer.who.address.ip);
   }
   peer.questions = 0;
+  peer.last_answer = now_;
   // Its own question, which often follows its answer, is no reason to ask again.
   peer.last_asked = now_;
   look_again(peer);
@@ -340,7 +401,7 @@ void Roster::hear_introduction(const Identity& who) {
   const Peer* const known = find(who);
   const bool is_listed = known && known->state == State::listed;
   if (is_listed || !is_unicast(who.address)) return;
-  send(announcement(Verb::hello), who.address);
+  question(announcement(Verb::hello), who.address);
 }
 
 // ---- Looking after the list ---------------------------------------------------------
@@ -364,23 +425,41 @@ void Roster::carry_out(const Task& task, Time due) {
   switch (task.kind) {
     case Task::Kind::greet: return greet();
     case Task::Kind::heartbeat: return beat();
+    case Task::Kind::answer: return answer_pending(task.address);
+    case Task::Kind::ask: return ask_unless_answered(task.id);
+    case Task::Kind::sweep: return begin_sweeps();
     case Task::Kind::probe: return probe();
     case Task::Kind::end_scan: return end_scan(due);
     case Task::Kind::look_after: return look_after(task.id, due);
   }
 }
 
+// The next one comes as soon as this one said.
+void Roster::beat() {
+  every_ = interval();
+  broadcast(Verb::here);
+  plan_heartbeat();
+}
+
+// Each hears all others. With one interval for all classes, the work would grow with the square of
+// their number.
+std::chrono::seconds Roster::interval() const {
+  const size_t users = listed_ + 1;
+  const size_t needed = (users + kBeatsASecond - 1) / kBeatsASecond;
+  return std::max(kHeartbeat, std::chrono::seconds(needed));
+}
+
 // The heartbeats of a class that started together would stay together; a little chance spreads
 // them.
 void Roster::plan_heartbeat() {
-  const auto chance = random_() % (2 * kJitter / 1ms + 1);
-  const Time earliest = now_ + kHeartbeat - kJitter;
-  plan(earliest + chance * 1ms, {Task::Kind::heartbeat});
+  const Clock::duration tenth = Clock::duration(every_) / 10;
+  const Time earliest = now_ + every_ - tenth;
+  plan(earliest + chance(2 * tenth), {Task::Kind::heartbeat});
 }
 
-void Roster::beat() {
-  broadcast(Verb::here);
-  plan_heartbeat();
+Clock::duration Roster::chance(Clock::duration most) {
+  const auto steps = static_cast<uint32_t>(most / 1us) + 1;
+  return random_() % steps * 1us;
 }
 
 // On another host, other instances may have gone unheard so far. Those beside us we hear.
@@ -390,7 +469,7 @@ void Roster::ask(Peer& peer) {
   Announcement hello = announcement(Verb::hello);
   const bool is_beside_us = has_ip(networks_, peer.who.address.ip);
   hello.ask_host = !is_beside_us;
-  send(hello, peer.who.address);
+  question(hello, peer.who.address);
   look_again(peer);
 }
 
@@ -398,7 +477,7 @@ void Roster::ask(Peer& peer) {
 Roster::Time Roster::next_question(const Peer& peer) const {
   const bool is_listed = peer.state == State::listed;
   const bool all_is_well = is_listed && peer.questions == 0;
-  if (all_is_well) return peer.last_heard + kOverdue;
+  if (all_is_well) return peer.overdue_at();
   const bool is_urgent = is_listed || peer.questions < kMaxQuestions;
   if (is_urgent) return peer.last_asked + kAskEvery;
   return peer.last_asked + kHeartbeat;
@@ -407,7 +486,7 @@ Roster::Time Roster::next_question(const Peer& peer) const {
 // Sees to it that the agenda has the peer in time. An entry that is too early does no harm: it will
 // be seen then that there is nothing to do yet. So a storm of datagrams makes no storm of entries.
 void Roster::look_again(Peer& peer) {
-  Time next = std::min(next_question(peer), peer.last_heard + kGone);
+  Time next = std::min(next_question(peer), peer.gone_at());
   if (peer.state == State::left) next = peer.forget_at;
   if (peer.look_at <= next) return;
   peer.look_at = next;
@@ -421,9 +500,10 @@ void Roster::look_after(const std::string& id, Time due) {
   Peer& peer = found->second;
   peer.look_at = Time::max();
   const bool has_left = peer.state == State::left;
-  const Time end = has_left ? peer.forget_at : peer.last_heard + kGone;
+  const Time end = has_left ? peer.forget_at : peer.gone_at();
   if (now_ >= end) {
-    unlist(peer, "silent for 15 s");
+    const auto silence = std::chrono::duration_cast<std::chrono::seconds>(now_ - peer.last_heard);
+    unlist(peer, "silent for " + to_string(silence.count()) + " s");
     erase(id);
     return;
   }
@@ -434,7 +514,7 @@ void Roster::look_after(const std::string& id, Time due) {
 void Roster::keep_true(Peer& peer) {
   // We hear it, but nothing that we sent has reached it: a list with it on would promise what
   // cannot work.
-  const bool is_heard = now_ - peer.last_heard < kOverdue;
+  const bool is_heard = now_ < peer.overdue_at();
   const bool is_deaf = is_heard && peer.questions >= kMaxQuestions;
   if (is_deaf) unlist(peer, "does not hear us");
   if (now_ >= next_question(peer)) ask(peer);
@@ -452,20 +532,21 @@ void Roster::start(const std::vector<Interface>& networks, Time now) {
 void Roster::rename(const std::string& name, const std::string& group) {
   self_.name = name;
   self_.group = group;
-  tell_everyone(Verb::here);
+  const Announcement here = announcement(Verb::here);
+  for (const auto& [id, peer] : peers_) send(here, peer.who.address);
 }
 
-// The broadcast is for those as well who hear us and whom we do not hear.
+// The broadcast is for those as well who hear us and whom we do not hear. And to each, lest it be
+// dropped, or be read from the shared port after something newer from the own one; but in a crowd
+// only to those whom no broadcast seems to reach.
 void Roster::leave() {
   broadcast(Verb::bye);
-  tell_everyone(Verb::bye);
-}
-
-// To each, lest a broadcast be dropped, or be read from the shared port after something newer from
-// the own one.
-void Roster::tell_everyone(Verb verb) {
-  const Announcement what = announcement(verb);
-  for (const auto& [id, peer] : peers_) send(what, peer.who.address);
+  const Announcement bye = announcement(Verb::bye);
+  const bool is_crowd = listed_ + 1 > kCrowd;
+  for (const auto& [id, peer] : peers_) {
+    if (is_crowd && peer.was_broadcast) continue;
+    send(bye, peer.who.address);
+  }
 }
 
 // To the directed broadcast address of each network. 255.255.255.255 would leave by one interface
@@ -483,6 +564,7 @@ Announcement Roster::announcement(Verb verb) const {
   Announcement what;
   what.verb = verb;
   what.who = self_;
+  what.every = every_;
   return what;
 }
 
@@ -601,7 +683,7 @@ void follow_roster() {
 
 void note_own_datagram(const Announcement& said, Address from);
 
-void hear(std::string_view text, Address from) {
+void hear(std::string_view text, Address from, Door door) {
   // A line end, where one types into nc -u.
   text = text.substr(0, text.find_last_not_of("\r\n") + 1);  // npos + 1 is 0
   const auto said = Announcement::parse(text);
@@ -610,12 +692,13 @@ void hear(std::string_view text, Address from) {
   const bool may_be_foreign = !chosen_interfaces.empty();
   if (may_be_foreign && !discovery::source_for(from.ip)) return;
   if (said->who.id == myself.id) note_own_datagram(*said, from);
-  roster->hear(*said, from, Clock::now());
+  roster->hear(*said, from, door, Clock::now());
 }
 
 Address our_end(int fd, Address other);
 
-void receive_from(int fd) {
+void receive_from(Door door) {
+  const int fd = door == Door::shared ? shared_socket.get() : own_socket.get();
   // Not until the socket is empty: in a storm of datagrams it never is, and the keyboard waits
   // behind this loop.
   for (int i = 0; i < kDatagramsAtOnce; ++i) {
@@ -630,7 +713,7 @@ void receive_from(int fd) {
     const Address from = Address::from_sockaddr(raw);
     if (tracing) trace("UDP", our_end(fd, from), "<-", from, text);
     ++counters.received;
-    if (text.size() <= kMaxDatagram) hear(text, from);
+    if (text.size() <= kMaxDatagram) hear(text, from, door);
   }
 }
 
@@ -642,7 +725,10 @@ void discovery::open() {
   own_socket = open_udp_socket(myself.address.port);
   shared_socket = open_shared_socket();
   interfaces = read_interfaces();
-  roster.emplace(myself, std::random_device()());
+  const auto wall_time = std::chrono::system_clock::now().time_since_epoch();
+  const auto epoch = Clock::now() - std::chrono::duration_cast<Clock::duration>(wall_time);
+  roster.emplace(myself, std::random_device()(), epoch);
+  if (!sweeps_allowed) roster->never_sweep();
   roster->start(interfaces, Clock::now());
 }
 
@@ -652,8 +738,8 @@ void discovery::watch(fd_set& readable) {
 }
 
 void discovery::receive(const fd_set& readable) {
-  for (const int fd : {shared_socket.get(), own_socket.get()})
-    if (FD_ISSET(fd, &readable)) receive_from(fd);
+  if (FD_ISSET(shared_socket.get(), &readable)) receive_from(Door::shared);
+  if (FD_ISSET(own_socket.get(), &readable)) receive_from(Door::own);
   follow_roster();
 }
 
@@ -707,29 +793,35 @@ void Roster::use_networks(const std::vector<Interface>& networks, Time now) {
   look_around();
 }
 
-void Roster::scan_all(Time now) {
-  scan(own_ranges(), now);
-  begin_burst();
-}
-
-// A network is new: greet it, and sweep it.
+// To all networks; and for those that are new, a sweep is due.
 void Roster::look_around() {
   if (networks_.empty())
     tell(Told{"note: no network interface is up; waiting for one"});
-  start(sweep_, own_ranges());
+  const std::vector<Sweep> before = std::exchange(sweeps_, {});
+  for (const Interface& network : networks_) {
+    if (network.is_loopback()) continue;
+    Sweep sweep;
+    sweep.network = network;
+    sweep.begins_at = now_;
+    if (network.can_broadcast()) sweep.begins_at += kBroadcastFirst;
+    for (const Sweep& former : before)
+      if (former.network == network) sweep = former;
+    sweeps_.push_back(sweep);
+    plan(sweep.begins_at, {Task::Kind::sweep});
+  }
   begin_burst();
 }
 
 void Roster::begin_burst() {
   hellos_left_ = kBurst;
-  if (!is_planned(Task::Kind::greet)) plan(now_, {Task::Kind::greet});
+  begin(Task::Kind::greet);
 }
 
 // What plans itself again is planned once, or it would go at twice its pace.
-bool Roster::is_planned(Task::Kind kind) const {
+void Roster::begin(Task::Kind kind) {
   for (const auto& [time, task] : agenda_)
-    if (task.kind == kind) return true;
-  return false;
+    if (task.kind == kind) return;
+  plan(now_, {kind});
 }
 
 void Roster::greet() {
@@ -739,88 +831,218 @@ void Roster::greet() {
   plan(now_ + kBurstPause, {Task::Kind::greet});
 }
 
-std::vector<Range> Roster::own_ranges() const {
+// Broadcast works where another host's comes to us, or where one that we have not asked by itself
+// answers ours. A probe shows nothing; nor does it that somebody was heard.
+void Roster::note_broadcast(const Announcement& said, Address from, Door door) {
+  const bool is_broadcast = door == Door::shared && !said.ask_host;
+  Peer* const peer = find(said.who);
+  if (peer && is_broadcast) peer->was_broadcast = true;
+  const bool is_answer = said.verb == Verb::here && said.to == self_.id;
+  const bool was_asked = asked_.count(from.ip) > 0 || asked_.size() == kMaxPeers;
+  const bool is_proof = is_broadcast || (is_answer && !was_asked);
+  if (!is_proof || has_ip(networks_, from.ip)) return;
+  for (Sweep& sweep : sweeps_) {
+    if (!sweep.network.has_on_link(from.ip)) continue;
+    sweep.broadcast_works = true;
+    sweep.left.clear();
+  }
+}
+
+void Roster::begin_sweeps() {
+  for (Sweep& sweep : sweeps_) {
+    if (sweep.begins_at > now_ || sweep.broadcast_works || !may_sweep_) continue;
+    sweep.begins_at = next_round(sweep.network);
+    plan(sweep.begins_at, {Task::Kind::sweep});
+    if (!is_worth_it(sweep)) continue;
+    ++sweep.rounds;
+    sweep.left = addresses_of(range_of(sweep.network));
+    for (const auto& [id, peer] : peers_)
+      if (peer.state == State::listed) skip_probes(peer.who.address.ip);
+    begin(Task::Kind::probe);
+  }
+}
+
+// Twice in any case: who started before us, and hides behind a firewall as we do, asks us only when
+// he sweeps again. From then on, while somebody is there.
+bool Roster::is_worth_it(const Sweep& sweep) const {
+  if (sweep.rounds < 2) return true;
+  for (const auto& [id, peer] : peers_) {
+    const bool is_there = sweep.network.has_on_link(peer.who.address.ip);
+    const bool is_beside_us = has_ip(networks_, peer.who.address.ip);
+    if (peer.state == State::listed && is_there && !is_beside_us) return true;
+  }
+  return false;
+}
+
+// A firewall that lets in only answers forgets a question after 30 s. So two such hosts find each
+// other only if they ask each other at one time: when the clock on the wall shows full five
+// minutes, or ten where the sweep takes longer.
+Roster::Time Roster::next_round(const Interface& network) const {
+  const Clock::duration round = network.bits() > kSweepBits ? kSweepAgain : 2 * kSweepAgain;
+  return now_ + round - (now_ - epoch_) % round;
+}
+
+Range Roster::range_of(const Interface& network) const {
+  Range range;
+  range.ip = network.ip;
+  range.bits = network.bits();
+  if (network.other_end != 0) range = {network.other_end};
+  return range;
+}
+
+// The nearest first: DHCP gives neighbours' numbers to neighbours. Distances count around the
+// network, so that two peers ask each other at the same step. First all at a host's first own port,
+// for a firewall lets in what comes from where a datagram was sent to; then all at the shared one,
+// which any instance of a host hears.
+std::deque<Address> Roster::addresses_of(const Range& range) const {
+  const uint16_t first = range.port == 0 ? kFirstPort : range.port;
+  const uint16_t second = range.port == 0 ? kDiscoveryPort : range.port;
+  const uint32_t size = uint32_t{1} << (32 - std::max(range.bits, kSweepBits));
+  const uint32_t mask = size - 1;  // of the host part
+  std::deque<Address> addresses;
+  for (const uint16_t port : {first, second}) {
+    for (uint32_t step = 0; step < size; ++step) {
+      const uint32_t distance = (step + 1) / 2;
+      const bool is_above = step % 2 == 1;
+      const uint32_t host = (is_above ? range.ip + distance : range.ip - distance) & mask;
+      // The network's own number, and its broadcast address.
+      const bool is_reserved = size > 2 && (host == 0 || host == mask);
+      if (!is_reserved) addresses.push_back({(range.ip & ~mask) + host, port});
+    }
+  }
+  return addresses;
+}
+
+// Somebody is found there by now. But a /scan asks all that it was told to.
+void Roster::skip_probes(uint32_t ip) {
+  const auto is_there = [&](const Address& probed) { return probed.ip == ip; };
+  for (Sweep& sweep : sweeps_) {
+    auto& left = sweep.left;
+    left.erase(std::remove_if(left.begin(), left.end(), is_there), left.end());
+  }
+}
+
+// Whose turn it is: the user's first, then one network after the other, lest a large one hold up a
+// small one.
+std::deque<Address>* Roster::next_probes() {
+  if (scan_ && !scan_->left.empty()) return &scan_->left;
+  for (size_t i = 0; i < sweeps_.size(); ++i) {
+    turn_ = (turn_ + 1) % sweeps_.size();
+    Sweep& sweep = sweeps_[turn_];
+    if (!sweep.left.empty()) return &sweep.left;
+  }
+  return nullptr;
+}
+
+// One HELLO, four times a second. For an address where nobody is, the kernel asks three times by
+// ARP; a switch may cut off a port that sends more than 15 such questions a second.
+void Roster::probe() {
+  std::deque<Address>* const left = next_probes();
+  if (!left) return;
+  Announcement hello = announcement(Verb::hello);
+  hello.ask_host = true;
+  question(hello, left->front());
+  left->pop_front();
+  const bool is_scan = scan_ && left == &scan_->left;
+  if (is_scan) follow_scan();
+  plan(now_ + kProbePause, {Task::Kind::probe});
+}
+
+// A HELLO to one address alone.
+void Roster::question(const Announcement& hello, Address to) {
+  if (asked_.size() < kMaxPeers) asked_.insert(to.ip);
+  send(hello, to);
+}
+
+// ---- /scan --------------------------------------------------------------------------
+
+void Roster::scan_all(Time now) {
   std::vector<Range> ranges;
   for (const Interface& network : networks_)
-    if (!network.is_loopback()) ranges.push_back({network.ip, network.bits(), kDiscoveryPort});
-  return ranges;
+    if (!network.is_loopback()) ranges.push_back(range_of(network));
+  scan(ranges, now);
+  begin_burst();
 }
 
 // What the user wants to have scanned, in place of what he wanted before.
 void Roster::scan(const std::vector<Range>& ranges, Time now) {
   now_ = now;
-  for (const Range& range : ranges) {
-    if (range.bits >= kSweepBits) continue;
-    const std::string network = Address{range.ip, 0}.ip_text() + "/" + to_string(range.bits);
-    tell(Told{"note: a scan asks at most 1,022 addresses, of " + network +
-              " the /22 around it; /scan NETWORK/22 asks more"});
-  }
   scan_ = Scan();
-  start(*scan_, ranges);
-  if (scan_->left.empty()) end_after_grace();
-}
-
-void Roster::start(Scan& scan, const std::vector<Range>& ranges) {
-  scan = Scan();
-  for (const Range& range : ranges) add(scan, range);
-  scan.asked = scan.left.size();
-  // Everyone twice: a datagram may be lost, and a peer that starts with us may have opened its port
-  // only after our first.
-  const std::deque<Address> once = scan.left;
-  scan.left.insert(scan.left.end(), once.begin(), once.end());
-  if (!is_planned(Task::Kind::probe)) plan(now_, {Task::Kind::probe});
-}
-
-// All addresses of a range but the network's own (host part 0) and its broadcast address.
-void Roster::add(Scan& scan, const Range& range) {
-  const int bits = std::max(range.bits, kSweepBits);
-  const uint32_t mask = bits == 32 ? 0 : ~uint32_t{0} >> bits;  // of the host part
-  const bool has_reserved = mask > 1;
-  for (uint32_t host = 0; host <= mask; ++host) {
-    const bool is_reserved = has_reserved && (host == 0 || host == mask);
-    if (!is_reserved) scan.left.push_back({(range.ip & ~mask) + host, range.port});
+  for (const Range& range : ranges) {
+    if (range.bits < kSweepBits) {
+      const std::string network = Address{range.ip, 0}.ip_text() + "/" + to_string(range.bits);
+      tell(Told{"note: a scan asks at most 1,022 addresses, of " + network +
+                " the /22 around it; /scan NETWORK/22 asks more"});
+    }
+    const std::deque<Address> addresses = addresses_of(range);
+    scan_->left.insert(scan_->left.end(), addresses.begin(), addresses.end());
   }
+  scan_->addresses = scan_->left.size() / 2;  // each is asked twice
+  begin(Task::Kind::probe);
+  if (scan_->addresses > 10) tell_scan();
+  if (scan_->left.empty()) follow_scan();
 }
 
-// Its host has been asked by now: by broadcast, probe or question. But a /scan asks all that it was
-// told to.
-void Roster::skip_probes(uint32_t ip) {
-  const auto is_there = [&](const Address& probed) { return probed.ip == ip; };
-  auto& left = sweep_.left;
-  left.erase(std::remove_if(left.begin(), left.end(), is_there), left.end());
-}
-
-bool Roster::has_probes() const {
-  return !sweep_.left.empty() || (scan_ && !scan_->left.empty());
-}
-
-// One HELLO. They are paced, because a probe to an address where nobody is stays in the send buffer
-// for the 3 s that ARP tries: with the default buffer, the 257th in that time would make a sendto()
-// without MSG_DONTWAIT block for them all, and the program with it.
-void Roster::probe() {
-  if (!has_probes()) return;
-  const bool is_the_users = scan_ && !scan_->left.empty();
-  Scan& scan = is_the_users ? *scan_ : sweep_;
-  const Address next = scan.left.front();
-  scan.left.pop_front();
-  Announcement hello = announcement(Verb::hello);
-  hello.ask_host = next.port == kDiscoveryPort;
-  send(hello, next);
-  if (is_the_users && scan.left.empty()) end_after_grace();
-  if (has_probes()) plan(now_ + kProbePause, {Task::Kind::probe});
-}
-
-void Roster::end_after_grace() {
+// It may take minutes, so how far it is is told now and then.
+void Roster::follow_scan() {
+  const size_t left = scan_->left.size();
+  if (left > 0) {
+    if (left % kProbesBetweenNotes == 0) tell_scan();
+    return;
+  }
   scan_->ends_at = now_ + kScanGrace;
   plan(scan_->ends_at, {Task::Kind::end_scan});
 }
 
+void Roster::tell_scan() {
+  const auto time_left = static_cast<int>(scan_->left.size()) * kProbePause + kScanGrace;
+  const std::string addresses = to_string(scan_->addresses);
+  const std::string seconds = to_string(time_left / 1s);
+  tell(Told{"note: scanning " + addresses + " addresses, " + seconds + " s to go"});
+}
+
 void Roster::end_scan(Time due) {
   if (!scan_ || scan_->ends_at != due) return;  // another one has taken its place
-  const std::string asked = std::to_string(scan_->asked);
-  const std::string online = std::to_string(users().size());
+  const std::string asked = to_string(scan_->addresses);
+  const std::string online = to_string(listed_);
   scan_.reset();
   tell(Told{"scanned " + asked + " addresses; " + online + " users online"});
+}
+
+// ---- In a large class [4.2] -----------------------------------------------------------
+
+// N users answer a broadcast within N times half a millisecond. All at once they would overflow the
+// asker's receive buffer.
+Clock::duration Roster::spread() const { return (listed_ + 1) * kAnswerSpread; }
+
+// One answer is enough for all that it has asked until then.
+void Roster::answer_after(Clock::duration patience, const std::string& asker, Address to) {
+  const bool is_flood = pending_.size() == kMaxPeers;
+  if (is_flood) return;
+  const bool is_first = pending_.count(to) == 0;
+  pending_[to] = asker;
+  if (is_first) plan(now_ + patience, {Task::Kind::answer, "", to});
+}
+
+void Roster::answer_pending(Address to) {
+  answer(pending_.at(to), to);
+  pending_.erase(to);
+}
+
+void Roster::ask_after(Clock::duration patience, Peer& peer) {
+  peer.last_asked = now_;
+  if (patience == 0s) ask(peer);
+  else plan(now_ + patience, {Task::Kind::ask, peer.who.id});
+}
+
+void Roster::ask_unless_answered(const std::string& id) {
+  const auto found = peers_.find(id);
+  if (found == peers_.end()) return;
+  Peer& peer = found->second;
+  const bool was_answered = peer.last_answer >= peer.last_asked;
+  const bool is_asked = peer.questions > 0;
+  const bool has_left = peer.state == State::left;
+  if (!was_answered && !is_asked && !has_left) ask(peer);
 }
 
 // ---- Who may have an entry, and where [4.4] -----------------------------------------
@@ -851,7 +1073,7 @@ bool Roster::may_be_listed(uint32_t ip) {
 // until it falls silent. By the same rule nobody can take over the entry of a peer that is alive by
 // claiming its id.
 bool Roster::may_move(const Peer& peer, Address to) {
-  if (now_ - peer.last_heard <= kSilent) return false;
+  if (now_ <= peer.movable_at()) return false;
   for (const Peer* const other : peers_at(to.ip)) {
     const bool is_taken = other->state == State::listed && other->who.address == to;
     if (is_taken) return false;
@@ -904,7 +1126,7 @@ void Roster::retire_former_owner(const Peer& owner) {
 // door it names.
 void Roster::follow_hearsay(const Identity& who) {
   const bool is_known = find(who);
-  if (!is_known) send(announcement(Verb::hello), who.address);
+  if (!is_known) question(announcement(Verb::hello), who.address);
 }
 
 // The question was for the whole host, and the kernel gave it to us alone: name the instances
@@ -964,6 +1186,9 @@ std::vector<Interface> read_interfaces() {
     interface.name = entry->ifa_name;
     interface.ip = ip_of(entry->ifa_addr);
     interface.netmask = ip_of(entry->ifa_netmask);
+    const bool is_point_to_point = entry->ifa_flags & IFF_POINTOPOINT;
+    if (is_point_to_point && entry->ifa_dstaddr) interface.other_end = ip_of(entry->ifa_dstaddr);
+    if (interface.other_end == interface.ip) interface.other_end = 0;  // as some VPNs have it
     usable.push_back(interface);
   }
   ::freeifaddrs(list);

@@ -1918,7 +1918,7 @@ void scan(string target) {
   const auto address = parse_address(target);
   auto ip = parse_ip(target.substr(0, slash));
   optional<uint64_t> bits = 32;
-  uint16_t port = kDiscoveryPort;
+  uint16_t port = 0;  // both that a peer is found at
   if (slash < target.size()) bits = parse_number(target.substr(slash + 1), 32);
   if (address) {
     ip = address->ip;
@@ -2254,6 +2254,11 @@ bool set_policy(const string& value) {
   return true;
 }
 
+bool set_sweeps(const string& value) {
+  sweeps_allowed = value == "on";
+  return value == "on" || value == "off";
+}
+
 bool set_trace(const string& value) {
   tracing = true;
   if (value.empty()) return true;
@@ -2280,6 +2285,7 @@ const Option kOptions[] = {
      add_interface},
     {"--dir", "DIR", "a folder: where received files go (downloads)", set_folder},
     {"--accept", "HOW", "ask, always or never: what to do with offered files (ask)", set_policy},
+    {"--scan", "HOW", "on or off: ask all addresses where broadcast finds nobody (on)", set_sweeps},
     {"--trace", "[=FILE]",
      "a file: show, or add to FILE, all that passes through the sockets (off)", set_trace},
     {"--version", "", "which version this is", print_version},

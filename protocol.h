@@ -65,6 +65,9 @@ inline constexpr uint16_t kDiscoveryPort = 25252;  // UDP, shared by all instanc
 inline constexpr uint16_t kFirstPort = 25253;      // an instance's own port: the first free one
 inline constexpr uint16_t kLastPort = 25508;       // from here to here
 
+inline constexpr std::chrono::seconds kHeartbeat{5};  // a peer says HERE so often, or
+inline constexpr uint64_t kMaxEvery = 60;             // less often in a large class [4.2]
+
 inline constexpr size_t kMaxDatagram = 512;  // bytes
 inline constexpr size_t kMaxLine = 4096;     // bytes, the LF not counted
 inline constexpr size_t kMaxText = 4000;     // bytes of a message: it fits a line
@@ -253,6 +256,7 @@ struct Announcement {
   Identity who;
   std::string to = {};    // HERE only: the id of the peer it answers, "I hear you"; else empty
   bool ask_host = false;  // HELLO only: "name the other instances of your host, too" [4.3]
+  std::chrono::seconds every = kHeartbeat;  // between its heartbeats; more in a large class [4.2]
 
   std::string format() const {
     std::string line(kMagic);
@@ -265,6 +269,7 @@ struct Announcement {
     line += field("group", who.group);
     if (!to.empty()) line += field("to", to);
     if (ask_host) line += field("ask", "host");
+    if (every > kHeartbeat) line += field("every", static_cast<uint64_t>(every.count()));
     return line;
   }
 
@@ -289,6 +294,8 @@ struct Announcement {
     said.who.said_ip = *ip;
     said.to = line->field("to");
     said.ask_host = line->field("ask") == "host";
+    const uint64_t every = line->number("every", kMaxEvery).value_or(0);  // else it is ignored
+    said.every = std::max(kHeartbeat, std::chrono::seconds(every));
     const bool has_id = Identity::is_id(said.who.id);
     const bool has_names = is_name(said.who.name) && is_name(said.who.group);
     const bool is_to_somebody = said.to.empty() || Identity::is_id(said.to);
@@ -664,6 +671,7 @@ enum class Accept { ask, always, never };
 inline Accept accept_policy = Accept::ask;              // for files that are offered
 inline std::string download_folder = "downloads";
 inline std::vector<std::string> chosen_interfaces;      // by name; empty: all
+inline bool sweeps_allowed = true;                      // not with --scan=off
 
 // "eth0", of "eth0:1": getifaddrs() calls an address by its label, where it has one.
 inline std::string device_of(const std::string& label) { return label.substr(0, label.find(':')); }
@@ -707,8 +715,9 @@ void leave();
 // Somebody has said over TCP who it is: asks it once, over UDP, unless it is listed.
 void introduced(const Identity& who);
 
-// Looks for peers again, by broadcast and sweep; or asks every address of network/bits. Tells when
-// it has ended.
+// Looks for peers again, by broadcast and sweep; or asks every address of network/bits, the nearest
+// first, at `port` (0: at the ports where a peer is found). Tells how far it is and when it has
+// ended.
 void scan();
 void scan(uint32_t network, int bits, uint16_t port);
 

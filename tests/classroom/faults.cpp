@@ -530,7 +530,7 @@ TEST(Faults, TwoSegmentsThatARouterJoinsFindEachOtherByAScanAndAgainWhenItFailed
   }
   const auto scan = [&] {
     for (const int host : {1, 2}) c.peer(host).say("/scan 10.78.0.0/28");
-    for (const int host : {1, 2}) c.peer(host).wait_for("scanned 14 addresses; 3 users online");
+    for (const int host : {1, 2}) c.peer(host).wait_for("scanned 14 addresses; 3 users online", 20);
     c.expect_parts({c.everybody()});
   };
   c.begin({{1, 2}, {3, 4}});

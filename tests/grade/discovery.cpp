@@ -240,25 +240,26 @@ CASE(R2, AsksEveryAddress, "P4.3",
   classroom(2);
   for (const char* address : {"3", "16", "30"})
     network().run(2, std::string("ip addr add 10.77.0.") + address + "/27 dev eth0");
-  Ear two(25252, "10.77.0.2", 2), three(25252, "10.77.0.3", 2), middle(25252, "10.77.0.16", 2),
-      last(25252, "10.77.0.30", 2);
+  Ear two(25253, "10.77.0.2", 2), three(25253, "10.77.0.3", 2), middle(25253, "10.77.0.16", 2),
+      last(25253, "10.77.0.30", 2);
   Program ann("ann", {}, 1);
-  for (Ear* ear : {&two, &three, &middle, &last}) ear->hears("HELLO", {{"name", ann.name}});
+  for (Ear* ear : {&two, &three, &middle, &last}) ear->hears("HELLO", {{"name", ann.name}}, 20);
 }
 
 CASE(R2, AsksForTheWholeHost, "P4.3",
      "A sweep's HELLO carries ask=host, for it reaches only one of a host's instances.") {
   classroom(2);
-  Ear two(25252, "10.77.0.2", 2);
+  Ear two(25253, "10.77.0.2", 2);
   Program ann("ann", {}, 1);
-  two.hears("HELLO", {{"ask", "host"}});
+  two.hears("HELLO", {{"ask", "host"}}, 20);
 }
 
-CASE(R2, SweepsTwice, "P4.3", "It goes through all addresses twice.") {
+CASE(R2, SweepsBothPorts, "P4.3", "It asks all addresses at 25253, and then all at the shared port.") {
   classroom(2);
-  Ear two(25252, "10.77.0.2", 2);
+  Ear first(25253, "10.77.0.2", 2), shared(25252, "10.77.0.2", 2);
   Program ann("ann", {}, 1);
-  for (int i = 0; i < 2; ++i) two.hears("HELLO", {{"ask", "host"}});
+  first.hears("HELLO", {{"ask", "host"}}, 20);
+  shared.hears("HELLO", {{"ask", "host"}}, 20);
 }
 
 CASE(R2, AScanLooksAgain, "P4.2, I2", "/scan says HELLO to the broadcast address again, and tells when it is over.") {
@@ -532,7 +533,7 @@ CASE(R4, FoundBySweepAlone, "P4.3, P4.4", "Where no broadcast passes, who answer
     zoe.ear.send(datagram.ip, datagram.port, zoe.here(Line(datagram.bytes)["id"]));
   };
   Program ann("ann", {}, 1);
-  ann.prints("joined " + zoe.me());
+  ann.prints("joined " + zoe.me(), 30);
 }
 
 CASE(R4, AnAnswerToAnother, "P4.4", "A HERE that answers somebody else's question is no answer to ours.") {

@@ -105,7 +105,7 @@ bool lost = false;                                  // something given to us was
 int udp = -1, shared = -1, wake[2];
 double lastJoin = -1;
 int burst = 0;                                      // HELLOs still to broadcast
-struct { std::vector<Addr> left; size_t done = 0, count = 0; double end = 0; bool told = false; } sweep;
+struct { std::vector<Addr> left; size_t done = 0, count = 0; double end = 0, from = 0; bool told = false; } sweep;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 double dice() { static thread_local std::mt19937 r{std::random_device{}()}; return std::uniform_real_distribution<>(0, 1)(r); }
@@ -530,18 +530,22 @@ void question(Peer& p) {
 }
 void startSweep(const std::vector<Addr>& add, bool told) {
     sweep.left.erase(sweep.left.begin(), sweep.left.begin() + static_cast<long>(std::min(sweep.done, sweep.left.size())));
-    for (int twice = 0; twice < 2; ++twice) sweep.left.insert(sweep.left.end(), add.begin(), add.end());
+    for (const std::uint16_t port : {std::uint16_t(25253), sharedPort})         // 4.3: at the first own port, then at the shared one
+        for (Addr a : add) sweep.left.push_back({a.ip, a.port ? a.port : port});
     sweep.done = 0;
+    sweep.from = now() + (told ? 0 : 3);                                        // broadcast first
     sweep.count = add.size() + (sweep.told ? sweep.count : 0);
     sweep.told = sweep.told || told;
     sweep.end = 0;
 }
-std::vector<Addr> hosts(std::uint32_t ip, std::uint32_t mask) {                // the host addresses of a network, at most a /22
+std::vector<Addr> hosts(std::uint32_t ip, std::uint32_t mask) {                // the host addresses of a network, at most a /22, nearest first
     if (~mask + 1u > 1024 || mask == 0) mask = 0xFFFFFC00;
     std::vector<Addr> all;
-    const bool tiny = ~mask < 2;
-    for (std::uint32_t k = tiny ? 0 : 1; k <= (tiny ? ~mask : ~mask - 1); ++k)
-        if (!localAddresses.count((ip & mask) + k)) all.push_back({(ip & mask) + k, sharedPort});
+    for (std::uint32_t k = 0; k <= ~mask; ++k) {
+        const std::uint32_t host = (k % 2 ? ip + (k + 1) / 2 : ip - k / 2) & ~mask;
+        if (~mask > 1 && (host == 0 || host == ~mask)) continue;
+        if (!localAddresses.count((ip & mask) + host)) all.push_back({(ip & mask) + host, 0});
+    }
     return all;
 }
 void scanAll(bool told) {
@@ -570,9 +574,9 @@ void udpLoop() {
         Lock lock(mu);
         if (burst > 0 && t >= nextBurst) { broadcast("HELLO"); --burst; nextBurst = t + 0.25; }
         if (t >= nextBeat) { broadcast("HERE"); nextBeat = t + 4.5 + dice(); }
-        if (sweep.done < sweep.left.size() && t >= nextSweep) {
+        if (sweep.done < sweep.left.size() && t >= nextSweep && t >= sweep.from) {
             sayTo(sweep.left[sweep.done++], "HELLO", " ask=host");
-            nextSweep = t + 0.007;
+            nextSweep = t + 0.25;
             sweep.end = t + 1;
         } else if (sweep.done >= sweep.left.size() && sweep.told) {
             if (sweep.end == 0) sweep.end = t + 1;
@@ -1163,7 +1167,7 @@ void scan(const string& what) {
     const std::int64_t bits = slash == string::npos ? 32 : number(what.substr(slash + 1), 32).value_or(-1);
     const auto port = parseAddr(what);
     if (!ip || bits < 0 || (what.find(':') != string::npos && !port)) throw Error{"give ADDRESS, ADDRESS:PORT or NETWORK/BITS"};
-    startSweep(port ? std::vector<Addr>{*port} : bits < 32 ? hosts(*ip, bits > 0 ? ~0u << (32 - bits) : 0) : std::vector<Addr>{{*ip, sharedPort}}, true);
+    startSweep(port ? std::vector<Addr>{*port} : bits < 32 ? hosts(*ip, bits > 0 ? ~0u << (32 - bits) : 0) : std::vector<Addr>{{*ip, 0}}, true);
 }
 const std::map<string, string> help = {
     {"list", "/list: who is online"}, {"to", "/to WHO: plain lines go to WHO"}, {"msg", "/msg WHO TEXT: one message"}, {"group", "/group TEXT: to your group"},

@@ -218,7 +218,9 @@ class World {
     if (!said) throw Violation{"this is no announcement: " + packet.text};
     draw(i, packet, *said);
     const auto before = living(i);
-    peers_[i].roster->hear(*said, packet.from, now_);
+    const bool is_shared = packet.is_broadcast || packet.to.port == kDiscoveryPort;
+    const Door door = is_shared ? Door::shared : Door::own;
+    peers_[i].roster->hear(*said, packet.from, door, now_);
     if (packet.sender == kNobody) check_forgery(i, before);
     follow(i);
   }
@@ -329,7 +331,7 @@ class World {
   void replay_joined(uint32_t i, const Identity& who) {
     Peer& peer = peers_[i];
     const auto left = peer.left_at.find(who.id);
-    const bool is_early = left != peer.left_at.end() && now_ - left->second < kGone;
+    const bool is_early = left != peer.left_at.end() && now_ - left->second < kLeftFor;
     if (is_early) throw Violation{name(i) + " lists " + who.id + " again, too soon after its BYE"};
     const bool is_new = peer.shown.emplace(who.id, who).second;
     if (!is_new) throw Violation{name(i) + " is told twice that " + who.id + " joined"};
@@ -388,7 +390,7 @@ class World {
     std::map<std::string, std::string> labels;
     for (const auto& [id, peer] : peers_[i].roster->peers()) {
       const bool is_listed = peer.state == Roster::Peer::State::listed;
-      const bool is_recent = now_ - peer.last_heard < kSilent;
+      const bool is_recent = now_ < peer.movable_at();
       if (is_listed && is_recent && peer.who.address.ip != kStranger.ip)
         labels[id] = peer.who.label();
     }

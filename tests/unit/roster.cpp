@@ -20,7 +20,17 @@ Identity identity(const std::string& id, const std::string& name) {
 }
 
 Interface network(const std::string& name, const std::string& address, int bits) {
-  return {name, *parse_ip(address), ~uint32_t{0} << (32 - bits)};
+  Interface interface;
+  interface.name = name;
+  interface.ip = *parse_ip(address);
+  interface.netmask = bits == 0 ? 0 : ~uint32_t{0} << (32 - bits);
+  return interface;
+}
+
+std::string id_of(size_t i) {
+  char id[17];
+  std::snprintf(id, sizeof id, "%016zx", i + 0x1000);
+  return id;
 }
 
 // Ann at 10.77.0.1, on a network of six addresses; what she sends and tells is kept as text.
@@ -37,7 +47,7 @@ class RosterRules : public testing::Test {
   // Ann in peace: she has greeted and swept, and nobody was there.
   void settle() {
     start();
-    pass(4s);
+    pass(10s);
     sent();
   }
 
@@ -51,18 +61,39 @@ class RosterRules : public testing::Test {
     now = end;
   }
 
-  void hear(const std::string& words, Address from = kBobsDoor) {
+  void hear(const std::string& words, Address from = kBobsDoor, Door door = Door::own) {
     const auto said = Announcement::parse("ChatByP2P/1 " + words + " ip=10.77.0.2 group=lab");
     ASSERT_TRUE(said) << words;
-    ann.hear(*said, from, now);
+    ann.hear(*said, from, door, now);
   }
-  void bob_says(const std::string& verb, const std::string& more = "") {
-    hear(verb + " id=" + kBob + " port=25253 name=bob" + more);
+  void bob_says(const std::string& verb, const std::string& more = "", Door door = Door::own) {
+    hear(verb + " id=" + kBob + " port=25253 name=bob" + more, kBobsDoor, door);
+  }
+  void bob_broadcasts(const std::string& verb, const std::string& more = "") {
+    bob_says(verb, more, Door::shared);
+  }
+  // So many others are listed, at 10.78.0.1 and on.
+  void others_are_listed(size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      const Address address{*parse_ip("10.78.0.1") + static_cast<uint32_t>(i), 25253};
+      hear("HERE id=" + id_of(0x8000 + i) + " port=25253 name=many every=60 to=" + kAnn, address);
+    }
+    ASSERT_GE(ann.users().size(), count);
+    told();
+    sent();
   }
   void bob_is_listed() {
     bob_says("HERE", " to=" + kAnn);
     ASSERT_EQ(told(), Texts{"joined bob@10.77.0.2:25253 "});
     sent();
+  }
+
+  // Of what was sent, to whom the probes of a sweep went.
+  Texts probes() {
+    Texts all;
+    for (const Datagram& datagram : ann.take_datagrams())
+      if (datagram.what.ask_host) all.push_back(datagram.to.text());
+    return all;
   }
 
   // "HELLO 10.77.0.2:25253", and what of `to` and `ask` there is.
@@ -75,6 +106,7 @@ class RosterRules : public testing::Test {
       if (what.who.id != kAnn) text += " of " + what.who.name;
       if (!what.to.empty()) text += " to=" + what.to;
       if (what.ask_host) text += " ask=host";
+      if (what.every > 5s) text += " every=" + std::to_string(what.every.count());
       texts.push_back(text);
     }
     return texts;
@@ -135,6 +167,119 @@ TEST_F(RosterRules, AHeartbeatIsBroadcastEveryFiveSecondsGiveOrTakeAHalf) {
   }
 }
 
+// So that all together say no more than 20 a second.
+TEST_F(RosterRules, TheHeartbeatIsSlowerInAClassOfMoreThanAHundred) {
+  settle();
+  others_are_listed(99);
+  pass(5500ms);
+  EXPECT_GE(count(sent(), "HERE 10.77.0.7:25252"), 1u);  // a hundred with herself: 5 s, as ever
+  others_are_listed(1000);
+  pass(5500ms);  // the next one comes as the one before has said
+  EXPECT_EQ(count(sent(), "HERE 10.77.0.7:25252 every=51"), 1u);
+  const auto beat = now;
+  pass(45900ms - 5500ms);
+  EXPECT_EQ(count(sent(), "HERE 10.77.0.7:25252 every=51"), 0u);
+  pass(10200ms + 5500ms);
+  EXPECT_EQ(count(sent(), "HERE 10.77.0.7:25252 every=51"), 1u);
+  EXPECT_LT(now - beat, 62s);
+}
+
+TEST_F(RosterRules, WhatSheSaysBetweenHeartbeatsNamesTheIntervalThatSheBroadcastLast) {
+  settle();
+  others_are_listed(200);
+  bob_says("HELLO");
+  EXPECT_EQ(count(sent(), "HERE 10.77.0.2:25253 to=" + kBob), 1u);
+  pass(5500ms);
+  sent();
+  bob_says("HELLO");
+  EXPECT_EQ(count(sent(), "HERE 10.77.0.2:25253 to=" + kBob + " every=11"), 1u);
+}
+
+TEST_F(RosterRules, APeerIsOverdueAndGoneByItsOwnInterval) {
+  settle();
+  bob_says("HERE", " every=20 to=" + kAnn);
+  sent();
+  pass(23999ms);
+  EXPECT_EQ(count(sent(), kQuestion), 0u);
+  pass(1ms);
+  EXPECT_EQ(count(sent(), kQuestion), 1u);
+  told();
+  pass(35999ms);
+  EXPECT_EQ(told(), Texts{});
+  pass(1ms);
+  EXPECT_EQ(told(), Texts{"left bob@10.77.0.2:25253 silent for 60 s"});
+}
+
+TEST_F(RosterRules, AnotherAddressMayTakeItsIdAfterTwoOfItsIntervals) {
+  settle();
+  bob_says("HERE", " every=20 to=" + kAnn);
+  told();
+  const Address other = *parse_address("10.77.0.3:25253");
+  pass(40s);
+  hear("HERE id=" + kBob + " port=25253 name=evil to=" + kAnn, other);
+  EXPECT_EQ(told(), Texts{});
+  pass(1ms);
+  hear("HERE id=" + kBob + " port=25253 name=bob", other);
+  EXPECT_EQ(told(), Texts{"changed bob@10.77.0.3:25253 bob@10.77.0.2:25253 lab"});
+}
+
+// Else one of 10^6 s would be listed for a month after it has gone.
+TEST_F(RosterRules, AnIntervalThatIsNotFromFiveToSixtyIsIgnored) {
+  settle();
+  for (const char* const every : {"4", "61", "1000000", "-7", "x", ""}) {
+    bob_says("HERE", " to=" + kAnn + " every=" + every);
+    EXPECT_EQ(ann.peers().at(kBob).every, 5s) << every;
+  }
+  bob_says("HERE", " every=60 to=" + kAnn);
+  EXPECT_EQ(ann.peers().at(kBob).every, 60s);
+}
+
+TEST_F(RosterRules, TheAnswerToABroadcastWaitsUpToHalfAMillisecondForEachUser) {
+  settle();
+  others_are_listed(399);  // with herself 400: 200 ms
+  std::vector<Clock::duration> waits;
+  for (int i = 0; i < 40; ++i) {
+    const std::string id = id_of(static_cast<size_t>(i));
+    hear("HELLO id=" + id + " port=25253 name=zoe", {kBobsDoor.ip, 30000}, Door::shared);
+    EXPECT_EQ(sent(), Texts{});
+    const auto began = now;
+    while (now - began < 1s && count(sent(), "HERE 10.77.0.2:30000 to=" + id) == 0) pass(1ms);
+    waits.push_back(now - began);
+  }
+  const auto [least, most] = std::minmax_element(waits.begin(), waits.end());
+  EXPECT_LE(*most, 200ms + 1ms);
+  EXPECT_GT(*most, 100ms);
+  EXPECT_LT(*least, 100ms);
+}
+
+TEST_F(RosterRules, ToThreeBroadcastsInARowGoesOneAnswerAndOneQuestion) {
+  settle();
+  others_are_listed(999);
+  for (int i = 0; i < 3; ++i) bob_broadcasts("HELLO");
+  EXPECT_EQ(sent(), Texts{});
+  pass(500ms);
+  const Texts all = sent();
+  EXPECT_EQ(count(all, "HERE 10.77.0.2:25253 to=" + kBob), 1u);
+  EXPECT_EQ(count(all, kQuestion), 1u);
+}
+
+// It has answered her own broadcast before she came to ask it.
+TEST_F(RosterRules, WhoAnswersBeforeItIsAskedIsNotAsked) {
+  settle();
+  others_are_listed(999);
+  bob_broadcasts("HELLO");
+  bob_says("HERE", " to=" + kAnn);
+  pass(1s);
+  EXPECT_EQ(count(sent(), kQuestion), 0u);
+}
+
+TEST_F(RosterRules, AProbeIsAnsweredAtOnceThoughItComesToTheSharedPort) {
+  settle();
+  others_are_listed(999);
+  bob_broadcasts("HELLO", " ask=host");
+  EXPECT_EQ(count(sent(), "HERE 10.77.0.2:25253 to=" + kBob), 1u);
+}
+
 TEST_F(RosterRules, AHelloIsAnsweredAtOnceToWhereItCameFrom) {
   settle();
   hear("HELLO id=" + kBob + " port=25253 name=bob", *parse_address("10.77.0.2:40000"));
@@ -161,6 +306,20 @@ TEST_F(RosterRules, AByeIsBroadcastAndSentToEach) {
   sent();
   ann.leave();
   EXPECT_EQ(sent(), (Texts{"BYE 127.255.255.255:25252", "BYE 10.77.0.7:25252", "BYE 10.77.0.2:25253"}));
+}
+
+TEST_F(RosterRules, InACrowdByeGoesByBroadcastAndToThoseNeverHeardByBroadcast) {
+  settle();
+  others_are_listed(48);
+  bob_broadcasts("HERE");
+  bob_is_listed();
+  ann.leave();
+  EXPECT_EQ(sent().size(), 2u + 49u);  // fifty with herself: to each
+  others_are_listed(49);
+  ann.leave();
+  const Texts byes = sent();
+  EXPECT_EQ(byes.size(), 2u + 49u);
+  EXPECT_EQ(count(byes, "BYE 10.77.0.2:25253"), 0u);
 }
 
 TEST_F(RosterRules, WhoSaysByeIsTakenOffAtOnceAndNotListedAgainForFifteenSeconds) {
@@ -204,34 +363,185 @@ TEST_F(RosterRules, NobodySaysByeForAnother) {
 
 // ---- 4.3 Sweeps, and hosts with several instances ---------------------------------------
 
-TEST_F(RosterRules, EachAddressOfANetworkIsAskedTwiceOneEverySevenMilliseconds) {
+TEST_F(RosterRules, BroadcastComesFirstAndTheSweepAfterThreeSecondsNearestFirst) {
   start();
+  pass(2999ms);
+  EXPECT_EQ(probes(), Texts{});
+  pass(1ms);
+  EXPECT_EQ(probes(), Texts{"10.77.0.1:25253"});  // her own host first: others may be on it
   Texts all;
-  for (int i = 0; i < 12; ++i) {
-    pass(0s);
-    Texts probes = sent();
-    const auto is_broadcast = [](const std::string& text) { return text.find("ask=host") == std::string::npos; };
-    probes.erase(std::remove_if(probes.begin(), probes.end(), is_broadcast), probes.end());
-    ASSERT_EQ(probes.size(), 1u) << i;
-    all.push_back(probes[0]);
-    now += 6999us;
-    ann.run(now);
-    EXPECT_EQ(sent(), Texts{});
-    now += 1us;
+  for (int i = 0; i < 11; ++i) {
+    pass(249ms);
+    EXPECT_EQ(probes(), Texts{}) << i;
+    pass(1ms);
+    const Texts next = probes();
+    ASSERT_EQ(next.size(), 1u) << i;
+    all.push_back(next[0]);
   }
-  for (int host = 1; host <= 6; ++host)
-    EXPECT_EQ(count(all, "HELLO 10.77.0." + std::to_string(host) + ":25252 ask=host"), 2u);
+  EXPECT_EQ(all, (Texts{"10.77.0.2:25253", "10.77.0.3:25253", "10.77.0.4:25253", "10.77.0.6:25253", "10.77.0.5:25253",
+                        "10.77.0.1:25252", "10.77.0.2:25252", "10.77.0.3:25252", "10.77.0.4:25252", "10.77.0.6:25252",
+                        "10.77.0.5:25252"}));
+  pass(60s);
+  EXPECT_EQ(probes(), Texts{});
+}
+
+// A firewall lets in who is asked while it is remembered that he was: for 30 s.
+TEST_F(RosterRules, TwoPeersAskEachOtherAtTheSameStep) {
+  const std::vector<std::string> ips = {"10.77.0.1", "10.77.0.9", "10.77.0.120", "10.77.0.254"};
+  std::map<std::string, std::map<std::string, Clock::duration>> asked_after;
+  for (const std::string& ip : ips) {
+    Roster peer(identity(kAnn, "ann"), 1);
+    peer.start({network("eth0", ip, 24)}, now);
+    for (Clock::duration time = 0s; time < 70s; time += 250ms) {
+      peer.run(now + time);
+      for (const Datagram& datagram : peer.take_datagrams())
+        if (datagram.what.ask_host && datagram.to.port == 25253) asked_after[ip][datagram.to.ip_text()] = time;
+    }
+  }
+  for (const std::string& one : ips) {
+    for (const std::string& other : ips) {
+      if (one == other) continue;
+      const auto apart = asked_after[one].at(other) - asked_after[other].at(one);
+      EXPECT_LE(std::chrono::abs(apart), 750ms) << one << " " << other;
+    }
+  }
 }
 
 TEST_F(RosterRules, OfALargeNetworkTheTwentyTwoAroundOneselfIsSwept) {
   ann.start({network("eth0", "10.77.6.1", 16)}, now);
+  pass(3s + 2 * 1022 * 250ms);
   std::map<std::string, int> asked;
+  for (const std::string& address : probes()) ++asked[address];
+  EXPECT_EQ(asked.size(), 2 * 1022u);
+  EXPECT_EQ(asked.count("10.77.4.1:25253"), 1u);
+  EXPECT_EQ(asked.count("10.77.7.254:25252"), 1u);
+}
+
+TEST_F(RosterRules, ABroadcastOfAnotherHostMakesTheSweepNeedless) {
+  start();
+  bob_broadcasts("HERE");
   pass(20s);
-  for (const std::string& text : sent())
-    if (text.find("ask=host") != std::string::npos) ++asked[text];
-  EXPECT_EQ(asked.size(), 1022u);
-  EXPECT_EQ(asked.count("HELLO 10.77.4.1:25252 ask=host"), 1u);
-  EXPECT_EQ(asked.count("HELLO 10.77.7.254:25252 ask=host"), 1u);
+  EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 0u);
+}
+
+TEST_F(RosterRules, AnAnswerToOurBroadcastMakesTheSweepNeedless) {
+  start();
+  bob_says("HERE", " to=" + kAnn);
+  pass(20s);
+  EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 0u);
+}
+
+TEST_F(RosterRules, ABroadcastThatIsHeardMeanwhileEndsTheSweep) {
+  start();
+  pass(3s);
+  probes();
+  bob_broadcasts("HELLO");
+  pass(20s);
+  EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 0u);
+}
+
+// Each of these was heard, and none of them by broadcast.
+TEST_F(RosterRules, ThatSomebodyWasHeardDoesNotMakeTheSweepNeedless) {
+  start();
+  bob_says("HELLO", " ask=host", Door::shared);  // a probe
+  pass(0s);
+  bob_says("HERE", " to=" + kAnn);               // it was asked by itself
+  hear("HERE id=" + kCleo + " port=25254 name=cleo", *parse_address("10.77.0.1:25254"), Door::shared);  // beside her
+  hear("HERE id=" + id_of(1) + " port=25253 name=dora", *parse_address("10.99.0.1:25253"), Door::shared);  // elsewhere
+  pass(6s);
+  EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 1u);
+}
+
+TEST_F(RosterRules, AnAnswerToAnIntroductionOrToHearsayDoesNotMakeTheSweepNeedless) {
+  start();
+  Identity bob = identity(kBob, "bob");
+  bob.address = kBobsDoor;
+  ann.hear_introduction(bob);
+  bob_says("HERE", " to=" + kAnn);
+  hear("HERE id=" + kCleo + " port=25254 name=cleo", *parse_address("10.77.0.4:25253"));
+  hear("HERE id=" + kCleo + " port=25254 name=cleo to=" + kAnn, *parse_address("10.77.0.4:25254"));
+  pass(6s);
+  EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 1u);
+}
+
+TEST_F(RosterRules, WhereAPeerIsListedTheSweepDoesNotAsk) {
+  start();
+  pass(3s);
+  bob_says("HELLO", " ask=host", Door::shared);
+  bob_says("HERE", " to=" + kAnn);
+  pass(10s);
+  const Texts all = probes();
+  EXPECT_EQ(count(all, "10.77.0.2:25252"), 0u);
+  EXPECT_EQ(count(all, "10.77.0.3:25252"), 1u);
+}
+
+// When the clock on the wall shows full five minutes: so do all, and two behind firewalls find each
+// other though one came later.
+TEST_F(RosterRules, ASweepIsRepeatedOnceAndThenAsLongAsSomebodyIsThere) {
+  now += 100s;
+  start();
+  pass(299s - 100s);
+  EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 1u);
+  pass(10s);
+  EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 1u);
+  pass(20min);
+  EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 0u);
+  bob_says("HERE", " every=60 to=" + kAnn);
+  for (int i = 0; i < 3; ++i) {
+    for (int k = 0; k < 10; ++k) {
+      pass(30s);
+      bob_says("HERE", " every=60 to=" + kAnn);
+    }
+    EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 1u) << i;
+  }
+}
+
+TEST_F(RosterRules, ALargeNetworkIsSweptAgainAfterTenMinutesForASweepTakesEight) {
+  ann.start({network("eth0", "10.77.6.1", 22)}, now);
+  pass(10min - 1s);
+  EXPECT_EQ(count(probes(), "10.77.6.2:25253"), 1u);
+  pass(10s);
+  EXPECT_EQ(count(probes(), "10.77.6.2:25253"), 1u);
+}
+
+TEST_F(RosterRules, ANewInterfaceIsSweptAndTheOthersAreNot) {
+  settle();
+  ann.use_networks({network("lo", "127.0.0.1", 8), network("eth0", "10.77.0.1", 29), network("wlan0", "10.81.0.1", 30)},
+                   now);
+  pass(0s);
+  EXPECT_EQ(count(sent(), "HELLO 10.81.0.3:25252"), 1u);  // three HELLOs by broadcast, on all
+  pass(20s);
+  const Texts all = probes();
+  EXPECT_EQ(count(all, "10.81.0.2:25253"), 1u);
+  EXPECT_EQ(count(all, "10.77.0.3:25253"), 0u);
+}
+
+// No broadcast can go there, so there is nothing to wait for.
+TEST_F(RosterRules, APointToPointInterfaceAsksItsOtherEndAtOnce) {
+  Interface tunnel = network("tun0", "10.9.0.1", 32);
+  tunnel.other_end = *parse_ip("10.9.0.2");
+  ann.start({tunnel}, now);
+  pass(1s);
+  EXPECT_EQ(probes(), (Texts{"10.9.0.2:25253", "10.9.0.2:25252"}));
+}
+
+TEST_F(RosterRules, AThirtyOneHasTwoAddressesAndAThirtyTwoOne) {
+  ann.start({network("eth0", "10.9.0.0", 31), network("eth1", "10.8.0.1", 32)}, now);
+  pass(5s);
+  Texts all = probes();
+  std::sort(all.begin(), all.end());
+  EXPECT_EQ(all, (Texts{"10.8.0.1:25252", "10.8.0.1:25253", "10.9.0.0:25252", "10.9.0.0:25253", "10.9.0.1:25252",
+                        "10.9.0.1:25253"}));
+}
+
+TEST_F(RosterRules, WithScanOffNothingIsSwept) {
+  ann.never_sweep();
+  start();
+  pass(10min);
+  EXPECT_EQ(probes(), Texts{});
+  ann.scan({{kBobsDoor.ip}}, now);
+  pass(1s);
+  EXPECT_EQ(probes(), (Texts{"10.77.0.2:25253", "10.77.0.2:25252"}));
 }
 
 TEST_F(RosterRules, AHostIsAnsweredForByOneOfItsInstances) {
@@ -401,12 +711,6 @@ TEST_F(RosterRules, OneHasNoEntryOfOneself) {
 
 // ---- 2.2 Limits -----------------------------------------------------------------------
 
-std::string id_of(size_t i) {
-  char id[17];
-  std::snprintf(id, sizeof id, "%016zx", i + 0x1000);
-  return id;
-}
-
 TEST_F(RosterRules, OneAddressIsListedAHundredAndTwentyEightTimesAndAllAThousandAndTwentyFour) {
   settle();
   for (size_t i = 0; i < 140; ++i) {
@@ -419,6 +723,19 @@ TEST_F(RosterRules, OneAddressIsListedAHundredAndTwentyEightTimesAndAllAThousand
     hear("HERE id=" + id_of(1000 + i) + " port=25253 name=many to=" + kAnn, {ip, 25253});
   }
   EXPECT_EQ(ann.users().size(), 1024u);
+}
+
+TEST_F(RosterRules, AFloodOfBroadcastQuestionsIsNotRemembered) {
+  settle();
+  others_are_listed(1000);
+  for (size_t i = 0; i < 5000; ++i) {
+    const Address source{*parse_ip("10.79.0.1") + static_cast<uint32_t>(i), 30000};
+    hear("HELLO id=" + id_of(i) + " port=25253 name=flood", source, Door::shared);
+  }
+  pass(1s);
+  const Texts all = sent();
+  const auto is_answer = [](const std::string& text) { return text.find(" to=") != text.npos; };
+  EXPECT_EQ(std::count_if(all.begin(), all.end(), is_answer), 1280);
 }
 
 TEST_F(RosterRules, WhoHasNotAnsweredMakesRoomLongestSilentFirst) {
@@ -438,27 +755,67 @@ TEST_F(RosterRules, WhoHasNotAnsweredMakesRoomLongestSilentFirst) {
 
 TEST_F(RosterRules, AScanAsksAllThatItWasToldToWhateverElseHappensAndTellsItsEnd) {
   settle();
-  ann.scan({{*parse_ip("10.80.0.0"), 28, kDiscoveryPort}}, now);
-  pass(50ms);
+  ann.scan({{*parse_ip("10.80.0.0"), 28}}, now);
+  EXPECT_EQ(told(), Texts{"note: scanning 14 addresses, 8 s to go"});
+  pass(1s);
   ann.use_networks({network("eth1", "10.81.0.1", 24)}, now);  // a cable is plugged in
-  pass(200ms + 14 * 7ms);
-  const Texts probes = sent();
+  bob_broadcasts("HERE");
+  pass(5750ms);
+  const Texts all = probes();
   for (int host = 1; host <= 14; ++host)
-    EXPECT_EQ(count(probes, "HELLO 10.80.0." + std::to_string(host) + ":25252 ask=host"), 2u) << host;
+    for (const std::string port : {":25253", ":25252"})
+      EXPECT_EQ(count(all, "10.80.0." + std::to_string(host) + port), 1u) << host << port;
   EXPECT_EQ(told(), Texts{});
   pass(1s);
   EXPECT_EQ(told(), Texts{"scanned 14 addresses; 0 users online"});
 }
 
-TEST_F(RosterRules, HoweverOftenAScanIsBegunOneAddressIsAskedAtATime) {
+TEST_F(RosterRules, AScanBeginsAtOnceAtTheAddressThatWasTyped) {
+  start();
+  ann.scan({{*parse_ip("10.80.0.100"), 24}}, now);
+  pass(500ms);
+  EXPECT_EQ(probes(), (Texts{"10.80.0.100:25253", "10.80.0.101:25253", "10.80.0.99:25253"}));
+}
+
+TEST_F(RosterRules, AScanTellsEveryHalfMinuteHowFarItIs) {
   settle();
-  for (int i = 0; i < 3; ++i) ann.scan({{*parse_ip("10.80.0.0"), 24, kDiscoveryPort}}, now);
-  for (int i = 0; i < 100; ++i) {
-    pass(7ms);
-    const Texts said = sent();
-    const auto is_probe = [](const std::string& text) { return text.find("10.80.0.") != text.npos; };
-    EXPECT_LE(std::count_if(said.begin(), said.end(), is_probe), i == 0 ? 2 : 1) << i;
-  }
+  ann.scan({{*parse_ip("10.80.0.1"), 24}}, now);
+  pass(2 * 254 * 250ms + 1s);
+  EXPECT_EQ(told(), (Texts{"note: scanning 254 addresses, 128 s to go", "note: scanning 254 addresses, 121 s to go",
+                           "note: scanning 254 addresses, 91 s to go", "note: scanning 254 addresses, 61 s to go",
+                           "note: scanning 254 addresses, 31 s to go", "scanned 254 addresses; 0 users online"}));
+}
+
+TEST_F(RosterRules, AScanOfOneAddressAsksAtBothPortsOrTwiceAtTheOneThatWasTyped) {
+  settle();
+  ann.scan({{kBobsDoor.ip}}, now);
+  pass(250ms);
+  EXPECT_EQ(probes(), (Texts{"10.77.0.2:25253", "10.77.0.2:25252"}));
+  pass(999ms);
+  EXPECT_EQ(told(), Texts{});
+  pass(1ms);
+  EXPECT_EQ(told(), Texts{"scanned 1 addresses; 0 users online"});
+  ann.scan({{kBobsDoor.ip, 32, 40000}}, now);
+  pass(1s);
+  EXPECT_EQ(probes(), (Texts{"10.77.0.2:40000", "10.77.0.2:40000"}));
+}
+
+TEST_F(RosterRules, OnlyAScanThatWasTypedSaysThatANetworkIsTooLarge) {
+  ann.start({network("eth0", "10.77.6.1", 16)}, now);
+  pass(10min);
+  EXPECT_EQ(told(), Texts{});
+  ann.scan_all(now);
+  EXPECT_EQ(told()[0], "note: a scan asks at most 1,022 addresses, of 10.77.6.1/16 the /22 around it; /scan "
+                       "NETWORK/22 asks more");
+}
+
+TEST_F(RosterRules, HoweverOftenAScanIsBegunFourAddressesASecondAreAsked) {
+  start();
+  pass(3500ms);  // amid a sweep
+  probes();
+  for (int i = 0; i < 3; ++i) ann.scan({{*parse_ip("10.80.0.0"), 24}}, now);
+  pass(10s);
+  EXPECT_LE(probes().size(), 41u);
 }
 
 TEST_F(RosterRules, WhoIsListedMayMoveThoughTheListIsFull) {
@@ -476,8 +833,9 @@ TEST_F(RosterRules, WhoIsListedMayMoveThoughTheListIsFull) {
 
 TEST_F(RosterRules, AnotherScanTakesThePlaceOfTheFirst) {
   settle();
-  ann.scan({{*parse_ip("10.80.0.0"), 24, kDiscoveryPort}}, now);
+  ann.scan({{*parse_ip("10.80.0.0"), 24}}, now);
   pass(50ms);
+  told();
   ann.scan({{*parse_ip("10.80.0.9"), 32, 25253}}, now);
   pass(5s);
   EXPECT_EQ(told(), Texts{"scanned 1 addresses; 0 users online"});
