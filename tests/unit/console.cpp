@@ -190,3 +190,45 @@ TEST(Paths, MeanWhatTheyWouldInAShell) {
       {"", ""}};
   for (const auto& [typed, meant] : paths) EXPECT_EQ(as_a_shell_reads(typed, "/home/ann"), meant) << typed;
 }
+
+// ---- WHO: strings in, user out ------------------------------------------------------------
+
+namespace {
+
+Identity user_of(const std::string& name, const std::string& address) {
+  Identity user;
+  user.id = "00000000000000aa";
+  user.name = name;
+  user.group = "lab";
+  user.address = *parse_address(address);
+  return user;
+}
+
+}  // namespace
+
+TEST(Who, IsANameAnAddressOrBoth) {
+  const Identity bob = user_of("bob", "10.0.0.2:25253");
+  for (const char* who : {"bob", "10.0.0.2:25253", "bob@10.0.0.2:25253", "bo\u2060b"})
+    EXPECT_TRUE(is_called(bob, who)) << who;
+  for (const char* who : {"", "bo", "Bob", "bob ", "10.0.0.2", "10.0.0.2:25254", "bob@10.0.0.3:25253",
+                          "eve@10.0.0.2:25253", "@10.0.0.2:25253", "bob@"})
+    EXPECT_FALSE(is_called(bob, who)) << who;
+}
+
+TEST(Who, WithAnAddressInItIsNoName) {
+  const Identity liar = user_of("cleo@10.0.0.7:25253", "10.0.0.2:25253");
+  EXPECT_FALSE(is_called(liar, "cleo@10.0.0.7:25253"));
+  EXPECT_TRUE(is_called(liar, "cleo@10.0.0.7:25253@10.0.0.2:25253"));
+  EXPECT_FALSE(is_called(user_of("10.0.0.7:25253", "10.0.0.2:25253"), "10.0.0.7:25253"));
+}
+
+TEST(Who, IsANumberOfTheLastListOnly) {
+  const Identity bob = user_of("bob", "10.0.0.2:25253");
+  numbered = {{bob}};
+  ASSERT_NE(by_number("1"), nullptr);
+  EXPECT_EQ(by_number("1")->who.name, "bob");
+  for (const char* who : {"0", "2", "-1", "+1", "1 ", "", "one", "18446744073709551617"})
+    EXPECT_EQ(by_number(who), nullptr) << who;
+  numbered.clear();
+  EXPECT_EQ(by_number("1"), nullptr);
+}
