@@ -4,7 +4,8 @@
 # make trace      the first contact of two peers, as both of them traced it: docs/first-contact.md
 # make capture    the same, as tcpdump sees it on the cable, into CAPTURE=.build/first-contact.pcap, for Wireshark
 # make test       all tests, JOBS=4 at a time; README.md names what they need. Some of them: make test FILTER='Files.*'
-#                 under sanitizers: make test SANITIZE=address,undefined, and SANITIZE=thread
+#                 under sanitizers: make test SANITIZE=address,undefined, and SANITIZE=thread; or in one queue
+#                 make test KINDS='plain address,undefined thread'
 # make grade      judges any program by docs/protocol.md and docs/interface.md: make grade PEER=path/to/their/peer; a table
 #                 of a folder of submissions: tests/grade/class.sh FOLDER
 # make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
@@ -69,9 +70,14 @@ capture: peer
 
 # The tests drive the program from outside: it is sanitized, and they need not be, but for the unit tests, which have its
 # parts within them. To compile them all for each sanitizer took a third of CI's time.
-test: $(PEER) .build/smallest $(if $(SANITIZE),$(BUILD)/run-units) plain-tests
-	$(if $(SANITIZE),$(BUILD)/run-units --gtest_filter='$(FILTER)')
-	PEER='$(PEER)' JOBS='$(JOBS)' SANITIZE='$(SANITIZE)' $(PLAIN)/run-tests --gtest_filter='$(FILTER)'
+KINDS ?= $(or $(SANITIZE),plain)
+test: $(KINDS:%=%-kind) plain-tests
+	PEER='$(PEER)' KINDS='$(KINDS)' JOBS='$(JOBS)' $(PLAIN)/run-tests --gtest_filter='$(FILTER)'
+
+plain-kind: $(PEER)
+	@:
+%-kind:
+	$(MAKE) SANITIZE=$* .build/$*/peer .build/$*/run-units
 
 PLAIN := $(if $(SANITIZE),.build,$(BUILD))
 plain-tests: $(if $(SANITIZE),,$(BUILD)/run-tests)

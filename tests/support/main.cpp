@@ -1,138 +1,360 @@
-// main() of the tests. Most of a test is waiting, so JOBS=4 of them run at a time: this program starts itself so many
-// times, and each of these jobs takes every fourth test (GoogleTest calls that a shard), in a private network of its own.
-// Each test is a line when it has ended; what a job with a failure has printed follows at its end, and at last how many
-// tests passed, failed and were skipped. Of a job that dies, the tests without a result have failed. With STRICT=1, or in
-// CI, a skipped test is a failure.
+// main() of the tests: one queue. Each test is a process of its own, in a private network of its own, JOBS=4 of them at
+// a time, for most of a test is waiting. Those that take longest, which tests/support/seconds names, begin first.
+// Each is a line when it has ended, and what it printed follows if it failed. At last comes how many tests passed,
+// failed and were skipped. A test whose process ends before the test has failed. With STRICT=1, or in CI, a skipped
+// test is a failure.
+//
+//   KINDS='plain thread'   runs each test once for each kind: with the program as it is, or as it is built for that
+//                          sanitizer. Unit tests have parts of the program within them: .build/thread/run-units. The
+//                          kind "user" is the plain one run by root as nobody, who can read the copy in USER_FOLDER.
+//   STEPS=.ci/steps        other commands, in the same queue: a line of that file has a name, and what sh makes of the
+//                          rest. They give way to the tests. So many at a time as there are cores, and one more.
+//   JOBS=1                 one at a time, and what a test prints is seen at once.
 
 #include <fcntl.h>
+#include <grp.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <atomic>
+#include <algorithm>
+#include <chrono>
 #include <cstdlib>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <iomanip>
 #include <iostream>
 #include <map>
+#include <set>
+#include <sstream>
+#include <thread>
 
 #include "testing.h"
 
 namespace {
 
-// All jobs count in this, which is a file that each of them has mapped.
-struct Totals {
-  std::atomic<int> begun, passed, failed, skipped;  // begun: how many tests those that have begun are going to run
-};
+using Clock = std::chrono::steady_clock;
+using Words = std::vector<std::string>;
 
-Totals* map_totals(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (fd == -1 || ::ftruncate(fd, sizeof(Totals)) == -1) std::abort();
-  void* shared = ::mmap(nullptr, sizeof(Totals), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  if (shared == MAP_FAILED) std::abort();
-  ::close(fd);
-  return static_cast<Totals*>(shared);
-}
-
-std::string environment(const char* name) {
+std::string environment(const char* name, const std::string& otherwise) {
   const char* value = std::getenv(name);
-  return value ? value : "";
+  return value && *value ? value : otherwise;
 }
 
-// ---- A job -----------------------------------------------------------------------------------
+// ---- One test, in a process of its own --------------------------------------------------------
 
-// The folder of its parent, which has the totals in it, and the job's output. Nobody else has this variable.
-constexpr char kFolder[] = "JOB_FOLDER";
+// Its exit status. Not GoogleTest's own, 0 and 1: a program that ends amid a test may have those, too.
+enum Result { kPassed = 10, kFailed = 11, kSkipped = 12 };
 
-class Counter : public testing::EmptyTestEventListener {
- public:
-  explicit Counter(Totals& totals) : totals_(totals) {}
-  void OnTestIterationStart(const testing::UnitTest& all, int) override { totals_.begun += all.test_to_run_count(); }
-  void OnTestEnd(const testing::TestInfo& test) override {
-    const testing::TestResult& result = *test.result();
-    if (result.Skipped()) ++totals_.skipped;
-    else if (result.Passed()) ++totals_.passed;
-    else ++totals_.failed;
-  }
+// Set for such a process.
+constexpr char kQueued[] = "QUEUED_TEST";
 
- private:
-  Totals& totals_;
-};
-
-class OneLineATest : public testing::EmptyTestEventListener {
- public:
-  explicit OneLineATest(int fd) : fd_(fd) {}
-  void OnTestEnd(const testing::TestInfo& test) override {
-    const testing::TestResult& result = *test.result();
-    const std::string how = result.Passed() ? "ok      " : result.Skipped() ? "skipped " : "FAILED  ";
-    const std::string line = how + test.test_suite_name() + "." + test.name() + " (" +
-                             std::to_string(result.elapsed_time() / 1000) + " s)" +
-                             (result.Skipped() ? std::string(": ") + result.GetTestPartResult(0).message() : "") + "\n";
-    if (::write(fd_, line.data(), line.size()) == -1) std::abort();
-  }
-
- private:
-  const int fd_;
-};
-
-int run_job(const std::string& folder, int argc, char** argv) {
-  ::unsetenv(kFolder);  // a test may start this program, too
+Result run_test(int argc, char** argv) {
+  ::unsetenv(kQueued);  // a test may start this program, too
   testing::InitGoogleTest(&argc, argv);
-  auto& listeners = testing::UnitTest::GetInstance()->listeners();
-  listeners.Append(new Counter(*map_totals(folder + "/totals")));
-  if (environment("GTEST_TOTAL_SHARDS") != "1") {
-    listeners.Append(new OneLineATest(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0)));
-    const std::string output = folder + "/" + environment("GTEST_SHARD_INDEX");
-    if (!std::freopen(output.c_str(), "w", stdout)) std::abort();
-    if (::dup2(STDOUT_FILENO, STDERR_FILENO) == -1) std::abort();
-  }
   ::signal(SIGPIPE, SIG_IGN);
   enter_private_network();
-  return RUN_ALL_TESTS();
+  const int status = RUN_ALL_TESTS();
+  const testing::UnitTest& all = *testing::UnitTest::GetInstance();
+  if (status != 0 || all.test_to_run_count() != 1) return kFailed;
+  return all.skipped_test_count() == 1 ? kSkipped : kPassed;
 }
 
-// ---- Their parent ------------------------------------------------------------------------------
+// ---- What waits in the queue ------------------------------------------------------------------
 
-// A program anew, and not a copy of this one: GoogleTest reads these variables before main() begins.
-pid_t start_job(int index, int jobs, const std::string& folder, char** argv) {
-  const pid_t pid = ::fork();
-  if (pid != 0) return pid;
-  ::setenv("GTEST_TOTAL_SHARDS", std::to_string(jobs).c_str(), 1);
-  ::setenv("GTEST_SHARD_INDEX", std::to_string(index).c_str(), 1);
-  ::setenv(kFolder, folder.c_str(), 1);
-  ::execv("/proc/self/exe", argv);
+struct Job {
+  std::string title;
+  Words command;
+  std::map<std::string, std::string> environment;
+  std::string folder;  // to run in, as nobody; empty for here, as oneself
+  int seconds = 0;     // which it is known to take, if many
+  bool is_step = false;
+};
+
+bool become_nobody(const std::string& folder) {
+  constexpr unsigned kNobody = 65534;
+  return ::chdir(folder.c_str()) == 0 && ::setgroups(0, nullptr) == 0 && ::setgid(kNobody) == 0 &&
+         ::setuid(kNobody) == 0;
+}
+
+[[noreturn]] void become(const Job& job, const std::string& output) {
+  for (const auto& [name, value] : job.environment) ::setenv(name.c_str(), value.c_str(), 1);
+  if (!output.empty()) {
+    const int fd = ::open(output.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (fd == -1 || ::dup2(fd, STDOUT_FILENO) == -1 || ::dup2(fd, STDERR_FILENO) == -1) ::_exit(127);
+  }
+  if (job.is_step) ::setpriority(PRIO_PROCESS, 0, 10);
+  if (!job.folder.empty() && !become_nobody(job.folder)) ::_exit(127);
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  std::vector<char*> arguments;
+  for (const std::string& word : job.command) arguments.push_back(const_cast<char*>(word.c_str()));
+  arguments.push_back(nullptr);
+  ::execvp(arguments[0], arguments.data());
   ::_exit(127);
 }
 
-int run_jobs(char** argv) {
-  const int jobs = std::max(1, std::atoi(environment("JOBS").c_str()));
-  const Folder folder;
-  const Totals& totals = *map_totals(folder.path("totals"));
-  std::map<pid_t, std::string> outputs;
-  for (int i = 0; i < jobs; ++i) outputs[start_job(i, jobs, folder.path(), argv)] = folder.path(std::to_string(i));
-  int broken = 0;  // jobs that died, or with a failure
-  while (!outputs.empty()) {
-    int status = 0;
-    const pid_t pid = ::wait(&status);
-    if (status != 0) {
-      ++broken;
-      std::cout << read_file(outputs[pid]) << std::flush;
-    }
-    if (WIFSIGNALED(status)) std::cout << "A job died: " << ::strsignal(WTERMSIG(status)) << std::endl;
-    outputs.erase(pid);
+pid_t start(const Job& job, const std::string& output) {
+  std::cout.flush();
+  const pid_t pid = ::fork();
+  if (pid == 0) become(job, output);
+  if (pid == -1) throw std::runtime_error(std::string("fork: ") + ::strerror(errno));
+  return pid;
+}
+
+Job test_job(const std::string& program, const Words& options) {
+  Job job;
+  job.command = {program};
+  job.command.insert(job.command.end(), options.begin(), options.end());
+  job.environment[kQueued] = "1";
+  return job;
+}
+
+// The tests of that program which the options select, as GoogleTest lists them: a suite's name ends with a dot, and each
+// of its tests follows with two blanks before it, and perhaps a remark behind it.
+Words tests_of(const std::string& program, const Words& options, const std::string& scratch) {
+  Job listing = test_job(program, options);
+  listing.command.push_back("--gtest_list_tests");
+  int status = 0;
+  ::waitpid(start(listing, scratch), &status, 0);
+  const bool all = std::count(options.begin(), options.end(), "--gtest_also_run_disabled_tests") > 0;
+  Words names;
+  std::string suite;
+  for (const std::string& line : lines_of(read_file(scratch))) {
+    const bool is_suite = line.rfind("  ", 0) != 0;
+    const std::string name = is_suite ? line : line.substr(2);
+    const std::string word = name.substr(0, name.find(' '));
+    if (is_suite) suite = word;
+    else if (all || word.find("DISABLED_") == std::string::npos) names.push_back(suite + word);
   }
-  const int without_result = totals.begun - totals.passed - totals.failed - totals.skipped;
-  if (without_result > 0) std::cout << without_result << " tests have no result" << std::endl;
-  const int failed = std::max(totals.failed + without_result, broken);
-  std::cout << totals.passed << " passed, " << failed << " failed, " << totals.skipped << " skipped" << std::endl;
-  const bool must_not_skip = environment("STRICT") == "1" || environment("CI") == "true";
-  if (must_not_skip && totals.skipped > 0) std::cout << "skipping counts as failing here" << std::endl;
-  return failed > 0 || (must_not_skip && totals.skipped > 0) ? 1 : 0;
+  return names;
+}
+
+std::map<std::string, int> known_seconds() {
+  std::map<std::string, int> all;
+  std::ifstream file("tests/support/seconds");
+  int seconds = 0;
+  for (std::string name; file >> seconds >> name;) all[name] = seconds;
+  return all;
+}
+
+const std::string kThisProgram = "/proc/self/exe";
+
+// What differs from one kind to the other.
+struct Kind {
+  std::string title;
+  std::string folder;
+  std::string tests = kThisProgram;
+  std::string units;  // the program of the unit tests, if it is another
+  std::string peer = environment("PEER", "./peer");
+  std::string sanitizer;
+};
+
+Kind kind_of(const std::string& name) {
+  Kind kind;
+  if (name == "plain") return kind;
+  kind.title = name + " ";
+  if (name == "user") {
+    kind.folder = environment("USER_FOLDER", "/nonexistent");
+    kind.tests = ".build/run-tests";
+    kind.peer = "./peer";
+  } else {
+    kind.units = ".build/" + name + "/run-units";
+    kind.peer = ".build/" + name + "/peer";
+    kind.sanitizer = name;
+  }
+  return kind;
+}
+
+std::vector<Job> jobs_of(const Kind& kind, const Words& options, const std::string& scratch) {
+  const Words sanitized = kind.units.empty() ? Words() : tests_of(kind.units, options, scratch);
+  const std::set<std::string> of_units(sanitized.begin(), sanitized.end());
+  const auto seconds = known_seconds();
+  std::vector<Job> jobs;
+  for (const std::string& name : tests_of(kThisProgram, options, scratch)) {
+    Job job = test_job(of_units.count(name) ? kind.units : kind.tests, options);
+    job.title = kind.title + name;
+    job.folder = kind.folder;
+    job.command.push_back("--gtest_filter=" + name);
+    job.command.push_back("--gtest_brief=1");
+    job.environment["PEER"] = kind.peer;
+    job.environment["SANITIZE"] = kind.sanitizer;
+    if (!kind.folder.empty()) job.environment["PATH"] = "/usr/bin:/bin";
+    const auto known = seconds.find(name);
+    job.seconds = known == seconds.end() ? 0 : known->second;
+    jobs.push_back(job);
+  }
+  return jobs;
+}
+
+std::vector<Job> steps_in(const std::string& path) {
+  std::vector<Job> jobs;
+  for (const std::string& line : lines_of(read_file(path))) {
+    const size_t blank = line.find(' ');
+    if (line.empty() || line[0] == '#' || blank == std::string::npos) continue;
+    Job job;
+    job.title = line.substr(0, blank);
+    job.command = {"/bin/sh", "-c", line.substr(blank)};
+    job.is_step = true;
+    jobs.push_back(job);
+  }
+  return jobs;
+}
+
+// ---- The queue ---------------------------------------------------------------------------------
+
+enum class Verdict { passed, failed, skipped };
+
+const std::map<Verdict, std::string> kWords = {
+    {Verdict::passed, "ok      "}, {Verdict::failed, "FAILED  "}, {Verdict::skipped, "skipped "}};
+
+class Queue {
+ public:
+  explicit Queue(size_t at_once) : tests_at_once_(at_once) {}
+
+  void add(const Job& job) { (job.is_step ? steps_ : tests_).waiting.push_back(job); }
+
+  void run() {
+    tests_.at_once = tests_at_once_;
+    steps_.at_once = std::thread::hardware_concurrency() + 1;
+    const auto longer = [](const Job& a, const Job& b) { return a.seconds > b.seconds; };
+    std::stable_sort(tests_.waiting.begin(), tests_.waiting.end(), longer);
+    while (!tests_.waiting.empty() || !steps_.waiting.empty() || !running_.empty()) {
+      start_some(tests_);
+      start_some(steps_);
+      end_what_hangs();
+      end_one();
+    }
+  }
+
+  int total(Verdict verdict) const {
+    const auto found = totals_.find(verdict);
+    return found == totals_.end() ? 0 : found->second;
+  }
+
+ private:
+  struct Lane {
+    std::deque<Job> waiting;
+    size_t at_once = 0;
+    size_t running = 0;
+  };
+  struct Running {
+    Job job;
+    std::string output;  // the path of what it prints; empty where that is seen at once
+    Clock::time_point since;
+  };
+  // A test that takes so long hangs. Steps end by themselves.
+  static constexpr auto kLongest = std::chrono::minutes(10);
+
+  void start_some(Lane& lane) {
+    while (lane.running < lane.at_once && !lane.waiting.empty()) {
+      Running one;
+      one.job = lane.waiting.front();
+      one.since = Clock::now();
+      if (tests_at_once_ > 1) one.output = folder_.path(std::to_string(started_));
+      const pid_t pid = start(one.job, one.output);
+      running_[pid] = one;
+      lane.waiting.pop_front();
+      ++lane.running;
+      ++started_;
+    }
+  }
+
+  void end_what_hangs() const {
+    for (const auto& [pid, one] : running_)
+      if (!one.job.is_step && Clock::now() - one.since > kLongest) ::kill(pid, SIGKILL);
+  }
+
+  void end_one() {
+    int status = 0;
+    rusage used{};
+    const pid_t pid = ::wait4(-1, &status, WNOHANG, &used);
+    const auto ended = running_.find(pid);
+    if (ended == running_.end()) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      return;
+    }
+    const Running one = ended->second;
+    running_.erase(ended);
+    --(one.job.is_step ? steps_ : tests_).running;
+    report(one, status, used);
+    std::error_code ignored;
+    std::filesystem::remove(one.output, ignored);
+  }
+
+  void report(const Running& one, int status, const rusage& used) {
+    const Words printed = lines_of(read_file(one.output));
+    const Verdict verdict = verdict_of(one.job, status);
+    ++totals_[verdict];
+    const std::chrono::duration<double> took = Clock::now() - one.since;
+    std::cout << kWords.at(verdict) << one.job.title << std::fixed << std::setprecision(1) << " (" << took.count()
+              << " s, " << seconds(used) << " s of a core)";
+    if (verdict == Verdict::skipped) std::cout << ": " << reason(printed);
+    if (one.job.is_step && !printed.empty()) std::cout << ": " << printed.back();
+    std::cout << std::endl;
+    if (verdict != Verdict::failed) return;
+    for (const std::string& line : printed) std::cout << "    " << line << "\n";
+    std::cout << "    " << how_it_ended(one.job, status) << std::endl;
+  }
+
+  static Verdict verdict_of(const Job& job, int status) {
+    if (!WIFEXITED(status)) return Verdict::failed;
+    const int code = WEXITSTATUS(status);
+    if (code == (job.is_step ? EXIT_SUCCESS : int(kPassed))) return Verdict::passed;
+    return code == kSkipped && !job.is_step ? Verdict::skipped : Verdict::failed;
+  }
+
+  static double seconds(const rusage& used) {
+    const auto of = [](const timeval& time) { return double(time.tv_sec) + double(time.tv_usec) / 1e6; };
+    return of(used.ru_utime) + of(used.ru_stime);
+  }
+
+  // GoogleTest prints it in the line after the one that ends with this word.
+  static std::string reason(const Words& printed) {
+    for (size_t i = 1; i < printed.size(); ++i)
+      if (printed[i - 1].find(": Skipped") != std::string::npos) return printed[i];
+    return "";
+  }
+
+  static std::string how_it_ended(const Job& job, int status) {
+    if (WIFSIGNALED(status)) return std::string("It died: ") + ::strsignal(WTERMSIG(status));
+    const int code = WEXITSTATUS(status);
+    if (code == kFailed && !job.is_step) return "It failed.";
+    return "It ended with status " + std::to_string(code) + (job.is_step ? "." : ", before its test did.");
+  }
+
+  const Folder folder_;
+  const size_t tests_at_once_;
+  Lane tests_;
+  Lane steps_;
+  std::map<pid_t, Running> running_;
+  size_t started_ = 0;
+  std::map<Verdict, int> totals_;
+};
+
+int run_queue(const Words& options) {
+  const int at_once = std::atoi(environment("JOBS", "1").c_str());
+  Queue queue(static_cast<size_t>(std::max(1, at_once)));
+  const Folder scratch;
+  std::istringstream kinds(environment("KINDS", "plain"));
+  for (std::string kind; kinds >> kind;)
+    for (const Job& job : jobs_of(kind_of(kind), options, scratch.path("list"))) queue.add(job);
+  for (const Job& step : steps_in(environment("STEPS", "/dev/null"))) queue.add(step);
+  queue.run();
+  const bool must_not_skip = environment("STRICT", "") == "1" || environment("CI", "") == "true";
+  const int failed = queue.total(Verdict::failed);
+  const int skipped = queue.total(Verdict::skipped);
+  if (must_not_skip && skipped > 0) std::cout << "skipping counts as failing here\n";
+  std::cout << queue.total(Verdict::passed) << " passed, " << failed << " failed, " << skipped << " skipped\n";
+  return failed > 0 || (must_not_skip && skipped > 0) ? 1 : 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::string folder = environment(kFolder);
-  return folder.empty() ? run_jobs(argv) : run_job(folder, argc, argv);
+  if (std::getenv(kQueued)) return run_test(argc, argv);
+  return run_queue(Words(argv + 1, argv + argc));
 }

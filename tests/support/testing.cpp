@@ -266,8 +266,10 @@ void Process::signal(int number) const {
   if (pid_ == -1) return;  // it has ended; and kill(-1) would be for every process there is
   ::kill(pid_, number);
   is_told_ |= number == SIGTERM || number == SIGINT;
-  // kill() returns before the process stands still: another of its threads may still answer a message.
-  if (number == SIGSTOP) ::waitpid(pid_, nullptr, WUNTRACED);
+  // kill() returns before the process stands still: another of its threads may still answer a message. WNOWAIT, for one
+  // that has ended instead is still to be asked how; and its number is not to be another's before.
+  siginfo_t ignored{};
+  if (number == SIGSTOP) ::waitid(P_PID, static_cast<id_t>(pid_), &ignored, WSTOPPED | WEXITED | WNOWAIT);
 }
 
 size_t Process::uses(const std::string& what) const {
@@ -358,6 +360,7 @@ bool Process::ends(double seconds, int& status) {
 }
 
 int Process::exit_status(double seconds) {
+  if (pid_ == -1) throw std::logic_error("how it ended was asked before");  // waitpid(-1) would wait for any
   int status = 0;
   if (!ends(seconds, status)) {
     ADD_FAILURE() << "still running after " << seconds << " s:\n" << output();
