@@ -54,7 +54,7 @@ enum Result { kPassed = 10, kFailed = 11, kSkipped = 12 };
 constexpr char kQueued[] = "QUEUED_TEST";
 
 Result run_test(int argc, char** argv) {
-  ::unsetenv(kQueued);  // a test may start this program, too
+  for (const char* name : {kQueued, "KINDS", "STEPS"}) ::unsetenv(name);  // a test may start this program, too
   testing::InitGoogleTest(&argc, argv);
   ::signal(SIGPIPE, SIG_IGN);
   enter_private_network();
