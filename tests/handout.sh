@@ -1,0 +1,57 @@
+#!/bin/sh
+# make handout TO=FOLDER: what a class is given, in a new folder: the assignment, the two specifications, the lab, a
+# starter, the virtual classroom and the grader. Not in it: the reference program, the second implementation, the
+# mistakes with their tests, and what is for the lecturer. docs/instructor.md, 1, says how to choose:
+#
+#   YEAR=2027      with that year's word and ports (tests/yearly.sh), in the whole pack
+#   GRADER=built   the grader as a program and not as source; it runs where this one runs
+set -eu
+to=${1-}
+[ -n "$to" ] || { echo "usage: make handout TO=FOLDER [YEAR=2027] [GRADER=built]" >&2; exit 2; }
+if [ -e "$to" ]; then echo "handout: $to is there already; name a new folder" >&2; exit 2; fi
+case ${GRADER:=source} in source | built) ;; *) echo "handout: GRADER is source or built" >&2; exit 2 ;; esac
+mkdir -p "$to"
+to=$(realpath "$to")
+cd "$(dirname "$0")/.."
+
+# A copy, for the year changes files, and the grader of that year has to be built from them.
+tree=$(mktemp -d)
+trap 'rm -rf "$tree"' EXIT
+tar -c --exclude=./.git --exclude=./.build --exclude=./peer . | tar -xC "$tree"
+cd "$tree"
+if [ -n "${YEAR-}" ]; then tests/yearly.sh "$YEAR"; fi
+
+# ---- What is in it ------------------------------------------------------------------------
+
+mkdir -p "$to/docs/zh" "$to/tests"
+cp docs/handout/README.md docs/handout/Makefile "$to"
+cp -r docs/starter "$to"
+for name in assignment protocol interface first-contact lab; do
+  cp docs/$name.* "$to/docs"
+  if [ -e docs/zh/$name.md ]; then cp docs/zh/$name.md "$to/docs/zh"; fi
+done
+cp tests/classroom.sh "$to/tests"
+if [ "$GRADER" = source ]; then
+  mkdir "$to/tests/support"
+  cp -r tests/grade "$to/tests"
+  for part in testing.cpp testing.h classroom.h ladder.cpp ladder.h; do
+    if [ -e tests/support/$part ]; then cp tests/support/$part "$to/tests/support"; fi
+  done
+else
+  make -s .build/grade >&2
+  cp .build/grade "$to"
+fi
+
+# ---- What it does not lead to ---------------------------------------------------------------
+
+# A link to a file that students do not get becomes its text.
+for document in "$to"/docs/*.md "$to"/docs/zh/*.md; do
+  folder=$(dirname "$document")
+  grep -oE '\]\([^)#:[:space:]]+' "$document" | cut -c3- | sort -u | while read -r target; do
+    if [ ! -e "$folder/$target" ]; then
+      quoted=$(printf '%s' "$target" | sed 's/[.]/\\./g')
+      sed -i -E "s,\[([^]]*)\]\($quoted(#[^)]*)?\),\1,g" "$document"
+    fi
+  done
+done
+echo "$to"

@@ -1,0 +1,64 @@
+// What a class is given (tests/handout.sh), taken as a student takes it: into a folder where nothing of this repository is.
+
+#include <filesystem>
+
+#include "support/testing.h"
+
+namespace fs = std::filesystem;
+
+class Pack : public OneHost {
+ protected:
+  // The pack, in a new folder; `choices` are settings as `make handout` takes them.
+  void take(const std::string& choices) {
+    network->run(0, choices + " tests/handout.sh " + pack() + " >" + scratch_.path("said"));
+  }
+  std::string pack() const { return scratch_.path("pack"); }
+  // What a command prints that is typed in the pack.
+  std::string typed(const std::string& command) const {
+    const std::string output = scratch_.path("output");
+    network->run(0, "cd " + pack() + " && unset MAKEFLAGS MAKELEVEL && (" + command + ") >" + output + " 2>&1 || cat " + output);
+    return read_file(output);
+  }
+  std::string file(const std::string& name) const { return read_file(scratch_.path("pack/" + name)); }
+
+ private:
+  const Folder scratch_;
+};
+
+TEST_F(Pack, HasAllThatAStudentNeedsInThatYearsProtocol) {
+  NEEDS_PROGRAM("make", "make");
+  take("YEAR=2027");
+  for (const std::string name : {"README.md", "docs/assignment.md", "docs/protocol.md", "docs/interface.md", "docs/first-contact.md",
+                                 "docs/lab.md", "docs/zh/assignment.md", "tests/classroom.sh", "tests/grade/class.sh"})
+    EXPECT_TRUE(fs::exists(pack() + "/" + name)) << name;
+  EXPECT_NE(file("docs/protocol.md").find("ChatByP27/1 HELLO"), std::string::npos);
+  EXPECT_EQ(file("docs/protocol.md").find("ChatByP2P/1"), std::string::npos);
+
+  EXPECT_NE(typed("cp -r starter mine; make -C mine CXXFLAGS=-O0 peer test").find("PASSED"), std::string::npos);
+  const std::string report = typed("make grade CXXFLAGS=-O0 PEER=mine/peer FILTER=R1.SaysThatItIsReady");
+  EXPECT_NE(report.find("1 of  1 case"), std::string::npos) << report;
+  const std::string broadcast = typed("make grade PEER=mine/peer FILTER=R2.SaysHelloAtStart");
+  EXPECT_NE(broadcast.find("1 of  1 case"), std::string::npos) << broadcast;
+}
+
+TEST_F(Pack, HasNothingThatGivesTheSolutionAway) {
+  take("");
+  for (const auto& entry : fs::recursive_directory_iterator(pack())) {
+    const std::string name = entry.path().filename();
+    for (const std::string ours : {"peer.cpp", "discovery.cpp", "transfer.cpp", "protocol.h", "peer", "second.cpp", "pitfalls.md",
+                                   "tour.md", "instructor.md", "exercises.md", "testing.md"})
+      EXPECT_FALSE(name == ours && entry.path().parent_path().filename() != "grade") << entry.path();
+    if (entry.path().extension() != ".md") continue;
+    // A link leads nowhere else either.
+    const std::string text = read_file(entry.path());
+    for (const auto& link : matches(text, R"(\]\(([^)#\s]+))"))
+      EXPECT_TRUE(link[1].str().find("://") != std::string::npos || fs::exists(entry.path().parent_path() / link[1].str()))
+          << entry.path() << " links to " << link[1];
+  }
+}
+
+TEST_F(Pack, IsRefusedWhereSomethingIsInTheWay) {
+  const Folder taken;
+  network->run(0, "! tests/handout.sh " + taken.path() + " 2>" + taken.path("said"));
+  EXPECT_NE(read_file(taken.path("said")).find("is there already; name a new folder"), std::string::npos);
+}

@@ -1,0 +1,34 @@
+#!/bin/sh
+# tests/yearly.sh YEAR: changes the word and the ports of the protocol everywhere in this tree, so that a program of last
+# year finds nobody and is found by nobody. The same YEAR gives the same protocol to everybody who uses it. It prints
+# what it changed, and may be run again for the next year. `make handout YEAR=2027` does it in a copy.
+set -eu
+year=${1-}
+case $year in 20[0-9][0-9]) ;; *) echo "usage: tests/yearly.sh YEAR, such as 2027" >&2; exit 2 ;; esac
+cd "$(dirname "$0")/.."
+export LC_ALL=C  # the corpus of the fuzzer has bytes that are not UTF-8
+
+old_word=$(sed -n 's/.* kMagic = "\(.*\)\/1";.*/\1/p' protocol.h)
+old_port=$(sed -n 's/.* kDiscoveryPort = \([0-9]*\);.*/\1/p' protocol.h)
+
+# As long as the first word was, for there are examples at the limit of a line. The ports stay below 32768, where Linux
+# begins to take those of outgoing connections; and no new one is an old one, or sed would change it twice.
+word=ChatByP${year#20}
+port=$((25252 + 257 + year * 263 % 6000))
+distance=$((port - old_port))
+if [ "${distance#-}" -lt 257 ]; then port=$((port + 514)); fi
+
+swapped() { echo $((($1 & 255) << 8 | $1 >> 8)); }  # a port as it is without htons()
+changes=$(mktemp)
+trap 'rm -f "$changes"' EXIT
+{
+  echo "s,$old_word/,$word/,g"
+  for n in $(seq 0 256); do printf 's/\\b%d\\b/%d/g\n' $((old_port + n)) $((port + n)); done
+  printf 's/\\b%d\\b/%d/g\n' "$(swapped $((old_port + 1)))" "$(swapped $((port + 1)))"
+} >"$changes"
+
+# A capture is bytes with checksums in them, and what is said of it belongs to it: first-contact.md, from its section 2.
+find . \( -path ./.git -o -path ./.build \) -prune -o -type f ! -name '*.pcap' ! -path ./docs/first-contact.md \
+  ! -path ./tests/yearly.sh ! -path ./peer -print | xargs sed -i -f "$changes"
+sed -i -e '/^## 2/,$b' -f "$changes" docs/first-contact.md
+echo "$word/1, shared port $port, own ports $((port + 1)) to $((port + 256)); it was $old_word/1, $old_port"
