@@ -14,6 +14,7 @@
 # make soak       20 peers do everything at random for SECONDS=300, and the account must balance: tests/soak/soak.cpp
 # make fuzz       SECONDS=60 of made-up input for every parse(): tests/fuzz/fuzz.cpp; needs clang and libclang-rt-dev
 # make second     another implementation, written from the specification alone, before the same judge: tests/second
+# make handout    TO=folder: what a class is given, without the reference: tests/handout.sh, docs/instructor.md
 # make smallest   the smallest peer that works with ours, for a first lesson: docs/smallest/peer.cpp
 # make mutants    makes each mistake of docs/pitfalls.md in a copy, and sees that a test fails: tests/mutants.sh
 # make doccheck   what the documents show, name and link to
@@ -43,7 +44,7 @@ CAPTURE  ?= .build/first-contact.pcap
 SEGMENTS ?= 2 10 30 100 253
 PEERS    ?= 20
 
-.PHONY: demo classroom trace capture test plain-tests grade second smallest doccheck mutants bench segment simulate soak fuzz coverage clean
+.PHONY: demo classroom trace capture test plain-tests grade second smallest handout doccheck mutants bench segment simulate soak fuzz coverage clean
 
 $(PEER): $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -106,6 +107,10 @@ second: $(BUILD)/second $(BUILD)/grade
 $(BUILD)/second: tests/second/second.cpp
 	@mkdir -p $(@D)
 	$(COMPILE) $< -o $@
+
+# What a class is given, without the reference: make handout TO=folder YEAR=2027 GRADER=built.
+handout:
+	@YEAR='$(YEAR)' GRADER='$(GRADER)' tests/handout.sh '$(TO)'
 
 # The smallest peer: docs/smallest/peer.cpp. Its warnings are the ones that a first lesson needs.
 smallest: .build/smallest
