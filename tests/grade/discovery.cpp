@@ -555,6 +555,18 @@ CASE(R4, AnAnswerWithoutTo, "P4.4", "A HERE from somebody new, without `to`, lis
   ann.prints("joined " + zoe.me());
 }
 
+CASE(R4, AnAnswerFromAnotherPort, "P4.3, P4.4",
+     "A HERE with our id in `to` that comes from another port than the one in it lists nobody.") {
+  auto&& [ann, zoe] = Strangers();
+  zoe.is_mute();
+  const std::string id = zoe.id_of(ann);
+  const Ear other(31002);
+  other.send(ann.ip, ann.port, zoe.here(id));
+  ann.prints_not("joined ...", 1);
+  zoe.tell(ann, zoe.here(id));
+  ann.prints("joined " + zoe.me());
+}
+
 CASE(R4, SaysAnotherAddress, "P4.1, I3",
      "A peer stands under the address that it speaks from; /list also shows the one that it gives.") {
   auto&& [ann, zoe] = Strangers();
@@ -662,7 +674,113 @@ CASE_OF(30, R5, AsksWhoIsOverdue, "P4.4, P2.3", "Who is not heard for 6 s is ask
   zoe.beats = false;
   zoe.answers = false;
   for (Datagram& one : zoe.ear.heard) one.used = true;
-  zoe.hears("HELLO", {{"name", ann.name}}, 10);
+  const double since = now();
+  zoe.hears("HELLO", {{"name", ann.name}}, 11);
+  expect_took(since, 3.5, 9.5, zoe.name + ", who was heard last some moments ago, is asked after 6 s");
+}
+
+CASE_OF(40, R5, NoQuestionForEachHello, "P4.4, P2.3",
+        "A listed peer that says HELLO is asked, too, but not more often than every 5 s. (By the list.)") {
+  auto&& [ann, zoe] = Listed();
+  zoe.id_of(ann);
+  pause(1);
+  zoe.ear.forget();
+  for (int i = 0; i < 6; ++i) {
+    zoe.tell(ann, zoe.hello());
+    pause(0.3);
+  }
+  const size_t questions = zoe.ear.count("HELLO", {{"name", ann.name}});
+  check(questions <= 1, "six HELLOs within 2 s are answered, and one question asked at most",
+        std::to_string(questions) + " questions");
+  const double end = now() + 5.5;
+  while (now() < end) {  // heard, and so not overdue
+    zoe.tell(ann, zoe.here());
+    pause(0.5);
+  }
+  zoe.ear.forget();
+  zoe.tell(ann, zoe.hello());
+  zoe.hears("HELLO", {{"name", ann.name}}, 3);
+}
+
+CASE_OF(45, R5, QuestionsOfAHeardOne, "P4.4, P2.3",
+        "Who is heard but does not answer is asked every 0.5 to 0.75 s, 24 times; then every 5 s.") {
+  auto&& [ann, zoe] = Strangers();
+  zoe.is_mute();
+  zoe.tell(ann, zoe.hello());
+  const double end = now() + 31;
+  for (double beat = now() + 4; now() < end;) {
+    if (now() > beat) {
+      zoe.tell(ann, zoe.here());
+      beat = now() + 4;
+    }
+    pause(0.2);
+  }
+  std::vector<double> at;
+  for (const Datagram& one : zoe.ear.heard)
+    if (Line(one.bytes).is("HELLO", {{"name", ann.name}})) at.push_back(one.at);
+  check(at.size() > 6, "24 questions and more", std::to_string(at.size()));
+  const double pace = (at[6] - at[0]) / 6;
+  check(pace > 0.4 && pace < 0.95, "a question every 0.5 to 0.75 s (from 0.4 to 0.95 s are taken)",
+        "one every " + std::to_string(pace).substr(0, 4) + " s");
+  size_t quick = 1;
+  while (quick < at.size() && at[quick] - at[quick - 1] < 2) ++quick;
+  check(quick >= 18 && quick <= 30, "24 such questions (from 18 to 30 are taken)", std::to_string(quick));
+  check(at.size() <= quick + 5, "then one every 5 s", std::to_string(at.size() - quick) + " more");
+  check(at.size() < quick + 2 || at[quick + 1] - at[quick] > 3.5, "then one every 5 s",
+        "after " + std::to_string(at[quick + 1] - at[quick]).substr(0, 4) + " s");
+}
+
+CASE_OF(50, R5, FifteenSecondsAfterABye, "P4.2, P2.3",
+        "For 15 s after its BYE nothing is listed under an id, and then it is. (By the list.)") {
+  auto&& [ann, zoe] = Listed();
+  const std::string id = zoe.id_of(ann);
+  zoe.is_mute();
+  zoe.tell(ann, zoe.bye());
+  ann.prints("left " + zoe.who() + ": said bye");
+  const double since = now();
+  while (ann.count("joined " + zoe.who() + "...") < 2 && now() - since < 24) {
+    zoe.tell(ann, zoe.here(id));
+    pause(0.5);
+  }
+  expect_took(since, 11, 22, "15 s after her BYE " + zoe.name + " is listed again, for she shows that she hears");
+}
+
+CASE_OF(40, R5, FiveSecondsAfterAReplacement, "P4.4, P2.3",
+        "For 5 s after another has taken its port nothing is listed under an id. (By the list.)") {
+  auto&& [ann, zoe] = Listed();
+  const std::string id = zoe.id_of(ann), before = zoe.id;
+  zoe.is_mute();
+  zoe.id = drawn_id("anew");
+  zoe.tell(ann, zoe.here(id));
+  ann.prints("left " + zoe.who() + ": replaced");
+  const double since = now();
+  zoe.id = before;
+  Stranger moved("zoe");  // or the new one would be replaced in its turn
+  moved.is_mute();
+  moved.id = before;
+  while (ann.count("joined " + moved.who() + "...") == 0 && now() - since < 13) {
+    moved.tell(ann, moved.here(id));
+    pause(0.25);
+  }
+  expect_took(since, 3.5, 9, "5 s after that the former id may be listed again");
+}
+
+CASE_OF(30, R5, NotBeforeTenSeconds, "P4.4, P2.3, P9",
+        "A peer that is silent for 7 s keeps its address: nobody else may take its id before 10 s. (By the list.)") {
+  auto&& [ann, zoe] = Listed();
+  const std::string id = zoe.id_of(ann);
+  zoe.is_mute();
+  pause(6.5);
+  Stranger mallory("mallory");
+  mallory.is_mute();
+  mallory.id = zoe.id;
+  for (int i = 0; i < 3; ++i) {
+    mallory.tell(ann, mallory.here(id));
+    pause(0.2);
+  }
+  ann.prints_not("changed ...", 0.5);
+  zoe.answers = true;
+  zoe.tell(ann, zoe.here(id));
 }
 
 CASE_OF(45, R5, WhoAnswersStays, "P4.4", "Who sends no heartbeat but answers questions stays on the list.") {

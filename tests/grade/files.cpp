@@ -231,7 +231,9 @@ CASE(R8, TheReceiverCancels, "I2, P7", "/cancel N ends what is coming, and tells
   talk.send("DATA offset=0 size=6\n" + six_bytes().substr(0, 3));
   r.bob.prints("receive " + n + " started ...");
   r.bob.say("/cancel " + n);
+  const double since = now();
   talk.expect("NO cancelled...");
+  expect_took(since, 0, 3, "NO cancelled comes within half a second");
   r.bob.prints("receive " + n + " failed " + r.zoe.who() + " 6 bytes, ...: " + the_file());
   r.bob.has_not_stored(the_file());
 }
@@ -380,7 +382,9 @@ CASE(R8, TheSenderCancels, "I2, P6.2", "/cancel N withdraws an offer, and tells 
   s.ann.write("a.txt", six_bytes());
   Talk& talk = s.offer("a.txt", {}, "a.txt");
   s.ann.say("/cancel 1");
+  const double since = now();
   talk.request("STOP");
+  expect_took(since, 0, 3, "STOP comes within half a second");
   talk.send("NO stopped all right\n");
   s.ann.prints("send 1 failed ..." + s.zoe.at() + " 6 bytes, ...: a.txt");
 }
@@ -421,6 +425,31 @@ CASE(R8, TwoOfItsKind, "P6, I3, I6",
   bob.prints("receive 1 stored " + ann.name + "@... 1000000 bytes, cksum " + crc(content) + ": downloads/photo.jpg");
   bob.has_stored("photo.jpg", content);
   ann.expect_exit(0);
+}
+
+// ---- R8: what is easily forgotten ----------------------------------------------------------------------------------
+
+CASE(R8, BytesThatAreNoText, "I3", "Of what is printed, bytes that are not UTF-8 are shown as \\xhh, with small letters.") {
+  const std::string folder = "d" + std::string("\xff\xae");
+  Program bob("bob", {"--accept", "always", "--dir", folder});
+  bob.ready();
+  Stranger zoe("zoe");
+  zoe.offers(bob, "size=6 files=1 :" + the_file()).ask(six_as_data() + six_as_end(), "OK :" + the_file());
+  bob.prints("receive 1 stored " + zoe.who() + " 6 bytes, cksum " + crc(six_bytes()) + ": d\\xff\\xae/" + the_file());
+}
+
+CASE(R8, TwoOffersOfOneName, "P6.4", "Two files of one name that come at the same time are both stored, under two names.") {
+  Receiver r;
+  Stranger yan("yan", 0, "lab", 0, "127.0.0.2");
+  Talk &one = r.zoe.offers(r.bob, "size=6 files=1 :" + the_file()),
+       &two = yan.offers(r.bob, "size=3 files=1 :" + the_file());
+  one.send("DATA offset=0 size=6\n" + six_bytes().substr(0, 3));
+  two.ask("DATA offset=0 size=3\nabcEND size=3 crc=" + crc("abc"), "OK :" + the_file());
+  one.send(six_bytes().substr(3) + six_as_end() + "\n");
+  const std::string name = Line(one.expect("OK :...")).text;
+  check(name != the_file(), "another name than " + the_file(), name);
+  r.bob.has_stored(the_file(), "abc");
+  r.bob.has_stored(name, six_bytes());
 }
 
 // ---- R10: folders --------------------------------------------------------------------------------------------------

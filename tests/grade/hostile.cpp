@@ -226,6 +226,39 @@ CASE(R9, AForgedId, "P5.2, P4.4",
   check(zoe.asked().request("MSG").text == words("real one"), ":" + words("real one"), "another text");
 }
 
+CASE(R9, AnIntroductionOustsNobody, "P5.2, P4.4",
+     "A new id that introduces itself over TCP, with a listed peer's port, takes nothing from it. (By the list.)") {
+  Attacked on;
+  Stranger zoe("zoe");
+  zoe.meet(on.bob);
+  Stranger liar("liar");
+  const std::string hello = "ChatByP2P/1 HELLO id=" + liar.id + " ip=127.0.0.1 port=" + std::to_string(zoe.ear.port) +
+                            " name=" + liar.name + " group=" + liar.group;
+  liar.call(on.bob).ask(hello, "OK ChatByP2P/1 HERE ...");
+  on.bob.prints_not("left ...", 1);
+  on.bob.prints_not("joined " + liar.name + "@...");
+  on.bob.say("/msg " + zoe.name + " " + words("still you"));
+  check(zoe.asked().request("MSG").text == words("still you"), ":" + words("still you"), "another text");
+}
+
+CASE(R9, AnIntroductionRenamesNobody, "P5.2, P4.4",
+     "Over TCP nobody gets another name or group on the list, under his own id or another's. (By the list.)") {
+  Attacked on;
+  Stranger zoe("zoe");
+  zoe.meet(on.bob);
+  const std::string me = zoe.me(), name = zoe.name, group = zoe.group;
+  zoe.beats = false;
+  zoe.name = drawn("other");
+  zoe.group = drawn("elsewhere");
+  const std::string hello = zoe.hello();
+  zoe.name = name;
+  zoe.group = group;
+  zoe.call(on.bob).ask(hello, "OK ChatByP2P/1 HERE ...");
+  on.bob.prints_not("changed ...", 1);
+  on.bob.say("/list");
+  on.bob.prints("user ... - " + name + " " + group + " " + zoe.at());
+}
+
 CASE(R9, RepliesThatAreNone, "P3.2, P5.1, P7",
      "Garbage, or a line without end, as a reply: the message has failed, and the program goes on.") {
   Attacked on;

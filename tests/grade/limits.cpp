@@ -90,7 +90,7 @@ CASE_OF(60, R9, WhoIsRemembered, "P2.2, P4.2",
     first.is_mute();
     first.tell(ann, first.hello());
     first.hears("HERE", {{"to", first.id}});
-    const int others = is_forgotten ? 1500 : 1150;
+    const int others = is_forgotten ? 2200 : 1150;
     const Ear mouth(kCrowdPort);
     for (int i = 0; i < others; ++i) {
       char id[17];

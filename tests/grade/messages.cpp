@@ -308,6 +308,31 @@ CASE(R6, TwoOfItsKindTalk, "P5.3, I3", "Between two peers that run this program 
   bob.prints_not("message ...", 0.3);
 }
 
+CASE(R6, SeveralBlanks, "I2", "Between words one blank or several are the same, and none counts before a command.") {
+  auto&& [ann, zoe] = Strangers();
+  ann.say("  /msg   " + zoe.at() + "    two  " + words("blanks"));
+  const Line msg = zoe.asked().request("MSG");
+  check(msg.text == "two  " + words("blanks"), ":two  " + words("blanks"), escaped(msg.whole));
+}
+
+CASE(R6, ANameThatIsANumber, "I2",
+     "A word that is one user's name and another's number of /list is refused, and both are named. (By the list.)") {
+  auto&& [ann, zoe] = Listed();
+  Stranger yan("yan");
+  yan.meet(ann);
+  ann.say("/list");
+  const std::string entry = ann.prints("user ... - " + yan.name + " ...");
+  ann.prints("users 3");
+  const std::string number = entry.substr(5, 1);
+  zoe.name = number;
+  zoe.tell(ann, zoe.here());
+  ann.prints("changed " + zoe.me() + ": ...");
+  ann.say("/msg " + number + " " + words("which of you"));
+  const std::string line = ann.prints("error: ...");
+  for (const std::string& who : {zoe.at(), yan.at()})
+    check(line.find(who) != std::string::npos, "the candidate " + who, escaped(line));
+}
+
 // ---- R6: what the program shows ------------------------------------------------------------------------------------
 
 CASE(R6, ShowsAMessage, "P5.3, I3", "A message is shown with who sent it, from where, and to whom it was.") {
