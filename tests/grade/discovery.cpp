@@ -861,6 +861,19 @@ CASE(R5, ARestart, "P4.4, I3",
   ann.prints("users 2");
 }
 
+CASE(R5, AHelloOustsNobody, "P4.4",
+     "A new id at the port of a listed peer ousts it only when it has shown that it hears us. (By the list.)") {
+  auto&& [ann, zoe] = Listed();
+  const std::string id = zoe.id_of(ann);
+  zoe.is_mute();
+  zoe.id = drawn_id("anew");
+  zoe.tell(ann, zoe.hello());
+  zoe.hears("HELLO", {{"name", ann.name}});
+  ann.prints_not("left ...", 1);
+  zoe.tell(ann, zoe.here(id));
+  ann.prints("left " + zoe.who() + ": replaced");
+}
+
 CASE(R5, HearsayIsAsked, "P4.3", "A HERE from another port than its own lists nobody: its peer is asked there.") {
   Program ann("ann");
   ann.ready();

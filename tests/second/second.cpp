@@ -168,7 +168,7 @@ void say(const string& s) {                                                    /
         const size_t n = decode(s, i, c), step = std::max<size_t>(n, 1);
         for (size_t k = i; k < i + step; ++k) {
             char hex[8];
-            std::snprintf(hex, sizeof hex, "\\x%02X", static_cast<unsigned char>(s[k]));
+            std::snprintf(hex, sizeof hex, "\\x%02x", static_cast<unsigned char>(s[k]));
             out += n == 0 || isControl(c) ? string(hex) : s.substr(k, 1);
         }
         i += step;
@@ -443,6 +443,12 @@ void shown(Peer& p) {                                                          /
     int total = 0, sameIp = 0;
     for (const auto& [id, o] : peers) if (o.listed) { ++total; sameIp += o.at.ip == p.at.ip; }
     if (sameIp >= 128 || total >= 1024) { p.asking = true; p.asked = 24; p.nextAsk = now() + 5; return; }
+    for (auto i = peers.begin(); i != peers.end();) {                            // who was there before has been started anew
+        const auto& [id, o] = *i++;
+        if (id == p.id || o.at != p.at) continue;
+        banned[id] = now() + 5;
+        drop(string(id), "replaced");
+    }
     p.listed = true;
     lastJoin = now();
     say("joined " + who(p) + " " + p.group);
@@ -454,12 +460,8 @@ Peer* note(const Announcement& a, Addr at) {
     if (auto b = banned.find(a.id); b != banned.end() && b->second > t) return nullptr;
     auto found = peers.find(a.id);
     if (found != peers.end() && found->second.at != at && t - found->second.heard < 10) return nullptr;
-    for (const auto& [id, o] : peers) {
-        if (id == a.id || o.at != at) continue;
-        banned[id] = t + 5;
-        drop(string(id), "replaced");
-        break;
-    }
+    if (found != peers.end() && found->second.at != at)                          // nor to where another is listed
+        for (const auto& [id, o] : peers) if (id != a.id && o.listed && o.at == at) return nullptr;
     if (found == peers.end()) {
         if (peers.size() >= 1280) {
             auto oldest = peers.end();
@@ -821,7 +823,7 @@ void sendTransfer(const std::shared_ptr<Transfer>& t, const string& path, bool f
             c->line("END size=" + std::to_string(offset) + " crc=" + number(sum.value()));
         } catch (const string& why) {
             if (!why.empty()) throw;
-            answer(10);
+            answer(c->pending() ? 10 : 0.1);                                    // a NO may be why; who just stopped reading says none
             throw string("what came is no reply");                              // an OK before the END
         }
         ended = true;
@@ -840,6 +842,7 @@ void sendTransfer(const std::shared_ptr<Transfer>& t, const string& path, bool f
         if (round) round->reached.push_back(t->peer.who);
     } catch (const string& why) {
         error = why + (ended && talking ? "; it may have arrived" : "");
+        if (c) c->stop = [] { return true; };                                   // who does not read gets 1 s for it
         if (c && talking && !ended && c->line("STOP :" + why)) { c->stop = [] { return false; }; c->read(reply, 1); }
         Lock lock(mu);
         lost = true;
@@ -1102,7 +1105,10 @@ Target find(const string& word, bool prefix = false) {
         else if (p.name.compare(0, word.size(), word) == 0) begins.push_back(t);
     }
     const auto n = number(word, 9999);
-    if (hits.empty() && n && *n >= 1 && static_cast<size_t>(*n) <= lastList.size()) hits.push_back(lastList[static_cast<size_t>(*n) - 1]);
+    if (n && *n >= 1 && static_cast<size_t>(*n) <= lastList.size()) {                // one's name, and another's number: both are meant
+        const Target& t = lastList[static_cast<size_t>(*n) - 1];
+        if (std::none_of(hits.begin(), hits.end(), [&](const Target& h) { return h.id == t.id; })) hits.push_back(t);
+    }
     if (hits.empty() && prefix) hits = begins;
     if (hits.empty()) if (const auto a = parseAddr(word)) hits.push_back({"", *a, word});
     if (hits.empty()) throw Error{"nobody called " + word + " is online; /list shows who is"};
@@ -1176,8 +1182,10 @@ const std::map<string, string> help = {
     {"cancel", "/cancel N: end a transfer"}, {"transfers", "/transfers: what is under way"}, {"name", "/name NEW: change your name"},
     {"join", "/join GROUP: change your group"}, {"scan", "/scan [ADDRESS[:PORT] or NETWORK/BITS]: look for users"}, {"quit", "/quit: leave when all is sent"}};
 
-void command(const string& line) {
-    const auto cut = [](const string& s) { const size_t b = s.find(' '); return std::make_pair(s.substr(0, b), b == string::npos ? "" : s.substr(b + 1)); };
+void command(const string& given) {
+    const auto cut = [](const string& s) { const size_t b = s.find(' '); return std::make_pair(s.substr(0, b), b == string::npos ? "" : s.substr(std::min(s.find_first_not_of(' ', b), s.size()))); };
+    const size_t blanks = std::min(given.find_first_not_of(' '), given.size());
+    const string line = given.substr(blanks < given.size() && given[blanks] == '/' ? blanks : 0);   // i2: none counts before a command
     if (line.empty()) return;
     if (line[0] != '/' || line.compare(0, 2, "//") == 0) {
         if (!currentTarget) throw Error{"to whom? choose with /to, or use /msg, /group or /all"};
@@ -1248,7 +1256,7 @@ int main(int argc, char** argv) {
         else usage(option + " is no option, or needs a value");
         if (option == "--name" && isName(value)) me.name = value;
         else if (option == "--group" && isName(value)) me.group = value;
-        else if (option == "--port" && number(value, 65535) && *number(value, 65535) >= 1024) me.at.port = static_cast<std::uint16_t>(*number(value, 65535));
+        else if (option == "--port" && number(value, 65535) && *number(value, 65535) >= 1024 && *number(value, 65535) != sharedPort) me.at.port = static_cast<std::uint16_t>(*number(value, 65535));
         else if (option == "--interface" && if_nametoindex(value.c_str())) onlyInterfaces.insert(value);
         else if (option == "--dir" && !value.empty()) downloads = value;
         else if (option == "--accept" && (value == "ask" || value == "always" || value == "never")) acceptMode = value;
