@@ -3,6 +3,8 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <ctime>
 #include <set>
 
 #include "grade.h"
@@ -260,6 +262,143 @@ CASE(R2, SweepsBothPorts, "P4.3", "It asks all addresses at 25253, and then all 
   Program ann("ann", {}, 1);
   first.hears("HELLO", {{"ask", "host"}}, 20);
   shared.hears("HELLO", {{"ask", "host"}}, 20);
+}
+
+// What comes to host 2 at all addresses of the network but the program's own, 10.77.0.9, in the middle of it.
+struct Swept {
+  Swept() {
+    classroom(2);
+    network().run(1, "ip addr flush dev eth0; ip addr add 10.77.0.9/27 brd + dev eth0");
+    for (int last = 3; last <= 30; ++last)
+      if (last != 9) network().run(2, "ip addr add 10.77.0." + std::to_string(last) + "/27 dev eth0");
+    for (int last = 2; last <= 30; ++last)
+      if (last != 9) ears.emplace_back(25253, "10.77.0." + std::to_string(last), 2).label = "10.77.0." + std::to_string(last);
+  }
+  // Who was asked, in the order of time: the last number of its address, and when.
+  std::vector<std::pair<double, int>> asked() const {
+    std::vector<std::pair<double, int>> all;
+    for (const Ear& ear : ears)
+      for (const Datagram& one : ear.heard)
+        if (Line(one.bytes).is("HELLO", {{"ask", "host"}})) all.emplace_back(one.at, std::atoi(ear.label.c_str() + 8));
+    std::sort(all.begin(), all.end());
+    return all;
+  }
+  std::list<Ear> ears;
+};
+
+CASE_OF(40, R2, BroadcastFirst, "P2.3, P4.3", "A sweep begins 3 s after the first broadcast, where that has found nobody.") {
+  Swept swept;
+  Ear all(25252, "10.77.0.31", 2);
+  Program ann("ann", {}, 1);
+  const double first = all.hears("HELLO").at;
+  until(12, [&] { return !swept.asked().empty(); }, ann.name + " asks an address of the network");
+  const double after = swept.asked().front().first - first;
+  check(after > 2.1 && after < 5.4, "3 s after the first broadcast (from 2.1 to 5.4 s are taken)",
+        "after " + std::to_string(after).substr(0, 4) + " s");
+}
+
+CASE_OF(40, R2, ThePaceOfASweep, "P2.3, P4.3", "A sweep asks one address every 0.25 s: faster, and a switch cuts it off.") {
+  constexpr size_t kCounted = 17;
+  Swept swept;
+  Program ann("ann", {}, 1);
+  until(25, [&] { return swept.asked().size() >= kCounted; }, ann.name + " asks 17 addresses of the network");
+  const auto asked = swept.asked();
+  const double pace = (asked[kCounted - 1].first - asked[0].first) / (kCounted - 1);
+  check(pace > 0.17 && pace < 0.4, "one address every 0.25 s (from 0.17 to 0.4 s are taken)",
+        "one every " + std::to_string(pace).substr(0, 5) + " s");
+}
+
+CASE_OF(40, R2, TheNearestFirst, "P4.3", "A sweep asks the nearest addresses first: 10, 8, 11, 7, 12, 6, if one's own is 9.") {
+  Swept swept;
+  Program ann("ann", {}, 1);
+  until(20, [&] { return swept.asked().size() >= 6; }, ann.name + " asks six addresses of the network");
+  std::string order;
+  for (size_t i = 0; i < 6; ++i) order += (i ? ", " : "") + std::to_string(swept.asked()[i].second);
+  check(order == "10, 8, 11, 7, 12, 6", "10, 8, 11, 7, 12, 6 are asked first", order);
+}
+
+CASE_OF(40, R2, NoSweepWhereBroadcastWorks, "P4.3",
+        "Where another host's broadcast is heard, no sweep begins, and one that is under way stops.") {
+  Swept swept;
+  {
+    Program ann("ann", {}, 1);
+    ann.ready();
+    until(12, [&] { return swept.asked().size() >= 2; }, ann.name + " asks two addresses of the network");
+    Stranger zoe("zoe", 0, "lab", 2, "10.77.0.2");
+    zoe.ear.send("10.77.0.31", 25252, zoe.here());
+    pause(1);
+    for (Ear& ear : swept.ears) ear.forget();
+    pause(2);
+    const auto after = swept.asked();
+    const auto is_hers = [](const auto& one) { return one.second == 2; };  // she may be asked
+    const auto others = std::count_if(after.begin(), after.end(), [&](const auto& one) { return !is_hers(one); });
+    check(others == 0, "no other address is asked after " + zoe.name + "'s broadcast", std::to_string(others) + " are");
+    ann.signal(SIGKILL);
+  }
+  for (Ear& ear : swept.ears) ear.forget();
+  Stranger yan("yan", 0, "lab", 2, "10.77.0.2");
+  Program bob("bob", {"--port", "25400"}, 1);
+  bob.ready();
+  yan.ear.send("10.77.0.31", 25252, yan.here());
+  pause(6);
+  const auto asked = swept.asked();
+  const auto is_other = [](const auto& one) { return one.second != 2; };
+  const auto others = std::count_if(asked.begin(), asked.end(), is_other);
+  check(others == 0, "no sweep of " + bob.name + "'s begins after a broadcast", std::to_string(others) + " addresses are asked");
+  yan.id_of(bob);
+}
+
+CASE_OF(40, R2, ANeighboursProbe, "P4.3", "A neighbour's probe stops no sweep: it does not show that broadcast works.") {
+  Swept swept;
+  Program ann("ann", {}, 1);
+  ann.ready();
+  Stranger zoe("zoe", 0, "lab", 2, "10.77.0.2");
+  zoe.is_mute();
+  zoe.ear.send("10.77.0.9", 25252, zoe.hello() + " ask=host");
+  until(12, [&] { return swept.asked().size() >= 4; }, ann.name + " sweeps its network all the same");
+}
+
+CASE_OF(328, R2, SweepsAgain, "P2.3, P4.3", "A sweep is repeated at the full five minutes of the clock on the wall.") {
+  classroom(2);
+  network().run(1, "ip addr flush dev eth0; ip addr add 10.77.0.1/29 brd + dev eth0");
+  network().run(2, "ip addr flush dev eth0; ip addr add 10.77.0.2/29 brd + dev eth0");
+  const auto since_the_full_five = [] { return static_cast<int>(std::time(nullptr) % 300); };
+  Ear two(25253, "10.77.0.2", 2);
+  Program ann("ann", {}, 1);
+  two.hears("HELLO", {{"ask", "host"}}, 20);
+  pause(8);
+  two.forget();
+  two.hears("HELLO", {{"ask", "host"}}, 305);
+  check(since_the_full_five() < 30, "at the full five minutes, or soon after",
+        std::to_string(since_the_full_five()) + " s after them");
+}
+
+CASE_OF(40, R2, TheBurst, "P2.3, P4.2", "At start it says HELLO three times by broadcast, 0.25 s apart, and not more often.") {
+  Ear all(25252);
+  Program ann("ann");
+  ann.ready();
+  pause(4);
+  std::vector<double> at;
+  for (const Datagram& one : all.heard)
+    if (Line(one.bytes).is("HELLO", {{"name", ann.name}, {"ask", "-"}})) at.push_back(one.at);
+  check(at.size() == 3, "three HELLOs", std::to_string(at.size()));
+  check(at[2] - at[0] > 0.32 && at[2] - at[0] < 0.9, "0.5 s from the first to the third (from 0.32 to 0.9 s are taken)",
+        std::to_string(at[2] - at[0]).substr(0, 4) + " s");
+}
+
+CASE(R2, AScanOfALargeNetwork, "P2.2, I2, I3", "Of a network with more than 1,022 addresses a scan takes the /22 around the one given, and says so.") {
+  Program ann("ann");
+  ann.ready().say("/scan 127.5.0.0/16");
+  ann.prints("note: scanning 1022 addresses, ...");
+}
+
+CASE_OF(30, R2, AScanTakesTheOthersPlace, "I2, I3", "A second /scan takes the place of the first, and one end is told.") {
+  auto&& [ann, zoe] = Strangers();
+  ann.say("/scan 127.5.0.0/27");
+  pause(1);
+  ann.say("/scan " + zoe.at());
+  ann.prints("scanned 1 addresses; ...", 6);
+  ann.prints_not("scanned ...", 3);
 }
 
 CASE(R2, AScanLooksAgain, "P4.2, I2", "/scan says HELLO to the broadcast address again, and tells when it is over.") {
@@ -872,6 +1011,42 @@ CASE(R5, AHelloOustsNobody, "P4.4",
   ann.prints_not("left ...", 1);
   zoe.tell(ann, zoe.here(id));
   ann.prints("left " + zoe.who() + ": replaced");
+}
+
+CASE_OF(60, R5, WhoBeatsSlowly, "P2.3, P4.1, P4.4",
+        "Of who says every=10, 10 s are an interval: asked after 12 s, gone after 30. (By the list.)") {
+  auto&& [ann, zoe] = Strangers();
+  const std::string id = zoe.id_of(ann);
+  zoe.is_mute();
+  zoe.tell(ann, zoe.here(id) + " every=10");
+  ann.prints("joined " + zoe.me());
+  const double since = now();
+  pause(1);
+  zoe.ear.forget();
+  zoe.hears("HELLO", {{"name", ann.name}}, 20);
+  expect_took(since, 9.5, 17, zoe.name + " is asked after 12 s");
+  ann.prints("left " + zoe.who() + ": silent for ...", 35);
+  expect_took(since, 25, 40, zoe.name + " is gone after 30 s");
+}
+
+CASE_OF(45, R5, AnEveryThatIsNone, "P2.3, P4.1",
+        "every= is taken from 6 to 60, and else read as 5: or somebody were immortal. (By the list.)") {
+  Program ann("ann");
+  ann.ready();
+  Stranger zoe("zoe"), yan("yan");
+  for (const auto& [who, every] : {std::pair<Stranger*, const char*>(&zoe, " every=600"), {&yan, " every=1"}}) {
+    const std::string id = who->id_of(ann);
+    who->is_mute();
+    who->tell(ann, who->here(id) + every);
+    ann.prints("joined " + who->me());
+  }
+  const double since = now();
+  pause(0.3);
+  yan.ear.forget();
+  yan.hears("HELLO", {{"name", ann.name}}, 10);
+  expect_took(since, 3.5, 9.5, yan.name + ", of every=1, is asked after 6 s");
+  ann.prints("left " + zoe.who() + ": silent for ...", 25);
+  expect_took(since, 12, 22, zoe.name + ", of every=600, is gone after 15 s");
 }
 
 CASE(R5, HearsayIsAsked, "P4.3", "A HERE from another port than its own lists nobody: its peer is asked there.") {

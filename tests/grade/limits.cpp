@@ -129,6 +129,43 @@ CASE_OF(60, R9, AFlood, "P9, P2.2", "However many ids are heard, the program doe
   ann.serves();
 }
 
+CASE_OF(60, R5, TheBeatOfAClass, "P2.3, P4.2",
+        "With N users there are N / 20 s between the heartbeats, if that is above 5, and every= says so. (By the list.)") {
+  auto&& [ann, zoe] = Strangers();
+  Ear all(25252);
+  const std::string id = zoe.id_by_tcp(ann);
+  fill(ann, id, {"127.0.0.2", "127.0.0.3"}, 80, 161);
+  std::vector<double> at;
+  double fresh = now();
+  until(40, [&] {
+    if (now() > fresh + 3) {  // or they would fall silent
+      for (const char* ip : {"127.0.0.2", "127.0.0.3"}) crowd(ann, id, ip, 80);
+      fresh = now();
+    }
+    at.clear();
+    for (const Datagram& one : all.heard)
+      if (const Line line(one.bytes); line.is("HERE", {{"name", ann.name}, {"every", "9"}})) at.push_back(one.at);
+    return at.size() >= 2;
+  }, "two heartbeats with every=9 of " + ann.name + ", who lists 161 or 162 users");
+  check(at[1] - at[0] > 7 && at[1] - at[0] < 12, "9 s between them (from 7 to 12 s are taken)",
+        std::to_string(at[1] - at[0]).substr(0, 4) + " s");
+}
+
+CASE_OF(40, R5, TheByeOfAClass, "P4.2",
+        "With more than 50 users a BYE goes by broadcast, and by itself only to who was never heard so. (By the list.)") {
+  Ear all(25252);
+  auto&& [ann, zoe] = Strangers();
+  Stranger yan("yan");
+  zoe.beats = yan.beats = false;
+  zoe.meet(ann), yan.meet(ann);
+  yan.ear.send("127.255.255.255", 25252, yan.here());
+  fill(ann, zoe.id_by_tcp(ann), {"127.0.0.2"}, 70, 73);
+  ann.say("/quit");
+  zoe.hears("BYE", {{"name", ann.name}});
+  all.hears("BYE", {{"name", ann.name}});
+  yan.ear.hears_not("BYE", {}, 1);
+}
+
 // ---- Connections ---------------------------------------------------------------------------------------------------
 
 CASE_OF(60, R9, TooManyConnectionsInAll, "P2.2, P5.1, P7",

@@ -16,12 +16,14 @@
 #include <cerrno>
 #include <chrono>
 #include <climits>
+#include <cmath>
 #include <condition_variable>
 #include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <deque>
 #include <fcntl.h>
 #include <filesystem>
@@ -44,6 +46,7 @@
 #include <sys/statvfs.h>
 #include <thread>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -67,6 +70,8 @@ struct Peer {
     std::uint32_t says = 0;                         // the address that it believes it has
     bool listed = false, asking = false;
     int asked = 0;                                  // questions in a row
+    double every = 5;                               // seconds between its heartbeats
+    bool byBroadcast = false;                       // heard so
     double heard = 0, shown = -99, lastAsked = -99, nextAsk = 0;
 };
 struct Net { std::uint32_t ip, mask, broadcast; bool loopback; string name; };
@@ -105,7 +110,9 @@ bool lost = false;                                  // something given to us was
 int udp = -1, shared = -1, wake[2];
 double lastJoin = -1;
 int burst = 0;                                      // HELLOs still to broadcast
-struct { std::vector<Addr> left; size_t done = 0, count = 0; double end = 0, from = 0; bool told = false; } sweep;
+struct Sweep { std::vector<Addr> left; size_t done = 0, count = 0; double end = 0, from = 0; } sweep, scanned;     // ours; what the user has asked for
+bool scanning = false;                              // and its end is to be told
+std::set<std::uint32_t> askedIps;                   // by a HELLO of their own
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 double dice() { static thread_local std::mt19937 r{std::random_device{}()}; return std::uniform_real_distribution<>(0, 1)(r); }
@@ -227,7 +234,7 @@ struct Request {                                                               /
     string get(const string& key) const { auto f = fields.find(key); return f == fields.end() ? "" : f->second; }
     std::optional<std::int64_t> num(const string& key) const { return number(get(key), maxNumber); }
 };
-struct Announcement { string verb, id, name, group, to; std::uint32_t ip = 0; std::uint16_t port = 0; bool askHost = false; };
+struct Announcement { string verb, id, name, group, to; std::uint32_t ip = 0; std::uint16_t port = 0; bool askHost = false; double every = 5; };
 bool isId(const string& s) { return s.size() == 16 && s.find_first_not_of("0123456789abcdef") == string::npos; }
 std::optional<Announcement> parseAnnouncement(const string& line) {
     if (!isText(line) || line.compare(0, version.size() + 1, version + " ") != 0) return {};
@@ -239,6 +246,7 @@ std::optional<Announcement> parseAnnouncement(const string& line) {
         || (a.verb != "HELLO" && a.verb != "HERE" && a.verb != "BYE")) return {};
     a.ip = *ip;
     a.port = static_cast<std::uint16_t>(*port);
+    if (const auto every = number(r.get("every"), 60); every && *every > 5) a.every = static_cast<double>(*every);
     return a;
 }
 
@@ -294,16 +302,21 @@ bool readInterfaces() {                                                        /
     for (const Net& n : nets) if (!n.loopback) { me.at.ip = n.ip; break; }
     return isNew;
 }
+long users() { return 1 + std::count_if(peers.begin(), peers.end(), [](auto& i) { return i.second.listed; }); }
+long interval() { return std::max(5L, (users() + 19) / 20); }                  // 4.2: of our heartbeats, in seconds
 string announce(const string& verb, std::uint32_t ip, const string& extra = "") {
     Lock lock(mu);
     return version + " " + verb + " id=" + me.id + " ip=" + ipText(ip ? ip : me.at.ip) + " port=" + std::to_string(me.at.port) + " name=" + me.name
-        + " group=" + me.group + extra;
+        + " group=" + me.group + (interval() > 5 ? " every=" + std::to_string(interval()) : "") + extra;
 }
 void sendTo(Addr to, const string& line) {
     const sockaddr_in s = native(to);
     if (allowed(to.ip)) sendto(udp, line.data(), line.size(), MSG_DONTWAIT, generic(s), sizeof s);
 }
-void sayTo(Addr to, const string& verb, const string& extra = "") { sendTo(to, announce(verb, myIpTowards(to.ip), extra)); }
+void sayTo(Addr to, const string& verb, const string& extra = "") {
+    if (verb == "HELLO") { Lock lock(mu); askedIps.insert(to.ip); }
+    sendTo(to, announce(verb, myIpTowards(to.ip), extra));
+}
 void broadcast(const string& verb) {
     for (const Net& n : nets) {
         const sockaddr_in s = native({n.broadcast, sharedPort});
@@ -459,7 +472,7 @@ Peer* note(const Announcement& a, Addr at) {
     const double t = now();
     if (auto b = banned.find(a.id); b != banned.end() && b->second > t) return nullptr;
     auto found = peers.find(a.id);
-    if (found != peers.end() && found->second.at != at && t - found->second.heard < 10) return nullptr;
+    if (found != peers.end() && found->second.at != at && t - found->second.heard < 2 * found->second.every) return nullptr;
     if (found != peers.end() && found->second.at != at)                          // nor to where another is listed
         for (const auto& [id, o] : peers) if (id != a.id && o.listed && o.at == at) return nullptr;
     if (found == peers.end()) {
@@ -471,14 +484,14 @@ Peer* note(const Announcement& a, Addr at) {
             peers.erase(oldest);
         }
         Peer p;
-        p.id = a.id; p.name = a.name; p.group = a.group; p.at = at; p.says = a.ip; p.heard = t;
+        p.id = a.id; p.name = a.name; p.group = a.group; p.at = at; p.says = a.ip; p.heard = t; p.every = a.every;
         found = peers.emplace(a.id, p).first;
         ask(found->second);
         return &found->second;
     }
     Peer& p = found->second;
     const Peer old = p;
-    p.at = at; p.name = a.name; p.group = a.group; p.says = a.ip;
+    p.at = at; p.name = a.name; p.group = a.group; p.says = a.ip; p.every = a.every;
     if (p.listed && (who(p) != who(old) || p.group != old.group))
         say("changed " + who(p) + " " + p.group + ": was " + who(old) + " " + old.group);
     if (p.at != old.at) ask(p);
@@ -496,7 +509,14 @@ bool isHost(Addr a) {                                                          /
         return ~n.mask > 1 && (a.ip == n.broadcast || a.ip == (n.ip & n.mask));
     });
 }
-void onDatagram(string line, Addr from) {
+void broadcastWorks(std::uint32_t ip) {                                        // 4.3: where this one is; so there is nothing to sweep
+    for (const Net& n : nets) {
+        if ((n.ip & n.mask) != (ip & n.mask)) continue;
+        const auto there = [&](Addr a) { return (a.ip & n.mask) == (n.ip & n.mask); };
+        sweep.left.erase(std::remove_if(sweep.left.begin() + static_cast<long>(sweep.done), sweep.left.end(), there), sweep.left.end());
+    }
+}
+void onDatagram(string line, Addr from, bool onShared) {
     if (line.size() > 512) return;
     if (!line.empty() && line.back() == '\n') line.pop_back();
     if (!line.empty() && line.back() == '\r') line.pop_back();
@@ -508,6 +528,8 @@ void onDatagram(string line, Addr from) {
         if (known != peers.end() && known->second.at == from && from == at) { banned[a->id] = now() + 15; drop(a->id, "said bye"); }
         return;
     }
+    const bool isBroadcast = onShared && !a->askHost;
+    if (!isLocal(from.ip) && (isBroadcast || (a->verb == "HERE" && a->to == me.id && !askedIps.count(from.ip)))) broadcastWorks(from.ip);
     if (a->verb == "HELLO") {
         sayTo(from, "HERE", " to=" + a->id);
         if (a->askHost)
@@ -521,6 +543,7 @@ void onDatagram(string line, Addr from) {
     }
     Peer* p = note(*a, at);
     if (!p) return;
+    if (isBroadcast) p->byBroadcast = true;
     if (a->verb == "HERE" && a->to == me.id) shown(*p);
     else if (a->verb == "HELLO" && p->listed && !p->asking && now() - std::max(p->lastAsked, p->shown) >= 5) ask(*p);
 }
@@ -530,15 +553,17 @@ void question(Peer& p) {
     ++p.asked;
     sayTo(p.at, "HELLO", isLocal(p.at.ip) ? "" : " ask=host");
 }
-void startSweep(const std::vector<Addr>& add, bool told) {
-    sweep.left.erase(sweep.left.begin(), sweep.left.begin() + static_cast<long>(std::min(sweep.done, sweep.left.size())));
+void startSweep(Sweep& s, const std::vector<Addr>& add, double wait) {
+    s = Sweep{};
     for (const std::uint16_t port : {std::uint16_t(25253), sharedPort})         // 4.3: at the first own port, then at the shared one
-        for (Addr a : add) sweep.left.push_back({a.ip, a.port ? a.port : port});
-    sweep.done = 0;
-    sweep.from = now() + (told ? 0 : 3);                                        // broadcast first
-    sweep.count = add.size() + (sweep.told ? sweep.count : 0);
-    sweep.told = sweep.told || told;
-    sweep.end = 0;
+        for (Addr a : add) s.left.push_back({a.ip, a.port ? a.port : port});
+    s.from = now() + wait;
+    s.count = add.size();
+}
+void startScan(const std::vector<Addr>& add) {                                 // takes the place of another
+    startSweep(scanned, add, 0);
+    scanning = true;
+    if (add.size() > 10) say("note: scanning " + std::to_string(add.size()) + " addresses, " + std::to_string(add.size() / 2) + " s to go");
 }
 std::vector<Addr> hosts(std::uint32_t ip, std::uint32_t mask) {                // the host addresses of a network, at most a /22, nearest first
     if (~mask + 1u > 1024 || mask == 0) mask = 0xFFFFFC00;
@@ -555,42 +580,54 @@ void scanAll(bool told) {
     std::vector<Addr> all;
     for (const Net& n : nets)
         if (!n.loopback) for (Addr a : hosts(n.ip, n.mask)) all.push_back(a);
-    startSweep(all, told);
+    if (told) startScan(all); else startSweep(sweep, all, 3);                   // broadcast first
+}
+void sweepAgain(bool first) {                                                  // at the full five minutes: 4.3
+    std::vector<Addr> all;
+    for (const Net& n : nets) {
+        const auto isThere = [&](auto& i) { return i.second.listed && !isLocal(i.second.at.ip) && (i.second.at.ip & n.mask) == (n.ip & n.mask); };
+        if (!n.loopback && (first || std::any_of(peers.begin(), peers.end(), isThere))) for (Addr a : hosts(n.ip, n.mask)) all.push_back(a);
+    }
+    startSweep(sweep, all, 0);
 }
 void udpLoop() {
     double nextBeat = now() + 5, nextBurst = 0, nextSweep = 0, nextLook = now() + 2;
+    std::time_t part = std::time(nullptr) / 300;                                // which five minutes of the clock on the wall
+    bool first = true;
     while (!leaving) {
         pollfd p[2] = {{udp, POLLIN, 0}, {shared, POLLIN, 0}};
-        poll(p, 2, sweep.done < sweep.left.size() ? 5 : 50);
+        poll(p, 2, 20);
         for (const pollfd& q : p) {
             char bytes[2048];
             sockaddr_in from{};
             socklen_t size = sizeof from;
             for (ssize_t n; (n = recvfrom(q.fd, bytes, sizeof bytes, MSG_DONTWAIT, reinterpret_cast<sockaddr*>(&from), &size)) >= 0; size = sizeof from) {
                 Lock lock(mu);
-                onDatagram(string(bytes, static_cast<size_t>(n)), fromNative(from));
+                onDatagram(string(bytes, static_cast<size_t>(n)), fromNative(from), q.fd == shared);
             }
         }
         const double t = now();
         if (t > nextLook) { nextLook = t + 2; if (readInterfaces()) { Lock lock(mu); scanAll(false); } }
         Lock lock(mu);
         if (burst > 0 && t >= nextBurst) { broadcast("HELLO"); --burst; nextBurst = t + 0.25; }
-        if (t >= nextBeat) { broadcast("HERE"); nextBeat = t + 4.5 + dice(); }
-        if (sweep.done < sweep.left.size() && t >= nextSweep && t >= sweep.from) {
-            sayTo(sweep.left[sweep.done++], "HELLO", " ask=host");
+        if (t >= nextBeat) { broadcast("HERE"); nextBeat = t + static_cast<double>(interval()) * (0.9 + dice() / 5); }
+        if (std::time(nullptr) / 300 != part) { part = std::time(nullptr) / 300; sweepAgain(std::exchange(first, false)); }
+        Sweep& s = scanned.done < scanned.left.size() ? scanned : sweep;        // one pace for all
+        if (s.done < s.left.size() && t >= nextSweep && t >= s.from) {
+            sayTo(s.left[s.done++], "HELLO", " ask=host");
             nextSweep = t + 0.25;
-            sweep.end = t + 1;
-        } else if (sweep.done >= sweep.left.size() && sweep.told) {
-            if (sweep.end == 0) sweep.end = t + 1;
-            const auto online = std::count_if(peers.begin(), peers.end(), [](auto& i) { return i.second.listed; });
-            if (t >= sweep.end) { sweep.told = false; say("scanned " + std::to_string(sweep.count) + " addresses; " + std::to_string(online) + " users online"); }
+            s.end = t + 1;
+        }
+        if (scanning && scanned.done >= scanned.left.size() && t >= scanned.end) {
+            scanning = false;
+            say("scanned " + std::to_string(scanned.count) + " addresses; " + std::to_string(users() - 1) + " users online");
         }
         for (auto i = peers.begin(); i != peers.end();) {
             Peer& q = (i++)->second;
-            if (t - q.heard >= 15) { drop(string(q.id), "silent for 15 s"); continue; }
-            if (!q.asking && t - q.heard >= 6) ask(q);
+            if (t - q.heard >= 3 * q.every) { drop(string(q.id), ("silent for " + std::to_string(std::lround(3 * q.every)) + " s").c_str()); continue; }
+            if (!q.asking && t - q.heard >= 1.2 * q.every) ask(q);
             if (!q.asking || t < q.nextAsk) continue;
-            if (q.listed && q.asked >= 24) { say("left " + who(q) + ": does not hear us"); q.listed = false; }
+            if (q.listed && q.asked >= 24 && t - q.heard < 1.2 * q.every) { say("left " + who(q) + ": does not hear us"); q.listed = false; }
             question(q);
         }
         for (auto i = banned.begin(); i != banned.end();) i = i->second < t ? banned.erase(i) : std::next(i);
@@ -1173,7 +1210,7 @@ void scan(const string& what) {
     const std::int64_t bits = slash == string::npos ? 32 : number(what.substr(slash + 1), 32).value_or(-1);
     const auto port = parseAddr(what);
     if (!ip || bits < 0 || (what.find(':') != string::npos && !port)) throw Error{"give ADDRESS, ADDRESS:PORT or NETWORK/BITS"};
-    startSweep(port ? std::vector<Addr>{*port} : bits < 32 ? hosts(*ip, bits > 0 ? ~0u << (32 - bits) : 0) : std::vector<Addr>{{*ip, 0}}, true);
+    startScan(port ? std::vector<Addr>{*port} : bits < 32 ? hosts(*ip, bits > 0 ? ~0u << (32 - bits) : 0) : std::vector<Addr>{{*ip, 0}});
 }
 const std::map<string, string> help = {
     {"list", "/list: who is online"}, {"to", "/to WHO: plain lines go to WHO"}, {"msg", "/msg WHO TEXT: one message"}, {"group", "/group TEXT: to your group"},
@@ -1321,7 +1358,7 @@ int main(int argc, char** argv) {
     }
     Lock lock(mu);
     broadcast("BYE");
-    for (const auto& [id, p] : peers) sayTo(p.at, "BYE");
+    for (const auto& [id, p] : peers) if (users() <= 50 || !p.byBroadcast) sayTo(p.at, "BYE");
     std::fflush(stdout);
     _exit(lost && !terminal ? 1 : 0);
 }
