@@ -996,8 +996,7 @@ end
 
 local function show_content(tree, content)
   if not content.bytes then return end
-  local title = last_component(content.name) .. " (" .. content.size .. " bytes)"
-  local block = content.bytes:tvb(title)
+  local block = content.bytes:tvb(last_component(content.name))
   local item = tree:add(f.content, block:range())
   local from = content.from and ", from byte " .. content.from .. " on" or ""
   item:set_text("Content of " .. content.name .. ": " .. content.size .. " bytes" .. from)

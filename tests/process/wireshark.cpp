@@ -323,3 +323,33 @@ TEST_F(Wireshark, ShowsTheSameWhenItShowsAPacketAgain) {
     if (!is_reply_in(line)) twice.push_back(line);
   EXPECT_EQ(once, twice);
 }
+
+// But for the time, of which no two runs have the same; and only while the capture is of this
+// year's protocol: docs/instructor.md, 5.
+TEST_F(Wireshark, IsWhatTheDocumentShows) {
+  const std::string capture = "docs/first-contact.pcap";
+  std::smatch match;
+  const std::string constants = read_file("protocol.h");
+  ASSERT_TRUE(std::regex_search(constants, match, std::regex("kMagic = \"([^\"]+)\"")));
+  const bool is_of_another_year = read_file(capture).find(match[1]) == std::string::npos;
+  if (is_of_another_year) return;
+  const auto listed = tshark("-2 -Y chatbyp2p -T fields -E separator=' ' -e frame.number -e ip.src "
+                             "-e ip.dst -e _ws.col.Info", capture);
+  const auto taken_apart = tshark("-2 -V -O chatbyp2p -Y chatbyp2p", capture);
+  const std::string text = read_file("docs/first-contact.md");
+  size_t rows = 0;
+  size_t details = 0;
+  for (const std::string& line : lines_of(text.substr(text.find("\n## 3.")))) {
+    if (std::regex_match(line, match, std::regex(" +(\\d+)  [\\d.]+  (\\S+) > (\\S+)  (.*)"))) {
+      const std::string row = match[1].str() + " " + match[2].str() + " " + match[3].str() + " " +
+                              match[4].str();
+      EXPECT_EQ(std::count(listed.begin(), listed.end(), row), 1) << line;
+      ++rows;
+    } else if (line.find("        ") == 0) {
+      EXPECT_GE(std::count(taken_apart.begin(), taken_apart.end(), line.substr(4)), 1) << line;
+      ++details;
+    }
+  }
+  EXPECT_GE(rows, 15u);
+  EXPECT_GE(details, 8u);
+}
