@@ -30,6 +30,7 @@ for name in assignment protocol interface first-contact lab; do
   cp docs/$name.* "$to/docs"
   if [ -e docs/zh/$name.md ]; then cp docs/zh/$name.md "$to/docs/zh"; fi
 done
+cp -r docs/pictures docs/wireshark "$to/docs"
 cp tests/classroom.sh "$to/tests"
 if [ "$GRADER" = source ]; then
   mkdir "$to/tests/support"
