@@ -11,6 +11,7 @@
 # make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
 # make segment    how discovery grows with the number of hosts: tests/bench/segment.cpp. make segment SEGMENTS='2 10'
 # make simulate   SEEDS=1000 classes in virtual time, on a network with every fault: tests/simulation/simulate.cpp
+# make model      Spin goes through every order of events in two models of the protocol: tests/model. make model SWITCHES=1
 # make soak       20 peers do everything at random for SECONDS=300, and the account must balance: tests/soak/soak.cpp
 # make fuzz       SECONDS=60 of made-up input for every parse(): tests/fuzz/fuzz.cpp; needs clang and libclang-rt-dev
 # make second     another implementation, written from the specification alone, before the same judge: tests/second
@@ -44,7 +45,7 @@ CAPTURE  ?= .build/first-contact.pcap
 SEGMENTS ?= 2 10 30 100 253
 PEERS    ?= 20
 
-.PHONY: demo classroom trace capture test plain-tests grade second smallest handout doccheck mutants bench segment simulate soak fuzz coverage clean
+.PHONY: demo classroom trace capture test plain-tests grade second smallest handout doccheck mutants model bench segment simulate soak fuzz coverage clean
 
 $(PEER): $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -124,6 +125,10 @@ doccheck:
 
 mutants: peer
 	NUMBERS='$(NUMBERS)' GRADE='$(GRADE)' tests/mutants.sh
+	$(if $(NUMBERS),,SWITCHES=1 tests/model/model.sh)
+
+model:
+	@SWITCHES='$(SWITCHES)' RULE='$(RULE)' tests/model/model.sh
 
 bench: peer $(BUILD)/bench
 	CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' $(BUILD)/bench '$(FILTER:*=)'

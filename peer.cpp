@@ -111,7 +111,9 @@ class Console {
   optional<TypedLine> take_piped_line();
 
   const std::unique_ptr<LineEditor> editor_;
-  const std::unique_ptr<TerminalModes> modes_;
+  // Never destroyed: a signal may still come while exit() destroys what is static, and its handler
+  // gives the terminal back.
+  TerminalModes& modes_;
   bool has_ended_ = false;
   string piped_;  // read, and not yet a line
   string prompt_;
@@ -267,7 +269,7 @@ optional<Address> address_in(string_view who) {
 
 // Whom the last /list had under that number. Null where it is none.
 const Addressee* by_number(const string& who) {
-  const uint64_t number = parse_number(who, numbered.size()).value_or(0);
+  const auto number = static_cast<size_t>(parse_number(who, numbered.size()).value_or(0));
   return number == 0 ? nullptr : &numbered[number - 1];
 }
 
@@ -1202,7 +1204,7 @@ bool is_for_people() {
 
 Console::Console()
     : editor_(std::make_unique<LineEditor>(complete)),
-      modes_(std::make_unique<TerminalModes>()) {}
+      modes_(*new TerminalModes) {}
 
 Console::~Console() = default;
 
@@ -1309,17 +1311,17 @@ void Console::drop_text() {
 void Console::suspend() {
   erase();
   std::cout.flush();
-  modes_->release();
+  modes_.release();
 }
 
 void Console::resume() {
   if (!terminal) return;
   erase();
   editor_->forget_keys();  // Ctrl-Z may have come in the middle of a paste
-  modes_->seize();
+  modes_.seize();
 }
 
-void Console::release_at_once() const { modes_->release_at_once(); }
+void Console::release_at_once() const { modes_.release_at_once(); }
 
 // ---- Names for people ---------------------------------------------------------------
 
@@ -1521,7 +1523,7 @@ string so_far(const File& file) {
 
 string bar(uint64_t percent) {
   constexpr size_t kWidth = 10;
-  const size_t full = std::min<size_t>(percent * kWidth / 100, kWidth);
+  const auto full = static_cast<size_t>(std::min<uint64_t>(percent * kWidth / 100, kWidth));
   return "[" + string(full, '=') + string(kWidth - full, ' ') + "]";
 }
 

@@ -30,6 +30,7 @@
 #include <atomic>
 #include <cstring>
 #include <filesystem>
+#include <set>
 #include <stdexcept>
 #include <thread>
 
@@ -73,8 +74,8 @@ Flag is_leaving{false};          // everything is cancelled because our user lea
 Flag is_closing{false};          // the program ends: for any thread that is still tidying up
 uint64_t next_number = 1;        // of a message
 uint64_t next_ticket = 1;        // of a worker
-// The last numbers of messages, by the id that sent them and its address.
-std::map<std::pair<std::string, Address>, std::deque<uint64_t>> messages_seen;
+// The highest numbers of messages, by the id that sent them and its address.
+std::map<std::pair<std::string, Address>, std::set<uint64_t>> messages_seen;
 
 // ---- What is thrown -------------------------------------------------------------------
 
@@ -2074,12 +2075,17 @@ bool transfer::is_repeat(const Identity& from, uint64_t number) {
   const std::pair sender(from.id, from.address);
   const bool is_full = messages_seen.size() >= kMaxSenders && messages_seen.count(sender) == 0;
   if (is_full) messages_seen.erase(messages_seen.begin());
-  std::deque<uint64_t>& seen = messages_seen[sender];
-  if (std::find(seen.begin(), seen.end(), number) != seen.end())
-    return true;
-  seen.push_back(number);
-  if (seen.size() > kRemembered)
-    seen.pop_front();
+  std::set<uint64_t>& seen = messages_seen[sender];
+  if (seen.count(number) > 0) return true;
+  if (seen.size() < kRemembered) {
+    seen.insert(number);
+    return false;
+  }
+  // Numbers grow. One below all that we remember was sent long ago, and comes late: its message was
+  // shown from the second try, and its number has been forgotten since.
+  if (number < *seen.begin()) return true;
+  seen.insert(number);
+  seen.erase(seen.begin());
   return false;
 }
 

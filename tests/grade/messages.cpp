@@ -593,13 +593,14 @@ CASE(R7, Repeats, "P5.3, P7",
   ann.prints_not("message ...");
 }
 
-CASE(R7, ThirtyTwoRepeats, "P5.3", "The numbers of a peer's last 32 messages are remembered.") {
+CASE(R7, ThirtyTwoRepeats, "P5.3", "The 32 highest numbers of a peer are remembered; a lower one comes late, and is not shown.") {
   auto&& [ann, zoe] = Strangers();
   Talk& talk = zoe.introduced(ann);
   for (int round = 0; round < 2; ++round)
     for (int i = 1; i <= 32; ++i)
       talk.ask("MSG number=" + std::to_string(i) + " :number " + std::to_string(i), "OK...");
   talk.ask("MSG number=33 :that was all", "OK...");
+  talk.ask("MSG number=1 :number 1", "OK...");  // lower than all that are remembered: it comes late
   for (int i = 1; i <= 32; ++i) ann.prints("message " + zoe.who() + " private: number " + std::to_string(i));
   ann.prints("message " + zoe.who() + " private: that was all");
   ann.prints_not("message ...");

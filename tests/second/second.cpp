@@ -101,7 +101,7 @@ std::map<string, double> banned;                    // ids that are not listed b
 std::vector<Net> nets;                              // those we speak on
 std::set<std::uint32_t> localAddresses;             // all of the host
 std::map<Addr, std::deque<Mail>> mail;              // an entry, if empty, means that its thread is there
-std::map<std::pair<string, string>, std::deque<std::int64_t>> recent;   // 5.3: the last 32 numbers of an id at an address
+std::map<std::pair<string, string>, std::set<std::int64_t>> recent;   // 5.3: the 32 highest numbers of an id at an address
 std::map<int, std::shared_ptr<Transfer>> transfers;
 std::map<std::uint32_t, int> accepted;              // connections by IP address
 int acceptedTotal = 0, lastTransfer = 0, undelivered = 0;
@@ -1087,9 +1087,9 @@ void serve(int fd, Addr from) {
                 Lock lock(mu);
                 if (recent.size() > 2048 && !recent.count(key)) recent.erase(recent.begin());
                 auto& had = recent[key];
-                if (std::find(had.begin(), had.end(), *n) == had.end()) {
-                    had.push_back(*n);
-                    if (had.size() > 32) had.pop_front();
+                const bool late = had.size() == 32 && std::int64_t(*n) < *had.begin();
+                if (!late && had.insert(*n).second) {
+                    if (had.size() > 32) had.erase(had.begin());
                     say("message " + sender.who + " " + (scope == "group" || scope == "all" ? scope : "private") + ": " + *r.text);
                 }
                 lock.unlock();

