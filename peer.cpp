@@ -1141,8 +1141,6 @@ class LineEditor {
 // They outlive the program: they have to be as they were when it ends, or is stopped.
 class TerminalModes {
  public:
-  ~TerminalModes() { release(); }
-
   // No echo, and no waiting for Enter; Ctrl-C and Ctrl-Z remain signals.
   void seize() {
     if (!is_seized_ && ::tcgetattr(STDIN_FILENO, &original_) == -1) return;
@@ -1206,7 +1204,7 @@ Console::Console()
     : editor_(std::make_unique<LineEditor>(complete)),
       modes_(*new TerminalModes) {}
 
-Console::~Console() = default;
+Console::~Console() { modes_.release(); }
 
 string Console::painted(const string& text, const char* colour) const {
   static const bool is_coloured = terminal && environment("NO_COLOR").empty();  // no-color.org
