@@ -182,7 +182,10 @@ std::vector<Job> jobs_of(const Kind& kind, const Words& options, const std::stri
     job.command.push_back("--gtest_brief=1");
     job.environment["PEER"] = kind.peer;
     job.environment["SANITIZE"] = kind.sanitizer;
-    if (!kind.folder.empty()) job.environment["PATH"] = "/usr/bin:/bin";
+    if (!kind.folder.empty()) {
+      job.environment["PATH"] = "/usr/bin:/bin";
+      job.environment["HOME"] = kind.folder;  // that of root, which is ours, nobody else may read
+    }
     const auto known = seconds.find(name);
     job.seconds = known == seconds.end() ? 0 : known->second;
     jobs.push_back(job);
