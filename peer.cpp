@@ -944,9 +944,8 @@ char32_t key_of(string bytes) {
     if (name == bytes) return key;
   string_view rest = bytes;
   const char32_t c = take_character(rest);
-  const bool is_character = c != kNotUtf8 && !is_control(c);
-  if (!is_character) return kNoKey;
-  return c;
+  const bool means_nothing = c != kNotUtf8 && is_control(c);
+  return means_nothing ? char32_t{kNoKey} : c;
 }
 
 // ---- The line that is being typed ---------------------------------------------------
@@ -990,6 +989,9 @@ class LineEditor {
     clear();
     return line;
   }
+
+  // What was typed since the last call and is not UTF-8: the text has none of it.
+  string take_rejected() { return std::exchange(rejected_, ""); }
 
   bool is_empty() const { return text_.empty(); }
 
@@ -1039,6 +1041,7 @@ class LineEditor {
 
   void press(char32_t key) {
     if (key == kPasteEnds) is_pasting_ = false;
+    else if (key == kNotUtf8) rejected_ += key_bytes_;
     else if (key < kNoKey) insert(key_bytes_);
     else if (is_pasting_) insert(key == kEnter ? "\n" : " ");  // nobody has pressed it
     else edit(key);
@@ -1127,6 +1130,7 @@ class LineEditor {
   bool is_pasting_ = false;
   string keys_;       // pressed, and not yet looked at
   string key_bytes_;  // of the key that is looked at
+  string rejected_;   // not UTF-8, and not yet told
   string text_;       // what is shown
   string new_text_;   // the new line, while one of the history is shown
   bool begins_pasted_ = false;
@@ -1275,6 +1279,13 @@ void Console::read() {
   if (has_ended_ && !piped_.empty()) piped_ += '\n';
 }
 
+void report_rejected(const string& bytes) {
+  constexpr size_t kShown = 8;
+  if (bytes.empty()) return;
+  const string some = bytes.substr(0, kShown);
+  print("note: left out, for it is not UTF-8: " + some + "; is your terminal set to UTF-8?");
+}
+
 optional<TypedLine> Console::take_line() {
   using Request = LineEditor::Request;
   if (!terminal) return take_piped_line();
@@ -1283,6 +1294,7 @@ optional<TypedLine> Console::take_line() {
     std::cout << "\033[H\033[2J";
     request = editor_->press_keys();
   }
+  report_rejected(editor_->take_rejected());
   if (request == Request::none) return nullopt;
   if (request == Request::leave) return TypedLine{"/quit"};
   const TypedLine line = editor_->take_line();
@@ -1577,12 +1589,24 @@ void warn_of_clashes() {
   print("note: " + who + " the same name as you; /name NEW gives you another");
 }
 
-string fate(const Addressee& partner) {
-  return partner.who.label() + " " + partner.gone + "; /to WHO chooses another";
+string fate(const Addressee& partner) { return partner.who.label() + " " + partner.gone; }
+
+// Whether it is, perhaps with another id, whom /to had chosen: his name and his IP address are what
+// is left of him.
+bool is_partner_again(const Identity& user) {
+  const Identity& partner = chosen->who;
+  const bool has_his_name = comparable(user.name) == comparable(partner.name);
+  return has_his_name && user.address.ip == partner.address.ip;
 }
 
 void expect_partner() {
-  if (!is_talking()) fail(fate(*chosen));
+  if (is_talking()) return;
+  string next = "/to WHO chooses another";
+  for (const Identity& user : discovery::users()) {
+    const string choice = "/to " + name_of(user);
+    if (is_partner_again(user)) next = "he is back, and " + choice + " talks to him again";
+  }
+  fail(fate(*chosen) + "; " + next);
 }
 
 string free_space() {
@@ -1830,14 +1854,20 @@ void offer_to_chosen(const string& typed) {
 bool is_any(const File&) { return true; }
 bool is_waiting_offer(const File& file) { return !file.is_sent() && file.state == "offered"; }
 
-// The only one that can be meant.
+// The only one that can be meant. Of several, the first are named.
 File& only_file(const string& command, bool (*can_be_meant)(const File&)) {
+  constexpr size_t kMostNamed = 3;
   vector<File*> fits;
-  for (auto& [number, file] : files)
-    if (can_be_meant(file)) fits.push_back(&file);
+  string candidates;
+  for (auto& [number, file] : files) {
+    if (!can_be_meant(file)) continue;
+    fits.push_back(&file);
+    const string what = " (" + file.name + ", " + name_of(file.who) + ")";
+    if (fits.size() <= kMostNamed) add_to_list(candidates, to_string(number) + what, " or ");
+  }
   const string verb = command.substr(1);
   if (fits.empty()) fail("there is nothing to " + verb + "; /transfers lists what is under way");
-  if (fits.size() > 1) fail("which one? write " + command + " and a number of /transfers");
+  if (fits.size() > 1) fail("which one? write " + command + " and its number: " + candidates);
   return *fits[0];
 }
 
@@ -2098,7 +2128,8 @@ bool is_found() {
 }
 
 vector<Change>::iterator news_of(const string& id) {
-  return std::find_if(news.begin(), news.end(), [&](const Change& one) { return one.id == id; });
+  const auto is_of = [&](const Change& one) { return one.id == id; };
+  return std::find_if(news.begin(), news.end(), is_of);
 }
 
 void add_news(const Change& latest) {
@@ -2134,6 +2165,16 @@ string sum_of(const vector<Change>& changes) {
   return sum + "; /list shows who is online";
 }
 
+// Whether the one we talked to has joined once more.
+bool is_return(const Change& change) {
+  if (!terminal || !chosen || is_talking() || change.before) return false;
+  return is_partner_again(*change.now);
+}
+
+void tell_return(const Identity& who) {
+  print("note: " + who.name + " is back; /to " + name_of(who) + " talks to him again");
+}
+
 void show_changes(const vector<Change>& changes) {
   constexpr size_t kMostOneByOne = 3;
   const bool is_summed = terminal && changes.size() > kMostOneByOne;
@@ -2141,6 +2182,8 @@ void show_changes(const vector<Change>& changes) {
   for (const Change& change : changes)
     if (!is_summed) console.print_quietly(change.line());
   warn_of_clashes();
+  for (const Change& change : changes)
+    if (is_return(change)) tell_return(*change.now);
 }
 
 void show(vector<Change>::iterator change) {
@@ -2173,7 +2216,7 @@ void lose(const Identity& who, const string& gone) {
   if (!is_partner) return;
   chosen->gone = gone;
   show_news_of(who);  // that of the one we talk to does not wait
-  if (terminal) print("note: " + fate(*chosen));
+  if (terminal) print("note: " + fate(*chosen) + "; /to WHO chooses another");
 }
 
 void note_joined(const Identity& who) {

@@ -155,11 +155,12 @@ TEST_F(Terminals, LoseNoKeyBehindOneThatMeansNothing) {
   EXPECT_TRUE(ann.ends_in("ann> x", 6)) << ann.screen();
 }
 
-TEST_F(Terminals, LeaveOutWhatIsTypedAndIsNotUtf8) {
+TEST_F(Terminals, TellWhatIsTypedAndIsNotUtf8) {
   Console ann(*network, kAnn);
   ASSERT_TRUE(ann.shows("/help lists"));
   ann.press("-H e9");  // an e with an accent, in Latin-1
   ann.type("x");
+  EXPECT_TRUE(ann.shows("note: left out, for it is not UTF-8: \\\\xe9; is your terminal set to UTF-8\\?\n")) << ann.screen();
   EXPECT_TRUE(ann.ends_in("ann> x", 6)) << ann.screen();
 }
 
@@ -742,7 +743,7 @@ TEST_F(Terminals, ShowWhenWhoAndToWhomAndWhetherItArrived) {
   EXPECT_TRUE(ann.shows("\nerror: bob@\\S+ has left; /to WHO chooses another\n")) << ann.screen();
 }
 
-TEST_F(Terminals, SayThatTheOneWeTalkToHasLeft) {
+TEST_F(Terminals, SayThatTheOneWeTalkToHasLeftAndThatHeIsBack) {
   Console ann(*network, kAnn);
   Process& bob = network->peer(0, "bob");
   ASSERT_TRUE(ann.shows("joined bob"));
@@ -752,11 +753,14 @@ TEST_F(Terminals, SayThatTheOneWeTalkToHasLeft) {
   bob.say("/quit");
   EXPECT_TRUE(ann.shows("\nleft bob@.*\nnote: bob@127.0.0.1:\\d+ has left; /to WHO chooses another\nann>")) << ann.screen();
   EXPECT_TRUE(ann.ends_in("ann>", 5)) << ann.screen();
+  network->peer(0, "zoe");  // who is not he
+  ASSERT_TRUE(ann.shows("joined zoe"));
   Process& again = network->peer(0, "bob");
-  EXPECT_TRUE(ann.shows("\njoined bob@.*\nann>\n$")) << ann.screen();
+  EXPECT_TRUE(ann.shows("note: bob is back; /to bob talks to him again\nann>")) << ann.screen();
+  EXPECT_EQ(ann.count("note: .* is back.*"), 1u) << ann.screen();
   ann.type("not yet");
   ann.press("Enter");
-  EXPECT_TRUE(ann.shows("\nerror: bob@\\S+ has left; /to WHO chooses another\n")) << ann.screen();
+  EXPECT_TRUE(ann.shows("\nerror: bob@\\S+ has left; he is back, and /to bob talks to him again\n")) << ann.screen();
   ann.type("/to bob");
   ann.press("Enter");
   ann.type("welcome");

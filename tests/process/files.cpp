@@ -156,7 +156,8 @@ TEST_F(Files, NeedNoNumberWhereOnlyOneCanBeMeant) {
   bob->wait_for("receive 2 offered .*");
   for (const std::string command : {"/accept", "/reject", "/cancel"}) {
     bob->say(command);
-    bob->wait_for("error: which one\\? write " + command + " and a number of /transfers");
+    bob->wait_for("error: which one\\? write " + command + " and its number: "
+                  "1 \\(a.txt, ann@\\S+\\) or 2 \\(b.txt, ann@\\S+\\)");
   }
   bob->say("/reject 2");
   bob->wait_for("receive 2 failed .*");

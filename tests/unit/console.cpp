@@ -119,10 +119,13 @@ TEST(Keys, AskForWhatIsNotTheEditors) {
   EXPECT_TRUE(typist.editor.is_empty());
 }
 
-TEST(Keys, ThatAreNotUtf8AreLeftOut) {
+TEST(Keys, ThatAreNotUtf8AreRejectedOneByOne) {
   Typist typist;
   EXPECT_EQ(typist.after("a\xE9"), "a|");  // more of it may come
+  EXPECT_EQ(typist.editor.take_rejected(), "");
   EXPECT_EQ(typist.after("b\xFF\x80"), "ab|");
+  EXPECT_EQ(typist.editor.take_rejected(), "\xE9\xFF\x80");
+  EXPECT_EQ(typist.editor.take_rejected(), "");
   EXPECT_EQ(typist.after("\xE4\xBD" "c\xA0"), "abc|");
 }
 
