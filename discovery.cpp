@@ -90,6 +90,11 @@ struct Datagram {
 // Which of our two sockets a datagram has come to: only the shared one hears broadcasts.
 enum class Door { own, shared };
 
+// A probe comes to the shared port, too, but asks for the whole host.
+bool came_by_broadcast(const Announcement& said, Door door) {
+  return door == Door::shared && !said.ask_host;
+}
+
 // Whom to ask: the addresses of a network, the nearest to `ip` first, or `ip` alone.
 struct Range {
   uint32_t ip = 0;
@@ -272,7 +277,7 @@ void Roster::hear(const Announcement& words, Address from, Door door, Time now) 
   Announcement said = words;
   said.who.address.ip = from.ip;  // whatever it says itself
   // A broadcast is heard by a whole class, which must not speak all at once.
-  const bool is_broadcast = door == Door::shared && !said.ask_host;
+  const bool is_broadcast = came_by_broadcast(said, door);
   const Clock::duration patience = is_broadcast ? chance(spread()) : 0s;
   if (said.verb == Verb::hello && is_broadcast) answer_after(patience, said.who.id, from);
   if (said.verb == Verb::hello && !is_broadcast) answer_hello(said, from);
@@ -834,7 +839,7 @@ void Roster::greet() {
 // Broadcast works where another host's comes to us, or where one that we have not asked by itself
 // answers ours. A probe shows nothing; nor does it that somebody was heard.
 void Roster::note_broadcast(const Announcement& said, Address from, Door door) {
-  const bool is_broadcast = door == Door::shared && !said.ask_host;
+  const bool is_broadcast = came_by_broadcast(said, door);
   Peer* const peer = find(said.who);
   if (peer && is_broadcast) peer->was_broadcast = true;
   const bool is_answer = said.verb == Verb::here && said.to == self_.id;

@@ -2076,16 +2076,13 @@ bool transfer::is_repeat(const Identity& from, uint64_t number) {
   const bool is_full = messages_seen.size() >= kMaxSenders && messages_seen.count(sender) == 0;
   if (is_full) messages_seen.erase(messages_seen.begin());
   std::set<uint64_t>& seen = messages_seen[sender];
-  if (seen.count(number) > 0) return true;
-  if (seen.size() < kRemembered) {
-    seen.insert(number);
-    return false;
-  }
   // Numbers grow. One below all that we remember was sent long ago, and comes late: its message was
   // shown from the second try, and its number has been forgotten since.
-  if (number < *seen.begin()) return true;
+  const bool is_late = seen.size() == kRemembered && number < *seen.begin();
+  const bool is_known = seen.count(number) > 0;
+  if (is_late || is_known) return true;
   seen.insert(number);
-  seen.erase(seen.begin());
+  if (seen.size() > kRemembered) seen.erase(seen.begin());
   return false;
 }
 

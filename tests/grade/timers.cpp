@@ -17,6 +17,15 @@ double until_it_is_deaf(Talk& talk, double most) {
   return now() - since;
 }
 
+// The connection over which ann has offered zoe six bytes.
+Talk& offer_six_bytes(Program& ann, Stranger& zoe) {
+  ann.write(the_file(), six_bytes());
+  ann.say("/send " + zoe.at() + " " + the_file());
+  Talk& talk = zoe.asked();
+  talk.request("OFFER");
+  return talk;
+}
+
 void write_large(const Program& program, const std::string& file, size_t size) {
   program.write(file, text_of(size));
 }
@@ -180,9 +189,7 @@ CASE_OF(325, R8, NoReplyToAnOffer, "P2.3, P6.2, I3", "The reply to an offer is w
   Program ann("ann");
   ann.ready();
   Stranger zoe("zoe");
-  ann.write(the_file(), six_bytes());
-  ann.say("/send " + zoe.at() + " " + the_file());
-  zoe.asked().request("OFFER");
+  offer_six_bytes(ann, zoe);
   const double since = now();
   ann.prints("send 1 failed ...: " + the_file(), 315);
   expect_took(since, 188, 310, ann.name + " gives up after 250 s");
@@ -192,10 +199,7 @@ CASE_OF(325, R8, NoReplyToAnEnd, "P2.3, P6.4, I3", "The reply to END is waited f
   Program ann("ann");
   ann.ready();
   Stranger zoe("zoe");
-  ann.write(the_file(), six_bytes());
-  ann.say("/send " + zoe.at() + " " + the_file());
-  Talk& talk = zoe.asked();
-  talk.request("OFFER");
+  Talk& talk = offer_six_bytes(ann, zoe);
   talk.send("OK\n");
   for (std::string verb; verb != "END";) {
     const Line line(talk.line("DATA or END"));

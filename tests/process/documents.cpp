@@ -183,39 +183,42 @@ TEST_F(Documents, TheOptionsOfThePeerAreTakenAsTheyAreShown) {
   EXPECT_GE(tried, 5);
 }
 
-// By the lines of instructor.md, last year's solutions are made useless, and the year after those of this one.
+// As instructor.md has it, last year's solutions are made useless, and the year after those of this one.
 TEST_F(Documents, TheProtocolIsAnotherOneEachYear) {
   NEEDS_PROGRAM("git", "git");
+  ASSERT_NE(read_file("docs/instructor.md").find("\n    tests/yearly.sh 2027\n"), std::string::npos);
   const Folder scratch;
   network->run(0, "tar -c --exclude=./.git --exclude=./.build . | tar -xC " + scratch.path());
   const std::string here = "cd " + scratch.path() + " && ";
   const std::string commit = "git add -A && git -c user.name=ann -c user.email=ann@example.org commit -qm year";
   network->run(0, here + "git init -q . && " + commit);
-  const std::string text = read_file("docs/instructor.md"), begin = "\n    new=ChatByP26 shift=2000\n";
-  ASSERT_NE(text.find(begin), std::string::npos);
-  const std::string block = text.substr(text.find(begin), text.find("\n\nWhat is left") - text.find(begin));
   const std::string packets = read_file("docs/first-contact.md");  // the section about the .pcap keeps its first values
   const bool has_first = packets.find("25252", packets.find("\n## 2")) != std::string::npos;
-  for (const int year : {1, 2}) {
-    const std::string word = "ChatLan0" + std::to_string(year), port = std::to_string(25252 + 2000 * year);
-    const std::string script = scratch.write(".git/block", std::regex_replace(block, std::regex("ChatByP26"), word));
-    network->run(0, here + "bash " + script + " >.git/left || true");  // grep may find nothing
+  std::string old_word = "ChatByP2P";
+  int old_port = 25252;
+  for (const auto& [year, word, port] : {std::tuple(2098, "ChatByP98", 31283), {2099, "ChatByP99", 25546}}) {
+    network->run(0, here + "tests/yearly.sh " + std::to_string(year) + " >.git/said");
+    // The script itself counts from the first port of all.
+    const std::string ports = "$(seq -s'|' " + std::to_string(old_port) + " " + std::to_string(old_port + 256) + ")";
+    network->run(0, here + "git grep -nIE \"" + old_word + "/|\\b(" + ports + ")\\b\" -- . ':!tests/yearly.sh' >.git/left || true");
     const auto left = lines_of(read_file(scratch.path(".git/left")));
-    EXPECT_EQ(left.size() > 10, year == 1 && has_first);
+    EXPECT_EQ(left.size() > 10, year == 2098 && has_first);
     for (const std::string& line : left) {
       std::smatch match;
       ASSERT_TRUE(std::regex_search(line, match, std::regex("^docs/first-contact.md:(\\d+):"))) << line;
       network->run(0, here + "sed -n '1,/^## 2/p' docs/first-contact.md | test $(wc -l) -lt " + match[1].str());
     }
     const std::string constants = read_file(scratch.path("protocol.h"));
-    EXPECT_NE(constants.find("kMagic = \"" + word + "/1\";"), std::string::npos);
-    EXPECT_NE(constants.find("kDiscoveryPort = " + port + ";"), std::string::npos);
+    EXPECT_NE(constants.find(std::string("kMagic = \"") + word + "/1\";"), std::string::npos);
+    EXPECT_NE(constants.find("kDiscoveryPort = " + std::to_string(port) + ";"), std::string::npos);
     network->run(0, here + commit);
+    old_word = word;
+    old_port = port;
   }
   network->run(0, here + "unset MAKEFLAGS MAKELEVEL; make CXXFLAGS=-O0 peer >/dev/null");
-  Socket shared = Socket::udp(*network, 0, 25252 + 4000);
+  Socket shared = Socket::udp(*network, 0, old_port);
   network->run(0, here + "./peer --name ann --interface lo </dev/null >/dev/null");
-  EXPECT_EQ(shared.datagram().find("ChatLan02/1 HELLO id="), 0u);
+  EXPECT_EQ(shared.datagram().find("ChatByP99/1 HELLO id="), 0u);
 }
 
 TEST(References, LeadToFilesAndHeadingsThatExist) {

@@ -73,6 +73,17 @@ class Wireshark : public OneHost {
       EXPECT_EQ(line.find("Lua Error"), std::string::npos) << line;
   }
 
+  // A stranger whose offer is accepted, and what he says then.
+  void say_once_accepted(const std::string& offer, const Session& session) {
+    Socket zoe = Socket::tcp(*network, 0, "127.0.0.1", 25253);
+    zoe.send(kIntroduction);
+    zoe.line();
+    zoe.send(offer);
+    EXPECT_EQ(zoe.line(), "OK") << session.breach;
+    zoe.send(session.says);
+    zoe.line();
+  }
+
   std::vector<Shown> breaches() {
     std::vector<Shown> all;
     for (const std::string& line :
@@ -223,30 +234,14 @@ TEST_F(Wireshark, MarksWhatBreaksTheSpecification) {
       {"RESUME\n", "No beginning was named"},
       {"DATA offset=0 size=5\nhelloEND size=5 crc=3287646509\n", ""},
   };
-  for (const Session& session : transfers) {
-    Socket zoe = Socket::tcp(*network, 0, "127.0.0.1", 25253);
-    zoe.send(kIntroduction);
-    zoe.line();
-    zoe.send("OFFER size=5 files=1 :hello\n");
-    EXPECT_EQ(zoe.line(), "OK") << session.breach;
-    zoe.send(session.says);
-    zoe.line();
-  }
+  for (const Session& session : transfers) say_once_accepted("OFFER size=5 files=1 :hello\n", session);
   const std::vector<Session> folders{
       {"FILE :b\nFILE :a\n", "Out of the order"},
       {"FILE :../b\n", "not allowed"},
       {"FILE :sub/b\n", "Its subfolder did not come"},
       {"MISSING :why\n", "No entry has begun"},
   };
-  for (const Session& session : folders) {
-    Socket zoe = Socket::tcp(*network, 0, "127.0.0.1", 25253);
-    zoe.send(kIntroduction);
-    zoe.line();
-    zoe.send("OFFER size=5 files=5 :folder/\n");
-    EXPECT_EQ(zoe.line(), "OK") << session.breach;
-    zoe.send(session.says);
-    zoe.line();
-  }
+  for (const Session& session : folders) say_once_accepted("OFFER size=5 files=5 :folder/\n", session);
   Socket zoe = Socket::udp(*network, 0, 40000);
   zoe.send_to("127.0.0.1", 25253, "ChatByP2P/1 BYE id=0123456789abcdef ip=127.0.0.1 port=9 name=z group=g");
   zoe.send_to("127.0.0.1", 25253, "the last one");
