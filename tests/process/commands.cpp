@@ -319,9 +319,9 @@ TEST_F(Commands, TheEndOfInputLetsWhatIsSentFinish) {
   ann.end_input();
   EXPECT_EQ(ann.exit_status(), 0) << ann.output();
   bob.wait_for("message ann@\\S+ private: one");
+  bob.wait_for("left ann@\\S+: said bye");  // behind all that he has to say of her: ann may be gone before he has said it
   EXPECT_EQ(bob.count("message .*"), 2u);
   EXPECT_EQ(bob.count("receive 1 stored .* 20000000 bytes, cksum \\d+: downloads/big"), 1u);
-  bob.wait_for("left ann@\\S+: said bye");
 }
 
 TEST_F(Commands, TheEndOfInputEndsItsLastLineToo) {
