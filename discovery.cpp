@@ -181,10 +181,10 @@ class Roster {
   // Hearing
   void answer(const std::string& asker, Address to);
   void answer_hello(const Announcement& hello, Address from);
-  void answer_after(Clock::duration patience, const std::string& asker, Address to);
+  void answer_after(Clock::duration delay, const std::string& asker, Address to);
   void answer_pending(Address to);
   void answer_for_host(const std::string& asker, Address from);
-  void hear_of(const Announcement& said, Clock::duration patience);
+  void hear_of(const Announcement& said, Clock::duration delay);
   void follow_hearsay(const Identity& who);
   void hear_bye(const Identity& who);
   Peer* find(const Identity& who);
@@ -213,7 +213,7 @@ class Roster {
   Clock::duration chance(Clock::duration most);
   Clock::duration spread() const;
   void ask(Peer& peer);
-  void ask_after(Clock::duration patience, Peer& peer);
+  void ask_after(Clock::duration delay, Peer& peer);
   void ask_unless_answered(const std::string& id);
   Time next_question(const Peer& peer) const;
   void look_again(Peer& peer);
@@ -278,8 +278,8 @@ void Roster::hear(const Announcement& words, Address from, Door door, Time now) 
   said.who.address.ip = from.ip;  // whatever it says itself
   // A broadcast is heard by a whole class, which must not speak all at once.
   const bool is_broadcast = came_by_broadcast(said, door);
-  const Clock::duration patience = is_broadcast ? chance(spread()) : 0s;
-  if (said.verb == Verb::hello && is_broadcast) answer_after(patience, said.who.id, from);
+  const Clock::duration delay = is_broadcast ? chance(spread()) : 0s;
+  if (said.verb == Verb::hello && is_broadcast) answer_after(delay, said.who.id, from);
   if (said.verb == Verb::hello && !is_broadcast) answer_hello(said, from);
   // Not from the port in it: somebody else speaks of this peer.
   const bool is_hearsay = from.port != said.who.address.port;
@@ -288,7 +288,7 @@ void Roster::hear(const Announcement& words, Address from, Door door, Time now) 
   } else if (said.verb == Verb::bye) {
     hear_bye(said.who);
   } else {
-    hear_of(said, patience);
+    hear_of(said, delay);
   }
   note_broadcast(said, from, door);
 }
@@ -305,7 +305,7 @@ void Roster::answer_hello(const Announcement& hello, Address from) {
 }
 
 // A HELLO or HERE from the peer itself.
-void Roster::hear_of(const Announcement& said, Clock::duration patience) {
+void Roster::hear_of(const Announcement& said, Clock::duration delay) {
   const bool is_new = !find(said.who);
   Peer* const peer = update(said);
   if (!peer) return;
@@ -318,7 +318,7 @@ void Roster::hear_of(const Announcement& said, Clock::duration patience) {
   // each question with a question would never end.
   const bool is_asking = said.verb == Verb::hello;
   const bool is_doubtful = is_asking && now_ - peer->last_asked > kHeartbeat;
-  if (is_new || is_doubtful) ask_after(patience, *peer);
+  if (is_new || is_doubtful) ask_after(delay, *peer);
 }
 
 // Only from the address that the list has for it: nobody can say BYE for another.
@@ -1021,12 +1021,12 @@ void Roster::end_scan(Time due) {
 Clock::duration Roster::spread() const { return (listed_ + 1) * kAnswerSpread; }
 
 // One answer is enough for all that it has asked until then.
-void Roster::answer_after(Clock::duration patience, const std::string& asker, Address to) {
+void Roster::answer_after(Clock::duration delay, const std::string& asker, Address to) {
   const bool is_flood = pending_.size() == kMaxPeers;
   if (is_flood) return;
   const bool is_first = pending_.count(to) == 0;
   pending_[to] = asker;
-  if (is_first) plan(now_ + patience, {Task::Kind::answer, "", to});
+  if (is_first) plan(now_ + delay, {Task::Kind::answer, "", to});
 }
 
 void Roster::answer_pending(Address to) {
@@ -1034,10 +1034,10 @@ void Roster::answer_pending(Address to) {
   pending_.erase(to);
 }
 
-void Roster::ask_after(Clock::duration patience, Peer& peer) {
+void Roster::ask_after(Clock::duration delay, Peer& peer) {
   peer.last_asked = now_;
-  if (patience == 0s) ask(peer);
-  else plan(now_ + patience, {Task::Kind::ask, peer.who.id});
+  if (delay == 0s) ask(peer);
+  else plan(now_ + delay, {Task::Kind::ask, peer.who.id});
 }
 
 void Roster::ask_unless_answered(const std::string& id) {

@@ -196,6 +196,24 @@ TEST_F(RosterRules, TheHeartbeatIsSlowerInAClassOfMoreThanAHundred) {
   EXPECT_LT(now - beat, 62s);
 }
 
+// All together, over a thousand seconds; one more each, for the moment at which the count begins.
+TEST_F(RosterRules, TheHeartbeatsOfAClassAreTwentyASecondAtMost) {
+  settle();
+  for (const size_t users : {30, 100, 253, 1000}) {
+    others_are_listed(users - 1);
+    pass(60s);  // with the next heartbeat she keeps to their number
+    size_t beats = 0;
+    for (int i = 0; i < 20; ++i) {
+      others_are_listed(users - 1);  // or they would be gone
+      pass(50s);
+      for (const std::string& one : sent())
+        if (one.find("HERE 10.77.0.7:25252") == 0) ++beats;
+    }
+    EXPECT_GE(beats, 15u) << users;
+    EXPECT_LE((beats - 1) * users, 20u * 1000u) << users << " users, " << beats << " heartbeats";
+  }
+}
+
 TEST_F(RosterRules, WhatSheSaysBetweenHeartbeatsNamesTheIntervalThatSheBroadcastLast) {
   settle();
   others_are_listed(200);
