@@ -89,7 +89,7 @@ UNITS := $(patsubst %,$(BUILD)/tests/%.o,unit/protocol unit/roster unit/console 
 $(BUILD)/run-units: $(UNITS) $(BUILD)/transfer.o
 	$(COMPILE) $^ -lgtest -o $@
 
-$(BUILD)/run-tests: $(TESTS) $(BUILD)/transfer.o | $(BUILD)/ladder
+$(BUILD)/run-tests: $(TESTS) $(BUILD)/transfer.o | $(BUILD)/ladder .build/smallest
 	$(COMPILE) $^ -lgtest -o $@
 
 # Of another program only its path is known: it is not ours to build. A relative one begins where it was typed, at PWD:
