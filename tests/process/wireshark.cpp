@@ -329,7 +329,7 @@ TEST_F(Wireshark, IsWhatTheDocumentShows) {
   ASSERT_TRUE(std::regex_search(constants, match, std::regex("kMagic = \"([^\"]+)\"")));
   const bool is_of_another_year = read_file(capture).find(match[1]) == std::string::npos;
   if (is_of_another_year) return;
-  const auto listed = tshark("-2 -Y chatbyp2p -T fields -E separator=' ' -e frame.number -e ip.src "
+  const auto listed = tshark("-2 -Y chatbyp2p -T fields -e frame.number -e ip.src "
                              "-e ip.dst -e _ws.col.Info", capture);
   const auto taken_apart = tshark("-2 -V -O chatbyp2p -Y chatbyp2p", capture);
   const std::string text = read_file("docs/first-contact.md");
@@ -337,8 +337,8 @@ TEST_F(Wireshark, IsWhatTheDocumentShows) {
   size_t details = 0;
   for (const std::string& line : lines_of(text.substr(text.find("\n## 3.")))) {
     if (std::regex_match(line, match, std::regex(" +(\\d+)  [\\d.]+  (\\S+) > (\\S+)  (.*)"))) {
-      const std::string row = match[1].str() + " " + match[2].str() + " " + match[3].str() + " " +
-                              match[4].str();
+      const std::string row = match[1].str() + "\t" + match[2].str() + "\t" + match[3].str() +
+                              "\t" + match[4].str();
       EXPECT_EQ(std::count(listed.begin(), listed.end(), row), 1) << line;
       ++rows;
     } else if (line.find("        ") == 0) {
