@@ -1,0 +1,78 @@
+// docs/pictures: each SVG shows what its source makes, and nothing that a page may not have.
+
+#include <algorithm>
+#include <filesystem>
+#include <regex>
+
+#include "support/testing.h"
+
+namespace fs = std::filesystem;
+
+namespace {
+
+std::vector<fs::path> pictures(const std::string& extension) {
+  std::vector<fs::path> all;
+  for (const auto& entry : fs::directory_iterator("docs/pictures"))
+    if (entry.path().extension() == extension) all.push_back(entry.path());
+  return all;
+}
+
+// What can be read in it, and what leads where. Where the boxes stand is up to the version of dot.
+std::vector<std::string> words_of(const std::string& svg) {
+  std::vector<std::string> all;
+  for (const auto& match : matches(svg, "<(text|title)[^>]*>([^<]*)<")) all.push_back(match[2]);
+  std::sort(all.begin(), all.end());
+  return all;
+}
+
+// Without what no two runs have in common: times, ids, the ports that the kernel chose.
+std::string timeless(std::string word) {
+  for (const auto& [pattern, name] : std::vector<std::pair<std::string, std::string>>{
+           {"^ *\\d+\\.\\d{4}$", "TIME"},
+           {"(id|to)=[0-9a-f]{16}", "$1=ID"},
+           {"\\b(3[2-9]|[45]\\d|60)\\d{3}\\b", "PORT"}})
+    word = std::regex_replace(word, std::regex(pattern), name);
+  return word;
+}
+
+}  // namespace
+
+class Pictures : public OneHost {};
+
+TEST_F(Pictures, AreWhatTheirSourcesMake) {
+  NEEDS_PROGRAM("dot", "graphviz");
+  const Folder scratch;
+  for (const fs::path& source : pictures(".dot")) {
+    const std::string made = scratch.path(source.stem().string() + ".svg");
+    network->run(0, "dot -Tsvg " + source.string() + " >" + made);
+    const std::string kept = read_file(fs::path(source).replace_extension(".svg"));
+    EXPECT_GT(words_of(kept).size(), 10u) << source;
+    EXPECT_EQ(words_of(kept), words_of(read_file(made))) << source << ": make pictures";
+  }
+  EXPECT_GE(pictures(".dot").size(), 5u);
+}
+
+TEST_F(Pictures, OfTheFirstContactIsFromARunLikeThis) {
+  const Folder scratch;
+  network->run(0, "tests/first-contact.sh trace --svg >" + scratch.path("made.svg"));
+  std::vector<std::string> made;
+  for (const std::string& word : words_of(read_file(scratch.path("made.svg"))))
+    made.push_back(timeless(word));
+  const std::string kept = read_file("docs/pictures/first-contact.svg");
+  EXPECT_GT(words_of(kept).size(), 50u);
+  for (const std::string& word : words_of(kept))
+    EXPECT_GE(std::count(made.begin(), made.end(), timeless(word)), 1) << word;
+}
+
+TEST_F(Pictures, NeedNothingElse) {
+  NEEDS_PROGRAM("xmllint", "libxml2-utils");
+  for (const fs::path& picture : pictures(".svg")) {
+    const std::string svg = read_file(picture);
+    EXPECT_NO_THROW(network->run(0, "xmllint --noout --nonet " + picture.string())) << picture;
+    for (const std::string word : {"<script", "href=\"http", "url(", "@import", "<image"})
+      EXPECT_EQ(svg.find(word), std::string::npos) << picture << " has " << word;
+    const bool has_background = svg.find("fill=\"white\"") != std::string::npos ||
+                                svg.find(".page { fill: #ffffff;") != std::string::npos;
+    EXPECT_TRUE(has_background) << picture << " is not legible on every page";
+  }
+}
