@@ -425,14 +425,14 @@ void accept_offer(string rest) {
   const bool is_name = rest.empty() || safe_file_name(rest) == rest;
   if (!is_name) fail("'" + rest + "' is not a file name; give one without a path");
   file.state = "answered";
-  transfer::answer(file.ticket, Accept::always, rest);
+  transfer::decide(file.ticket, transfer::Consent::given, rest);
 }
 
 void reject_offer(string rest) {
   File& file = take_offer(rest, "/reject");
   expect_nothing(rest);
   file.state = "answered";
-  transfer::answer(file.ticket, Accept::never, "");
+  transfer::decide(file.ticket, transfer::Consent::refused, "");
 }
 
 void cancel_transfer(string rest) {
@@ -679,7 +679,7 @@ void draw_id() {
 
 void say_goodbye() {
   discovery::leave();
-  transfer::cancel();  // some connections have last words to say
+  transfer::cancel_all();  // some connections have last words to say
   const auto end = Clock::now() + 1s;
   while (transfer::is_open() && Clock::now() < end) {
     handle_events();

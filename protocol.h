@@ -430,10 +430,15 @@ inline LineStatus take_line(std::string_view& bytes, std::string& line) {
 
 // ---- The name of a file [6.1] -----------------------------------------------------
 
+// Where the last component of a path begins.
+inline size_t begin_of_name(std::string_view path) {
+  return path.rfind('/') + 1;  // npos + 1 is 0
+}
+
 // The name under which a file offered as `path` may be stored: its last component. Nothing where
 // that is no name at all, or could lead out of the folder.
 inline std::optional<std::string> safe_file_name(std::string_view path) {
-  const std::string_view name = path.substr(path.rfind('/') + 1);  // npos + 1 is 0
+  const std::string_view name = path.substr(begin_of_name(path));
   if (name.empty() || name == "." || name == "..") return std::nullopt;
   if (name.size() > kMaxFileName || !is_text(name)) return std::nullopt;
   if (name.find('\t') != std::string_view::npos) return std::nullopt;
@@ -753,10 +758,13 @@ void send_message(const Identity& to, const std::string& scope, const std::strin
 // A file or a folder. Gives its ticket, under which events will follow; throws where it cannot be
 // read.
 uint64_t send_file(const Identity& to, const std::string& path);
-// To an offer: always or never; and the name to store it under, if not its own.
-void answer(uint64_t ticket, Accept consent, const std::string& store_as);
-// Ends a file transfer, in either direction; 0: every connection.
-void cancel(uint64_t ticket = 0);
+// What the user says to an offer; and the name to store it under, if not its own.
+enum class Consent { open, given, refused };
+void decide(uint64_t ticket, Consent consent, const std::string& store_as);
+// Ends a file transfer, in either direction.
+void cancel(uint64_t ticket);
+// Our user leaves: ends all that is under way, and says so to the others.
+void cancel_all();
 // Of a file transfer, so far. A resumed one begins with what was there.
 uint64_t bytes_done(uint64_t ticket);
 // It has sent a message with this number before, from the same address.

@@ -7,9 +7,9 @@
 //   Upload        we opened it, to send one file or folder
 //   Service       somebody else opened it, and we answer what it asks; an offer is a Download
 //
-// In order of reading: Connection, bytes and lines with a bound to every wait; the workers; and
-// what the main thread calls. The rest of the file is for a second time: what makes transfers fit
-// for every disk, every folder, and every way to fail.
+// In order of reading: Connection, bytes and lines with a bound to every wait; the workers, with
+// the dialogue of each; and what the main thread calls. For a second reading: what lets transfers
+// work on every disk, with every folder, and through every way to fail.
 //
 // A thread ends by itself: at the end of its dialogue, at an error, or soon after cancel(), for
 // while it waits it looks at the flag every quarter of a second. At the end of the program,
@@ -30,6 +30,8 @@
 #include <atomic>
 #include <cstring>
 #include <filesystem>
+#include <list>
+#include <memory>
 #include <set>
 #include <stdexcept>
 #include <thread>
@@ -37,6 +39,7 @@
 #include "protocol.h"
 
 using namespace std::chrono_literals;
+using transfer::Consent;
 namespace fs = std::filesystem;
 
 namespace {
@@ -58,10 +61,6 @@ constexpr size_t kMaxAcceptedFromOne = 128;
 // Each wait that ends costs a switch to the other thread; and what does not fit the processor's
 // cache has to be fetched again for the checksum.
 constexpr size_t kChunk = 1024 * 1024;
-// Small files are taken in by so many bytes at once: some sixty of 4 KiB. With one recv() for each,
-// ten thousand take 0.40 s instead of 0.22; with much more, a slow disk would keep us from reading
-// for longer than the sender waits.
-constexpr size_t kBatch = 256 * 1024;
 
 // ---- State: set before the first thread starts, or the main thread's own, but for the flags ----
 
@@ -74,8 +73,6 @@ Flag is_leaving{false};          // everything is cancelled because our user lea
 Flag is_closing{false};          // the program ends: for any thread that is still tidying up
 uint64_t next_number = 1;        // of a message
 uint64_t next_ticket = 1;        // of a worker
-// The highest numbers of messages, by the id that sent them and its address.
-std::map<std::pair<std::string, Address>, std::set<uint64_t>> messages_seen;
 
 // ---- What is thrown -------------------------------------------------------------------
 
@@ -84,7 +81,10 @@ struct Broken : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// The other side can and should be told why we end it. what() is for our own user.
+// We end it, and the other side can and should be told why. This one
+//   Refusal("timeout nobody answered the offer within 120 s", "you did not answer within 120 s")
+// sends  NO timeout nobody answered the offer within 120 s  and shows the second text to our user.
+// With one text, he sees that without its first word, which is for programs.
 struct Refusal : std::runtime_error {
   explicit Refusal(const std::string& why) : Refusal(why, Reply{false, why}.sentence()) {}
   Refusal(const std::string& why, const std::string& for_our_user)
@@ -92,25 +92,10 @@ struct Refusal : std::runtime_error {
   Reply no;
 };
 
-constexpr const char* kNotALine = "syntax a line is VERB key=value ... :text";
-
-// All 0 where it cannot be known.
-struct stat status(int fd) {
-  struct stat info{};
-  ::fstat(fd, &info);
-  return info;
-}
-
-// To less than a second: struct stat has that, too, but under a name that systems do not agree on.
-fs::file_time_type last_written(int fd) {
-  std::error_code unknown;
-  return fs::last_write_time("/dev/fd/" + to_string(fd), unknown);
-}
-
 void stop_if(const Flag& cancelled) {
   if (!cancelled) return;
-  const std::string whose = is_leaving ? "left" : "cancelled it";
-  throw Refusal("cancelled the other user has " + whose);
+  const std::string what = is_leaving ? "left" : "cancelled it";
+  throw Refusal("cancelled the other user has " + what);
 }
 
 // ============================================================================
@@ -122,39 +107,26 @@ void stop_if(const Flag& cancelled) {
 // at the flag.
 class Connection {
  public:
-  enum class Side { asks, answers };  // who has opened a connection asks
+  enum class Side { asks, answers };  // whoever has opened a connection asks
 
   Connection(Descriptor fd, Address other, Side side, const Flag& cancelled)
-      : socket_(std::move(fd)),
-        other_(other),
-        side_(side),
-        cancelled_(cancelled) {
+      : socket_(std::move(fd)), other_(other), side_(side), cancelled_(cancelled) {
     if (side == Side::answers) note_open("accepted");
     // Nagle's algorithm holds a small segment back until the one before is acknowledged, and the
     // other side delays that acknowledgement: 44 ms for a reply instead of 0.06.
     const int on = 1;
-    set_option(IPPROTO_TCP, TCP_NODELAY, on);
+    ::setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     timeval slice{};
     slice.tv_usec = static_cast<suseconds_t>(std::chrono::microseconds(kSlice).count());
     set_option(SOL_SOCKET, SO_RCVTIMEO, slice);
     set_option(SOL_SOCKET, SO_SNDTIMEO, slice);
   }
-  ~Connection() {
-    const bool was_open = ours_ != Address{};
-    if (was_open) trace("--", "closed");
-  }
+  ~Connection();
 
   uint32_t local_ip() const { return ours_.ip; }
-
-  void shut_down(int how = SHUT_RDWR) const { ::shutdown(fd_, how); }
-
-  // What has not got across yet never will. After a mere close() the kernel goes on sending it, for
-  // a minute or more: it would come late, when the receiver has forgotten the number of what was
-  // sent in its place.
-  void abandon() const {
-    const linger at_once{1, 0};
-    ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-  }
+  void shut_down() const { ::shutdown(fd_, SHUT_RDWR); }  // wakes a thread that waits for it
+  void abandon() const;  // what has not got across yet never will
+  void trace(const char* arrow, std::string_view what) const;
 
   // A blocking connect() tries for a minute or two, and only on Linux does SO_SNDTIMEO limit it. So
   // the socket does not block until it is connected.
@@ -184,6 +156,7 @@ class Connection {
       } else if (!would_block()) {
         checked(sent, "connection lost");
       }
+      // Cancelled in the middle of it, nothing more can be said: it would be taken for the rest.
       const bool is_given_up = cancelled_ || Clock::now() > deadline;
       if (is_given_up && !bytes.empty())
         throw Broken("the other side stopped reading");
@@ -201,18 +174,11 @@ class Connection {
     char byte;
     return !unread_.empty() || receive(&byte, 1, MSG_PEEK, Clock::now() + patience) > 0;
   }
-
-  // Whether there is something to read at once; the end of the connection, and an error, are that,
-  // too.
-  bool has_input() const {
-    char byte;
-    const ssize_t got = ::recv(fd_, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return !unread_.empty() || got >= 0 || !would_block();
-  }
+  bool has_input() const;  // at once; the end of the connection, and an error, are that, too
 
   // The next line. It has kSilence to end, however slowly its bytes trickle in.
   std::string read_line() {
-    while (!events.wait_for_room(kSlice) && !cancelled_) {}  // for what this line will make us say
+    while (!events.wait_for_room(kSlice) && !cancelled_) {}  // what comes of it is an event
     std::string line;
     const auto deadline = Clock::now() + kSilence;
     LineStatus status = take_line(unread_, line);
@@ -221,25 +187,15 @@ class Connection {
         throw Broken("the connection ended in the middle of a line");
       status = take_line(unread_, line);
     }
-    if (status == LineStatus::too_long) reject("long a line has at most 4096 bytes");
+    if (status == LineStatus::too_long)
+      reject("long a line has at most " + to_string(kMaxLine) + " bytes");
     trace("<-", line);
     if (!is_text(line)) reject("text a line is UTF-8 without control characters");
     return line;
   }
 
-  // Bytes as they are, at least one: those that came along with the last line, or else all that are
-  // asked for, unless they are long in coming (MSG_WAITALL: to be woken for every few of them costs
-  // most). Good until the next read.
-  std::string_view read(uint64_t most) {
-    // size_t may have 32 bits.
-    const auto wanted = static_cast<size_t>(std::min<uint64_t>(most, kChunk));
-    batch_ = kBatch;
-    if (unread_.empty() && !read_more(wanted, MSG_WAITALL, Clock::now() + kSilence))
-      throw Broken("the connection ended in the middle of the file");
-    const std::string_view bytes = unread_.substr(0, wanted);
-    unread_.remove_prefix(bytes.size());
-    return bytes;
-  }
+  // Bytes as they are, at least one and at most so many. Valid until the next read.
+  std::string_view read(uint64_t most);
 
   // Our last line. A socket that is closed with unread data in it sends a reset, which may overtake
   // what we sent last. So: half-close it, that is, say that we have finished, and read on until the
@@ -250,7 +206,7 @@ class Connection {
   }
   void say_last(const std::string& line) const {
     send_line(line);
-    shut_down(SHUT_WR);
+    ::shutdown(fd_, SHUT_WR);
   }
   void drain() const {
     std::array<char, kMaxLine> bytes;
@@ -258,66 +214,7 @@ class Connection {
     while (receive(bytes.data(), bytes.size(), 0, deadline) > 0) {}
   }
 
-  void trace(const char* arrow, std::string_view what) const {
-    ::trace("TCP", ours_, arrow, other_, what);
-  }
-
  private:
-  static bool would_block() { return errno == EAGAIN || errno == EWOULDBLOCK; }
-
-  template <class Value>
-  void set_option(int level, int option, const Value& value) const {
-    check(::setsockopt(fd_, level, option, &value, sizeof value), "setsockopt");
-  }
-
-  void note_open(const char* how) {
-    ours_ = local_address(fd_);
-    trace("--", how);
-  }
-
-  // How the attempt to connect has ended: 0, or what errno would be.
-  int await_connection() const {
-    const auto deadline = Clock::now() + kConnectTime;
-    pollfd attempt{fd_, POLLOUT, 0};
-    while (::poll(&attempt, 1, std::chrono::milliseconds(kSlice).count()) != 1) {
-      stop_if(cancelled_);
-      if (Clock::now() > deadline) return ETIMEDOUT;
-    }
-    int error = 0;
-    socklen_t length = sizeof error;
-    check(::getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &length), "getsockopt");
-    return error;
-  }
-
-  // The result of a call, unless it is -1.
-  static size_t checked(ssize_t result, const std::string& what) {
-    if (result == -1)
-      throw Broken(what + ": " + error_text(errno));
-    return static_cast<size_t>(result);
-  }
-
-  // What has come is no line. Who answers can say so; who has asked has no use for it.
-  void reject(const std::string& why) const {
-    const Refusal refusal(why);
-    if (side_ == Side::answers) throw refusal;
-    throw Broken("what came is not a reply: " + refusal.no.sentence());
-  }
-
-  // Up to `most` bytes more, behind those that are there already. False at the end of the
-  // connection.
-  bool read_more(size_t most, int flags, Clock::time_point deadline) {
-    const size_t kept = unread_.size();
-    if (kept > 0)
-      std::memmove(storage_.data(), unread_.data(), kept);
-    if (storage_.size() < kept + most)
-      storage_.resize(kept + most);
-    // Before receive(), which may throw: the storage may be another one by now.
-    unread_ = {storage_.data(), kept};
-    const size_t got = receive(storage_.data() + kept, most, flags, deadline);
-    unread_ = {storage_.data(), kept + got};
-    return got > 0;
-  }
-
   // What has arrived, at least one byte; 0 at the end of the connection.
   size_t receive(char* into, size_t most, int flags, Clock::time_point deadline) const {
     while (Clock::now() < deadline) {
@@ -330,6 +227,18 @@ class Connection {
       stop_if(cancelled_);
     }
     throw Broken(side_ == Side::asks ? "no answer in time" : "the sender fell silent");
+  }
+
+  static bool would_block() { return errno == EAGAIN || errno == EWOULDBLOCK; }
+  static size_t checked(ssize_t result, const std::string& what);  // throws where it is -1
+  void reject(const std::string& why) const;                       // throws: it is no line
+  void note_open(const char* how);
+  int await_connection() const;    // how the attempt to connect ends: 0, or what errno would be
+  bool read_more(size_t most, int flags, Clock::time_point deadline);  // false: it has ended
+
+  template <class Value>
+  void set_option(int level, int option, const Value& value) const {
+    check(::setsockopt(fd_, level, option, &value, sizeof value), "setsockopt");
   }
 
   Descriptor socket_;
@@ -347,20 +256,17 @@ class Connection {
 // What every connection's thread has
 // ============================================================================
 
-// What the main thread gives to a conversation.
-struct Order {
-  uint64_t post;     // which message it is, in the events about it
-  Identity to;       // whom it is for; without an id: whoever is there
-  std::string line;  // the request
-};
-
 class Worker {
  public:
-  explicit Worker(const Identity& other) : target(other), peer_(other) {}
-  virtual ~Worker() = default;  // after end(): the thread works with what is destroyed here
+  explicit Worker(const Identity& other) : ticket(next_ticket), target(other), peer_(other) {
+    ++next_ticket;
+  }
+  // end() has to be called before: a destructor runs after those of the derived classes, whose
+  // members the thread still works with.
+  virtual ~Worker() = default;
   Worker(const Worker&) = delete;
 
-  const uint64_t ticket = next_ticket++;
+  const uint64_t ticket;
   const Identity target;  // of an accepted connection: the address that it comes from
 
   // Set by the thread, for the main thread.
@@ -384,8 +290,7 @@ class Worker {
     if (thread_.joinable()) thread_.join();
   }
 
-  virtual bool take(const Order&) { return false; }   // false: give it to another worker
-  virtual void decide(Accept, const std::string&) {}  // what our user says to an offer
+  virtual void decide(Consent, const std::string&) {}  // what our user says to an offer
   virtual bool is_sending() { return false; }
   virtual bool is_accepted() const { return false; }  // the connection was opened to us
 
@@ -393,16 +298,7 @@ class Worker {
   virtual void work() = 0;                                // what goes wrong is thrown
   virtual void conclude(const std::string& failure) = 0;  // empty: it did its work
 
-  // The first bytes of a file come or go. With the time: the main thread may be late to hear of it,
-  // and would find too high a speed.
-  void report_start(bool is_anew) const {
-    FileStarted started;
-    started.ticket = ticket;
-    started.when = Clock::now();
-    started.resumed_at = bytes_done;
-    started.is_anew = is_anew;
-    events.push(started);
-  }
+  void report_start(uint64_t found) const;  // of a file, so many bytes of which were there already
 
   std::string introduction(Verb verb) const {
     Announcement said;
@@ -423,7 +319,9 @@ class Worker {
   const Identity self_ = myself;
   Flag cancelled_{false};  // set by the main thread
 
-  std::mutex mutex_;                      // guards what says so, and `changed_` tells of a change
+  // Guards the members that are called guarded, here and in the classes below. changed_ wakes the
+  // thread when one of them, or cancelled_, has changed.
+  std::mutex mutex_;
   std::condition_variable changed_;
   std::optional<Connection> connection_;  // guarded where it is replaced, and outside the thread
 
@@ -454,6 +352,11 @@ class Worker {
 // Asking: we open the connection
 // ============================================================================
 
+//   we                                            the other side
+//   ChatByP2P/1 HELLO id=... name=ann ...
+//                                                 OK ChatByP2P/1 HERE id=... name=bob ... to=...
+//   MSG number=7 scope=private :Hi
+//                                                 OK  (or NO and a reason)
 class Caller : public Worker {
  protected:
   using Worker::Worker;
@@ -490,9 +393,9 @@ class Caller : public Worker {
   Reply read_reply(Clock::duration patience) {
     if (!connection_->await(patience))
       throw Broken("the other side closed the connection");
-    const std::string answer = connection_->read_line();
-    const auto reply = Reply::parse(answer);
-    if (!reply) throw Broken("what came is not a reply: " + answer);
+    const std::string line = connection_->read_line();
+    const auto reply = Reply::parse(line);
+    if (!reply) throw Broken("what came is not a reply: " + line);
     return *reply;
   }
 
@@ -507,14 +410,21 @@ class Caller : public Worker {
 
 // ---- Sending messages -------------------------------------------------------------------
 
+// What the main thread gives to a conversation.
+struct Order {
+  uint64_t post;     // which message it is, in the events about it
+  Identity to;       // whom it is for; without an id: whoever is there
+  std::string line;  // the request
+};
+
 class Conversation : public Caller {
  public:
   using Caller::Caller;
 
-  bool take(const Order& order) override {
+  // False where it is about to end: a new one is needed.
+  bool take(const Order& order) {
     const std::lock_guard lock(mutex_);
-    if (is_closing_ || order.to.address != target.address)
-      return false;
+    if (is_closed_to_orders_) return false;
     orders_.push_back(order);
     changed_.notify_one();
     return true;
@@ -526,12 +436,12 @@ class Conversation : public Caller {
   }
 
  private:
-  // How far the front order has come.
+  // How far the front order has come, and what it means if the connection breaks then.
   enum class Progress {
-    waiting,    // it was not sent, or what became of it is certain
-    sent,       // on the first connection; no reply yet
-    lost,       // that connection broke: once more
-    sent_again  // if this fails, too, the order may have arrived
+    waiting,    // nothing was sent, or the reply is here: it did not arrive
+    sent,       // on the first connection: it is lost
+    lost,       // it has broken, so the order is sent once more
+    sent_again  // on the second one: it may have arrived, nobody knows
   };
 
   void work() override {
@@ -539,8 +449,8 @@ class Conversation : public Caller {
     for (;;) {
       changed_.wait_for(lock, kIdle, [this] { return !orders_.empty() || cancelled_; });
       // Decided under the lock: an order given from now on opens a new conversation.
-      is_closing_ = orders_.empty() || cancelled_;
-      if (is_closing_) return;
+      is_closed_to_orders_ = orders_.empty() || cancelled_;
+      if (is_closed_to_orders_) return;
       const Order& next = orders_.front();  // a deque moves no element when others join it
       lock.unlock();  // or the main thread would have to wait for the network, too
       deliver(next);
@@ -549,9 +459,10 @@ class Conversation : public Caller {
     }
   }
 
+  // What was not delivered, this one included if it was thrown out of deliver(), never will be.
   void conclude(const std::string& failure) override {
     const std::lock_guard lock(mutex_);
-    is_closing_ = true;
+    is_closed_to_orders_ = true;
     for (const Order& order : orders_) report_failure(order, failure);
     orders_.clear();
   }
@@ -605,7 +516,7 @@ class Conversation : public Caller {
 
   // Guarded.
   std::deque<Order> orders_;  // the front one is under way until it is acknowledged
-  bool is_closing_ = false;   // it takes no more orders
+  bool is_closed_to_orders_ = false;
   // The thread's own.
   Progress progress_ = Progress::waiting;
 };
@@ -643,12 +554,6 @@ class Missed {
   std::vector<std::string> named_;
 };
 
-// ", not sent: x (Permission denied)"; nothing where there is none of them.
-std::string remark(const std::string& what, const std::string& which) {
-  if (which.empty()) return "";
-  return ", " + what + ": " + which;
-}
-
 // How far a transfer has come: so many entries have begun, so many bytes of their files have
 // passed.
 struct Position {
@@ -657,25 +562,14 @@ struct Position {
   std::string path;  // of the last entry; empty if that is a file by itself
   Cksum sum;         // of the bytes; in a folder, of each entry's path and an LF before them [6.5]
 
-  void enter(const std::string& next) {
-    ++entries;
-    path = next;
-    if (!path.empty())
-      sum.add((path + "\n").data(), path.size() + 1);
-  }
-  void pass(std::string_view bytes) {
-    offset += bytes.size();
-    sum.add(bytes.data(), bytes.size());
-  }
-  Prefix prefix() const {
-    return {entries, offset, sum.value()};
-  }
-  End end() const {
-    return {offset, sum.value()};
-  }
+  void enter(const std::string& next);
+  void pass(std::string_view bytes);
+  Prefix prefix() const;
+  End end() const;
 };
 
-// A file on its way out, as a stream of bytes. A Folder is one, too, one entry after the other.
+// A file on its way out, as a stream of bytes. A Folder is one, too, one entry after the other; a
+// file by itself is one entry without a path. What goes wrong with an entry is a FileError.
 class Source {
  public:
   Source(Descriptor root, const std::string& name, const Flag& cancelled)
@@ -687,56 +581,22 @@ class Source {
   Offer offer;    // complete after list()
   Missed missed;  // what is not sent, or could not be
   Position at;
-  Entry entry;    // the present one; its path is empty if it is not in a folder
+  Entry entry;    // the present one
 
-  virtual void list() {
-    const struct stat info = status(root_.get());
-    offer.size = static_cast<uint64_t>(info.st_size);
-    offer.executable = (info.st_mode & S_IXUSR) != 0;
-  }
-
-  // Goes on to the next entry, of which a file by itself has one. False after the last one.
-  virtual bool next() {
-    if (at.entries > 0) return false;
-    begin(offer.size);
-    hold(root_.get());
-    return true;
-  }
-  virtual void open() {}  // the present entry
+  virtual void list();
+  virtual bool next();      // goes on to the next entry; false after the last one
+  virtual void open() {}    // the present entry
+  void read(char* into, size_t size);
+  void expect_end() const;  // all of the entry was read, and it has not changed meanwhile
+  uint64_t left() const { return left_; }  // bytes of the entry, still to be read
 
   // Whether the file begins with the bytes that the receiver has from an earlier try. If so, we
   // stand behind them; else at its beginning. False also where they cannot be read, or not in time.
   bool begins_with(const Prefix& theirs);
 
-  uint64_t left() const { return left_; }  // bytes of the entry, still to be read
-
-  void read(char* into, size_t size) {
-    stop_if(cancelled_);
-    for (size_t got = 0; got < size;) {
-      const ssize_t n = uninterrupted([&] {
-        return ::read(fd_, into + got, size - got);
-      });
-      if (n == -1) throw FileError{error_text(errno)};
-      if (n == 0) throw FileError{wrong_size("shorter")};
-      got += static_cast<size_t>(n);
-    }
-    left_ -= size;
-    at.pass({into, size});
-  }
-
-  void expect_end() const;  // all of the entry was read, and it has not changed meanwhile
-
  protected:
-  void begin(uint64_t size) {
-    at.enter(entry.path);
-    size_ = size;
-    left_ = size;
-  }
-  void hold(int fd) {
-    fd_ = fd;
-    info_ = status(fd);
-    written_ = last_written(fd);
-  }
+  void begin(uint64_t size);
+  void hold(int fd);
 
   const Descriptor root_;  // what the user has named
   const Flag& cancelled_;
@@ -774,11 +634,7 @@ class Upload : public Caller {
     try {
       send_file();
     } catch (const Refusal& ours) {
-      // The user first: that the other side understands may take its time, or fail for a reason of
-      // its own.
-      const bool has_ended = state_ == State::in_doubt;
-      report_failure(cancelled_ ? "cancelled" : ours.what());
-      if (!has_ended) connection_->finish("STOP :" + ours.no.sentence());  // after END: too late
+      say_stop(ours);
     }
   }
 
@@ -807,32 +663,22 @@ class Upload : public Caller {
     end_file();
   }
 
-  bool resume(const std::string& answer);  // false where it has to be sent from its beginning
-
   void send_entry() {
-    if (!source_->entry.path.empty())
-      put_line(source_->entry.format());
+    const bool is_in_folder = !source_->entry.path.empty();
+    if (is_in_folder) put_line(source_->entry.format());
     try {
       source_->open();
       while (source_->left() > 0) put_data();
       source_->expect_end();
     } catch (const FileError& error) {
-      if (source_->entry.path.empty())
-        throw Refusal("changed the file " + error.why);
+      if (!is_in_folder) throw Refusal("changed the file " + error.why);
       miss(error.why);
     }
   }
 
-  void miss(const std::string& why);
-
-  // What is to be sent is gathered: a folder of many small files costs no system call for each of
-  // its lines, and no reply is waited for.
-  void put_line(const std::string& line) {
-    make_room(line.size() + 1);
-    connection_->trace("->", line);
-    gather(line + "\n");
-  }
-
+  // What is to be sent is gathered, up to kChunk or for 1 s: a folder of many small files costs no
+  // system call for each of its lines. No reply is waited for.
+  //
   // The line counts only when its bytes are there: what cannot be read is not announced.
   void put_data() {
     const uint64_t most = std::min<uint64_t>(kChunk, source_->left());
@@ -847,18 +693,6 @@ class Upload : public Caller {
     connection_->trace("->", "(" + to_string(size) + " bytes)");
   }
 
-  void gather(const std::string& bytes) {
-    bytes.copy(&piece_[used_], bytes.size());
-    used_ += bytes.size();
-  }
-
-  // A slow disk must not keep the receiver waiting for what has been gathered.
-  void make_room(size_t size) {
-    const bool is_full = used_ + size > piece_.size();
-    const bool is_old = Clock::now() - sent_at_ > 1s;
-    if (is_full || is_old) send_piece();
-  }
-
   void send_piece() {
     bytes_done = source_->at.offset;
     if (connection_->has_input()) {
@@ -871,26 +705,22 @@ class Upload : public Caller {
   }
 
   void end_file() {
-    const End end = source_->at.end();
     state_ = State::in_doubt;
-    const Reply stored = request(end.format(), kStoreTime);
+    const Reply reply = request(source_->at.end().format(), kStoreTime);
     state_ = State::under_way;
-    if (!stored.ok)
-      throw Broken(stored.sentence());
-    const Stored there = Stored::parse(stored.text);
-    const uint64_t entries = source_->at.entries;
-    FileStored report;
-    report.ticket = ticket;
-    report.name = there.name.empty() ? source_->offer.name : there.name;
-    report.size = end.size;
-    report.files = entries - std::min(entries, there.missing);
-    report.crc = end.crc;
-    report.missing = remark("not sent", source_->missed.text()) + not_stored(there);
-    events.push(report);
+    if (!reply.ok)
+      throw Broken(reply.sentence());
+    report_stored(Stored::parse(reply.text));
     state_ = State::told;
   }
 
-  static std::string not_stored(const Stored& there);
+  bool resume(const std::string& answer);  // false where it has to be sent from its beginning
+  void miss(const std::string& why);       // the present entry does not go
+  void say_stop(const Refusal& ours);
+  void put_line(const std::string& line);
+  void make_room(size_t size);             // in piece_; sends what is there, if need be
+  void gather(const std::string& bytes);
+  void report_stored(const Stored& there) const;
 
   State state_ = State::under_way;
   const std::unique_ptr<Source> source_;
@@ -903,33 +733,35 @@ class Upload : public Caller {
 // Receiving a file
 // ============================================================================
 
-// The room on the disk for one transfer. What it was promised, and has not filled yet, no other one
-// gets: of this peer, that is. Who else fills the disk meanwhile shows as ENOSPC.
+// The room on the disk for one transfer. What it was promised, and has not filled yet, no other
+// transfer of this peer gets. If another program fills the disk, write() fails with ENOSPC.
 class Room {
  public:
-  ~Room() { fill(left_); }  // gives back what was not used
-
-  // In place of what was set aside before. Throws a Refusal where less is free.
-  void set_aside(uint64_t bytes);
-  void fill(uint64_t bytes);  // so much of it is on the disk by now
+  ~Room() { fill(left_); }           // gives back what was not used
+  static void expect(uint64_t bytes);  // throws a Refusal where less is free; promises nothing
+  void set_aside(uint64_t bytes);    // in place of what was before; throws like expect()
+  void fill(uint64_t bytes);         // so much of it is on the disk by now
 
  private:
+  static uint64_t free_bytes();
+
   static inline std::mutex mutex_;       // guards the next one
   static inline uint64_t promised_ = 0;  // bytes, to all transfers
   uint64_t left_ = 0;                    // to this one
 };
 
-// Until it is whole it has a name of its own, "report.pdf.10.0.0.7.part": the sender's address is
-// in it, so that nobody else's report.pdf, let alone a file of the user's, is taken for the
-// beginning of this one. Of a file it stays when the transfer fails, unless it is empty, and the
-// next try goes on from there: Download::resume(). Of a folder it is removed.
+// What comes is written into a file or folder of another name, "report.pdf.10.0.0.7.part": the
+// sender's address is in it, so that nobody else's report.pdf, let alone a file of the user's, is
+// taken for the beginning of this one. When it is whole, publish() gives it the name that was
+// offered. When it fails, the .part of a folder is removed, and so is an empty one. That of a file
+// stays, and the next try goes on from there: Download::resume().
 class Incoming {
  public:
-  Incoming(const std::string& name, bool is_folder, uint32_t from);
+  Incoming(const Offer& offer, const std::string& name, uint32_t from);
   ~Incoming();
   Incoming(const Incoming&) = delete;
 
-  // The `n`th path to try.
+  // The `n`th path to try, should another transfer have the one before.
   static std::string part_path(const std::string& name, unsigned n, uint32_t from);
   static bool is_part_name(const std::string& name);  // whether it could be one of these
 
@@ -937,42 +769,17 @@ class Incoming {
   Missed left_out;  // what we cannot store
   Room room;
 
-  bool is_kept() const;                             // something stays for the next try
   Position beginning(const Flag& cancelled) const;  // what an earlier try has left of a file
+  bool is_kept() const;                             // something stays for the next try
+  void start_over() const;                          // nothing of a file is there any more
   void empty(const Flag& cancelled) const;          // removes what was left of a folder
-  void start_over() const {
-    check(::ftruncate(root_.get(), 0), what());
-  }
 
-  // What is written from now on is this entry's.
+  // An entry of a folder: what is written from now on is its. It may be dropped again.
   void enter(const Entry& entry);
   void drop(const std::string& why);  // it did not come whole
-  // An entry of the folder, not dropped.
-  bool is_within() const {
-    return !inside_.empty();
-  }
-  bool takes_bytes() const {
-    const bool is_ignored = is_left_out_ && inside_.back() != '/';
-    return !is_folder_ || file_.get() != -1 || is_ignored;
-  }
-
-  void write(std::string_view bytes) {
-    if (is_left_out_) {
-      room.fill(bytes.size());  // it will not be needed
-      return;
-    }
-    const int fd = is_folder_ ? file_.get() : root_.get();
-    while (!bytes.empty()) {
-      const ssize_t written = uninterrupted([&] {
-        return ::write(fd, bytes.data(), bytes.size());
-      });
-      check(written, what());
-      bytes.remove_prefix(static_cast<size_t>(written));
-      room.fill(static_cast<uint64_t>(written));
-    }
-  }
-
-  void make_executable() const;  // a file by itself
+  bool is_within() const;             // one that is not dropped
+  bool takes_bytes() const;           // it is a file, stored or left out
+  void write(std::string_view bytes);
 
   // Onto the disk, and then, unless it was cancelled meanwhile, under the first name that is free,
   // which it returns: "report.pdf", or "report (1).pdf" where that is taken.
@@ -981,21 +788,17 @@ class Incoming {
  private:
   void take(const std::string& path);
   bool open_part(const std::string& path);
-  bool give_name(const std::string& final_path) const;
-  bool make_placeholder(const std::string& final_path) const;
+  int give_name(const std::string& final_path) const;
+  int make_placeholder(const std::string& final_path) const;
   bool is_ours(const std::string& path) const;
   int create(const Entry& entry);
   void leave_out(const std::string& why);
-  std::string entry_path() const {
-    return path_ + "/" + inside_;
-  }
-  std::string what() const {
-    if (inside_.empty()) return "cannot store " + name_;
-    return "cannot store " + name_ + "/" + shortened(inside_, 200);
-  }
+  void make_executable() const;
+  std::string entry_path() const;
+  std::string what() const;
 
+  const Offer offer_;
   const std::string name_;
-  const bool is_folder_;
   std::string path_;    // of the .part
   Descriptor root_;     // the .part, locked
   std::string inside_;  // the present entry's path within it
@@ -1004,10 +807,12 @@ class Incoming {
   std::string lost_;          // and the last subfolder that was
 };
 
+constexpr const char* kNotALine = "syntax a line is VERB key=value ... :text";
+
 // What goes wrong is thrown; Service tells both users.
 class Download : public Worker {
  public:
-  void decide(Accept consent, const std::string& store_as) override {
+  void decide(Consent consent, const std::string& store_as) override {
     const std::lock_guard lock(mutex_);
     consent_ = consent;
     store_as_ = store_as;
@@ -1019,49 +824,41 @@ class Download : public Worker {
 
   // From the offer to the reply for its last byte.
   Reply receive_file(const Offer& offered) {
-    decide(accept_policy, "");  // before the user hears of it, lest the answer come first
-    const size_t slash = offered.is_folder() ? 1 : 0;
-    const std::string path = offered.name.substr(0, offered.name.size() - slash);
-    offer_ = offered;
-    // No more of it counts, and no more is shown: the rest may hide it.
-    offer_.name.erase(0, path.rfind('/') + 1);  // npos + 1 is 0
-    at_ = {};
-    bytes_done = 0;
+    // Before the user hears of it, lest the answer come first.
+    decide(accept_policy == Accept::always ? Consent::given : Consent::open, "");
+    begin(offered);
     events.push(FileOffered{ticket, peer_, offer_});
-    const auto name = safe_file_name(path);
-    if (!name || Incoming::is_part_name(*name))
-      throw Refusal("name a file cannot be stored under that name");
-    const std::string part = Incoming::part_path(*name, 0, target.address.ip);
-    const bool has_beginning = ::access(part.c_str(), F_OK) == 0;
-    if (!has_beginning) Room().set_aside(offer_.size);  // else not all of it may be needed
-    incoming_.emplace(await_consent(*name), offer_.is_folder(), target.address.ip);
-    receive_bytes();
+    const std::string name = await_consent(name_to_store());
+    incoming_.emplace(offer_, name, target.address.ip);
+    bool is_whole = take_part(resume());
+    while (!is_whole) is_whole = take_part(read_part());
     return publish();
   }
 
   Offer offer_;
-  std::optional<Incoming> incoming_;  // the file that comes, or the last one
+  std::optional<Incoming> incoming_;  // the file that comes; its end removes or keeps the .part
 
  private:
   // The name under which the user wants it.
   std::string await_consent(const std::string& name) {
     if (accept_policy == Accept::never)
       throw Refusal("declined this user accepts no files", "you accept no files");
+    const std::string limit = to_string(kOfferTime.count()) + " s";
     const auto deadline = Clock::now() + kOfferTime;
     std::unique_lock lock(mutex_);
     // A thread can wait for a condition variable or for a socket, not for both: so it looks at the
     // socket in turn.
-    while (!changed_.wait_for(lock, kSlice, [this] { return consent_ != Accept::ask; })) {
+    while (!changed_.wait_for(lock, kSlice, [this] { return consent_ != Consent::open; })) {
       stop_if(cancelled_);
       if (Clock::now() > deadline)
-        throw Refusal("timeout nobody answered the offer within 120 s",
-                      "you did not answer within 120 s");
+        throw Refusal("timeout nobody answered the offer within " + limit,
+                      "you did not answer within " + limit);
       if (!connection_->has_input()) continue;
-      lock.unlock();  // or the main thread would have to wait for the network, too
+      lock.unlock();  // as in Conversation::work()
       read_part();    // a STOP, perhaps
       throw Refusal("early an offer has to be answered before anything else comes");
     }
-    if (consent_ == Accept::never)
+    if (consent_ == Consent::refused)
       throw Refusal("declined the user does not want it", "you have rejected it");
     return store_as_.empty() ? name : store_as_;
   }
@@ -1072,43 +869,20 @@ class Download : public Worker {
     if (!connection_->await(patience))
       throw Broken("the sender has gone");
     const std::string line = connection_->read_line();
-    std::string_view rest = line;
-    if (take_word(rest) != "STOP") return line;
-    const auto parsed = Line::parse(line);
-    if (!parsed) return line;  // its reader will say so
-    const std::string reason(parsed->text.value_or("the sender has stopped it"));
-    throw Refusal("stopped " + shortened(reason, 999));
+    expect_no_stop(line);
+    return line;
   }
-
-  void receive_bytes() {
-    bool is_whole = take_part(resume());
-    while (!is_whole) is_whole = take_part(read_part());
-  }
-
-  std::string resume();  // says OK, and what is there already; the line that comes then
 
   // What this line begins. True where it is the end.
   bool take_part(const std::string& line) {
     const auto parsed = Line::parse(line);
     if (!parsed) throw Refusal(kNotALine);
-    if (const auto end = End::parse(*parsed)) {
-      check_end(*end);
-      return true;
-    }
-    if (const auto data = Data::parse(*parsed))
-      receive_data(*data);
-    else
-      take_entry(*parsed);
-    return false;
-  }
-
-  void take_entry(const Line& line);  // of a folder
-
-  void check_end(const End& end) const {
-    const bool is_all = offer_.is_folder() || at_.offset == offer_.size;
-    if (is_all && end == at_.end()) return;
-    if (!offer_.is_folder()) incoming_->start_over();
-    throw Refusal("checksum the file did not arrive as it was sent");
+    const auto end = End::parse(*parsed);
+    const auto data = Data::parse(*parsed);
+    if (end) check_end(*end);
+    else if (data) receive_data(*data);
+    else take_entry(*parsed);
+    return end.has_value();
   }
 
   void receive_data(const Data& data) {
@@ -1130,28 +904,27 @@ class Download : public Worker {
   }
 
   Reply publish() {
-    if (offer_.executable) incoming_->make_executable();
-    const std::string slash = offer_.is_folder() ? "/" : "";
     Stored stored;
-    stored.name = incoming_->publish(cancelled_) + slash;
+    stored.name = incoming_->publish(cancelled_);
+    if (offer_.is_folder()) stored.name += "/";
     stored.missing = incoming_->left_out.count();
     stored.which = incoming_->left_out.text();
-    const std::string not_sent = remark("not sent", incoming_->missed.text());
-    FileStored report;
-    report.ticket = ticket;
-    report.name = stored.name;
-    report.size = at_.offset;
-    report.files = at_.entries - stored.missing;
-    report.crc = at_.sum.value();
-    report.missing = not_sent + remark("not stored", stored.which);
-    events.push(report);
+    report_stored(stored);
     incoming_.reset();
     return {true, stored.format()};
   }
 
+  void begin(const Offer& offered);
+  std::string name_to_store() const;  // throws where there is none, or the disk is too full
+  std::string resume();  // says OK, and what is there already; the line that comes then
+  void expect_no_stop(const std::string& line) const;
+  void take_entry(const Line& line);  // of a folder
+  void check_end(const End& end) const;
+  void report_stored(const Stored& stored) const;
+
   Position at_;
   // Guarded.
-  Accept consent_ = Accept::ask;
+  Consent consent_ = Consent::open;
   std::string store_as_;  // a name of the user's choice, if not its own
 };
 
@@ -1170,14 +943,17 @@ class Service : public Download {
  private:
   void work() override {
     bool goes_on = true;
-    while (goes_on && connection_->await(peer_.id.empty() ? kSilence : kForsaken))
+    while (goes_on && connection_->await(patience()))
       goes_on = serve_request();
   }
+
+  // Whoever has not said who it is may not occupy a connection for long.
+  Clock::duration patience() const { return peer_.id.empty() ? kSilence : kForsaken; }
 
   bool serve_request() {
     try {
       const std::string line = connection_->read_line();
-      connection_->send_line(answer(line).format());
+      connection_->send_line(reply_to(line).format());
       return true;
     } catch (const Refusal& refusal) {
       refuse(refusal.no, refusal.what());
@@ -1187,17 +963,15 @@ class Service : public Download {
     return false;
   }
 
-  void conclude(const std::string&) override {
-    incoming_.reset();
-  }
+  void conclude(const std::string&) override { incoming_.reset(); }
 
   // The last reply of a connection. It ends a transfer, too, if there was one.
   void refuse(const Reply& no, const std::string& reason) {
     std::string text = cancelled_ ? "cancelled" : reason;
     if (incoming_ && incoming_->is_kept())
       text += "; what has come is kept, for when it is sent again";
-    // Who sends it again at once must not find it locked. To remove a folder takes a while, so of
-    // that both are told before.
+    // If it is sent again at once, it must not be found locked. To remove a folder takes a while,
+    // so of that both are told before.
     if (!offer_.is_folder()) incoming_.reset();
     events.push(FileFailed{ticket, {text}});
     connection_->say_last(no.format());
@@ -1205,7 +979,7 @@ class Service : public Download {
     connection_->drain();
   }
 
-  Reply answer(const std::string& line) {
+  Reply reply_to(const std::string& line) {
     const auto hello = Announcement::parse(line);
     if (hello && hello->verb == Verb::hello)
       return greet(hello->who);
@@ -1213,9 +987,10 @@ class Service : public Download {
       return {false, "stranger introduce yourself first, with a HELLO of " + std::string(kMagic)};
     const auto parsed = Line::parse(line);
     if (!parsed) return {false, kNotALine};
-    if (const auto offered = Offer::parse(*parsed))
-      return receive_file(*offered);
-    if (const auto message = Message::parse(*parsed)) {
+    const auto offered = Offer::parse(*parsed);
+    if (offered) return receive_file(*offered);
+    const auto message = Message::parse(*parsed);
+    if (message) {
       events.push(MessageReceived{peer_, *message});
       return {true, ""};
     }
@@ -1238,21 +1013,20 @@ class Service : public Download {
 
 // ---- The workers ------------------------------------------------------------------------
 
-struct EndWorker {
-  void operator()(Worker* worker) const {
-    worker->end();
-    delete worker;
-  }
-};
-using WorkerPointer = std::unique_ptr<Worker, EndWorker>;
+std::vector<std::shared_ptr<Worker>> workers;
+std::map<Address, std::weak_ptr<Conversation>> conversations;  // the last one with each address
 
-std::vector<WorkerPointer> workers;
+void end_worker(Worker* worker) {
+  worker->end();
+  delete worker;
+}
 
-Worker& start(Worker* worker) {
-  WorkerPointer owned(worker);
+template <class Kind>
+std::shared_ptr<Kind> start(Kind* worker) {
+  const std::shared_ptr<Kind> owned(worker, end_worker);
   owned->start();
-  workers.push_back(std::move(owned));
-  return *worker;
+  workers.push_back(owned);
+  return owned;
 }
 
 void check_route(const Identity& to) {
@@ -1264,12 +1038,15 @@ void check_route(const Identity& to) {
 // peer must not overtake each other on two connections, or the receiver would take the slower one's
 // numbers for repeats.
 void give(const Order& order) {
-  for (const auto& worker : workers)
-    if (worker->take(order)) return;
+  const auto current = conversations[order.to.address].lock();
+  if (current && current->take(order)) return;
   check_route(order.to);
-  start(new Conversation(order.to)).take(order);
+  const auto fresh = start(new Conversation(order.to));
+  conversations[order.to.address] = fresh;
+  fresh->take(order);
 }
 
+bool is_shortage(int error);  // whether the system lacks something
 bool is_too_many(uint32_t ip);
 void turn_away(const Descriptor& fd, Address from);
 
@@ -1280,12 +1057,14 @@ void accept_one() {
   const int result = uninterrupted([&] {
     return ::accept(listening, generic(raw), &length);
   });
+  const bool has_given_up = result == -1 && (errno == EAGAIN || errno == ECONNABORTED);
+  if (has_given_up) return;  // whoever wanted to connect
+  Descriptor fd(check(result, "accept"));
+  // macOS and the BSDs hand on the listener's O_NONBLOCK: no recv() would wait, and the thread
+  // would ask again and again, with a core to itself.
+  set_blocking(fd.get());
   Identity from;
   from.address = Address::from_sockaddr(raw);
-  Descriptor fd(check(result, "accept"));
-  // macOS and the BSDs hand on the listener's O_NONBLOCK: no recv() would wait, and the thread would
-  // ask again and again, with a core to itself.
-  set_blocking(fd.get());
   if (!can_reach(from.address.ip)) return;
   if (is_too_many(from.address.ip))
     turn_away(fd, from.address);
@@ -1293,15 +1072,8 @@ void accept_one() {
     start(new Service(from, std::move(fd)));
 }
 
-// Whether the system lacks something. Any other error of a connection that was just accepted is its
-// own: who has opened it has gone. accept() says ECONNABORTED then, or setsockopt(), on macOS, EINVAL.
-bool is_shortage(int error) {
-  for (const int one : {EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN})
-    if (error == one) return true;
-  return false;
-}
-
 std::string name_to_send(const std::string& path);  // throws where it has none
+struct stat file_status(int fd);                    // all 0 where it cannot be known
 
 }  // namespace
 
@@ -1350,7 +1122,11 @@ void transfer::accept_connection(const fd_set& readable) {
 
 void transfer::send_message(const Identity& to, const std::string& scope, const std::string& text,
                             uint64_t post) {
-  const Message message{next_number++, scope, text};
+  Message message;
+  message.number = next_number;
+  message.scope = scope;
+  message.text = text;
+  ++next_number;
   give({post, to, message.format()});
 }
 
@@ -1360,25 +1136,29 @@ uint64_t transfer::send_file(const Identity& to, const std::string& path) {
   // would wait until somebody writes to it.
   const int fd = ::open(path.c_str(), O_RDONLY | O_NONBLOCK);
   Descriptor root(check(fd, "cannot read " + path));
-  const mode_t mode = status(fd).st_mode;
+  const mode_t mode = file_status(fd).st_mode;
   const bool is_folder = S_ISDIR(mode);
   if (!S_ISREG(mode) && !is_folder)
     throw std::runtime_error(path + " is not a file or a folder");
   const std::string name = name_to_send(path) + (is_folder ? "/" : "");
-  return start(new Upload(to, std::move(root), name)).ticket;
+  return start(new Upload(to, std::move(root), name))->ticket;
 }
 
-void transfer::answer(uint64_t ticket, Accept consent, const std::string& store_as) {
+void transfer::decide(uint64_t ticket, Consent consent, const std::string& store_as) {
   for (const auto& worker : workers)
     if (worker->ticket == ticket)
       worker->decide(consent, store_as);
 }
 
 void transfer::cancel(uint64_t ticket) {
-  if (ticket == 0) is_leaving = true;  // before a thread is told, and says why
   for (const auto& worker : workers)
-    if (ticket == 0 || worker->ticket == ticket)
+    if (worker->ticket == ticket)
       worker->cancel();
+}
+
+void transfer::cancel_all() {
+  is_leaving = true;  // before a thread is told, and says why
+  for (const auto& worker : workers) worker->cancel();
 }
 
 bool transfer::is_open() { return !workers.empty(); }
@@ -1400,7 +1180,102 @@ namespace {
 // SECOND READING: resuming, folders, the disk
 // ============================================================================
 
+// ---- What else a connection does ---------------------------------------------------------
+
+// Small files are taken in by so many bytes at once: some sixty of 4 KiB. With one recv() for each,
+// ten thousand take 0.40 s instead of 0.22; with much more, a slow disk would keep us from reading
+// for longer than the sender waits.
+constexpr size_t kBatch = 256 * 1024;
+
+Connection::~Connection() {
+  const bool was_open = ours_ != Address{};
+  if (was_open) trace("--", "closed");
+}
+
+void Connection::note_open(const char* how) {
+  ours_ = local_address(fd_);
+  trace("--", how);
+}
+
+void Connection::trace(const char* arrow, std::string_view what) const {
+  ::trace("TCP", ours_, arrow, other_, what);
+}
+
+// After a mere close() the kernel goes on sending it, for a minute or more: it would come late,
+// when the receiver has forgotten the number of what was sent in its place.
+void Connection::abandon() const {
+  const linger at_once{1, 0};
+  set_option(SOL_SOCKET, SO_LINGER, at_once);
+}
+
+int Connection::await_connection() const {
+  const auto deadline = Clock::now() + kConnectTime;
+  pollfd attempt{fd_, POLLOUT, 0};
+  while (::poll(&attempt, 1, std::chrono::milliseconds(kSlice).count()) != 1) {
+    stop_if(cancelled_);
+    if (Clock::now() > deadline) return ETIMEDOUT;
+  }
+  int error = 0;
+  socklen_t length = sizeof error;
+  check(::getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &length), "getsockopt");
+  return error;
+}
+
+bool Connection::has_input() const {
+  char byte;
+  const ssize_t got = ::recv(fd_, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  return !unread_.empty() || got >= 0 || !would_block();
+}
+
+// Those that came along with the last line, or else all that are asked for, unless they are long in
+// coming (MSG_WAITALL: to be woken for every few of them costs most).
+std::string_view Connection::read(uint64_t most) {
+  // size_t may have 32 bits.
+  const auto wanted = static_cast<size_t>(std::min<uint64_t>(most, kChunk));
+  batch_ = kBatch;
+  if (unread_.empty() && !read_more(wanted, MSG_WAITALL, Clock::now() + kSilence))
+    throw Broken("the connection ended in the middle of the file");
+  const std::string_view bytes = unread_.substr(0, wanted);
+  unread_.remove_prefix(bytes.size());
+  return bytes;
+}
+
+// Up to `most` bytes more, behind those that are there already.
+bool Connection::read_more(size_t most, int flags, Clock::time_point deadline) {
+  const size_t kept = unread_.size();
+  if (kept > 0)
+    std::memmove(storage_.data(), unread_.data(), kept);
+  if (storage_.size() < kept + most)
+    storage_.resize(kept + most);
+  // Before receive(), which may throw: the storage may be another one by now.
+  unread_ = {storage_.data(), kept};
+  const size_t got = receive(storage_.data() + kept, most, flags, deadline);
+  unread_ = {storage_.data(), kept + got};
+  return got > 0;
+}
+
+size_t Connection::checked(ssize_t result, const std::string& what) {
+  if (result == -1)
+    throw Broken(what + ": " + error_text(errno));
+  return static_cast<size_t>(result);
+}
+
+// Whoever answers can say so; whoever has asked has no use for it.
+void Connection::reject(const std::string& why) const {
+  const Refusal refusal(why);
+  if (side_ == Side::answers) throw refusal;
+  throw Broken("what came is not a reply: " + refusal.no.sentence());
+}
+
 // ---- Too many connections ---------------------------------------------------------------
+
+// Any other error of a connection that was just accepted is its own: whoever has opened it has
+// gone. setsockopt() says so, on macOS, by EINVAL.
+bool is_shortage(int error) {
+  for (const int one : {EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN})
+    if (error == one) return true;
+  return false;
+}
 
 bool is_too_many(uint32_t ip) {
   size_t accepted = 0;
@@ -1426,7 +1301,7 @@ void turn_away(const Descriptor& fd, Address from) {
 // perhaps.
 std::string name_to_send(const std::string& path) {
   const std::string whole = path.substr(0, path.find_last_not_of('/') + 1);
-  const std::string name = whole.substr(whole.rfind('/') + 1);  // npos + 1 is 0
+  const std::string name = whole.substr(begin_of_name(whole));
   if (name.empty())
     throw std::runtime_error(path + " has no name; send a folder that is in it");
   if (name == "." || name == "..")
@@ -1435,6 +1310,28 @@ std::string name_to_send(const std::string& path) {
     throw std::runtime_error("the name of " + path +
                              " has a character that cannot be sent; rename it");
   return name;
+}
+
+// Nothing that is above it in the sender's folders counts, and it is not shown: it may be long
+// enough to hide the name. A folder keeps the slash at its end.
+void Download::begin(const Offer& offered) {
+  offer_ = offered;
+  if (offer_.is_folder()) offer_.name.pop_back();
+  offer_.name.erase(0, begin_of_name(offer_.name));
+  if (offered.is_folder()) offer_.name += "/";
+  at_ = {};
+  bytes_done = 0;
+}
+
+std::string Download::name_to_store() const {
+  const std::string shown = offer_.name.substr(0, offer_.name.find('/'));
+  const auto name = safe_file_name(shown);
+  if (!name || Incoming::is_part_name(*name))
+    throw Refusal("name a file cannot be stored under that name");
+  const std::string part = Incoming::part_path(*name, 0, target.address.ip);
+  const bool has_beginning = ::access(part.c_str(), F_OK) == 0;
+  if (!has_beginning) Room::expect(offer_.size);  // else not all of it may be needed
+  return *name;
 }
 
 // ---- Resuming a file [6.6] --------------------------------------------------------------
@@ -1447,8 +1344,7 @@ bool Upload::resume(const std::string& answer) {
   const bool is_resumed = theirs.offset > 0 && source_->begins_with(theirs);
   if (is_resumed) connection_->send_line("RESUME");
   bytes_done = source_->at.offset;
-  const bool is_anew = theirs.offset > 0 && !is_resumed;
-  report_start(is_anew);
+  report_start(theirs.offset);
   return is_resumed;
 }
 
@@ -1499,14 +1395,17 @@ std::string Download::resume() {
   const bool is_resumed = !prefix.empty() && first && first->verb == "RESUME";
   if (is_resumed) at_ = had;
   bytes_done = at_.offset;
-  const bool is_anew = had.offset > 0 && !is_resumed;
-  report_start(is_anew);
+  report_start(had.offset);
   if (is_resumed) return read_part();
   if (offer_.is_folder()) return line;
   incoming_->start_over();
   incoming_->room.set_aside(offer_.size);
   at_.enter("");
   return line;
+}
+
+void Incoming::start_over() const {
+  check(::ftruncate(root_.get(), 0), what());
 }
 
 // Nothing where it cannot be read, or not in time.
@@ -1526,6 +1425,193 @@ Position Incoming::beginning(const Flag& cancelled) const {
       return {};
     at.pass({bytes.data(), static_cast<size_t>(got)});
   }
+}
+
+// ---- What both sides of a transfer do ----------------------------------------------------
+
+// With the time: the main thread may be late to hear of it, and would find too high a speed.
+void Worker::report_start(uint64_t found) const {
+  FileStarted started;
+  started.ticket = ticket;
+  started.when = Clock::now();
+  started.resumed_at = bytes_done;
+  started.is_anew = found > 0 && bytes_done == 0;
+  events.push(started);
+}
+
+void Position::enter(const std::string& next) {
+  ++entries;
+  path = next;
+  const std::string line = path + "\n";
+  if (!path.empty()) sum.add(line.data(), line.size());
+}
+
+void Position::pass(std::string_view bytes) {
+  offset += bytes.size();
+  sum.add(bytes.data(), bytes.size());
+}
+
+Prefix Position::prefix() const {
+  return {entries, offset, sum.value()};
+}
+
+End Position::end() const {
+  return {offset, sum.value()};
+}
+
+struct stat file_status(int fd) {
+  struct stat info{};
+  ::fstat(fd, &info);
+  return info;
+}
+
+// ---- Sending a file ----------------------------------------------------------------------
+
+void Source::list() {
+  const struct stat info = file_status(root_.get());
+  offer.size = static_cast<uint64_t>(info.st_size);
+  offer.executable = (info.st_mode & S_IXUSR) != 0;
+}
+
+bool Source::next() {
+  if (at.entries > 0) return false;
+  begin(offer.size);
+  hold(root_.get());
+  return true;
+}
+
+void Source::begin(uint64_t size) {
+  at.enter(entry.path);
+  size_ = size;
+  left_ = size;
+}
+
+// To less than a second: struct stat has that, too, but under a name that systems do not agree on.
+fs::file_time_type last_written(int fd) {
+  std::error_code unknown;
+  return fs::last_write_time("/dev/fd/" + to_string(fd), unknown);
+}
+
+void Source::hold(int fd) {
+  fd_ = fd;
+  info_ = file_status(fd);
+  written_ = last_written(fd);
+}
+
+void Source::read(char* into, size_t size) {
+  stop_if(cancelled_);
+  for (size_t got = 0; got < size;) {
+    const ssize_t n = uninterrupted([&] {
+      return ::read(fd_, into + got, size - got);
+    });
+    if (n == -1) throw FileError{error_text(errno)};
+    if (n == 0) throw FileError{wrong_size("shorter")};
+    got += static_cast<size_t>(n);
+  }
+  left_ -= size;
+  at.pass({into, size});
+}
+
+void Upload::put_line(const std::string& line) {
+  make_room(line.size() + 1);
+  connection_->trace("->", line);
+  gather(line + "\n");
+}
+
+void Upload::gather(const std::string& bytes) {
+  bytes.copy(&piece_[used_], bytes.size());
+  used_ += bytes.size();
+}
+
+// A slow disk must not keep the receiver waiting for what has been gathered.
+void Upload::make_room(size_t size) {
+  const bool is_full = used_ + size > piece_.size();
+  const bool is_old = Clock::now() - sent_at_ > 1s;
+  if (is_full || is_old) send_piece();
+}
+
+// The user first: that the other side understands may take its time, or fail for a reason of its
+// own. After END nothing more is said [6.7].
+void Upload::say_stop(const Refusal& ours) {
+  const bool has_ended = state_ == State::in_doubt;
+  report_failure(cancelled_ ? "cancelled" : ours.what());
+  if (!has_ended) connection_->finish("STOP :" + ours.no.sentence());
+}
+
+// ", not sent: x (Permission denied)"; nothing where there is none of them.
+std::string remark(const std::string& what, const std::string& which) {
+  if (which.empty()) return "";
+  return ", " + what + ": " + which;
+}
+
+std::string not_stored(const Stored& there) {
+  if (there.missing == 0) return "";
+  const std::string number = to_string(there.missing) + " entries";
+  return remark("not stored", there.which.empty() ? number : there.which);
+}
+
+void Upload::report_stored(const Stored& there) const {
+  const End end = source_->at.end();
+  const uint64_t entries = source_->at.entries;
+  FileStored stored;
+  stored.ticket = ticket;
+  stored.name = there.name.empty() ? source_->offer.name : there.name;
+  stored.size = end.size;
+  stored.files = entries - std::min(entries, there.missing);
+  stored.crc = end.crc;
+  stored.missing = remark("not sent", source_->missed.text()) + not_stored(there);
+  events.push(stored);
+}
+
+// ---- Receiving a file --------------------------------------------------------------------
+
+void Download::expect_no_stop(const std::string& line) const {
+  std::string_view rest = line;
+  const std::string_view verb = take_word(rest);
+  const auto parsed = Line::parse(line);
+  if (verb != "STOP" || !parsed) return;  // if it is no line, its reader will say so
+  const std::string reason(parsed->text.value_or("the sender has stopped it"));
+  throw Refusal("stopped " + shortened(reason, 999));
+}
+
+void Download::check_end(const End& end) const {
+  const bool is_all = offer_.is_folder() || at_.offset == offer_.size;
+  if (is_all && end == at_.end()) return;
+  // What is there is wrong, so the next try must not go on from it.
+  if (!offer_.is_folder()) incoming_->start_over();
+  throw Refusal("checksum the file did not arrive as it was sent");
+}
+
+void Download::report_stored(const Stored& stored) const {
+  FileStored report;
+  report.ticket = ticket;
+  report.name = stored.name;
+  report.size = at_.offset;
+  report.files = at_.entries - stored.missing;
+  report.crc = at_.sum.value();
+  report.missing = remark("not sent", incoming_->missed.text()) + not_stored(stored);
+  events.push(report);
+}
+
+void Incoming::write(std::string_view bytes) {
+  if (is_left_out_) {
+    room.fill(bytes.size());  // it will not be needed
+    return;
+  }
+  const int fd = offer_.is_folder() ? file_.get() : root_.get();
+  while (!bytes.empty()) {
+    const ssize_t written = uninterrupted([&] {
+      return ::write(fd, bytes.data(), bytes.size());
+    });
+    check(written, what());
+    bytes.remove_prefix(static_cast<size_t>(written));
+    room.fill(static_cast<uint64_t>(written));
+  }
+}
+
+std::string Incoming::what() const {
+  if (inside_.empty()) return "cannot store " + name_;
+  return "cannot store " + name_ + "/" + shortened(inside_, 200);
 }
 
 // ---- What does not arrive ---------------------------------------------------------------
@@ -1605,7 +1691,7 @@ class Folder : public Source {
   }
 
   void open() override {
-    const size_t name = entry.path.rfind('/') + 1;  // npos + 1 is 0
+    const size_t name = begin_of_name(entry.path);
     const bool is_subfolder = name == entry.path.size();
     if (is_subfolder) lost_ = entry.path;  // until it is open
     if (!trouble_.empty()) throw FileError{trouble_};
@@ -1753,7 +1839,7 @@ void Source::expect_end() const {
 // Of a file that is "longer" or "shorter" than was offered. Those of /proc and /sys are so from the
 // beginning.
 std::string Source::wrong_size(const std::string& how) const {
-  const auto size = static_cast<uint64_t>(status(fd_).st_size);
+  const auto size = static_cast<uint64_t>(file_status(fd_).st_size);
   if (size == size_) return "is " + how + " than its size says";
   return "became " + how + " while it was sent";
 }
@@ -1762,12 +1848,6 @@ void Upload::miss(const std::string& why) {
   source_->missed.add(source_->entry.path, why);
   --source_->at.entries;
   put_line("MISSING :" + why);
-}
-
-std::string Upload::not_stored(const Stored& there) {
-  if (there.missing == 0) return "";
-  const std::string number = to_string(there.missing) + " entries";
-  return remark("not stored", there.which.empty() ? number : there.which);
 }
 
 // ---- Receiving a folder [6.5] -----------------------------------------------------------
@@ -1787,6 +1867,20 @@ void Download::take_entry(const Line& line) {
   } else {
     throw Refusal("syntax FILE, DATA, MISSING or END was expected, each in its place");
   }
+}
+
+bool Incoming::is_within() const {
+  return !inside_.empty();
+}
+
+// The bytes of a file that is left out are taken, and dropped; a folder has none.
+bool Incoming::takes_bytes() const {
+  const bool is_ignored = is_left_out_ && inside_.back() != '/';
+  return !offer_.is_folder() || file_.get() != -1 || is_ignored;
+}
+
+std::string Incoming::entry_path() const {
+  return path_ + "/" + inside_;
 }
 
 // Whether a disk says so where it takes other paths. EINVAL, EILSEQ: FAT has no ":", other disks
@@ -1824,7 +1918,10 @@ void Incoming::leave_out(const std::string& why) {
 // name, the second would replace the first.
 int Incoming::create(const Entry& entry) {
   const std::string full = entry_path();
-  if (full.back() == '/') return ::mkdir(full.c_str(), 0777) == -1 ? errno : 0;
+  if (full.back() == '/') {
+    const int result = ::mkdir(full.c_str(), 0777);
+    return result == -1 ? errno : 0;
+  }
   const int flags = O_WRONLY | O_CREAT | O_EXCL;
   const mode_t mode = entry.executable ? 0777 : 0666;
   file_ = Descriptor(::open(full.c_str(), flags, mode));
@@ -1882,18 +1979,27 @@ void Incoming::empty(const Flag& cancelled) const {
 
 // ---- The room on the disk ---------------------------------------------------------------
 
-void Room::set_aside(uint64_t bytes) {
-  const std::lock_guard lock(mutex_);
-  promised_ -= left_;
-  left_ = 0;
+// Less what running transfers still need.
+uint64_t Room::free_bytes() {
   struct statvfs disk{};
-  const bool is_known = ::statvfs(download_folder.c_str(), &disk) == 0;
+  const int result = ::statvfs(download_folder.c_str(), &disk);
+  if (result == -1) return UINT64_MAX;  // nobody knows: let it be tried
   const uint64_t free = uint64_t{disk.f_bavail} * disk.f_frsize;
-  const uint64_t room = free - std::min(free, promised_);
-  if (is_known && bytes > room) {
-    const std::string others = promised_ > 0 ? ", less what other transfers still need" : "";
-    throw Refusal("space only " + to_string(room) + " bytes are free" + others);
-  }
+  return free - std::min(free, promised_);
+}
+
+void Room::expect(uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  const uint64_t free = free_bytes();
+  if (bytes <= free) return;
+  const std::string others = promised_ > 0 ? ", less what other transfers still need" : "";
+  throw Refusal("space only " + to_string(free) + " bytes are free" + others);
+}
+
+void Room::set_aside(uint64_t bytes) {
+  fill(left_);
+  expect(bytes);
+  const std::lock_guard lock(mutex_);
   promised_ += bytes;
   left_ = bytes;
 }
@@ -1918,8 +2024,8 @@ bool Incoming::is_part_name(const std::string& name) {
   return ::fnmatch("*.[0-9]*.[0-9]*.[0-9]*.[0-9]*.part", name.c_str(), FNM_CASEFOLD) == 0;
 }
 
-Incoming::Incoming(const std::string& name, bool is_folder, uint32_t from)
-    : name_(name), is_folder_(is_folder) {
+Incoming::Incoming(const Offer& offer, const std::string& name, uint32_t from)
+    : offer_(offer), name_(name) {
   // Should it have gone missing. If that fails, open() says why.
   ::mkdir(download_folder.c_str(), 0777);
   for (unsigned n = 0; path_.empty(); ++n) take(part_path(name, n, from));
@@ -1927,7 +2033,7 @@ Incoming::Incoming(const std::string& name, bool is_folder, uint32_t from)
 
 Incoming::~Incoming() {
   if (!is_ours(path_)) return;  // published: by now the name may be another transfer's
-  if (is_folder_) {
+  if (offer_.is_folder()) {
     empty_folder(path_, is_closing);
     ::rmdir(path_.c_str());
   } else if (!is_kept()) {
@@ -1936,7 +2042,7 @@ Incoming::~Incoming() {
 }
 
 bool Incoming::is_kept() const {
-  return !is_folder_ && is_ours(path_) && status(root_.get()).st_size > 0;
+  return !offer_.is_folder() && is_ours(path_) && file_status(root_.get()).st_size > 0;
 }
 
 // Sets path_, unless something else has that name, perhaps another transfer, of this peer or of
@@ -1945,16 +2051,17 @@ void Incoming::take(const std::string& path) {
   if (!open_part(path)) return;
   // The lock goes with the descriptor, and so with its owner, even if that is killed. On a disk
   // that knows no locks, the checksum would tell of two writers.
-  const bool is_free = ::flock(root_.get(), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+  const int result = ::flock(root_.get(), LOCK_EX | LOCK_NB);
+  const bool is_taken = result == -1 && errno == EWOULDBLOCK;
   // Between our open() and flock() its owner may have finished: then what we hold is a finished
   // file.
-  if (!is_free || !is_ours(path)) return;
-  if (is_folder_ || status(root_.get()).st_nlink == 1) {
+  if (is_taken || !is_ours(path)) return;
+  if (offer_.is_folder() || file_status(root_.get()).st_nlink == 1) {
     path_ = path;
     return;
   }
-  // Who was killed in publish(), just after link(), has left a finished file with this as its
-  // second name. To write to it would be to change that file.
+  // A peer that was killed in publish(), just after link(), has left a finished file with this as
+  // its second name. To write to it would be to change that file.
   check(::unlink(path.c_str()), what());
   take(path);
 }
@@ -1962,15 +2069,18 @@ void Incoming::take(const std::string& path) {
 // False where something else is there: a link, which O_NOFOLLOW does not go through, or a folder in
 // the place of a file.
 bool Incoming::open_part(const std::string& path) {
-  if (is_folder_ && ::mkdir(path.c_str(), 0777) == -1 && errno != EEXIST)
-    check(-1, what());
-  const int flags = is_folder_ ? O_RDONLY | O_DIRECTORY : O_RDWR | O_CREAT | O_APPEND;
+  if (offer_.is_folder()) {
+    const int result = ::mkdir(path.c_str(), 0777);
+    const bool is_there = result == -1 && errno == EEXIST;
+    if (!is_there) check(result, what());
+  }
+  const int flags = offer_.is_folder() ? O_RDONLY | O_DIRECTORY : O_RDWR | O_CREAT | O_APPEND;
   root_ = Descriptor(::open(path.c_str(), flags | O_NOFOLLOW | O_NONBLOCK, 0666));
   const int error = errno;
   struct stat named{};
-  const bool is_there = ::lstat(path.c_str(), &named) == 0;
-  const mode_t kind = is_folder_ ? S_IFDIR : S_IFREG;
-  if (is_there && (named.st_mode & S_IFMT) != kind)
+  const bool has_name = ::lstat(path.c_str(), &named) == 0;
+  const mode_t kind = offer_.is_folder() ? S_IFDIR : S_IFREG;
+  if (has_name && (named.st_mode & S_IFMT) != kind)
     return false;
   errno = error;
   check(root_.get(), what());
@@ -1979,7 +2089,7 @@ bool Incoming::open_part(const std::string& path) {
 
 // Whether `path` still names what we hold: a name can be taken away and given to another.
 bool Incoming::is_ours(const std::string& path) const {
-  const struct stat held = status(root_.get());
+  const struct stat held = file_status(root_.get());
   struct stat named{};
   const bool is_there = ::lstat(path.c_str(), &named) == 0;
   return is_there && named.st_dev == held.st_dev && named.st_ino == held.st_ino;
@@ -1990,58 +2100,64 @@ bool Incoming::is_ours(const std::string& path) const {
 // What may be read may be run then, as open() with 0777 would have had it. On a disk that has no
 // such permissions it fails, and the file is there all the same.
 void Incoming::make_executable() const {
-  const mode_t mode = status(root_.get()).st_mode;
+  const mode_t mode = file_status(root_.get()).st_mode;
   const mode_t may_run = (mode & 0444) >> 2;
   ::fchmod(root_.get(), mode | may_run);
 }
 
 std::string Incoming::publish(const Flag& cancelled) {
+  if (offer_.executable) make_executable();
   // One file is brought to the disk by fsync(). Ten thousand of them would be ten thousand waits
   // for the disk; sync(), for all that any program has written, is one.
-  if (is_folder_) ::sync();
+  if (offer_.is_folder()) ::sync();
   else check(::fsync(root_.get()), what());
   stop_if(cancelled);
   const int flags = O_RDONLY | O_DIRECTORY;
   const Descriptor folder(check(::open(download_folder.c_str(), flags), what()));
   if (!is_ours(path_))
     throw std::runtime_error(what() + ": its .part was taken away");
-  unsigned n = 0;
-  while (!give_name(download_folder + "/" + numbered_name(name_, n))) {
-    if (errno != EEXIST)
-      check(-1, "cannot store " + numbered_name(name_, n));
-    ++n;
+  std::string final_name = name_;
+  int error = give_name(download_folder + "/" + final_name);
+  for (unsigned n = 1; error == EEXIST; ++n) {
+    final_name = numbered_name(name_, n);
+    error = give_name(download_folder + "/" + final_name);
   }
+  if (error != 0)
+    throw std::system_error(error, std::generic_category(), "cannot store " + final_name);
   // The name is in the folder, and has to get to the disk, too. Not all file systems can be asked
   // for that; and the file is there, whatever comes of it.
   ::fsync(folder.get());
-  return numbered_name(name_, n);
+  return final_name;
 }
 
-// False with EEXIST where something has that name. rename() alone would replace it; so a file is
-// given its name by link(), and where rename() is needed, it replaces a placeholder that was made
-// here, exclusively.
-bool Incoming::give_name(const std::string& final_path) const {
-  if (!is_folder_) {
+// 0, or why not: EEXIST where something has that name. rename() alone would replace it; so a file
+// is given its name by link(), and where rename() is needed, it replaces a placeholder that was
+// made here, exclusively.
+int Incoming::give_name(const std::string& final_path) const {
+  if (!offer_.is_folder()) {
     const int result = ::link(path_.c_str(), final_path.c_str());
-    if (result == 0)
-      ::unlink(path_.c_str());
-    if (result == 0 || errno == EEXIST) return result == 0;
+    const int error = result == -1 ? errno : 0;
+    if (error == 0) ::unlink(path_.c_str());
+    if (error == 0 || error == EEXIST) return error;
     // FAT, exFAT, some shares and FUSE have no links, and say so by EPERM, ENOTSUP, ENOSYS... What
     // is wrong with more than links will show below as well.
   }
-  if (!make_placeholder(final_path)) return false;
+  const int trouble = make_placeholder(final_path);
+  if (trouble != 0) return trouble;
   const int result = ::rename(path_.c_str(), final_path.c_str());
-  const int error = errno;
-  if (result == -1) ::remove(final_path.c_str());  // the placeholder
-  errno = error;
-  return result == 0;
+  const int error = result == -1 ? errno : 0;
+  if (error != 0) ::remove(final_path.c_str());  // the placeholder
+  return error;
 }
 
-bool Incoming::make_placeholder(const std::string& final_path) const {
-  if (is_folder_)
-    return ::mkdir(final_path.c_str(), 0777) == 0;
-  const Descriptor made(::open(final_path.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0666));
-  return made.get() != -1;
+int Incoming::make_placeholder(const std::string& final_path) const {
+  if (offer_.is_folder()) {
+    const int result = ::mkdir(final_path.c_str(), 0777);
+    return result == -1 ? errno : 0;
+  }
+  const int flags = O_WRONLY | O_CREAT | O_EXCL;
+  const Descriptor made(::open(final_path.c_str(), flags, 0666));
+  return made.get() == -1 ? errno : 0;
 }
 
 // ---- /diag ------------------------------------------------------------------------------
@@ -2066,23 +2182,44 @@ void transfer::diagnose(const Identity& to) {
 
 // ---- Messages that come twice [5.3] ------------------------------------------------------
 
-// A message that is tried again on a new connection may have arrived over the old one. By the id
-// alone, somebody could use up another's numbers by claiming that; so the address counts, too. A
-// sender whose own address changes between the two tries may be shown twice [5.3].
+namespace {
+
+// Somebody who has written to us, and the highest numbers of his messages.
+struct Writer {
+  std::string id;
+  Address address;
+  std::set<uint64_t> numbers;
+};
+
+std::list<Writer> writers;  // who wrote last is the last
+
+// By the id alone, somebody could use up another's numbers by claiming that; so the address counts,
+// too. A sender whose own address changes between the two tries may be shown twice [5.3].
+Writer& writer_called(const Identity& who) {
+  constexpr size_t kMaxWriters = 3072;
+  const auto is_it = [&](const Writer& one) {
+    return one.id == who.id && one.address == who.address;
+  };
+  auto found = std::find_if(writers.begin(), writers.end(), is_it);
+  if (found == writers.end()) found = writers.insert(found, {who.id, who.address, {}});
+  writers.splice(writers.end(), writers, found);
+  if (writers.size() > kMaxWriters) writers.pop_front();
+  return writers.back();
+}
+
+}  // namespace
+
+// A message that is tried again on a new connection may have arrived over the old one.
 bool transfer::is_repeat(const Identity& from, uint64_t number) {
-  constexpr size_t kMaxSenders = 3072;
   constexpr size_t kRemembered = 32;
-  const std::pair sender(from.id, from.address);
-  const bool is_full = messages_seen.size() >= kMaxSenders && messages_seen.count(sender) == 0;
-  if (is_full) messages_seen.erase(messages_seen.begin());
-  std::set<uint64_t>& seen = messages_seen[sender];
+  std::set<uint64_t>& numbers = writer_called(from).numbers;
   // Numbers grow. One below all that we remember was sent long ago, and comes late: its message was
   // shown from the second try, and its number has been forgotten since.
-  const bool is_late = seen.size() == kRemembered && number < *seen.begin();
-  const bool is_known = seen.count(number) > 0;
+  const bool is_late = numbers.size() == kRemembered && number < *numbers.begin();
+  const bool is_known = numbers.count(number) > 0;
   if (is_late || is_known) return true;
-  seen.insert(number);
-  if (seen.size() > kRemembered) seen.erase(seen.begin());
+  numbers.insert(number);
+  if (numbers.size() > kRemembered) numbers.erase(numbers.begin());
   return false;
 }
 
