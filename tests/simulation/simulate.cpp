@@ -28,8 +28,6 @@
 
 namespace {
 
-using Time = Roster::Time;
-
 constexpr auto kFaults = 30s;                // there are faults for so long
 constexpr auto kCalm = kFaults + 16500ms;    // three heartbeats later, each of them 0.5 s late
 constexpr auto kEnd = kCalm + 12s;

@@ -38,7 +38,7 @@ class RosterRules : public testing::Test {
  protected:
   using Texts = std::vector<std::string>;
   Roster ann{identity(kAnn, "ann"), 1};
-  Roster::Time now{1h};
+  Time now{1h};
 
   void start() {
     ann.start({network("lo", "127.0.0.1", 8), network("eth0", "10.77.0.1", 29)}, now);
@@ -163,7 +163,7 @@ TEST_F(RosterRules, ThreeHellosAreBroadcastOnEachNetworkAQuarterOfASecondApart) 
 
 TEST_F(RosterRules, AHeartbeatIsBroadcastEveryFiveSecondsGiveOrTakeAHalf) {
   settle();
-  Roster::Time last = now;
+  Time last = now;
   for (int i = 0; i < 20; ++i) {
     Texts beat;
     while (beat.empty()) {
