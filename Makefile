@@ -20,6 +20,7 @@
 # make smallest   the smallest peer that works with ours, for a first lesson: docs/smallest/peer.cpp
 # make mutants    makes each mistake of docs/pitfalls.md in a copy, and sees that a test fails: tests/mutants.sh
 # make doccheck   what the documents show, name and link to
+# make systems    builds for macOS, musl, i686, armhf and s390x, and runs what can be run: tests/systems.sh
 # make coverage   which lines of the program the tests run: docs/testing.md
 # make clean      removes all that was built
 #
@@ -46,7 +47,7 @@ CAPTURE  ?= .build/first-contact.pcap
 SEGMENTS ?= 2 10 30 100 253
 PEERS    ?= 20
 
-.PHONY: demo classroom trace pictures capture test plain-tests grade second smallest handout doccheck mutants model bench segment simulate soak fuzz coverage clean
+.PHONY: demo systems classroom trace pictures capture test plain-tests grade second smallest handout doccheck mutants model bench segment simulate soak fuzz coverage clean
 
 $(PEER): $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -130,6 +131,9 @@ smallest: .build/smallest
 
 doccheck:
 	$(MAKE) test FILTER='Documents*:References*:Trace*Document*:Lines*Specification*:Terminals*Readme*:Handout*:LabDocument*'
+
+systems: peer
+	tests/systems.sh
 
 mutants: peer
 	NUMBERS='$(NUMBERS)' GRADE='$(GRADE)' tests/mutants.sh
