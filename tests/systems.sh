@@ -70,19 +70,21 @@ meet() {  # PROGRAM...
   rm -rf "$folder"
 }
 
-# With a GoogleTest of its own; and as one job, for it cannot start itself anew. Without those of the keys: they ask for
-# the width of characters, and the locale here has the other order of bytes.
+# With a GoogleTest of its own, and its main(): ours starts itself anew for each test, which an emulator cannot. Without
+# the tests of the keys: they ask for the width of characters, and the locale here has the other order of bytes.
 run_units() {  # SYSTEM COMPILER EMULATOR
-  local folder=.build/systems/$1 google=/usr/src/googletest/googletest jobs
-  mkdir -p "$folder"
-  if [ ! -e "$folder/libgtest.a" ]; then
-    "$2" -std=c++17 -O1 -I$google -I$google/include -c $google/src/gtest-all.cc -o "$folder/gtest.o"
-    ar rcs "$folder/libgtest.a" "$folder/gtest.o"
-  fi
-  build "$1" "$2" "-static -L$folder -isystem $google/include" "$folder/run-units"
-  jobs=$(mktemp -d)
-  JOB_FOLDER=$jobs GTEST_TOTAL_SHARDS=1 GTEST_SHARD_INDEX=0 GTEST_BRIEF=1 timeout 120 "$3" "$folder/run-units" --gtest_filter='-Keys.*'
-  rm -rf "$jobs"
+  local folder=.build/systems/$1 google=/usr/src/googletest/googletest unit objects=()
+  for unit in "$google"/src/gtest-all.cc "$google"/src/gtest_main.cc; do
+    objects+=("$folder/$(basename "$unit" .cc).o")
+    [ -e "${objects[-1]}" ] || "$2" -std=c++17 -O1 -I$google -I$google/include -c "$unit" -o "${objects[-1]}"
+  done
+  for unit in tests/unit/*.cpp tests/support/{ladder,testing}.cpp; do
+    build "$1" "$2" "-isystem $google/include" "$folder/${unit%.cpp}.o"
+    objects+=("$folder/${unit%.cpp}.o")
+  done
+  "$2" -static -pthread "${objects[@]}" "$folder/transfer.o" -o "$folder/run-units" 2>/dev/null  # getaddrinfo()
+  timeout 120 "$3" "$folder/run-units" --gtest_brief=1 --gtest_filter='-Keys.*' | tee "$folder/units"
+  grep -Eq 'PASSED +\] [1-9][0-9]* tests' "$folder/units"  # not: none of them
 }
 
 # ---- Each system -----------------------------------------------------------------------------
