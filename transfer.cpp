@@ -102,6 +102,9 @@ void stop_if(const Flag& cancelled) {
 // A connection: bytes and lines, every wait with a bound
 // ============================================================================
 
+// What errno says of an attempt to connect, and what to do about it.
+std::string meaning_of(int error);
+
 // A thread may block: that is what it is for. SO_RCVTIMEO and SO_SNDTIMEO see to it that no send()
 // or recv() blocks for longer than kSlice, so that between two tries it can look at the clock and
 // at the flag.
@@ -137,7 +140,7 @@ class Connection {
     int error = result == -1 ? errno : 0;
     if (error == EINPROGRESS || error == EINTR) error = await_connection();
     if (error != 0)
-      throw Broken("cannot connect to " + other_.text() + ": " + error_text(error));
+      throw Broken("cannot connect to " + other_.text() + ": " + meaning_of(error));
     set_blocking(fd_);
     note_open("connected");
   }
@@ -1221,6 +1224,23 @@ int Connection::await_connection() const {
   return error;
 }
 
+// A firewall drops what comes, or it turns it away, by either of the other two errors. Where nobody
+// has the address, no answer to ARP comes for 3 s, which is less than kConnectTime.
+std::string meaning_of(int error) {
+  const std::string ports = to_string(kFirstPort) + " to " + to_string(kLastPort);
+  const std::string remedy = "open TCP " + ports + " on that machine";
+  std::string cause;
+  if (error == ETIMEDOUT)
+    cause = "most likely a firewall there lets nothing in";
+  if (error == ECONNREFUSED)
+    cause = "no peer runs at that port, or a firewall there turns us away";
+  if (error == EHOSTUNREACH)
+    cause = "nobody has that address, the access point keeps you apart, "
+            "or a firewall there turns us away";
+  if (cause.empty()) return error_text(error);
+  return error_text(error) + "; " + cause + ": " + remedy;
+}
+
 bool Connection::has_input() const {
   char byte;
   const ssize_t got = ::recv(fd_, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
@@ -2167,8 +2187,8 @@ struct Diagnosis : Caller {
 
   void work() override { open(); }
   void conclude(const std::string& failure) override {
-    std::string result = "connected to " + target.address.text();
-    if (!failure.empty()) result = failure + "; does it run there, is TCP 25253 to 25508 let in?";
+    const std::string connected = "connected to " + target.address.text();
+    const std::string result = failure.empty() ? connected : failure;
     if (!cancelled_) events.push(Told{"diag: TCP: " + result});
   }
 };

@@ -1,4 +1,4 @@
-// When somebody is missing: what /diag says of it. Each test breaks one thing, as a classroom would.
+// When somebody is missing or cannot be reached: what is said of it. Each test breaks one thing, as a classroom would.
 
 #include "support/testing.h"
 
@@ -37,9 +37,9 @@ TEST(Diagnosis, TellsTheOtherOnesFirewallFromAPeerThatDoesNotRunAndFromAnAddress
     ann.say("/diag " + std::string(address));
     tells("UDP: " + std::string(address) + " has not answered; .*");
   }
-  tells("TCP: cannot connect to 10.77.0.2:25253: Connection timed out; .* TCP 25253 to 25508 .*");  // bob has a firewall
-  tells("TCP: cannot connect to 10.77.0.3:25253: Connection refused; does it run there, .*");       // no peer runs there
-  tells("TCP: cannot connect to 10.77.0.7:25253: No route to host; .*");                            // nobody is there
+  tells("TCP: cannot connect to 10.77.0.2:25253: Connection timed out; most likely a firewall there .*");
+  tells("TCP: cannot connect to 10.77.0.3:25253: Connection refused; no peer runs at that port, .*");
+  tells("TCP: cannot connect to 10.77.0.7:25253: No route to host; nobody has that address, .*");
   EXPECT_TRUE(eventually(10, [&] {
     ann.say("/diag");
     return ann.prints("diag: bob@10.77.0.2:25253 is heard, but does not hear us", 1);
@@ -83,3 +83,47 @@ TEST(Diagnosis, ThatIsCutShortByTheEndSaysNothingOfThePeer) {
   EXPECT_EQ(ann.exit_status(), 0);
   EXPECT_EQ(ann.count("diag.*TCP: .*"), 0u) << ann.output();
 }
+
+struct Firewall {
+  std::string name, verdict, reason;
+};
+
+void PrintTo(const Firewall& firewall, std::ostream* out) { *out << firewall.name; }
+
+// As ufw and firewalld set them up: nothing gets in that its owner has not asked for.
+class FirewallOfAnother : public testing::TestWithParam<Firewall> {};
+
+TEST_P(FirewallOfAnother, LetsHimWriteAndSendAndWhatIsSentToHimFailsWithWhatToDo) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  const std::string unasked = "ct state != { established, related }";
+  network.drop(1, "input", "iifname eth0 meta l4proto udp " + unasked);
+  network.run(1, "nft 'add rule inet f c iifname eth0 meta l4proto tcp " + unasked + " " + GetParam().verdict + "'");
+  Process& ann = network.peer(1, "ann", {"--accept", "always"});
+  Process& bob = network.peer(2, "bob", {"--accept", "always"});
+  ann.wait_for("joined bob.*");
+  bob.wait_for("joined ann.*");
+  for (const char* name : {"ann", "bob"}) network.folder(name).write("a.txt", "text");
+  ann.say("/msg bob hello");
+  bob.wait_for("message ann@\\S+ private: hello");
+  ann.say("/send bob a.txt");
+  bob.wait_for("receive 1 stored ann@\\S+ 4 bytes, .*");
+  const std::string why = "cannot connect to 10.77.0.1:25253: " + GetParam().reason +
+                          ": open TCP 25253 to 25508 on that machine";
+  bob.say("/msg ann hello");
+  bob.wait_for("failed ann@10.77.0.1:25253: " + why + "; not delivered: hello");
+  bob.say("/send ann a.txt");
+  bob.wait_for("send 2 failed ann@10.77.0.1:25253 4 bytes, " + why + ": a.txt");
+  bob.say("/diag ann");
+  bob.wait_for("diag: TCP: " + why);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Diagnosis, FirewallOfAnother,
+    testing::Values(Firewall{"drops", "drop", "Connection timed out; most likely a firewall there lets nothing in"},
+                    Firewall{"resets", "reject with tcp reset",
+                             "Connection refused; no peer runs at that port, or a firewall there turns us away"},
+                    Firewall{"prohibits", "reject with icmp type admin-prohibited",
+                             "No route to host; nobody has that address, the access point keeps you apart, or a firewall "
+                             "there turns us away"}),
+    [](const auto& firewall) { return firewall.param.name; });
