@@ -273,6 +273,7 @@ struct Swept {
       if (last != 9) network().run(2, "ip addr add 10.77.0." + std::to_string(last) + "/27 dev eth0");
     for (int last = 2; last <= 30; ++last)
       if (last != 9) ears.emplace_back(25253, "10.77.0." + std::to_string(last), 2).label = "10.77.0." + std::to_string(last);
+    begin_between_full_fives(30);
   }
   // Who was asked, in the order of time: the last number of its address, and when.
   std::vector<std::pair<double, int>> asked() const {
@@ -326,6 +327,7 @@ CASE_OF(40, R2, NoSweepWhereBroadcastWorks, "P4.3",
     until(12, [&] { return swept.asked().size() >= 2; }, ann.name + " asks two addresses of the network");
     Stranger zoe("zoe", 0, "lab", 2, "10.77.0.2");
     zoe.ear.send("10.77.0.31", 25252, zoe.here());
+    zoe.id_of(ann);
     pause(1);
     for (Ear& ear : swept.ears) ear.forget();
     pause(2);
@@ -362,18 +364,18 @@ CASE_OF(328, R2, SweepsAgain, "P2.3, P4.3", "A sweep is repeated at the full fiv
   classroom(2);
   network().run(1, "ip addr flush dev eth0; ip addr add 10.77.0.1/29 brd + dev eth0");
   network().run(2, "ip addr flush dev eth0; ip addr add 10.77.0.2/29 brd + dev eth0");
+  begin_between_full_fives(20);
   const auto since_the_full_five = [] { return static_cast<int>(std::time(nullptr) % 300); };
   Ear two(25253, "10.77.0.2", 2);
   Program ann("ann", {}, 1);
   two.hears("HELLO", {{"ask", "host"}}, 20);
-  pause(8);
-  two.forget();
   two.hears("HELLO", {{"ask", "host"}}, 305);
   check(since_the_full_five() < 30, "at the full five minutes, or soon after",
         std::to_string(since_the_full_five()) + " s after them");
 }
 
-CASE_OF(40, R2, TheBurst, "P2.3, P4.2", "At start it says HELLO three times by broadcast, 0.25 s apart, and not more often.") {
+// How long the three HELLOs of one start took, from the first to the third.
+double burst() {
   Ear all(25252);
   Program ann("ann");
   ann.ready();
@@ -382,8 +384,18 @@ CASE_OF(40, R2, TheBurst, "P2.3, P4.2", "At start it says HELLO three times by b
   for (const Datagram& one : all.heard)
     if (Line(one.bytes).is("HELLO", {{"name", ann.name}, {"ask", "-"}})) at.push_back(one.at);
   check(at.size() == 3, "three HELLOs", std::to_string(at.size()));
-  check(at[2] - at[0] > 0.32 && at[2] - at[0] < 0.9, "0.5 s from the first to the third (from 0.32 to 0.9 s are taken)",
-        std::to_string(at[2] - at[0]).substr(0, 4) + " s");
+  ann.signal(SIGKILL);
+  ann.expect_exit(128 + SIGKILL);
+  return at[2] - at[0];
+}
+
+// On a busy machine a program may stand still between its clock and its sendto(), so it may start three times.
+CASE_OF(60, R2, TheBurst, "P2.3, P4.2", "At start it says HELLO three times by broadcast, 0.25 s apart, and not more often.") {
+  const auto is_right = [](double took) { return took > 0.32 && took < 0.9; };
+  double took = burst();
+  for (int again = 0; again < 2 && !is_right(took); ++again) took = burst();
+  check(is_right(took), "0.5 s from the first to the third (from 0.32 to 0.9 s are taken)",
+        std::to_string(took).substr(0, 4) + " s");
 }
 
 CASE(R2, AScanOfALargeNetwork, "P2.2, I2, I3", "Of a network with more than 1,022 addresses a scan takes the /22 around the one given, and says so.") {
@@ -454,7 +466,7 @@ CASE(R3, AnswersAHello, "P4.2", "Who says HELLO gets a HERE, with the own id in 
   auto&& [ann, zoe] = Strangers();
   zoe.tell(ann, zoe.hello());
   const Datagram here =
-      zoe.hears("HERE", {{"to", zoe.id}, {"name", ann.name}, {"group", ann.group}, {"ip", "127.0.0.1"}, {"port", "25253"}}, 2);
+      zoe.hears("HERE", {{"to", zoe.id}, {"name", ann.name}, {"group", ann.group}, {"ip", "127.0.0.1"}, {"port", "25253"}}, 4);
   check(here.port == 25253, "an answer from port 25253", "one from port " + std::to_string(here.port));
 }
 
@@ -519,7 +531,7 @@ CASE(R3, RepeatsItsQuestion, "P4.4, P2.3", "A question that is not answered is r
   auto&& [ann, zoe] = Strangers();
   zoe.answers = zoe.beats = false;
   zoe.tell(ann, zoe.hello());
-  for (int i = 0; i < 3; ++i) zoe.hears("HELLO", {}, 3);
+  for (int i = 0; i < 3; ++i) zoe.hears("HELLO", {}, 4);
 }
 
 CASE(R3, AsksAfterAnIntroduction, "P5.2, P4.4",
@@ -762,17 +774,18 @@ CASE_OF(30, R5, BeatsEvery5Seconds, "P4.2, P2.3",
   Ear all(25252);
   Program ann("ann");
   ann.ready();
-  const Datagram first = all.hears("HERE", {{"to", "-"}, {"name", ann.name}}, 8);
-  const Datagram second = all.hears("HERE", {{"to", "-"}, {"name", ann.name}}, 8);
+  const Datagram first = all.hears("HERE", {{"to", "-"}, {"name", ann.name}}, 10);
+  const Datagram second = all.hears("HERE", {{"to", "-"}, {"name", ann.name}}, 10);
   const double between = second.at - first.at;
-  check(between > 4 && between < 6.5, "5 s between them, give or take 0.5 s", std::to_string(between) + " s");
+  check(between > 3.4 && between < 8, "5 s between them (from 3.4 to 8 s are taken)",
+        std::to_string(between).substr(0, 4) + " s");
 }
 
 CASE(R5, WhoSaysByeIsGone, "P4.2, I3", "Who says BYE is taken off the list at once.") {
   auto&& [ann, zoe] = Listed();
   zoe.tell(ann, zoe.bye());
   zoe.answers = zoe.beats = false;
-  ann.prints("left " + zoe.who() + ": said bye", 2);
+  ann.prints("left " + zoe.who() + ": said bye", 4);
   ann.say("/list");
   ann.prints("users 1");
 }
@@ -803,8 +816,8 @@ CASE_OF(45, R5, WhoIsSilentIsGone, "P2.3, P4.4", "Who is not heard for 15 s is t
   auto&& [ann, zoe] = Listed();
   zoe.answers = zoe.beats = false;
   const double since = now();
-  ann.prints("left " + zoe.who() + ": silent for 15 s", 22);
-  check(now() - since > 13, "not before 13 s have passed", std::to_string(now() - since) + " s");
+  ann.prints("left " + zoe.who() + ": silent for 15 s", 27);
+  expect_took(since, 10, 26, zoe.name + " is gone after 15 s");
 }
 
 CASE_OF(30, R5, AsksWhoIsOverdue, "P4.4, P2.3", "Who is not heard for 6 s is asked.") {
@@ -814,8 +827,8 @@ CASE_OF(30, R5, AsksWhoIsOverdue, "P4.4, P2.3", "Who is not heard for 6 s is ask
   zoe.answers = false;
   for (Datagram& one : zoe.ear.heard) one.used = true;
   const double since = now();
-  zoe.hears("HELLO", {{"name", ann.name}}, 11);
-  expect_took(since, 3.5, 9.5, zoe.name + ", who was heard last some moments ago, is asked after 6 s");
+  const double asked = zoe.hears("HELLO", {{"name", ann.name}}, 12).at;
+  expect_between(since, asked, 3.4, 10.5, zoe.name + ", who was heard last some moments ago, is asked after 6 s");
 }
 
 CASE_OF(40, R5, NoQuestionForEachHello, "P4.4, P2.3",
@@ -824,12 +837,14 @@ CASE_OF(40, R5, NoQuestionForEachHello, "P4.4, P2.3",
   zoe.id_of(ann);
   pause(1);
   zoe.ear.forget();
+  const double begun = now();
   for (int i = 0; i < 6; ++i) {
     zoe.tell(ann, zoe.hello());
     pause(0.3);
   }
   const size_t questions = zoe.ear.count("HELLO", {{"name", ann.name}});
-  check(questions <= 1, "six HELLOs within 2 s are answered, and one question asked at most",
+  const auto most = 1 + static_cast<size_t>((now() - begun) / 5);  // a busy machine makes the pauses longer
+  check(questions <= most, "six HELLOs within 2 s are answered, and one question asked at most",
         std::to_string(questions) + " questions");
   const double end = now() + 5.5;
   while (now() < end) {  // heard, and so not overdue
@@ -862,7 +877,7 @@ CASE_OF(45, R5, QuestionsOfAHeardOne, "P4.4, P2.3",
   check(pace > 0.4 && pace < 0.95, "a question every 0.5 to 0.75 s (from 0.4 to 0.95 s are taken)",
         "one every " + std::to_string(pace).substr(0, 4) + " s");
   size_t quick = 1;
-  while (quick < at.size() && at[quick] - at[quick - 1] < 2) ++quick;
+  while (quick < at.size() && at[quick] - at[quick - 1] < 2.3) ++quick;
   check(quick >= 18 && quick <= 30, "24 such questions (from 18 to 30 are taken)", std::to_string(quick));
   check(at.size() <= quick + 5, "then one every 5 s", std::to_string(at.size() - quick) + " more");
   check(at.size() < quick + 2 || at[quick + 1] - at[quick] > 3.5, "then one every 5 s",
@@ -877,11 +892,11 @@ CASE_OF(50, R5, FifteenSecondsAfterABye, "P4.2, P2.3",
   zoe.tell(ann, zoe.bye());
   ann.prints("left " + zoe.who() + ": said bye");
   const double since = now();
-  while (ann.count("joined " + zoe.who() + "...") < 2 && now() - since < 24) {
+  while (ann.count("joined " + zoe.who() + "...") < 2 && now() - since < 27) {
     zoe.tell(ann, zoe.here(id));
     pause(0.5);
   }
-  expect_took(since, 11, 22, "15 s after her BYE " + zoe.name + " is listed again, for she shows that she hears");
+  expect_took(since, 10, 26, "15 s after her BYE " + zoe.name + " is listed again, for she shows that she hears");
 }
 
 CASE_OF(40, R5, FiveSecondsAfterAReplacement, "P4.4, P2.3",
@@ -901,15 +916,15 @@ CASE_OF(40, R5, FiveSecondsAfterAReplacement, "P4.4, P2.3",
     moved.tell(ann, moved.here(id));
     pause(0.25);
   }
-  expect_took(since, 3.5, 9, "5 s after that the former id may be listed again");
+  expect_took(since, 3.3, 9, "5 s after that the former id may be listed again");
 }
 
 CASE_OF(30, R5, NotBeforeTenSeconds, "P4.4, P2.3, P9",
-        "A peer that is silent for 7 s keeps its address: nobody else may take its id before 10 s. (By the list.)") {
+        "A peer that is silent for 6 s keeps its address: nobody else may take its id before 10 s. (By the list.)") {
   auto&& [ann, zoe] = Listed();
   const std::string id = zoe.id_of(ann);
   zoe.is_mute();
-  pause(6.5);
+  pause(5.8);
   Stranger mallory("mallory");
   mallory.is_mute();
   mallory.id = zoe.id;
@@ -940,7 +955,7 @@ CASE_OF(60, R5, WhoDoesNotHearUs, "P4.4, I3",
     if (ann.count("left " + zoe.name + "@...") > 0) break;
     pause(3.5);
   }
-  ann.prints("left " + zoe.who() + ": does not hear us", 1);
+  ann.prints("left " + zoe.who() + ": does not hear us");
 }
 
 CASE(R5, ANameThatChanges, "P4.2, I3", "A new name is seen at once, in the next HERE.") {
@@ -948,7 +963,7 @@ CASE(R5, ANameThatChanges, "P4.2, I3", "A new name is seen at once, in the next 
   const std::string before = zoe.me();
   zoe.name = "小明" + drawn("suffix");
   zoe.tell(ann, zoe.here());
-  ann.prints("changed " + zoe.me() + ": was " + before, 2);
+  ann.prints("changed " + zoe.me() + ": was " + before, 4);
   ann.say("/list");
   ann.prints("user ... - " + zoe.name + " " + zoe.group + " " + zoe.at());
 }
@@ -958,7 +973,7 @@ CASE(R5, AGroupThatChanges, "P4.2, I3", "A new group is seen at once, too.") {
   const std::string before = zoe.me();
   zoe.group = drawn("chess");
   zoe.tell(ann, zoe.here());
-  ann.prints("changed " + zoe.me() + ": was " + before, 2);
+  ann.prints("changed " + zoe.me() + ": was " + before, 4);
 }
 
 CASE(R5, TellsItsNewName, "P4.2, I2", "/name and /join are told to each peer that is known, at once; the id stays.") {
@@ -966,10 +981,10 @@ CASE(R5, TellsItsNewName, "P4.2, I2", "/name and /join are told to each peer tha
   const std::string id = zoe.id_of(ann);
   const std::string name = drawn("anna"), group = drawn("chess");
   ann.say("/name " + name);
-  zoe.hears("HERE", {{"id", id}, {"name", name}, {"group", ann.group}}, 3);
+  zoe.hears("HERE", {{"id", id}, {"name", name}, {"group", ann.group}}, 4);
   ann.prints("you " + name + "@" + ann.at() + " " + ann.group);
   ann.say("/join " + group);
-  zoe.hears("HERE", {{"id", id}, {"name", name}, {"group", group}}, 3);
+  zoe.hears("HERE", {{"id", id}, {"name", name}, {"group", group}}, 4);
   ann.prints("you " + name + "@" + ann.at() + " " + group);
 }
 
@@ -1023,10 +1038,10 @@ CASE_OF(60, R5, WhoBeatsSlowly, "P2.3, P4.1, P4.4",
   const double since = now();
   pause(1);
   zoe.ear.forget();
-  zoe.hears("HELLO", {{"name", ann.name}}, 20);
-  expect_took(since, 9.5, 17, zoe.name + " is asked after 12 s");
-  ann.prints("left " + zoe.who() + ": silent for ...", 35);
-  expect_took(since, 25, 40, zoe.name + " is gone after 30 s");
+  const double asked = zoe.hears("HELLO", {{"name", ann.name}}, 22).at;
+  expect_between(since, asked, 8.5, 20, zoe.name + " is asked after 12 s");
+  ann.prints("left " + zoe.who() + ": silent for ...", 40);
+  expect_took(since, 20, 48, zoe.name + " is gone after 30 s");
 }
 
 CASE_OF(45, R5, AnEveryThatIsNone, "P2.3, P4.1",
@@ -1043,10 +1058,10 @@ CASE_OF(45, R5, AnEveryThatIsNone, "P2.3, P4.1",
   const double since = now();
   pause(0.3);
   yan.ear.forget();
-  yan.hears("HELLO", {{"name", ann.name}}, 10);
-  expect_took(since, 3.5, 9.5, yan.name + ", of every=1, is asked after 6 s");
-  ann.prints("left " + zoe.who() + ": silent for ...", 25);
-  expect_took(since, 12, 22, zoe.name + ", of every=600, is gone after 15 s");
+  const double asked = yan.hears("HELLO", {{"name", ann.name}}, 12).at;
+  expect_between(since, asked, 3.4, 10.5, yan.name + ", of every=1, is asked after 6 s");
+  ann.prints("left " + zoe.who() + ": silent for ...", 27);
+  expect_took(since, 10, 26, zoe.name + ", of every=600, is gone after 15 s");
 }
 
 CASE(R5, HearsayIsAsked, "P4.3", "A HERE from another port than its own lists nobody: its peer is asked there.") {
@@ -1085,5 +1100,5 @@ CASE_OF(30, R5, AnIdThatMoves, "P4.4, P2.3",
   Stranger moved("zoe");
   moved.id = zoe.id;
   moved.tell(ann, moved.hello());
-  ann.prints("changed " + moved.me() + ": was " + zoe.me(), 3);
+  ann.prints("changed " + moved.me() + ": was " + zoe.me(), 7);
 }

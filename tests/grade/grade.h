@@ -56,6 +56,9 @@ const std::list<Case>& all_cases();
 // Before its first line a case may ask for hosts; else it is on one host, number 0, with loopback only.
 void classroom(int hosts);
 const Network& network();
+// At the full five minutes of the clock on the wall a sweep begins anew. A case about one sweep lets that pass first, if
+// it comes within so many seconds.
+void begin_between_full_fives(int seconds);
 void begin_case(const std::string& folder, int limit, const std::string& seed);
 void end_case();  // ends all programs
 
@@ -70,6 +73,7 @@ void pause(double seconds);  // and serves meanwhile
 // That what was waited for since then has come neither too early nor too late. The bounds leave room for a program in
 // a slow language on a busy machine; twice the time, or half of it, is outside.
 void expect_took(double since, double least, double most, const std::string& what);
+void expect_between(double since, double at, double least, double most, const std::string& what);
 
 // Drawn by the seed, the same all through a case: a name for this part in the story; a text in place of that one.
 std::string drawn(const std::string& part);
@@ -146,7 +150,7 @@ class Program {
 struct Datagram {
   std::string bytes, ip;
   int port;
-  double at;
+  double at;  // when the kernel got it
   bool used;
 };
 
@@ -166,6 +170,7 @@ class Ear {
   std::string label;                                  // whose it is, in pictures
 
  private:
+  void read();
   int fd_;
 };
 
@@ -227,6 +232,7 @@ class Stranger {
   Talk& call(const Program& program);
   Talk& introduced(const Program& program);           // has said HELLO there, and was answered
   Talk& asked();                                      // a connection of the program's, on which it asks for something
+  bool is_called() const;                             // called() would return at once
   Talk& called();  // any, of which nothing was read: to answer even the HELLO by hand
   // A file that is offered and accepted: what follows is up to the case.
   Talk& offers(Program& program, const std::string& what, const std::string& answer = "OK");
@@ -237,6 +243,7 @@ class Stranger {
   Ear ear;
 
  private:
+  Talk* waiting_call() const;
   void serve();
   void answer(const Datagram& datagram) const;
   friend void serve_all(double);
