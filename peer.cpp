@@ -175,14 +175,17 @@ Identity own_entry() {
 
 // ---- What stands in the second reading ----------------------------------------------
 
-// Names for people. WHO is what the user typed.
+// WHO is what the user typed.
+Users those_called(const string& who);   // all whom it can mean
+bool is_oneself(const string& who);
 string name_of(const Identity& who);     // as the list has it by now
 bool is_listed(const Identity& who);     // with this id and this address
 bool names_somebody(const string& who);  // online or not
 Identity find_by_beginning(const string& who);
-string suggestion(const string& typed, const Strings& words);
-Strings command_names();
 string nobody_called(const string& who);
+string no_command_called(const string& name);
+string labels_of(const Users& users);  // "ann@10.0.0.7:25253 or ann@10.0.0.9:25253"
+Users everyone();                      // with ourselves, sorted
 Strings rows_of_list(const Users& users);
 string prompt_text();
 
@@ -190,7 +193,6 @@ string prompt_text();
 string time_of_day();
 string size_of(const File& file);
 string progress();  // of the transfer that runs, if one does
-string so_far(const File& file);
 string remark(const FileStarted& event);
 string remark(const FileStored& event);
 string remark(const FileFailed& event);
@@ -207,6 +209,7 @@ void note_delivery(uint64_t post, const Identity& to);
 void note_failure(uint64_t post, const Identity& to, const Failure& failure);
 
 // Commands.
+bool begins_with(string_view text, string_view beginning);
 string next_word(string& rest);  // takes it off, and the blanks behind it
 string trimmed(string line);     // empty where there is nothing to obey or to say
 bool does_send(string line);     // if that fails, something was not delivered
@@ -220,8 +223,9 @@ void offer_to_group(string path);
 void offer_to_all(string path);
 void offer_to(const Users& to, const string& path);
 File& take_offer(string& rest, const string& command);  // the one that N means
-File& take_transfer(string& rest);
 void expect_nothing(const string& rest);
+void cancel_transfer(string rest);
+void list_transfers(string);
 void change_name(string name);
 void change_group(string group);
 void scan(string target);
@@ -246,72 +250,21 @@ void allow_descriptors(rlim_t most);
 // 512 accepted connections, each with a folder and a file, and as many of our own. Not all that
 // there may be: macOS has at most 10,240, and refuses RLIM_INFINITY.
 constexpr rlim_t kMostDescriptors = 8192;
+void draw_id();
 void open_ports();  // with the port that was named, or else the first free one
 
 // Behind it.
 void admit_to_hang();
+int exit_status();
 
 // ---- WHO: whom a word means ------------------------------------------------------------
-
-bool begins_with(string_view text, string_view beginning) {
-  return text.substr(0, beginning.size()) == beginning;
-}
-
-void add_to_list(string& list, const string& word, const char* between = ", ") {
-  if (!list.empty()) list += between;
-  list += word;
-}
-
-// The address in IP:PORT or NAME@IP:PORT.
-optional<Address> address_in(string_view who) {
-  return parse_address(who.substr(who.rfind('@') + 1));  // npos + 1 is 0
-}
-
-// Whom the last /list had under that number. Null where it is none.
-const Addressee* by_number(const string& who) {
-  const auto number = static_cast<size_t>(parse_number(who, numbered.size()).value_or(0));
-  return number == 0 ? nullptr : &numbered[number - 1];
-}
-
-// With an address in it, it is no name: one that looks like an address shall mislead nobody.
-bool is_called(const Identity& user, const string& who) {
-  const string seen = comparable(who);
-  if (!address_in(who)) return seen == comparable(user.name);
-  return who == user.address.text() || seen == comparable(user.label());
-}
-
-// All whom WHO can mean. A word can be one user's name and another's number.
-Users those_called(const string& who) {
-  const Addressee* const at_number = by_number(who);
-  if (at_number != nullptr && !at_number->gone.empty()) {
-    const string was = "number " + who + " was " + at_number->who.label();
-    fail(was + ", who " + at_number->gone + "; /list numbers anew");
-  }
-  Users fits;
-  for (const Identity& user : discovery::users()) {
-    const bool has_number = at_number != nullptr && at_number->who.id == user.id;
-    if (has_number || is_called(user, who)) fits.push_back(user);
-  }
-  return fits;
-}
-
-// By an address where what is sent comes to ourselves, by our name, or our number.
-bool is_oneself(const string& who) {
-  const Addressee* const at_number = by_number(who);
-  if (at_number != nullptr && at_number->who.id == myself.id) return true;
-  const auto address = address_in(who);
-  return address ? discovery::is_own(*address) : is_called(myself, who);
-}
 
 // Whom WHO means. What fits more than one is refused, never guessed.
 Identity find(const string& who) {
   if (who.empty()) fail("to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
   const Users fits = those_called(who);
   if (fits.size() == 1) return fits[0];
-  string candidates;
-  for (const Identity& user : fits)
-    add_to_list(candidates, user.label(), " or ");
-  if (!fits.empty()) fail(who + " can mean more than one user; write " + candidates);
+  if (!fits.empty()) fail(who + " can mean more than one user; write " + labels_of(fits));
   if (is_oneself(who)) fail(who + " is you");
   const auto address = parse_address(who);
   if (!address) fail(nobody_called(who) + "; /list shows who is");
@@ -321,14 +274,12 @@ Identity find(const string& who) {
 }
 
 void list_users(string) {
-  Users all = discovery::users();
-  all.push_back(own_entry());
-  std::sort(all.begin(), all.end(), [](const Identity& one, const Identity& other) {
-    return one.label() < other.label();
-  });
+  const Users all = everyone();
   numbered.clear();
-  for (const Identity& user : all) numbered.push_back({user});
-  for (const string& row : rows_of_list(all)) print(row);
+  for (const Identity& user : all)
+    numbered.push_back({user});
+  for (const string& row : rows_of_list(all))
+    print(row);
   print("users " + to_string(all.size()));
 }
 
@@ -383,7 +334,8 @@ void print_file(const File& file, const string& remark = "") {
   show_news_of(file.who);
   const string number = to_string(file.number);
   const string what = file.direction + " " + number + " " + file.state;
-  print(what + " " + name_of(file.who) + " " + size_of(file) + remark + ": " + file.name);
+  const string who = name_of(file.who);
+  print(what + " " + who + " " + size_of(file) + remark + ": " + file.name);
 }
 
 File& add_file(const string& direction, uint64_t ticket, const Identity& who) {
@@ -415,7 +367,8 @@ void offer(const string& path, const Identity& to, uint64_t post) {
 void offer_to_one(string rest) {
   const string line = rest;
   const string who = next_word(rest);
-  if (!who.empty() && !names_somebody(who)) return offer_to_chosen(line);
+  const bool is_path = !who.empty() && !names_somebody(who);
+  if (is_path) return offer_to_chosen(line);
   const Identity to = find(who);
   offer_to({to}, readable_path(rest, "/send WHO"));
 }
@@ -433,18 +386,6 @@ void reject_offer(string rest) {
   expect_nothing(rest);
   file.state = "answered";
   transfer::decide(file.ticket, transfer::Consent::refused, "");
-}
-
-void cancel_transfer(string rest) {
-  const File& file = take_transfer(rest);
-  expect_nothing(rest);
-  transfer::cancel(file.ticket);
-}
-
-void list_transfers(string) {
-  for (const auto& [number, file] : files)
-    print_file(file, file.state == "started" ? so_far(file) : "");
-  print("transfers " + to_string(files.size()));
 }
 
 // ---- The table of commands ----------------------------------------------------------
@@ -496,14 +437,14 @@ const Command kCommands[] = {
 const Command& command_called(const string& name) {
   for (const Command& command : kCommands)
     if (command.name == name) return command;
-  const string hint = suggestion(name, command_names());
-  fail("there is no command " + name + hint + "; /help lists them");
+  fail(no_command_called(name));
 }
 
 void run_command(const string& name, const string& rest) {
   const Command& command = command_called(name);
   const bool takes_nothing = string_view(command.arguments).empty();
-  if (takes_nothing && !rest.empty()) fail(name + " takes nothing behind it; /help " + name);
+  const bool is_too_much = takes_nothing && !rest.empty();
+  if (is_too_much) fail(name + " takes nothing behind it; /help " + name);
   command.run(rest);
 }
 
@@ -543,14 +484,29 @@ void read_input() {
 
 // ---- Events: what the other parts report --------------------------------------------
 
-void handle(const UserJoined& event) { note_joined(event.who); }
-void handle(const UserLeft& event) { note_left(event.who, event.why); }
-void handle(const UserChanged& event) { note_changed(event.who, event.before); }
+void handle(const UserJoined& event) {
+  note_joined(event.who);
+}
 
-void handle(const Told& event) { print(event.line); }
-void handle(const Traced& event) { console.print_quietly(event.line); }
+void handle(const UserLeft& event) {
+  note_left(event.who, event.why);
+}
 
-void handle(const Introduced& event) { discovery::introduced(event.who); }
+void handle(const UserChanged& event) {
+  note_changed(event.who, event.before);
+}
+
+void handle(const Told& event) {
+  print(event.line);
+}
+
+void handle(const Traced& event) {
+  console.print_quietly(event.line);
+}
+
+void handle(const Introduced& event) {
+  discovery::introduced(event.who);
+}
 
 void handle(const MessageReceived& event) {
   if (transfer::is_repeat(event.from, event.message.number)) return;
@@ -560,12 +516,18 @@ void handle(const MessageReceived& event) {
   tell_how_to_answer(event.from);
 }
 
-void handle(const MessageDelivered& event) { note_delivery(event.post, event.to); }
-void handle(const MessageFailed& event) { note_failure(event.post, event.to, event.failure); }
+void handle(const MessageDelivered& event) {
+  note_delivery(event.post, event.to);
+}
+
+void handle(const MessageFailed& event) {
+  note_failure(event.post, event.to, event.failure);
+}
 
 void handle(const FileOffered& event) {
   File* file = file_with(event.ticket);  // ours; or it is new
-  if (file == nullptr) file = &add_file("receive", event.ticket, event.other);
+  if (file == nullptr)
+    file = &add_file("receive", event.ticket, event.other);
   file->name = event.offer.name;
   file->size = event.offer.size;
   file->entries = event.offer.files;
@@ -587,8 +549,13 @@ void handle(const FileStored& event) {
   if (file == nullptr) return;
   const bool is_partial = event.files < file->entries;
   if (file->is_sent() && is_partial) undelivered = true;
-  file->state = file->is_sent() ? "delivered" : "stored";
-  file->name = file->is_sent() ? event.name : download_folder + "/" + event.name;
+  if (file->is_sent()) {
+    file->state = "delivered";
+    file->name = event.name;
+  } else {
+    file->state = "stored";
+    file->name = download_folder + "/" + event.name;
+  }
   file->size = event.size;
   file->entries = event.files;
   print_file(*file, remark(event));
@@ -609,8 +576,9 @@ void handle(const FileFailed& event) {
 // std::visit() calls the handle() for the kind that the event is.
 void handle_events() {
   transfer::reap();  // first: what an ended thread has pushed is in the queue by then
+  const auto handle_it = [](const auto& event) { handle(event); };
   for (const Event& event : events.take_all())
-    std::visit([](const auto& kind) { handle(kind); }, event);
+    std::visit(handle_it, event);
 }
 
 // ---- Signals ------------------------------------------------------------------------
@@ -671,12 +639,6 @@ bool is_over() {
   return stage == Stage::over || has_left || nobody_reads_us;
 }
 
-void draw_id() {
-  std::random_device random;
-  while (myself.id.size() < 16)
-    myself.id += "0123456789abcdef"[random() % 16];
-}
-
 void say_goodbye() {
   discovery::leave();
   transfer::cancel_all();  // some connections have last words to say
@@ -691,12 +653,6 @@ void say_goodbye() {
   show_news();
   console.erase();
   std::cout.flush();
-}
-
-int exit_status() {
-  const bool is_script = !::isatty(STDIN_FILENO);
-  const bool has_failed = !std::cout || (undelivered && is_script);
-  return has_failed ? 1 : 0;
 }
 
 }  // namespace
@@ -752,6 +708,10 @@ int main(int argc, char** argv) try {
 
 namespace {
 
+bool begins_with(string_view text, string_view beginning) {
+  return text.substr(0, beginning.size()) == beginning;
+}
+
 // ---- How wide text is on a screen ---------------------------------------------------
 
 size_t columns(char32_t c) {
@@ -793,12 +753,14 @@ string in_one_row(string_view text) {
 size_t screen_width() {
   constexpr size_t kUsual = 80;
   winsize size{};
-  const bool is_known = ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  const int result = ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
+  const bool is_known = result == 0 && size.ws_col > 0;
   return is_known ? size.ws_col : kUsual;
 }
 
 string_view without_blanks(string_view text) {
-  return text.substr(std::min(text.find_first_not_of(" \t"), text.size()));
+  const size_t first = text.find_first_not_of(" \t");
+  return text.substr(std::min(first, text.size()));
 }
 
 // Takes off what a row is not broken in: blanks, and behind them a word, or one wide character, for
@@ -814,7 +776,8 @@ string_view take_piece(string_view& line) {
     if (is_wide) break;
     is_word = true;
   }
-  const string_view piece = line.substr(0, line.size() - rest.size());
+  const size_t size = line.size() - rest.size();
+  const string_view piece = line.substr(0, size);
   line = rest;
   return piece;
 }
@@ -914,14 +877,16 @@ constexpr std::pair<string_view, Key> kKeys[] = {
 bool can_be_cut(string_view bytes) {
   const size_t length = character_length(static_cast<unsigned char>(bytes[0]));
   if (length < 2 || bytes.size() > 3) return false;
-  return std::all_of(bytes.begin() + 1, bytes.end(), is_continuation);
+  bytes.remove_prefix(1);
+  return std::all_of(bytes.begin(), bytes.end(), is_continuation);
 }
 
 size_t size_of_sequence(string_view bytes) {
   if (bytes.size() == 1) return 0;
   if (bytes[1] == '\x7F' || bytes[1] == '\b') return 2;
   if (bytes[1] != '[' && bytes[1] != 'O') return 1;  // Esc; the next key is one of its own
-  const size_t from = bytes[1] == '[' ? bytes.find_first_not_of("0123456789;?<=>", 2) : 2;
+  size_t from = 2;
+  if (bytes[1] == '[') from = bytes.find_first_not_of("0123456789;?<=>", from);
   if (from >= bytes.size()) return 0;
   const bool is_whole = bytes[from] >= '@' && bytes[from] <= '~';  // else another key begins
   return is_whole ? from + 1 : from;
@@ -982,7 +947,8 @@ class LineEditor {
   // After Request::line.
   TypedLine take_line() {
     // A line that was copied with its end is one line.
-    while (!text_.empty() && text_.back() == '\n') text_.pop_back();
+    while (!text_.empty() && text_.back() == '\n')
+      text_.pop_back();
     const bool is_last_again = !history_.empty() && history_.back() == text_;
     if (!text_.empty() && !is_last_again) history_.push_back(text_);
     const TypedLine line{text_, begins_pasted_};
@@ -1011,12 +977,17 @@ class LineEditor {
   string row(const string& prompt, size_t width) {
     const size_t used = columns(prompt);
     const size_t room = width > used + 3 ? width - used - 1 : 2;
-    const auto fits = [&](size_t from, size_t to) { return columns(part(from, to)) <= room; };
+    const auto fits = [&](size_t from, size_t to) {
+      return columns(part(from, to)) <= room;
+    };
     size_t first = cursor_;
     size_t end = cursor_;
-    while (first > 0 && fits(previous(first), cursor_)) first = previous(first);
-    while (end < text_.size() && fits(first, next(end))) end = next(end);
-    cursor_column_ = std::min(used + columns(part(first, cursor_)), width - 1);
+    while (first > 0 && fits(previous(first), cursor_))
+      first = previous(first);
+    while (end < text_.size() && fits(first, next(end)))
+      end = next(end);
+    const size_t column = used + columns(part(first, cursor_));
+    cursor_column_ = std::min(column, width - 1);
     const string to_cursor = "\r\033[" + to_string(cursor_column_) + "C";
     return prompt + in_one_row(part(first, end)) + to_cursor;
   }
@@ -1070,7 +1041,9 @@ class LineEditor {
   }
 
   void complete_to_cursor() {
-    if (cursor_ > 0) replace(0, cursor_, complete_(text_.substr(0, cursor_)));
+    if (cursor_ == 0) return;
+    const string before = text_.substr(0, cursor_);
+    replace(0, cursor_, complete_(before));
   }
 
   void replace(size_t from, size_t to, const string& with) {
@@ -1111,7 +1084,8 @@ class LineEditor {
   }
   bool begins_character(size_t at) const {
     string_view rest = part(at, text_.size());
-    return !is_continuation(rest[0]) && columns(take_character(rest)) > 0;
+    const bool is_head = !is_continuation(rest[0]);
+    return is_head && columns(take_character(rest)) > 0;
   }
 
   bool is_gap(size_t at) const { return text_[at] == ' ' || text_[at] == '\n'; }
@@ -1174,12 +1148,14 @@ class TerminalModes {
     if (!is_seized_) return;
     ::tcflush(STDOUT_FILENO, TCOFLUSH);
     ::tcsetattr(STDIN_FILENO, TCSANOW, &original_);
-    if (::write(STDOUT_FILENO, kPasteOff.data(), kPasteOff.size()) == -1) return;
+    const ssize_t written = ::write(STDOUT_FILENO, kPasteOff.data(), kPasteOff.size());
+    if (written == -1) return;  // nothing is left to be done
   }
 
  private:
   static int set(const termios& modes) {
-    return uninterrupted([&] { return ::tcsetattr(STDIN_FILENO, TCSADRAIN, &modes); });
+    const auto set_once = [&] { return ::tcsetattr(STDIN_FILENO, TCSADRAIN, &modes); };
+    return uninterrupted(set_once);
   }
 
   // Bracketed paste: see kPasteBegins.
@@ -1216,9 +1192,13 @@ string Console::painted(const string& text, const char* colour) const {
   return string("\033[") + colour + "m" + printable(text) + "\033[m";
 }
 
-void Console::print(const string& line) { write_line(printable(line)); }
+void Console::print(const string& line) {
+  write_line(printable(line));
+}
 
-void Console::print_quietly(const string& line) { write_line(painted(line, "2")); }
+void Console::print_quietly(const string& line) {
+  write_line(painted(line, "2"));
+}
 
 void Console::write_line(const string& line) {
   erase();
@@ -1266,10 +1246,13 @@ void Console::draw_rows(const string& progress) {
 
 void Console::read() {
   std::array<char, 4096> bytes;
-  const auto read_once = [&] { return ::read(STDIN_FILENO, bytes.data(), bytes.size()); };
+  const auto read_once = [&] {
+    return ::read(STDIN_FILENO, bytes.data(), bytes.size());
+  };
   const ssize_t got = uninterrupted(read_once);
   has_ended_ = got <= 0;
-  const string_view input(bytes.data(), has_ended_ ? 0 : static_cast<size_t>(got));
+  const size_t size = has_ended_ ? 0 : static_cast<size_t>(got);
+  const string_view input(bytes.data(), size);
   if (terminal) {
     erase();
     editor_->type(input);
@@ -1298,7 +1281,8 @@ optional<TypedLine> Console::take_line() {
   if (request == Request::none) return nullopt;
   if (request == Request::leave) return TypedLine{"/quit"};
   const TypedLine line = editor_->take_line();
-  write_line(prompt_ + "> " + printable(in_one_row(line.text)));  // above what comes of it
+  const string text = printable(in_one_row(line.text));
+  write_line(prompt_ + "> " + text);  // above what comes of it
   return line;
 }
 
@@ -1332,6 +1316,57 @@ void Console::resume() {
 }
 
 void Console::release_at_once() const { modes_.release_at_once(); }
+
+// ---- WHO: what fits a word ----------------------------------------------------------
+
+void add_to_list(string& list, const string& word, const char* between = ", ") {
+  if (!list.empty()) list += between;
+  list += word;
+}
+
+// The address in IP:PORT or NAME@IP:PORT.
+optional<Address> address_in(string_view who) {
+  return parse_address(who.substr(who.rfind('@') + 1));  // npos + 1 is 0
+}
+
+// Whom the last /list had under that number. Null where it is none.
+const Addressee* by_number(const string& who) {
+  const auto number = parse_number(who, numbered.size());
+  if (!number || *number == 0) return nullptr;
+  const auto index = static_cast<size_t>(*number) - 1;
+  return &numbered[index];
+}
+
+// With an address in it, it is no name: one that looks like an address shall mislead nobody.
+bool is_called(const Identity& user, const string& who) {
+  const string seen = comparable(who);
+  if (!address_in(who)) return seen == comparable(user.name);
+  const bool is_address = who == user.address.text();
+  return is_address || seen == comparable(user.label());
+}
+
+// All whom WHO can mean. A word can be one user's name and another's number.
+Users those_called(const string& who) {
+  const Addressee* const at_number = by_number(who);
+  if (at_number != nullptr && !at_number->gone.empty()) {
+    const string was = "number " + who + " was " + at_number->who.label();
+    fail(was + ", who " + at_number->gone + "; /list numbers anew");
+  }
+  Users fits;
+  for (const Identity& user : discovery::users()) {
+    const bool has_number = at_number != nullptr && at_number->who.id == user.id;
+    if (has_number || is_called(user, who)) fits.push_back(user);
+  }
+  return fits;
+}
+
+// By an address where what is sent comes to ourselves, by our name, or our number.
+bool is_oneself(const string& who) {
+  const Addressee* const at_number = by_number(who);
+  if (at_number != nullptr && at_number->who.id == myself.id) return true;
+  const auto address = address_in(who);
+  return address ? discovery::is_own(*address) : is_called(myself, who);
+}
 
 // ---- Names for people ---------------------------------------------------------------
 
@@ -1368,7 +1403,9 @@ class Directory {
   }
 
   // How many have this name.
-  size_t count(const string& name) const { return names_.count(comparable(name)); }
+  size_t count(const string& name) const {
+    return names_.count(comparable(name));
+  }
 
  private:
   std::map<string, Identity> users_;  // by id
@@ -1384,38 +1421,45 @@ bool is_listed(const Identity& who) { return directory.find(who) != nullptr; }
 string name_of(const Identity& who) {
   const Identity* const user = directory.find(who);
   if (user == nullptr) return who.label();
-  return terminal && directory.is_clear(user->name) ? user->name : user->label();
+  const bool is_name_enough = terminal && directory.is_clear(user->name);
+  return is_name_enough ? user->name : user->label();
 }
 
 // Always the same for the same peer, and of a listed user alone.
 string painted_name(const Identity& who) {
   static const char* const kColours[] = {"31", "32", "33", "34", "35", "36"};
-  const char* const colour = kColours[std::hash<string>()(who.id) % std::size(kColours)];
   const string name = name_of(who);
-  return is_listed(who) ? console.painted(name, colour) : printable(name);
+  if (!is_listed(who)) return printable(name);
+  const size_t number = std::hash<string>()(who.id);
+  const char* const colour = kColours[number % std::size(kColours)];
+  return console.painted(name, colour);
 }
 
 // Whether a plain line goes to somebody.
 bool is_talking() { return chosen && chosen->gone.empty(); }
 
 string prompt_text() {
-  return is_talking() ? myself.name + " to " + name_of(chosen->who) : myself.name;
+  if (!is_talking()) return myself.name;
+  return myself.name + " to " + name_of(chosen->who);
 }
 
 // It throws nothing, for Tab asks it, too.
 bool names_somebody(const string& who) {
-  if (by_number(who) != nullptr || address_in(who) || is_oneself(who)) return true;
+  if (by_number(who) != nullptr || address_in(who)) return true;
+  if (is_oneself(who)) return true;
   return !those_called(who).empty();
 }
 
 Identity find_by_beginning(const string& who) {
   Users fits;
+  const string beginning = comparable(who);
   for (const Identity& user : discovery::users()) {
-    const bool begins_so = begins_with(comparable(user.label()), comparable(who));
-    if (begins_so) fits.push_back(user);
+    const string label = comparable(user.label());
+    if (begins_with(label, beginning)) fits.push_back(user);
   }
-  const bool is_only_one = fits.size() == 1 && !who.empty() && those_called(who).empty();
-  return is_only_one ? fits[0] : find(who);
+  const bool is_only_one = fits.size() == 1 && !who.empty();
+  if (is_only_one && those_called(who).empty()) return fits[0];
+  return find(who);
 }
 
 // " (did you mean ann or anna?)": the first three of `words` that begin with what was typed.
@@ -1424,7 +1468,8 @@ string suggestion(const string& typed, const Strings& words) {
   string fits;
   size_t count = 0;
   for (const string& word : words) {
-    if (!begins_with(word, typed) || typed == "/" || count == kMost) continue;
+    const bool fits_so = begins_with(word, typed) && typed != "/";
+    if (!fits_so || count == kMost) continue;
     ++count;
     add_to_list(fits, word, " or ");
   }
@@ -1434,7 +1479,26 @@ string suggestion(const string& typed, const Strings& words) {
 // Of all who are listed.
 Strings names() {
   Strings all;
-  for (const Identity& user : discovery::users()) all.push_back(name_of(user));
+  for (const Identity& user : discovery::users())
+    all.push_back(name_of(user));
+  return all;
+}
+
+string labels_of(const Users& users) {
+  string labels;
+  for (const Identity& user : users)
+    add_to_list(labels, user.label(), " or ");
+  return labels;
+}
+
+bool is_before(const Identity& one, const Identity& other) {
+  return one.label() < other.label();
+}
+
+Users everyone() {
+  Users all = discovery::users();
+  all.push_back(own_entry());
+  std::sort(all.begin(), all.end(), is_before);
   return all;
 }
 
@@ -1442,9 +1506,22 @@ string nobody_called(const string& who) {
   return "nobody called " + who + " is online" + suggestion(who, names());
 }
 
+Strings command_names() {
+  Strings names;
+  for (const Command& command : kCommands)
+    names.push_back(command.name);
+  return names;
+}
+
+string no_command_called(const string& name) {
+  const string hint = suggestion(name, command_names());
+  return "there is no command " + name + hint + "; /help lists them";
+}
+
 // With the blanks that bring it to that width, but for what is wider.
 string padded(const string& text, size_t width) {
-  return text + string(width - std::min(width, columns(text)), ' ');
+  const size_t used = std::min(width, columns(text));
+  return text + string(width - used, ' ');
 }
 
 // On a terminal in columns, each as wide as what is in it, up to a limit.
@@ -1457,8 +1534,10 @@ Strings rows_of_list(const Users& users) {
   for (const Identity& user : users) {
     if (!terminal) continue;
     number_width = to_string(users.size()).size();
-    name_width = std::max(name_width, std::min(columns(user.name), kMostName));
-    group_width = std::max(group_width, std::min(columns(user.group), kMostGroup));
+    const size_t name = std::min(columns(user.name), kMostName);
+    const size_t group = std::min(columns(user.group), kMostGroup);
+    name_width = std::max(name_width, name);
+    group_width = std::max(group_width, group);
   }
   Strings rows;
   for (const Identity& user : users) {
@@ -1521,20 +1600,25 @@ string rate_text(double bytes) {
 
 // Bytes a second since it started, not counting what an earlier try has left.
 double speed(const File& file, uint64_t done) {
-  const std::chrono::duration<double> time = Clock::now() - file.started + 1ms;
+  const auto passed = Clock::now() - file.started + 1ms;
+  const std::chrono::duration<double> time = passed;
   const uint64_t bytes = done - std::min(done, file.resumed_at);
   return static_cast<double>(bytes) / time.count();
 }
 
 string so_far(const File& file) {
   const uint64_t done = transfer::bytes_done(file.ticket);
-  return ", " + size_text(done) + " done, " + rate_text(speed(file, done));
+  const string rate = rate_text(speed(file, done));
+  return ", " + size_text(done) + " done, " + rate;
 }
 
 string bar(uint64_t percent) {
   constexpr size_t kWidth = 10;
-  const auto full = static_cast<size_t>(std::min<uint64_t>(percent * kWidth / 100, kWidth));
-  return "[" + string(full, '=') + string(kWidth - full, ' ') + "]";
+  const uint64_t most = std::min<uint64_t>(percent, 100);
+  const auto full = static_cast<size_t>(most) * kWidth / 100;
+  const string done(full, '=');
+  const string left(kWidth - full, ' ');
+  return "[" + done + left + "]";
 }
 
 // Of one that runs. What matters most comes first, for the line is cut where the screen ends.
@@ -1585,11 +1669,14 @@ void warn_of_clashes() {
   if (!are_more) return;
   string who = to_string(clashes) + " users have";
   for (const Identity& user : discovery::users())
-    if (clashes == 1 && is_called(user, myself.name)) who = user.label() + " has";
+    if (clashes == 1 && is_called(user, myself.name))
+      who = user.label() + " has";
   print("note: " + who + " the same name as you; /name NEW gives you another");
 }
 
-string fate(const Addressee& partner) { return partner.who.label() + " " + partner.gone; }
+string fate(const Addressee& partner) {
+  return partner.who.label() + " " + partner.gone;
+}
 
 // Whether it is, perhaps with another id, whom /to had chosen: his name and his IP address are what
 // is left of him.
@@ -1662,7 +1749,8 @@ uint64_t open_post(const string& scope, const string& text, const Users& to) {
   post.scope = scope;
   post.text = text;
   post.total = to.size();
-  for (const Identity& one : to) post.awaited[one.address] = one;
+  for (const Identity& one : to)
+    post.awaited[one.address] = one;
   return number;
 }
 
@@ -1706,8 +1794,9 @@ void note_failure(uint64_t number, const Identity& to, const Failure& failure) {
   string& list = failure.in_doubt ? post.unsure : post.missed;
   undelivered = true;
   add_to_list(list, name_of(to));
+  const string outcome = failure.reason + doubt + post.text;
   if (is_file) list += " (" + failure.reason + ")";
-  else print(time_of_day() + "failed " + name_of(to) + ": " + failure.reason + doubt + post.text);
+  else print(time_of_day() + "failed " + name_of(to) + ": " + outcome);
   settle(number, to);
 }
 
@@ -1723,15 +1812,20 @@ Users audience(const string& scope) {
   return all;
 }
 
-void send_to_group(string text) { send_message("group", text, audience("group")); }
-void send_to_all(string text) { send_message("all", text, audience("all")); }
+void send_to_group(string text) {
+  send_message("group", text, audience("group"));
+}
+
+void send_to_all(string text) {
+  send_message("all", text, audience("all"));
+}
 
 Strings lines_with_text(const string& text) {
   Strings lines;
   std::istringstream stream(text);
   string line;
   while (std::getline(stream, line))
-    if (line.find_first_not_of(' ') != string::npos) lines.push_back(line);
+    if (!without_blanks(line).empty()) lines.push_back(line);
   return lines;
 }
 
@@ -1749,9 +1843,12 @@ void say_lines(const TypedLine& typed) {
 void show_message(const Identity& from, const Message& message) {
   show_news_of(from);
   const string text = ": " + message.text;
-  if (!terminal) return print("message " + name_of(from) + " " + message.scope + text);
-  const string scope = message.scope == "private" ? "" : " [" + message.scope + "]";
-  console.write_line(time_of_day() + painted_name(from) + scope + printable(text));
+  string scope = " " + message.scope;
+  if (!terminal) return print("message " + name_of(from) + scope + text);
+  const bool is_private = message.scope == "private";
+  scope = is_private ? "" : " [" + message.scope + "]";
+  const string line = painted_name(from) + scope + printable(text);
+  console.write_line(time_of_day() + line);
 }
 
 // "bob (message), cleo@10.0.0.7:25253 (send 2, offered)"
@@ -1762,7 +1859,8 @@ string under_way() {
       if (post.scope != "files") add_to_list(all, name_of(who) + " (message)");
   for (const auto& [number, file] : files) {
     const string what = "send " + to_string(number) + ", " + file.state;
-    if (file.is_sent()) add_to_list(all, name_of(file.who) + " (" + what + ")");
+    const string whom = name_of(file.who) + " (" + what + ")";
+    if (file.is_sent()) add_to_list(all, whom);
   }
   return all;
 }
@@ -1770,8 +1868,9 @@ string under_way() {
 // ---- Files: which one, and to whom --------------------------------------------------
 
 bool ends_in_blank(string_view text) {
-  const bool is_escaped = text.size() > 1 && text[text.size() - 2] == '\\';
-  return !text.empty() && text.back() == ' ' && !is_escaped;
+  const size_t size = text.size();
+  if (size == 0 || text[size - 1] != ' ') return false;
+  return size == 1 || text[size - 2] != '\\';  // "\ " is a blank that is meant
 }
 
 // What a shell makes of a path that was pasted: quotes and backslashes go, a leading ~ is the home
@@ -1789,7 +1888,8 @@ string as_a_shell_reads(const string& typed, const string& home) {
     rest.remove_prefix(1);
   }
   for (const char c : rest) {
-    const bool is_quote = c == quote || (quote == 0 && (c == '\'' || c == '"'));
+    const bool can_begin = c == '\'' || c == '"';
+    const bool is_quote = quote == 0 ? can_begin : c == quote;
     if (is_escaped) {
       path += c;
       is_escaped = false;
@@ -1808,8 +1908,9 @@ string as_a_shell_reads(const string& typed, const string& home) {
 // What exists as it is typed, or else what a shell would make of it.
 string path_meant_by(const string& typed) {
   const bool is_there = ::access(typed.c_str(), F_OK) == 0;
+  if (is_there) return typed;
   const string home = environment("HOME");
-  return is_there ? typed : as_a_shell_reads(typed, home.empty() ? "~" : home);
+  return as_a_shell_reads(typed, home.empty() ? "~" : home);
 }
 
 string readable_path(const string& typed, const string& command) {
@@ -1838,7 +1939,10 @@ void offer_to(const Users& to, const string& path) {
 void offer_to_group(string path) {
   offer_to(audience("group"), readable_path(path, "/sendgroup"));
 }
-void offer_to_all(string path) { offer_to(audience("all"), readable_path(path, "/sendall")); }
+
+void offer_to_all(string path) {
+  offer_to(audience("all"), readable_path(path, "/sendall"));
+}
 
 void offer_to_chosen(const string& typed) {
   const string path = path_meant_by(typed);
@@ -1852,7 +1956,9 @@ void offer_to_chosen(const string& typed) {
 }
 
 bool is_any(const File&) { return true; }
-bool is_waiting_offer(const File& file) { return !file.is_sent() && file.state == "offered"; }
+bool is_waiting_offer(const File& file) {
+  return !file.is_sent() && file.state == "offered";
+}
 
 // The only one that can be meant. Of several, the first are named.
 File& only_file(const string& command, bool (*can_be_meant)(const File&)) {
@@ -1862,8 +1968,9 @@ File& only_file(const string& command, bool (*can_be_meant)(const File&)) {
   for (auto& [number, file] : files) {
     if (!can_be_meant(file)) continue;
     fits.push_back(&file);
-    const string what = " (" + file.name + ", " + name_of(file.who) + ")";
-    if (fits.size() <= kMostNamed) add_to_list(candidates, to_string(number) + what, " or ");
+    if (fits.size() > kMostNamed) continue;
+    const string what = file.name + ", " + name_of(file.who);
+    add_to_list(candidates, to_string(number) + " (" + what + ")", " or ");
   }
   const string verb = command.substr(1);
   if (fits.empty()) fail("there is nothing to " + verb + "; /transfers lists what is under way");
@@ -1894,12 +2001,25 @@ void expect_nothing(const string& rest) {
   if (!rest.empty()) fail("'" + rest + "' is too much; the number of a transfer is enough");
 }
 
+void cancel_transfer(string rest) {
+  const File& file = take_transfer(rest);
+  expect_nothing(rest);
+  transfer::cancel(file.ticket);
+}
+
+void list_transfers(string) {
+  for (const auto& [number, file] : files)
+    print_file(file, file.state == "started" ? so_far(file) : "");
+  print("transfers " + to_string(files.size()));
+}
+
 // ---- The other commands -------------------------------------------------------------
 
 string next_word(string& rest) {
   string_view left = rest;
   const string word(take_word(left));
-  rest = left.substr(std::min(left.find_first_not_of(' '), left.size()));
+  const size_t first = left.find_first_not_of(' ');
+  rest = left.substr(std::min(first, left.size()));
   return word;
 }
 
@@ -1914,7 +2034,8 @@ string trimmed(string line) {
 }
 
 bool does_send(string line) {
-  if (!begins_with(line, "/") || begins_with(line, "//")) return true;
+  const bool is_command = begins_with(line, "/") && !begins_with(line, "//");
+  if (!is_command) return true;
   const string name = next_word(line);
   for (const char* one : {"/msg", "/group", "/all", "/send", "/sendgroup", "/sendall"})
     if (name == one) return true;
@@ -1925,7 +2046,9 @@ const string kGoodName = "1 to 32 characters without blanks, no / first";
 
 // For ourselves we take less than is_name() takes from others: "/quit" is a command that went to
 // the wrong place.
-bool is_own_name(const string& text) { return is_name(text) && text[0] != '/'; }
+bool is_own_name(const string& text) {
+  return is_name(text) && text[0] != '/';
+}
 
 void introduce_as(const string& name, const string& group) {
   const bool are_good = is_own_name(name) && is_own_name(group);
@@ -1938,8 +2061,13 @@ void introduce_as(const string& name, const string& group) {
   warn_of_clashes();
 }
 
-void change_name(string name) { introduce_as(name, myself.group); }
-void change_group(string group) { introduce_as(myself.name, group); }
+void change_name(string name) {
+  introduce_as(name, myself.group);
+}
+
+void change_group(string group) {
+  introduce_as(myself.name, group);
+}
 
 // Of everything, or of ADDRESS, ADDRESS:PORT or NETWORK/BITS.
 void scan(string target) {
@@ -1992,7 +2120,8 @@ void diagnose_one(const Identity& other) {
 void diagnose(string who) {
   if (!who.empty()) return diagnose_one(find(who));
   print("diag: ports UDP 25252, UDP and TCP " + to_string(myself.address.port) + " are open");
-  for (const string& line : discovery::diagnosis()) print("diag: " + line);
+  for (const string& line : discovery::diagnosis())
+    print("diag: " + line);
   print("diag: where no broadcast came back, the firewall of this machine must let in UDP 25252 to "
         "25508 and TCP 25253 to 25508; where a peer does not hear us, that of its machine");
 }
@@ -2013,12 +2142,6 @@ Strings entries_of(const string& folder) {
     entry.increment(error);
   }
   return found;
-}
-
-Strings command_names() {
-  Strings names;
-  for (const Command& command : kCommands) names.push_back(command.name);
-  return names;
 }
 
 string arguments_of(const string& name) {
@@ -2071,7 +2194,8 @@ string common_beginning(const Strings& words) {
   const string& last = words.back();
   const size_t most = std::min(first.size(), last.size());
   size_t size = 0;
-  while (size < most && first[size] == last[size]) ++size;
+  while (size < most && first[size] == last[size])
+    ++size;
   string common = first.substr(0, size);
   while (!is_text(common)) common.pop_back();  // half a character
   return common;
@@ -2084,9 +2208,14 @@ string complete(const string& before) {
   std::sort(fits.begin(), fits.end());
   const string common = common_beginning(fits);
   string all;
-  for (const string& fit : fits) add_to_list(all, fit.substr(0, fit.find_last_not_of(' ') + 1));
-  if (fits.size() > 1 && common == typed) console.print_quietly("help: " + all);
-  return before.substr(0, before.size() - typed.size()) + common;
+  for (const string& fit : fits) {
+    const size_t last = fit.find_last_not_of(' ');
+    add_to_list(all, fit.substr(0, last + 1));
+  }
+  const bool is_no_help = fits.size() > 1 && common == typed;
+  if (is_no_help) console.print_quietly("help: " + all);
+  const size_t kept = before.size() - typed.size();
+  return before.substr(0, kept) + common;
 }
 
 // ---- Who comes and goes -------------------------------------------------------------
@@ -2110,7 +2239,8 @@ struct Change {
   string line() const {
     if (!now) return "left " + before->label() + ": " + reason;
     const string is_now = verb() + " " + now->label() + " " + now->group;
-    return before ? is_now + ": was " + before->label() + " " + before->group : is_now;
+    if (!before) return is_now;
+    return is_now + ": was " + before->label() + " " + before->group;
   }
 };
 
@@ -2128,8 +2258,10 @@ bool is_found() {
 }
 
 vector<Change>::iterator news_of(const string& id) {
-  const auto is_of = [&](const Change& one) { return one.id == id; };
-  return std::find_if(news.begin(), news.end(), is_of);
+  auto change = news.begin();
+  while (change != news.end() && change->id != id)
+    ++change;
+  return change;
 }
 
 void add_news(const Change& latest) {
@@ -2158,8 +2290,9 @@ bool output_has_room() {
 string sum_of(const vector<Change>& changes) {
   string sum;
   for (const string verb : {"joined", "left", "changed"}) {
-    const auto is_so = [&](const Change& change) { return change.verb() == verb; };
-    const auto count = std::count_if(changes.begin(), changes.end(), is_so);
+    size_t count = 0;
+    for (const Change& change : changes)
+      if (change.verb() == verb) ++count;
     if (count > 0) add_to_list(sum, to_string(count) + " " + verb);
   }
   return sum + "; /list shows who is online";
@@ -2196,11 +2329,10 @@ void show(vector<Change>::iterator change) {
 // long as somebody reads.
 void show_news() {
   if (news.empty()) return;
-  if (terminal) {
-    if (Clock::now() - news_since >= 500ms) show_changes(std::exchange(news, {}));
-    return;
-  }
-  while (!news.empty() && output_has_room()) show(news.begin());
+  const bool is_due = Clock::now() - news_since >= 500ms;
+  if (terminal && is_due) show_changes(std::exchange(news, {}));
+  while (!terminal && !news.empty() && output_has_room())
+    show(news.begin());
 }
 
 void show_news_of(const Identity& who) {
@@ -2211,8 +2343,10 @@ void show_news_of(const Identity& who) {
 // Whom /to, or a number of /list, meant is not there any more.
 void lose(const Identity& who, const string& gone) {
   const bool is_partner = is_talking() && chosen->who.id == who.id;
-  for (Addressee& one : numbered)
-    if (one.who.id == who.id && one.gone.empty()) one.gone = gone;
+  for (Addressee& one : numbered) {
+    const bool is_it = one.who.id == who.id;
+    if (is_it && one.gone.empty()) one.gone = gone;
+  }
   if (!is_partner) return;
   chosen->gone = gone;
   show_news_of(who);  // that of the one we talk to does not wait
@@ -2307,8 +2441,9 @@ bool set_trace(const string& value) {
   if (value.empty()) return true;
   const string path = path_meant_by(value);
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0666);
+  const string why = error_text(errno);
   trace_file = Descriptor(fd);
-  if (fd == -1) throw UsageError("cannot write " + path + ": " + error_text(errno));
+  if (fd == -1) throw UsageError("cannot write " + path + ": " + why);
   return true;
 }
 
@@ -2365,7 +2500,8 @@ void parse_options(const Strings& arguments) {
       value = arguments[i];
     }
     const bool is_good = option.set(value);
-    if (!is_good) throw UsageError(name + " takes " + option.meaning + "; not '" + value + "'");
+    const string takes = name + " takes " + option.meaning;
+    if (!is_good) throw UsageError(takes + "; not '" + value + "'");
   }
 }
 
@@ -2393,8 +2529,10 @@ string ask_for(const string& wanted, const string& offered) {
 void ask_who_we_are() {
   const string user = environment("USER");
   const string offered = is_own_name(user) ? user : "user";
-  if (myself.name.empty()) myself.name = ask_for("name", offered);
-  if (myself.group.empty()) myself.group = ask_for("group", "lab");
+  if (myself.name.empty())
+    myself.name = ask_for("name", offered);
+  if (myself.group.empty())
+    myself.group = ask_for("group", "lab");
 }
 
 // ---- What is set up before the loop -------------------------------------------------
@@ -2412,8 +2550,10 @@ void fill_standard_descriptors() {
 // What is written is kept until flush(), and the screen does not flicker. wcwidth() needs a locale.
 void prepare_output() {
   std::ios::sync_with_stdio(false);
-  for (const char* name : {"C.UTF-8", "UTF-8", "en_US.UTF-8", ""})  // on macOS it is the second
-    if (std::setlocale(LC_CTYPE, name) != nullptr) return;
+  for (const char* name : {"C.UTF-8", "UTF-8", "en_US.UTF-8", ""}) {  // on macOS it is the second
+    const char* const chosen_locale = std::setlocale(LC_CTYPE, name);
+    if (chosen_locale != nullptr) return;
+  }
 }
 
 // From now on the kernel gives no number of `most` or more. If that fails, all stays as it was.
@@ -2439,10 +2579,18 @@ void prepare_folder() {
   print("note: " + why + "; choose another folder with --dir");
 }
 
+void draw_id() {
+  std::random_device random;
+  while (myself.id.size() < 16)
+    myself.id += "0123456789abcdef"[random() % 16];
+}
+
 // Opens all sockets with the port that we have chosen. What was wrong, where another program has
 // it; else nothing.
 string open_port() {
-  const auto can_reach = [](uint32_t ip) { return discovery::source_for(ip).has_value(); };
+  const auto can_reach = [](uint32_t ip) {
+    return discovery::source_for(ip).has_value();
+  };
   try {
     transfer::open(can_reach);
     discovery::open();
@@ -2475,7 +2623,8 @@ std::atomic<Clock::time_point> caught_at{};
 // A second one says that the first is not obeyed: a disk hangs, or nobody reads what we print. But
 // timeout(1) sends two at once, and a terminal that closes more than one SIGHUP: those are one.
 bool is_second_signal(int number) {
-  return signal_caught != 0 && number != SIGHUP && Clock::now() - caught_at.load() > 100ms;
+  const bool is_later = Clock::now() - caught_at.load() > 100ms;
+  return signal_caught != 0 && number != SIGHUP && is_later;
 }
 
 void note_signal(int number) {
@@ -2540,6 +2689,14 @@ void admit_to_hang() {
   if (!terminal) return;
   print("note: something hangs, perhaps a disk; Ctrl-C ends the program at once");
   std::cout.flush();
+}
+
+// ---- The end --------------------------------------------------------------------------
+
+int exit_status() {
+  const bool is_script = !::isatty(STDIN_FILENO);
+  const bool has_failed = !std::cout || (undelivered && is_script);
+  return has_failed ? 1 : 0;
 }
 
 }  // namespace
