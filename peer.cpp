@@ -1458,7 +1458,7 @@ Identity find_by_beginning(const string& who) {
     if (begins_with(label, beginning)) fits.push_back(user);
   }
   const bool is_only_one = fits.size() == 1 && !who.empty();
-  if (is_only_one && those_called(who).empty()) return fits[0];
+  if (is_only_one && !names_somebody(who)) return fits[0];
   return find(who);
 }
 

@@ -235,3 +235,169 @@ TEST(Who, IsANumberOfTheLastListOnly) {
   numbered.clear();
   EXPECT_EQ(by_number("1"), nullptr);
 }
+
+// ---- WHO, where several are listed -----------------------------------------------------------
+
+void let_discovery_list(const std::vector<Identity>& users);  // in roster.cpp
+
+namespace {
+
+// Ann, and what /list shows her:
+//   1  3    chess  10.77.0.5:25253      a name that is another's number
+//   2  ann  lab    10.77.0.1:25253      she herself
+//   3  anna lab    10.77.0.6:25253
+//   4  bob  lab    10.77.0.2:25253      two of one name
+//   5  bob  chess  10.77.0.3:25253
+//   6  cleo chess  10.77.0.4:25253
+class WhoIsMeant : public testing::Test {
+ protected:
+  void SetUp() override {
+    myself = user("ann", "lab", "10.77.0.1:25253");
+    users = {user("3", "chess", "10.77.0.5:25253"),   user("anna", "lab", "10.77.0.6:25253"),
+             user("bob", "lab", "10.77.0.2:25253"),   user("bob", "chess", "10.77.0.3:25253"),
+             user("cleo", "chess", "10.77.0.4:25253")};
+    let_discovery_list(users);
+    for (const Identity& one : users) note_joined(one);
+    said([] { list_users(""); });
+  }
+  void TearDown() override {
+    for (const Identity& one : users) directory.remove(one.id);
+    news.clear();
+    numbered.clear();
+    chosen.reset();
+    myself = Identity();
+    let_discovery_list({});
+  }
+
+  static Identity user(const std::string& name, const std::string& group, const std::string& address) {
+    Identity who = user_of(name, address);
+    who.group = group;
+    who.id = "00000000000000" + address.substr(8, 1) + address.substr(8, 1);
+    return who;
+  }
+
+  // What the function says, or what it throws.
+  template <class Function>
+  static std::string said(Function function) {
+    testing::internal::CaptureStdout();
+    std::string error;
+    try {
+      function();
+    } catch (const std::exception& thrown) {
+      error = std::string("error: ") + thrown.what();
+    }
+    std::cout.flush();
+    return testing::internal::GetCapturedStdout() + error;
+  }
+
+  // "cleo@10.77.0.4:25253", or why nobody is meant.
+  static std::string found(const std::string& who) {
+    std::string label;
+    const std::string error = said([&] { label = find(who).label(); });
+    return label + error;
+  }
+
+  Users users;
+};
+
+const std::string kNobody = "; /list shows who is";
+
+}  // namespace
+
+TEST_F(WhoIsMeant, ByANameANumberAnAddressOrBoth) {
+  for (const char* who : {"cleo", "6", "10.77.0.4:25253", "cleo@10.77.0.4:25253"})
+    EXPECT_EQ(found(who), "cleo@10.77.0.4:25253") << who;
+  EXPECT_EQ(found("1"), "3@10.77.0.5:25253");
+  EXPECT_EQ(found("bob@10.77.0.3:25253"), "bob@10.77.0.3:25253");
+  EXPECT_EQ(found("4"), "bob@10.77.0.2:25253");
+}
+
+TEST_F(WhoIsMeant, IsRefusedAndNotGuessedWhereTwoFit) {
+  EXPECT_EQ(found("bob"), "error: bob can mean more than one user; write bob@10.77.0.2:25253 or bob@10.77.0.3:25253");
+  EXPECT_EQ(found("3"), "error: 3 can mean more than one user; write 3@10.77.0.5:25253 or anna@10.77.0.6:25253");
+  EXPECT_EQ(those_called("3").size(), 2u);
+}
+
+TEST_F(WhoIsMeant, IsNotOneself) {
+  for (const std::string who : {"ann", "2", "10.77.0.1:25253", "127.0.0.1:25253", "ann@10.77.0.1:25253"})
+    EXPECT_EQ(found(who), "error: " + who + " is you");
+}
+
+TEST_F(WhoIsMeant, IsWhoeverIsAtAnAddressWhereNobodyIsListed) {
+  const Identity whoever = find("10.77.0.9:25253");
+  EXPECT_EQ(whoever.address.text(), "10.77.0.9:25253");
+  EXPECT_EQ(whoever.id, "");
+  EXPECT_EQ(whoever.name, "");
+}
+
+// There is no WHO for all or for a group: those have commands of their own.
+TEST_F(WhoIsMeant, IsNobodyByAnyOtherWord) {
+  EXPECT_EQ(found(""), "error: to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
+  for (const std::string who : {"all", "lab", "cleo@chess", "Cleo", "7", "0", "10.77.0.4", "eve@10.77.0.4:25253",
+                                "cleo@10.77.0.9:25253", "bob "})
+    EXPECT_EQ(found(who), "error: nobody called " + who + " is online" + kNobody);
+  EXPECT_EQ(found("cl"), "error: nobody called cl is online (did you mean cleo@10.77.0.4:25253?)" + kNobody);
+}
+
+TEST_F(WhoIsMeant, ByANumberIsWhoHadItWhenItWasShown) {
+  lose(users[4], "has left");
+  EXPECT_EQ(found("6"), "error: number 6 was cleo@10.77.0.4:25253, who has left; /list numbers anew");
+  let_discovery_list({users[4]});
+  EXPECT_EQ(found("cleo"), "cleo@10.77.0.4:25253");  // by the name it is who has it now
+  EXPECT_EQ(found("4"), "error: nobody called 4 is online" + kNobody);
+}
+
+TEST_F(WhoIsMeant, ByToMayBeOnlyTheBeginningOfANameAndByNothingElse) {
+  EXPECT_EQ(said([] { choose("cl"); }), "to cleo@10.77.0.4:25253\n");
+  EXPECT_EQ(said([] { choose("6"); }), "to cleo@10.77.0.4:25253\n");
+  ASSERT_TRUE(chosen);
+  EXPECT_EQ(chosen->who.id, users[4].id);
+  EXPECT_EQ(said([] { choose("bo"); }), "error: nobody called bo is online (did you mean bob@10.77.0.2:25253 or "
+                                        "bob@10.77.0.3:25253?)" + kNobody);
+  EXPECT_FALSE(chosen);  // the next line must not go to cleo
+  EXPECT_EQ(said([] { choose("ann"); }), "error: ann is you");  // though anna begins so
+  EXPECT_EQ(said([] { choose("2"); }), "error: 2 is you");
+  EXPECT_EQ(said([] { choose("cleo hello"); }), "error: /to takes one user; /msg cleo TEXT sends one message");
+  EXPECT_EQ(said([] { choose(""); }).substr(0, 15), "error: to whom?");
+}
+
+// Blanks between words count for nothing; in the text they are the text's.
+TEST_F(WhoIsMeant, IsTheFirstWordHoweverManyBlanksAreBehindIt) {
+  std::string rest = "cleo    two  words ";
+  EXPECT_EQ(next_word(rest), "cleo");
+  EXPECT_EQ(rest, "two  words ");
+  EXPECT_EQ(said([] { obey_line("/to    6"); }), "to cleo@10.77.0.4:25253\n");
+  EXPECT_EQ(said([] { obey_line("/to 6   "); }), "to cleo@10.77.0.4:25253\n");
+  EXPECT_EQ(said([] { obey_line("/msg   bob   hi"); }).substr(0, 36), "error: bob can mean more than one us");
+  EXPECT_EQ(said([] { obey_line("/msg  cleo   "); }), "error: there is no text to send");
+}
+
+TEST_F(WhoIsMeant, BySendComesFirstOrIsAPathForWhomToChose) {
+  for (const char* who : {"cleo", "6", "10.77.0.9:25253", "ann", "bob", "3"}) EXPECT_TRUE(names_somebody(who)) << who;
+  for (const char* who : {"report.pdf", "cl", "all", "lab", "7", ""}) EXPECT_FALSE(names_somebody(who)) << who;
+  EXPECT_EQ(said([] { offer_to_one("bob x"); }).substr(0, 36), "error: bob can mean more than one us");
+  EXPECT_EQ(said([] { offer_to_one("ann x"); }), "error: ann is you");
+  EXPECT_EQ(said([] { offer_to_one("cleo   /no/such  file"); }),
+            "error: cannot read /no/such  file: No such file or directory");
+  EXPECT_EQ(said([] { offer_to_one("cleo"); }), "error: which file? /send WHO PATH");
+  EXPECT_EQ(said([] { offer_to_one(""); }).substr(0, 15), "error: to whom?");
+  EXPECT_EQ(said([] { offer_to_one("/no/such"); }), "error: nobody called /no/such is online" + kNobody);
+  EXPECT_EQ(said([] { offer_to_one("/dev/null"); }), "error: to whom? /send WHO /dev/null");
+  said([] { choose("cleo"); });
+  EXPECT_EQ(said([] { offer_to_one("/no/such"); }),
+            "error: nobody called /no/such is online, and there is no file /no/such");
+}
+
+TEST_F(WhoIsMeant, ByGroupIsWhoHasOurGroupAndByAllEverybodyElse) {
+  const auto labels = [](const Users& all) {
+    std::string text;
+    for (const Identity& one : all) text += one.label() + " ";
+    return text;
+  };
+  EXPECT_EQ(labels(audience("group")), "anna@10.77.0.6:25253 bob@10.77.0.2:25253 ");
+  EXPECT_EQ(audience("all").size(), 5u);
+  myself.group = "go";
+  EXPECT_EQ(said([] { send_to_group("hi"); }), "error: nobody else is in group go");
+  let_discovery_list({});
+  EXPECT_EQ(said([] { send_to_all("hi"); }), "error: nobody else is online");
+}

@@ -859,3 +859,20 @@ TEST_F(RosterRules, AnotherScanTakesThePlaceOfTheFirst) {
 }
 
 }  // namespace
+
+// ---- For tests/unit/console.cpp ---------------------------------------------------------
+
+// Discovery, as peer.cpp asks it: on 10.77.0.0/24, and with these on the list. Each has answered.
+void let_discovery_list(const std::vector<Identity>& users) {
+  const Time now{1h};
+  interfaces = {network("lo", "127.0.0.1", 8), network("eth0", "10.77.0.1", 24)};
+  roster.emplace(myself, 1);
+  roster->start(interfaces, now);
+  for (const Identity& user : users) {
+    Announcement here;
+    here.verb = Verb::here;
+    here.who = user;
+    here.to = myself.id;
+    roster->hear(here, user.address, Door::own, now);
+  }
+}
