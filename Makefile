@@ -7,8 +7,8 @@
 # make test       all tests, JOBS=4 at a time; README.md names what they need. Some of them: make test FILTER='Files.*'
 #                 under sanitizers: make test SANITIZE=address,undefined, and SANITIZE=thread; or in one queue
 #                 make test KINDS='plain address,undefined thread'
-# make grade      judges any program by docs/protocol.md and docs/interface.md: make grade PEER=path/to/their/peer; a table
-#                 of a folder of submissions: tests/grade/class.sh FOLDER
+# make grade      judges any program by docs/protocol.md and docs/interface.md: make grade PEER=path/to/their/peer, as far
+#                 as MILESTONE=1; a table of a folder of submissions: tests/grade/class.sh FOLDER
 # make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
 # make segment    how discovery grows with the number of hosts: tests/bench/segment.cpp. make segment SEGMENTS='2 10'
 # make simulate   SEEDS=1000 classes in virtual time, on a network with every fault: tests/simulation/simulate.cpp
@@ -98,7 +98,7 @@ UNITS := $(patsubst %,$(BUILD)/tests/%.o,unit/protocol unit/roster unit/transfer
 $(BUILD)/run-units: $(UNITS)
 	$(COMPILE) $^ -lgtest -o $@
 
-$(BUILD)/run-tests: $(TESTS) | $(BUILD)/ladder .build/smallest
+$(BUILD)/run-tests: $(TESTS) | $(BUILD)/ladder .build/smallest .build/grade
 	$(COMPILE) $^ -lgtest -o $@
 
 # Of another program only its path is known: it is not ours to build. A relative one begins where it was typed, at PWD:

@@ -35,6 +35,7 @@ cp tests/classroom.sh "$to/tests"
 if [ "$GRADER" = source ]; then
   mkdir "$to/tests/support"
   cp -r tests/grade "$to/tests"
+  rm -f "$to"/tests/grade/wrong.* "$to"/tests/grade/unfinished.* "$to/tests/grade/smallest.sh"
   for part in testing.cpp testing.h classroom.h ladder.cpp ladder.h; do
     if [ -e tests/support/$part ]; then cp tests/support/$part "$to/tests/support"; fi
   done

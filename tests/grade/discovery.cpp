@@ -260,8 +260,8 @@ CASE(R2, SweepsBothPorts, "P4.3", "It asks all addresses at 25253, and then all 
   classroom(2);
   Ear first(25253, "10.77.0.2", 2), shared(25252, "10.77.0.2", 2);
   Program ann("ann", {}, 1);
-  first.hears("HELLO", {{"ask", "host"}}, 20);
-  shared.hears("HELLO", {{"ask", "host"}}, 20);
+  first.hears("HELLO", {{"name", ann.name}}, 20);
+  shared.hears("HELLO", {{"name", ann.name}}, 20);
 }
 
 // What comes to host 2 at all addresses of the network but the program's own, 10.77.0.9, in the middle of it.
@@ -280,7 +280,7 @@ struct Swept {
     std::vector<std::pair<double, int>> all;
     for (const Ear& ear : ears)
       for (const Datagram& one : ear.heard)
-        if (Line(one.bytes).is("HELLO", {{"ask", "host"}})) all.emplace_back(one.at, std::atoi(ear.label.c_str() + 8));
+        if (Line(one.bytes).verb == "HELLO") all.emplace_back(one.at, std::atoi(ear.label.c_str() + 8));
     std::sort(all.begin(), all.end());
     return all;
   }

@@ -12,6 +12,7 @@
 #include <map>
 #include <sstream>
 
+#include "milestones.h"
 #include "support/ladder.h"
 
 namespace fs = std::filesystem;
@@ -284,6 +285,35 @@ void Report::print_requirement(std::ostream& out, const Requirement& requirement
   }
 }
 
+// Of those that have passed or failed only: who asks for milestone 1 sees 0 and 1.
+void Report::print_milestones(std::ostream& out) const {
+  struct Row { int passed = 0, tried = 0; double got = 0, most = 0; };
+  std::map<int, Row> rows;
+  for (const Outcome& outcome : outcomes_) {
+    Row& row = rows[milestone(*outcome.of)];
+    const double worth = points(outcome);
+    ++row.tried;
+    row.most += worth;
+    if (!outcome.passed) continue;
+    ++row.passed;
+    row.got += worth;
+  }
+  out << "\n";
+  for (const auto& [number, row] : rows)
+    out << std::left << std::setw(11) << milestone_name(number) << std::right << std::setw(5) << one_decimal(row.got)
+        << " of " << std::setw(4) << one_decimal(row.most) << " points, " << std::setw(2) << row.passed << " of "
+        << std::setw(2) << row.tried << " cases\n";
+}
+
+void Report::print_cases(std::ostream& out) const {
+  for (const Case* its : counted_) {
+    Outcome outcome;
+    outcome.of = its;
+    out << milestone(*its) << "\t" << its->id() << "\t" << three_decimals(points(outcome)) << "\t" << its->clauses
+        << "\t" << its->title << "\n";
+  }
+}
+
 void Report::print(std::ostream& out, double seconds) const {
   out << program_ << "\n\n";
   print_first_things(out);
@@ -297,6 +327,7 @@ void Report::print(std::ostream& out, double seconds) const {
         << std::setw(2) << std::count_if(outcomes_.begin(), outcomes_.end(), has_passed) << " of " << std::setw(2)
         << std::count_if(outcomes_.begin(), outcomes_.end(), is_its) << " cases: " << requirement.says << "\n";
   }
+  print_milestones(out);
   for (const Requirement& requirement : requirements()) print_requirement(out, requirement);
   out << "\n";
   if (is_whole()) out << "score " << rounded(false) << " of 100, and " << rounded(true) << " of 10 extra ";

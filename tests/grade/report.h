@@ -41,6 +41,7 @@ class Report {
 
   void print(std::ostream& out, double seconds) const;
   void print_points(std::ostream& out) const;  // the program, the points of each requirement, their sum
+  void print_cases(std::ostream& out) const;   // each with its milestone, points, clauses and title; TABs between them
   void write_junit(const std::string& file) const;
   void write_gradescope(const std::string& file, double seconds) const;
   void write_classroom50(const std::string& file) const;
@@ -58,6 +59,7 @@ class Report {
   std::vector<Kind> kinds() const;
   void print_first_things(std::ostream& out) const;
   void print_requirement(std::ostream& out, const Requirement& requirement) const;
+  void print_milestones(std::ostream& out) const;
   std::string again(const Case& its) const;
   std::string details(const Outcome& outcome) const;
 

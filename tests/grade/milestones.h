@@ -1,0 +1,23 @@
+// Which milestone of docs/assignment.md, 5, brings what a case asks for. `make grade MILESTONE=1` judges the cases of
+// milestones 0 and 1. tests/grade/unfinished.sh sees that no case needs what a later milestone brings.
+
+#ifndef CHATBYP2P_MILESTONES_H
+#define CHATBYP2P_MILESTONES_H
+
+#include <ostream>
+
+#include "grade.h"
+
+namespace grade {
+
+constexpr int kLastMilestone = 4, kExtra = 5;  // folders and resuming earn extra points
+
+int milestone(const Case& its);
+std::string milestone_name(int number);  // "milestone 1", or "extra"
+
+// False, with a sentence on standard error, if the table names a case that does not exist.
+bool milestones_are_valid();
+
+}  // namespace grade
+
+#endif

@@ -1,0 +1,17 @@
+#!/bin/sh
+# The smallest peer before the judge: its points for each requirement are those that the head of docs/smallest/peer.cpp
+# says, give or take half a point. It prints both.
+set -eu
+cd "${0%/*}/../.."
+said=$(sed -n 's,^// Points: ,,p' docs/smallest/peer.cpp)
+got=$(PEER=$PWD/.build/smallest OUTPUT=csv .build/grade) || true
+echo "$said, it says"
+echo "$got" | awk -v said="$said" '{
+  n = split(said, part, " ")
+  for (i = 1; i <= n / 2; ++i) {
+    is = $(i + 1); was = part[2 * i]
+    printf "%s %s%s", part[2 * i - 1], is, i < n / 2 ? " " : ", it has\n"
+    if (is - was > 0.5 || was - is > 0.5) wrong = 1
+  }
+  exit wrong || n != 20
+}'
