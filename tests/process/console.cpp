@@ -530,18 +530,38 @@ TEST_F(Terminals, TakeAwayWhatIsTypedAtTheFirstCtrlCAndLeaveAtOneInAnEmptyLine) 
   EXPECT_TRUE(ann.shows("ended 0")) << ann.screen();
 }
 
+// bob, whose disk stands still as soon as a file of ann's is to be stored there.
+class HungBob {
+ public:
+  explicit HungBob(Network& network)
+      : console(network, "--name bob --group lab --accept always", 80, 24,
+                "ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=" + hung_disk(network, folder_)),
+        ann(network.peer(0, "ann")) {
+    network.folder("ann").write("a", "hello\n");
+  }
+
+  // ann sends it; whether his disk hangs now.
+  bool hangs() {
+    ann.wait_for("joined bob.*");
+    ann.say("/send bob a");
+    ann.wait_for("send 1 started .*");
+    return eventually(10, [&] { return folder_.names().front() == "hangs"; });
+  }
+
+ private:
+  const Folder folder_;  // made before the console, which is started with what is in it
+
+ public:
+  Console console;
+  Process& ann;
+};
+
 TEST_F(Terminals, AreLeftInOrderByTheSecondCtrlCToo) {
   NEEDS_PROGRAM("cc", "gcc");
-  const Folder folder;
-  const std::string hung = "LD_PRELOAD=" + hung_disk(*network, folder);
-  Console bob(*network, "--name bob --group lab --accept always", 80, 24, hung);
-  ASSERT_TRUE(bob.shows("ready bob"));
-  Process& ann = network->peer(0, "ann");
-  network->folder("ann").write("a", "hello\n");
-  ann.wait_for("joined bob.*");
-  ann.say("/send bob a");
-  ann.wait_for("send 1 started .*");
-  ASSERT_TRUE(eventually(10, [&] { return folder.names() == std::vector<std::string>{"hangs", "hung.c", "hung.so"}; }));
+  HungBob hung(*network);
+  Console& bob = hung.console;
+  Process& ann = hung.ann;
+  ASSERT_TRUE(hung.hangs());
   bob.press("C-c");
   ann.wait_for("left bob@\\S+: said bye");
   EXPECT_TRUE(eventually(10, [&] {
@@ -554,15 +574,9 @@ TEST_F(Terminals, AreLeftInOrderByTheSecondCtrlCToo) {
 
 TEST_F(Terminals, SayThatSomethingHangsAndAreThenLeftAtTheNextCtrlC) {
   NEEDS_PROGRAM("cc", "gcc");
-  const Folder folder;
-  const std::string hung = "ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=" + hung_disk(*network, folder);
-  Console bob(*network, "--name bob --group lab --accept always", 80, 24, hung);
-  ASSERT_TRUE(bob.shows("ready bob"));
-  Process& ann = network->peer(0, "ann");
-  network->folder("ann").write("a", "hello\n");
-  ann.wait_for("joined bob.*");
-  ann.say("/send bob a");
-  ASSERT_TRUE(eventually(10, [&] { return folder.names().front() == "hangs"; }));
+  HungBob hung(*network);
+  Console& bob = hung.console;
+  ASSERT_TRUE(hung.hangs());
   bob.type("/quit");
   bob.press("Enter");
   EXPECT_TRUE(bob.shows("note: something hangs, perhaps a disk; Ctrl-C ends the program at once")) << bob.screen();

@@ -23,6 +23,17 @@ class Messages : public OneHost {
     ann.wait_for("joined bob@127.0.0.1:40001 lab");
     return ann;
   }
+
+  // Whom /to chose and /list numbered, and who is not there any more, gets nothing by either.
+  static void expect_unchosen(Process& ann, const std::string& label) {
+    ann.say("for nobody else");
+    ann.wait_for("error: " + label + " has left; /to WHO chooses another");
+  }
+  static void expect_unnumbered(Process& ann, const std::string& number, const std::string& label, const std::string& why) {
+    ann.say("/msg " + number + " for nobody else");
+    ann.wait_for("error: number " + number + " was " + label + ", who " + why + "; /list numbers anew");
+  }
+
   std::optional<Socket> bobs_datagrams_, bobs_door_;
 };
 
@@ -152,13 +163,10 @@ TEST_F(Messages, ForWhomOneHasChosenGoToNobodyWhoComesLaterWithHisId) {
   };
   EXPECT_TRUE(eventually(30, [&] { return takes("00000000000000bb"); }));
   ann.wait_for("changed eve@127.0.0.2:40003 lab: was bob@127.0.0.1:40001 lab");
-  ann.say("/msg 2 for bob alone");
-  ann.wait_for("error: number 2 was bob@127.0.0.1:40001, who is at another address now; /list numbers anew");
+  expect_unnumbered(ann, "2", "bob@127.0.0.1:40001", "is at another address now");
   EXPECT_TRUE(eventually(30, [&] { return takes("00000000000000cc"); }));
-  ann.say("for cleo alone");
-  ann.wait_for("error: cleo@127.0.0.1:40002 has left; /to WHO chooses another");
-  ann.say("/msg 3 for her, too");
-  ann.wait_for("error: number 3 was cleo@127.0.0.1:40002, who has left; /list numbers anew");
+  expect_unchosen(ann, "cleo@127.0.0.1:40002");
+  expect_unnumbered(ann, "3", "cleo@127.0.0.1:40002", "has left");
 }
 
 TEST_F(Messages, GoToNobodyAfterAChoiceThatFailed) {
@@ -300,10 +308,8 @@ TEST_F(Messages, ToSomeoneWhoHasLeftAreRefusedWithTheReason) {
   ann.wait_for("to bob@127.0.0.1:25301");
   bob.say("/quit");
   ann.wait_for("left bob@127.0.0.1:25301: said bye");
-  ann.say("hello?");
-  ann.wait_for("error: bob@127.0.0.1:25301 has left; /to WHO chooses another");
-  ann.say("/msg 2 hello?");
-  ann.wait_for("error: number 2 was bob@127.0.0.1:25301, who has left; /list numbers anew");
+  expect_unchosen(ann, "bob@127.0.0.1:25301");
+  expect_unnumbered(ann, "2", "bob@127.0.0.1:25301", "has left");
   ann.say("/msg bob@127.0.0.1:25301 hello?");
   ann.wait_for("error: nobody called bob@127.0.0.1:25301 is online; .*");
 }
