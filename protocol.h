@@ -8,8 +8,8 @@
 //           means its clause 4.2.
 //   Part 2  the program: small tools around POSIX calls, the events, and what discovery.cpp and
 //           transfer.cpp, which do not know each other, offer to peer.cpp.
-//   Then a second reading: what a first one can do without: characters, folders and resumed
-//           files on the wire, names of files, the checksum, --trace.
+//   Then a second reading: what a first one can do without: the longer bodies of what the first
+//           one has declared, folders and resumed files on the wire, the checksum, --trace.
 //
 // One process is one peer. So a part of the program is a file and not a class: its state is in its
 // unnamed namespace, where nobody else sees it. A larger program would make objects of them.
@@ -33,6 +33,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
@@ -93,20 +94,10 @@ inline std::string shortened(std::string text, size_t most);
 
 // The whole of `text` as a decimal number of at most `most`; nothing for anything else, "+1", "1 "
 // and "" included.
-inline std::optional<uint64_t> parse_number(std::string_view text, uint64_t most = UINT64_MAX) {
-  const char* const last = text.data() + text.size();
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), last, value);
-  if (error != std::errc() || end != last || value > most) return std::nullopt;
-  return value;
-}
+inline std::optional<uint64_t> parse_number(std::string_view text, uint64_t most = UINT64_MAX);
 
 // Takes the next word off `text`, and the blank behind it.
-inline std::string_view take_word(std::string_view& text) {
-  const std::string_view word = text.substr(0, text.find(' '));
-  text.remove_prefix(std::min(word.size() + 1, text.size()));
-  return word;
-}
+inline std::string_view take_word(std::string_view& text);
 
 // ---- Addresses [3.2] ---------------------------------------------------------
 
@@ -116,9 +107,15 @@ struct Address {
   uint32_t ip = 0;
   uint16_t port = 0;
 
-  bool operator==(const Address& o) const { return ip == o.ip && port == o.port; }
-  bool operator!=(const Address& o) const { return !(*this == o); }
-  bool operator<(const Address& o) const { return std::tie(ip, port) < std::tie(o.ip, o.port); }
+  bool operator==(const Address& o) const {
+    return ip == o.ip && port == o.port;
+  }
+  bool operator!=(const Address& o) const {
+    return !(*this == o);
+  }
+  bool operator<(const Address& o) const {
+    return std::tie(ip, port) < std::tie(o.ip, o.port);
+  }
 
   sockaddr_in to_sockaddr() const {
     sockaddr_in raw{};
@@ -142,30 +139,13 @@ struct Address {
 };
 
 // "10.0.0.7": four decimal parts, nothing else.
-inline std::optional<uint32_t> parse_ip(std::string_view text) {
-  if (!is_text(text)) return std::nullopt;  // a NUL would end the text for inet_pton()
-  in_addr raw{};
-  const std::string terminated(text);
-  if (::inet_pton(AF_INET, terminated.c_str(), &raw) != 1) return std::nullopt;
-  return ntohl(raw.s_addr);
-}
+inline std::optional<uint32_t> parse_ip(std::string_view text);
 
 // A port is 1 to 65535.
-inline std::optional<uint16_t> parse_port(std::string_view text) {
-  const auto port = parse_number(text, UINT16_MAX);
-  if (!port || *port == 0) return std::nullopt;
-  return static_cast<uint16_t>(*port);
-}
+inline std::optional<uint16_t> parse_port(std::string_view text);
 
 // "10.0.0.7:25253"
-inline std::optional<Address> parse_address(std::string_view text) {
-  const size_t colon = text.find(':');
-  if (colon == std::string_view::npos) return std::nullopt;
-  const auto ip = parse_ip(text.substr(0, colon));
-  const auto port = parse_port(text.substr(colon + 1));
-  if (!ip || !port) return std::nullopt;
-  return Address{*ip, *port};
-}
+inline std::optional<Address> parse_address(std::string_view text);
 
 // ---- Lines [3.2] -------------------------------------------------------------
 
@@ -189,7 +169,8 @@ struct Line {
     while (!line.empty()) {
       const std::string_view word = take_word(line);
       const size_t equals = word.find('=');
-      if (equals == std::string_view::npos || equals == 0) return std::nullopt;
+      if (equals == std::string_view::npos || equals == 0)
+        return std::nullopt;
       const std::string_view key = word.substr(0, equals);
       const bool is_new = result.fields.emplace(key, word.substr(equals + 1)).second;
       if (!is_new) return std::nullopt;
@@ -204,19 +185,15 @@ struct Line {
   std::optional<uint64_t> number(std::string_view key, uint64_t most = INT64_MAX) const {
     return parse_number(field(key), most);
   }
-  std::optional<uint32_t> checksum() const {
-    const auto crc = number("crc", UINT32_MAX);
-    if (!crc) return std::nullopt;
-    return static_cast<uint32_t>(*crc);
-  }
+  std::optional<uint32_t> checksum() const;  // its crc=
 };
 
 // " size=4096", to be put behind a verb.
-inline std::string field(std::string_view key, std::string_view value) {
+inline std::string key_value(std::string_view key, std::string_view value) {
   return " " + std::string(key) + "=" + std::string(value);
 }
-inline std::string field(std::string_view key, uint64_t value) {
-  return field(key, to_string(value));
+inline std::string key_value(std::string_view key, uint64_t value) {
+  return key_value(key, to_string(value));
 }
 
 // ---- Announcements [4.1]: who I am --------------------------------------------
@@ -231,12 +208,11 @@ struct Identity {
   uint32_t said_ip = 0;  // the IP address that it believes it has, which may be another one
 
   // "ann@10.0.0.7:25253", which is never ambiguous.
-  std::string label() const { return (name.empty() ? "" : name + "@") + address.text(); }
-
-  static bool is_id(std::string_view text) {
-    const bool is_hex = text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
-    return text.size() == 16 && is_hex;
+  std::string label() const {
+    return (name.empty() ? "" : name + "@") + address.text();
   }
+
+  static bool is_id(std::string_view text);
 };
 
 enum class Verb { hello, here, bye };
@@ -245,7 +221,8 @@ inline constexpr std::string_view kVerbs[] = {"HELLO", "HERE", "BYE"};  // in th
 
 inline std::optional<Verb> parse_verb(std::string_view word) {
   for (const Verb verb : {Verb::hello, Verb::here, Verb::bye})
-    if (word == kVerbs[static_cast<size_t>(verb)]) return verb;
+    if (word == kVerbs[static_cast<size_t>(verb)])
+      return verb;
   return std::nullopt;
 }
 
@@ -262,14 +239,17 @@ struct Announcement {
     std::string line(kMagic);
     line += " ";
     line += kVerbs[static_cast<size_t>(verb)];
-    line += field("id", who.id);
-    line += field("ip", Address{who.said_ip, 0}.ip_text());
-    line += field("port", who.address.port);
-    line += field("name", who.name);
-    line += field("group", who.group);
-    if (!to.empty()) line += field("to", to);
-    if (ask_host) line += field("ask", "host");
-    if (every > kHeartbeat) line += field("every", static_cast<uint64_t>(every.count()));
+    line += key_value("id", who.id);
+    line += key_value("ip", Address{who.said_ip, 0}.ip_text());
+    line += key_value("port", who.address.port);
+    line += key_value("name", who.name);
+    line += key_value("group", who.group);
+    if (!to.empty())
+      line += key_value("to", to);
+    if (ask_host)
+      line += key_value("ask", "host");
+    if (every > kHeartbeat)
+      line += key_value("every", static_cast<uint64_t>(every.count()));
     return line;
   }
 
@@ -284,7 +264,8 @@ struct Announcement {
     const auto verb = parse_verb(line->verb);
     const auto ip = parse_ip(line->field("ip"));
     const auto port = parse_port(line->field("port"));
-    if (!verb || !ip || !port) return std::nullopt;
+    if (!verb || !ip || !port)
+      return std::nullopt;
     Announcement said;
     said.verb = *verb;
     said.who.id = line->field("id");
@@ -299,12 +280,16 @@ struct Announcement {
     const bool has_id = Identity::is_id(said.who.id);
     const bool has_names = is_name(said.who.name) && is_name(said.who.group);
     const bool is_to_somebody = said.to.empty() || Identity::is_id(said.to);
-    if (!has_id || !has_names || !is_to_somebody) return std::nullopt;
+    if (!has_id || !has_names || !is_to_somebody)
+      return std::nullopt;
     return said;
   }
 };
 
 // ---- Requests [5], [6] ---------------------------------------------------------
+
+// Each parse() is the inverse of its format(): nothing for another verb, or where a field is missing
+// or wrong. They are in the second reading.
 
 // MSG number=7 scope=private :See you at nine.
 struct Message {
@@ -313,20 +298,9 @@ struct Message {
   std::string text;     // 1 to kMaxText bytes
 
   std::string format() const {
-    return "MSG" + field("number", number) + field("scope", scope) + " :" + text;
+    return "MSG" + key_value("number", number) + key_value("scope", scope) + " :" + text;
   }
-  static std::optional<Message> parse(const Line& line) {
-    const auto number = line.number("number");
-    if (line.verb != "MSG" || !number || !line.text) return std::nullopt;
-    if (line.text->empty() || line.text->size() > kMaxText) return std::nullopt;
-    Message message;
-    message.number = *number;
-    message.scope = line.field("scope");
-    message.text = *line.text;
-    const bool is_known = message.scope == "group" || message.scope == "all";
-    if (!is_known) message.scope = "private";
-    return message;
-  }
+  static std::optional<Message> parse(const Line& line);
 };
 
 // OFFER size=10485760 files=1 :report.pdf, or, of a folder,  OFFER size=10485760 files=213 :photos/
@@ -337,23 +311,15 @@ struct Offer {
   std::string name;    // as sent: safe_file_name() decides what becomes of it; a folder's ends in /
   bool executable = false;
 
-  bool is_folder() const { return !name.empty() && name.back() == '/'; }
+  bool is_folder() const {
+    return !name.empty() && name.back() == '/';
+  }
   std::string format() const {
-    std::string line = "OFFER" + field("size", size) + field("files", files);
-    if (executable) line += field("mode", "x");
+    std::string line = "OFFER" + key_value("size", size) + key_value("files", files);
+    if (executable) line += key_value("mode", "x");
     return line + " :" + name;
   }
-  static std::optional<Offer> parse(const Line& line) {
-    const auto size = line.number("size");
-    const auto files = line.number("files");
-    if (line.verb != "OFFER" || !size || !files || !line.text) return std::nullopt;
-    Offer offer;
-    offer.size = *size;
-    offer.files = *files;
-    offer.name = *line.text;
-    offer.executable = line.field("mode") == "x" && !offer.is_folder();
-    return offer;
-  }
+  static std::optional<Offer> parse(const Line& line);
 };
 
 // DATA offset=0 size=65536, and then that many bytes as they are, at least one. Of a folder, the
@@ -362,13 +328,10 @@ struct Data {
   uint64_t offset = 0;
   uint64_t size = 0;
 
-  std::string format() const { return "DATA" + field("offset", offset) + field("size", size); }
-  static std::optional<Data> parse(const Line& line) {
-    const auto offset = line.number("offset");
-    const auto size = line.number("size");
-    if (line.verb != "DATA" || !offset || size.value_or(0) == 0) return std::nullopt;
-    return Data{*offset, *size};
+  std::string format() const {
+    return "DATA" + key_value("offset", offset) + key_value("size", size);
   }
+  static std::optional<Data> parse(const Line& line);
 };
 
 // END size=10485760 crc=930766865: all that was sent; of a file, as `cksum` prints it [6.4].
@@ -376,14 +339,13 @@ struct End {
   uint64_t size = 0;
   uint32_t crc = 0;
 
-  bool operator==(const End& o) const { return size == o.size && crc == o.crc; }
-  std::string format() const { return "END" + field("size", size) + field("crc", crc); }
-  static std::optional<End> parse(const Line& line) {
-    const auto size = line.number("size");
-    const auto crc = line.checksum();
-    if (line.verb != "END" || !size || !crc) return std::nullopt;
-    return End{*size, *crc};
+  bool operator==(const End& o) const {
+    return size == o.size && crc == o.crc;
   }
+  std::string format() const {
+    return "END" + key_value("size", size) + key_value("crc", crc);
+  }
+  static std::optional<End> parse(const Line& line);
 };
 
 // ---- Replies [5.1]: "OK", "OK text", or "NO word sentence" ---------------------
@@ -404,7 +366,8 @@ struct Reply {
   }
   static std::optional<Reply> parse(std::string_view line) {
     const std::string_view word = take_word(line);
-    if (word != "OK" && word != "NO") return std::nullopt;
+    if (word != "OK" && word != "NO")
+      return std::nullopt;
     return Reply{word == "OK", std::string(line)};
   }
 };
@@ -422,7 +385,8 @@ inline LineStatus take_line(std::string_view& bytes, std::string& line) {
   const bool has_cr = end > 0 && bytes[end - 1] == '\r';
   const size_t size = has_cr ? end - 1 : end;
   if (size > kMaxLine) return LineStatus::too_long;
-  if (end == bytes.size()) return LineStatus::incomplete;
+  if (end == bytes.size())
+    return LineStatus::incomplete;
   line = bytes.substr(0, size);
   bytes.remove_prefix(end + 1);
   return LineStatus::whole;
@@ -431,37 +395,37 @@ inline LineStatus take_line(std::string_view& bytes, std::string& line) {
 // ---- The name of a file [6.1] -----------------------------------------------------
 
 // Where the last component of a path begins.
-inline size_t begin_of_name(std::string_view path) {
-  return path.rfind('/') + 1;  // npos + 1 is 0
-}
+inline size_t begin_of_name(std::string_view path);
 
 // The name under which a file offered as `path` may be stored: its last component. Nothing where
 // that is no name at all, or could lead out of the folder.
-inline std::optional<std::string> safe_file_name(std::string_view path) {
-  const std::string_view name = path.substr(begin_of_name(path));
-  if (name.empty() || name == "." || name == "..") return std::nullopt;
-  if (name.size() > kMaxFileName || !is_text(name)) return std::nullopt;
-  if (name.find('\t') != std::string_view::npos) return std::nullopt;
-  return std::string(name);
-}
+inline std::optional<std::string> safe_file_name(std::string_view path);
 
 // ============================================================================
 // PART 2: THE PROGRAM
 // ============================================================================
 
 // Every timer runs on the monotonic clock: somebody who sets the date must not empty the list of
-// users.
-using Clock = std::chrono::steady_clock;
+// users. A test sets this one forward, for it cannot wait until 300 s have passed.
+struct Clock : std::chrono::steady_clock {
+  static inline std::atomic<duration> ahead{duration(0)};
+  static time_point now() {
+    return steady_clock::now() + ahead.load();
+  }
+};
 
 // ---- Tools around POSIX calls ------------------------------------------------
 
 // "Connection refused"
-inline std::string error_text(int error) { return std::generic_category().message(error); }
+inline std::string error_text(int error) {
+  return std::generic_category().message(error);
+}
 
 // `result`, or, where it is -1, an exception that says what was tried and why it failed:
 // "bind UDP port 25253: Address already in use".
 inline int check(ssize_t result, const std::string& what) {
-  if (result == -1) throw std::system_error(errno, std::generic_category(), what);
+  if (result == -1)
+    throw std::system_error(errno, std::generic_category(), what);
   return static_cast<int>(result);
 }
 
@@ -471,20 +435,18 @@ inline int check(ssize_t result, const std::string& what) {
 template <class Call>
 auto uninterrupted(Call call) {
   auto result = call();
-  while (result == -1 && errno == EINTR) result = call();
+  while (result == -1 && errno == EINTR)
+    result = call();
   return result;
 }
 
 // bind() and its kin take every kind of address as a sockaddr; the cast is how C says so.
-inline sockaddr* generic(sockaddr_in& raw) { return reinterpret_cast<sockaddr*>(&raw); }
+inline sockaddr* generic(sockaddr_in& raw) {
+  return reinterpret_cast<sockaddr*>(&raw);
+}
 
 // Our end of a socket that is bound or connected.
-inline Address local_address(int fd) {
-  sockaddr_in raw{};
-  socklen_t length = sizeof raw;
-  check(::getsockname(fd, generic(raw), &length), "getsockname");
-  return Address::from_sockaddr(raw);
-}
+inline Address local_address(int fd);
 
 // Owns a file descriptor and closes it. Move-only: two owners would close it twice, and the second
 // close() may hit a descriptor that another thread was given in between.
@@ -498,22 +460,19 @@ class Descriptor {
   }
   ~Descriptor() { if (fd_ != -1) close(); }
   int get() const { return fd_; }
-  int close() { return ::close(std::exchange(fd_, -1)); }
-  int release() { return std::exchange(fd_, -1); }  // gives it away, open
+  int close() {
+    return ::close(std::exchange(fd_, -1));
+  }
+  int release() {  // gives it away, open
+    return std::exchange(fd_, -1);
+  }
 
  private:
   int fd_;
 };
 
-// pipe2() and SOCK_NONBLOCK would save these calls, but macOS has neither.
-inline void set_non_blocking(int fd) {
-  const int flags = check(::fcntl(fd, F_GETFL), "fcntl");
-  check(::fcntl(fd, F_SETFL, flags | O_NONBLOCK), "fcntl");
-}
-inline void set_blocking(int fd) {
-  const int flags = check(::fcntl(fd, F_GETFL), "fcntl");
-  check(::fcntl(fd, F_SETFL, flags & ~O_NONBLOCK), "fcntl");
-}
+inline void set_non_blocking(int fd);
+inline void set_blocking(int fd);
 
 // ---- The X-ray: --trace ----------------------------------------------------------
 
@@ -616,14 +575,7 @@ class EventQueue {
  public:
   // Not a constructor: that would run before main() has filled what is missing of the descriptors
   // 0 to 2.
-  void open() {
-    int ends[2];
-    check(::pipe(ends), "pipe");
-    reader_ = Descriptor(ends[0]);
-    writer_ = Descriptor(ends[1]);
-    set_non_blocking(ends[0]);
-    set_non_blocking(ends[1]);
-  }
+  void open();
 
   int descriptor() const { return reader_.get(); }  // readable when something is there
 
@@ -638,7 +590,8 @@ class EventQueue {
   // that looks at its errno.
   void wake() const {
     const int saved = errno;
-    if (::write(writer_.get(), "", 1) == -1) errno = saved;
+    if (::write(writer_.get(), "", 1) == -1)
+      errno = saved;
   }
 
   std::deque<Event> take_all() {
@@ -653,11 +606,7 @@ class EventQueue {
   // A connection's thread calls it before it reads on, so that a peer that floods us is slowed down
   // by TCP (this is called backpressure) instead of filling our memory. False where there was no
   // room for so long.
-  bool wait_for_room(std::chrono::milliseconds time) {
-    constexpr size_t kMaxEvents = 1000;
-    std::unique_lock lock(mutex_);
-    return room_.wait_for(lock, time, [this] { return events_.size() < kMaxEvents; });
-  }
+  bool wait_for_room(std::chrono::milliseconds time);
 
  private:
   std::mutex mutex_;
@@ -678,26 +627,9 @@ inline std::string download_folder = "downloads";
 inline std::vector<std::string> chosen_interfaces;      // by name; empty: all
 inline bool sweeps_allowed = true;                      // not with --scan=off
 
-// "eth0", of "eth0:1": getifaddrs() calls an address by its label, where it has one.
-inline std::string device_of(const std::string& label) { return label.substr(0, label.find(':')); }
-
 // To be called once a socket is bound, or is about to connect: where the user has chosen one
-// interface, all that it sends and receives passes there, even where the host's routes prefer
-// another, as they do a cable to Wi-Fi. Without it the routes decide: on a BSD, on Linux before 5.7
-// for all but root, and among several that were chosen. Not before bind(): two sockets of different
-// interfaces may bind the same port, which shall be one instance's alone.
-inline void keep_to_chosen_interface(int fd) {
-  if (chosen_interfaces.size() != 1) return;
-  const std::string name = device_of(chosen_interfaces[0]);
-#if defined(SO_BINDTODEVICE)
-  ::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name.c_str(), static_cast<socklen_t>(name.size()));
-#elif defined(IP_BOUND_IF)
-  const unsigned index = ::if_nametoindex(name.c_str());
-  ::setsockopt(fd, IPPROTO_IP, IP_BOUND_IF, &index, sizeof index);
-#else
-  (void)fd;
-#endif
-}
+// interface, all that the socket sends and receives passes there.
+inline void keep_to_chosen_interface(int fd);
 
 // ---- discovery.cpp: who is here, over UDP ------------------------------------------
 
@@ -719,15 +651,6 @@ void rename();
 void leave();
 // Somebody has said over TCP who it is: asks it once, over UDP, unless it is listed.
 void introduced(const Identity& who);
-
-// Looks for peers again, by broadcast and sweep; or asks every address of network/bits, the nearest
-// first, at `port` (0: at the ports where a peer is found). Tells how far it is and when it has
-// ended.
-void scan();
-void scan(uint32_t network, int bits, uint16_t port);
-
-// For /diag: our interfaces, what has passed, and who does not hear us, a line each.
-std::vector<std::string> diagnosis();
 
 // Who is listed, sorted by name and address.
 std::vector<Identity> users();
@@ -765,12 +688,8 @@ void decide(uint64_t ticket, Consent consent, const std::string& store_as);
 void cancel(uint64_t ticket);
 // Our user leaves: ends all that is under way, and says so to the others.
 void cancel_all();
-// Of a file transfer, so far. A resumed one begins with what was there.
-uint64_t bytes_done(uint64_t ticket);
 // It has sent a message with this number before, from the same address.
 bool is_repeat(const Identity& from, uint64_t number);
-// For /diag: connects, and tells the user what came of it.
-void diagnose(const Identity& to);
 
 bool is_sending();  // messages or files of ours are on their way
 bool is_open();     // there are connections
@@ -780,8 +699,108 @@ void close();       // ends them all, now
 }  // namespace transfer
 
 // ============================================================================
-// SECOND READING: characters, folders and resumed files on the wire, names, the checksum, --trace
+// SECOND READING: characters, folders and resumed files on the wire, the checksum, --trace
 // ============================================================================
+
+// ---- Words, numbers and addresses [3.1], [3.2] --------------------------------
+
+inline std::optional<uint64_t> parse_number(std::string_view text, uint64_t most) {
+  const char* const last = text.data() + text.size();
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), last, value);
+  if (error != std::errc() || end != last || value > most)
+    return std::nullopt;
+  return value;
+}
+
+inline std::string_view take_word(std::string_view& text) {
+  const std::string_view word = text.substr(0, text.find(' '));
+  text.remove_prefix(std::min(word.size() + 1, text.size()));
+  return word;
+}
+
+inline std::optional<uint32_t> parse_ip(std::string_view text) {
+  if (!is_text(text)) return std::nullopt;  // a NUL would end the text for inet_pton()
+  in_addr raw{};
+  const std::string terminated(text);
+  if (::inet_pton(AF_INET, terminated.c_str(), &raw) != 1)
+    return std::nullopt;
+  return ntohl(raw.s_addr);
+}
+
+inline std::optional<uint16_t> parse_port(std::string_view text) {
+  const auto port = parse_number(text, UINT16_MAX);
+  if (!port || *port == 0)
+    return std::nullopt;
+  return static_cast<uint16_t>(*port);
+}
+
+inline std::optional<Address> parse_address(std::string_view text) {
+  const size_t colon = text.find(':');
+  if (colon == std::string_view::npos)
+    return std::nullopt;
+  const auto ip = parse_ip(text.substr(0, colon));
+  const auto port = parse_port(text.substr(colon + 1));
+  if (!ip || !port) return std::nullopt;
+  return Address{*ip, *port};
+}
+
+inline bool Identity::is_id(std::string_view text) {
+  const bool is_hex = text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+  return text.size() == 16 && is_hex;
+}
+
+inline std::optional<uint32_t> Line::checksum() const {
+  const auto crc = number("crc", UINT32_MAX);
+  if (!crc) return std::nullopt;
+  return static_cast<uint32_t>(*crc);
+}
+
+// ---- Requests, read [5], [6] ----------------------------------------------------
+
+inline std::optional<Message> Message::parse(const Line& line) {
+  const auto number = line.number("number");
+  if (line.verb != "MSG" || !number || !line.text)
+    return std::nullopt;
+  if (line.text->empty() || line.text->size() > kMaxText)
+    return std::nullopt;
+  Message message;
+  message.number = *number;
+  message.scope = line.field("scope");
+  message.text = *line.text;
+  const bool is_known = message.scope == "group" || message.scope == "all";
+  if (!is_known) message.scope = "private";
+  return message;
+}
+
+inline std::optional<Offer> Offer::parse(const Line& line) {
+  const auto size = line.number("size");
+  const auto files = line.number("files");
+  if (line.verb != "OFFER" || !size || !files || !line.text)
+    return std::nullopt;
+  Offer offer;
+  offer.size = *size;
+  offer.files = *files;
+  offer.name = *line.text;
+  offer.executable = line.field("mode") == "x" && !offer.is_folder();
+  return offer;
+}
+
+inline std::optional<Data> Data::parse(const Line& line) {
+  const auto offset = line.number("offset");
+  const auto size = line.number("size");
+  if (line.verb != "DATA" || !offset || size.value_or(0) == 0)
+    return std::nullopt;
+  return Data{*offset, *size};
+}
+
+inline std::optional<End> End::parse(const Line& line) {
+  const auto size = line.number("size");
+  const auto crc = line.checksum();
+  if (line.verb != "END" || !size || !crc)
+    return std::nullopt;
+  return End{*size, *crc};
+}
 
 // ---- Characters [3.1] --------------------------------------------------------
 
@@ -797,7 +816,9 @@ constexpr size_t character_length(unsigned char lead) {
   return 0;
 }
 
-constexpr bool is_continuation(char byte) { return (byte & 0xC0) == 0x80; }
+constexpr bool is_continuation(char byte) {
+  return (byte & 0xC0) == 0x80;
+}
 
 // The character of `length` bytes at the beginning of `text`, or kNotUtf8.
 constexpr char32_t decoded(std::string_view text, size_t length) {
@@ -829,14 +850,16 @@ inline char32_t take_character(std::string_view& text) {
 // Takes the last character off `text`, which must not be empty: in UTF-8 its tail bytes go with its
 // head.
 inline void drop_last_character(std::string& text) {
-  while (text.size() > 1 && is_continuation(text.back())) text.pop_back();
+  while (text.size() > 1 && is_continuation(text.back()))
+    text.pop_back();
   text.pop_back();
 }
 
 inline std::string shortened(std::string text, size_t most) {
   constexpr std::string_view kMore = "…";
   if (text.size() <= most) return text;
-  while (text.size() + kMore.size() > most) drop_last_character(text);
+  while (text.size() + kMore.size() > most)
+    drop_last_character(text);
   return text.append(kMore);
 }
 
@@ -847,50 +870,77 @@ struct CharacterRange {
 // Characters that act on a terminal, or on the order of the text around them, instead of being
 // read.
 inline constexpr CharacterRange kControls[] = {
-    {0x0000, 0x001F}, {0x007F, 0x009F}, {0x061C, 0x061C},     {0x200E, 0x200F},
-    {0x2028, 0x202E}, {0x2066, 0x2069}, {kNotUtf8, kNotUtf8},
+    {0x0000, 0x001F}, {0x007F, 0x009F},
+    {0x061C, 0x061C}, {0x200E, 0x200F},
+    {0x2028, 0x202E}, {0x2066, 0x2069},
+    {kNotUtf8, kNotUtf8},
 };
 
 // Characters that show as an empty place: spaces, fillers, and signs that are blank by their
 // design.
 inline constexpr CharacterRange kBlanks[] = {
-    {0x0020, 0x0020}, {0x00A0, 0x00A0}, {0x115F, 0x1160}, {0x1680, 0x1680},   {0x2000, 0x200B},
-    {0x202F, 0x202F}, {0x205F, 0x205F}, {0x2800, 0x2800}, {0x3000, 0x3000},   {0x3164, 0x3164},
-    {0xFEFF, 0xFEFF}, {0xFFA0, 0xFFA0}, {0x13441, 0x13442}, {0x1D159, 0x1D159},
+    {0x0020, 0x0020}, {0x00A0, 0x00A0},
+    {0x115F, 0x1160}, {0x1680, 0x1680},
+    {0x2000, 0x200B}, {0x202F, 0x202F},
+    {0x205F, 0x205F}, {0x2800, 0x2800},
+    {0x3000, 0x3000}, {0x3164, 0x3164},
+    {0xFEFF, 0xFEFF}, {0xFFA0, 0xFFA0},
+    {0x13441, 0x13442}, {0x1D159, 0x1D159},
 };
 
 // Characters that do not show at all: Unicode's Default_Ignorable_Code_Point without the two kinds
 // above. Emoji and some scripts need them (U+200D joins a family, U+200C divides Persian words), so
 // a name may have them.
 inline constexpr CharacterRange kInvisibles[] = {
-    {0x00AD, 0x00AD}, {0x034F, 0x034F}, {0x17B4, 0x17B5},   {0x180B, 0x180F},
-    {0x200C, 0x200D}, {0x2060, 0x2065}, {0x206A, 0x206F},   {0xFE00, 0xFE0F},
-    {0xFFF0, 0xFFF8}, {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF},
+    {0x00AD, 0x00AD}, {0x034F, 0x034F},
+    {0x17B4, 0x17B5}, {0x180B, 0x180F},
+    {0x200C, 0x200D}, {0x2060, 0x2065},
+    {0x206A, 0x206F}, {0xFE00, 0xFE0F},
+    {0xFFF0, 0xFFF8}, {0x1BCA0, 0x1BCA3},
+    {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF},
 };
 
 // What passes for the '@' or the ':' of NAME@IP:PORT: the signs themselves, and those that look
 // like them.
 inline constexpr CharacterRange kLabelSigns[] = {
-    {'@', '@'},       {0xFE6B, 0xFE6B}, {0xFF20, 0xFF20},  // at signs: small, fullwidth
-    {':', ':'},       {0xFE55, 0xFE55}, {0xFF1A, 0xFF1A},  // colons: small, fullwidth
-    {0xFE13, 0xFE13}, {0xFE30, 0xFE30}, {0xA789, 0xA789},  // for vertical lines; a modifier letter
-    {0x02D0, 0x02D0}, {0x02F8, 0x02F8}, {0x0589, 0x0589},  // a long sound; raised; Armenian
-    {0x05C3, 0x05C3}, {0x0703, 0x0704}, {0x0903, 0x0903},  // Hebrew; Syriac; Devanagari
-    {0x0A83, 0x0A83}, {0x1361, 0x1361}, {0x16EC, 0x16EC},  // Gujarati; Ethiopic; runes
-    {0x1803, 0x1803}, {0x1809, 0x1809}, {0x205A, 0x205A},  // Mongolian; two dots
-    {0x2236, 0x2236}, {0xA4FD, 0xA4FD},                    // a ratio; Lisu
+    // At signs: the sign itself, small, fullwidth.
+    {'@', '@'}, {0xFE6B, 0xFE6B},
+    {0xFF20, 0xFF20},
+    // Colons: the sign itself, small, fullwidth, and two for vertical lines.
+    {':', ':'}, {0xFE55, 0xFE55},
+    {0xFF1A, 0xFF1A}, {0xFE13, 0xFE13},
+    {0xFE30, 0xFE30},
+    // Letters that look like one: modifiers, and the mark of a long sound.
+    {0xA789, 0xA789}, {0x02D0, 0x02D0},
+    {0x02F8, 0x02F8},
+    // Armenian, Hebrew; Syriac, Devanagari; Gujarati, Ethiopic; runes; Mongolian.
+    {0x0589, 0x0589}, {0x05C3, 0x05C3},
+    {0x0703, 0x0704}, {0x0903, 0x0903},
+    {0x0A83, 0x0A83}, {0x1361, 0x1361},
+    {0x16EC, 0x16EC}, {0x1803, 0x1803},
+    {0x1809, 0x1809},
+    // Two dots; a ratio; Lisu.
+    {0x205A, 0x205A}, {0x2236, 0x2236},
+    {0xA4FD, 0xA4FD},
 };
 
 template <size_t kCount>
 constexpr bool is_among(const CharacterRange (&ranges)[kCount], char32_t c) {
   for (const CharacterRange& range : ranges)
-    if (range.first <= c && c <= range.last) return true;
+    if (range.first <= c && c <= range.last)
+      return true;
   return false;
 }
 
-constexpr bool is_control(char32_t c) { return is_among(kControls, c); }
-constexpr bool is_blank(char32_t c) { return is_among(kBlanks, c); }
-constexpr bool is_invisible(char32_t c) { return is_among(kInvisibles, c); }
+constexpr bool is_control(char32_t c) {
+  return is_among(kControls, c);
+}
+constexpr bool is_blank(char32_t c) {
+  return is_among(kBlanks, c);
+}
+constexpr bool is_invisible(char32_t c) {
+  return is_among(kInvisibles, c);
+}
 
 inline bool is_text(std::string_view text) {
   while (!text.empty()) {
@@ -905,7 +955,8 @@ inline bool is_name(std::string_view text) {
   bool is_visible = false;
   while (!text.empty()) {
     const char32_t c = take_character(text);
-    if (is_control(c) || is_blank(c)) return false;
+    if (is_control(c) || is_blank(c))
+      return false;
     if (!is_invisible(c)) is_visible = true;
     ++length;
   }
@@ -919,7 +970,8 @@ inline std::string comparable(std::string_view name) {
   while (!name.empty()) {
     const std::string_view before = name;
     const char32_t c = take_character(name);
-    if (!is_invisible(c)) visible += before.substr(0, before.size() - name.size());
+    if (!is_invisible(c))
+      visible += before.substr(0, before.size() - name.size());
   }
   return visible;
 }
@@ -927,7 +979,8 @@ inline std::string comparable(std::string_view name) {
 // Whether a name could be taken for somebody's NAME@IP:PORT, or for one with a word behind it.
 inline bool resembles_label(std::string_view name) {
   while (!name.empty())
-    if (is_among(kLabelSigns, take_character(name))) return true;
+    if (is_among(kLabelSigns, take_character(name)))
+      return true;
   return false;
 }
 
@@ -947,7 +1000,8 @@ inline std::string printable(std::string_view text) {
     if (!is_control(c) || c == '\t') {
       shown += bytes;
     } else {
-      for (const char byte : bytes) shown += escaped(byte);
+      for (const char byte : bytes)
+        shown += escaped(byte);
     }
   }
   return shown;
@@ -963,11 +1017,12 @@ struct Entry {
 
   std::string format() const {
     std::string line = "FILE";
-    if (executable) line += field("mode", "x");
+    if (executable) line += key_value("mode", "x");
     return line + " :" + path;
   }
   static std::optional<Entry> parse(const Line& line) {
-    if (line.verb != "FILE" || !line.text) return std::nullopt;
+    if (line.verb != "FILE" || !line.text)
+      return std::nullopt;
     return Entry{line.field("mode") == "x", std::string(*line.text)};
   }
 };
@@ -975,7 +1030,8 @@ struct Entry {
 // Whether an entry of a folder may be stored under this path: each of its components has to be a
 // name that is safe.
 inline bool is_safe_path(std::string_view path) {
-  if (path.empty() || path.size() > kMaxPath) return false;
+  if (path.empty() || path.size() > kMaxPath)
+    return false;
   while (!path.empty()) {
     const std::string_view component = path.substr(0, path.find('/'));
     if (!safe_file_name(component)) return false;
@@ -995,7 +1051,8 @@ struct Stored {
 
   std::string format() const {  // what follows the OK
     std::string text = ":" + name;
-    if (missing > 0) text = "missing=" + std::to_string(missing) + " " + text;
+    if (missing > 0)
+      text = "missing=" + std::to_string(missing) + " " + text;
     return which.empty() ? text : text + "\t" + which;
   }
   static Stored parse(std::string_view text) {  // of a text of another form, all is the name
@@ -1007,7 +1064,8 @@ struct Stored {
     Stored stored;
     stored.name = named.substr(0, tab);
     stored.which = named.substr(std::min(tab + 1, named.size()));
-    if (has_form) stored.missing = line->number("missing").value_or(0);
+    if (has_form)
+      stored.missing = line->number("missing").value_or(0);
     return stored;
   }
 };
@@ -1027,9 +1085,9 @@ struct Prefix {
   }
   std::string format() const {  // what follows the OK; empty where there is no beginning
     if (offset == 0) return "";
-    std::string fields = field("entries", entries);
-    fields += field("offset", offset);
-    fields += field("crc", crc);
+    std::string fields = key_value("entries", entries);
+    fields += key_value("offset", offset);
+    fields += key_value("crc", crc);
     return fields.substr(1);  // without the blank in front
   }
   static Prefix parse(std::string_view text) {  // no beginning at all for anything else
@@ -1039,12 +1097,28 @@ struct Prefix {
     const auto entries = line->number("entries");
     const auto offset = line->number("offset");
     const auto crc = line->checksum();
-    if (!entries || !offset || !crc) return {};
+    if (!entries || !offset || !crc)
+      return {};
     return {*entries, *offset, *crc};
   }
 };
 
 // ---- Names of files ---------------------------------------------------------------
+
+inline size_t begin_of_name(std::string_view path) {
+  return path.rfind('/') + 1;  // npos + 1 is 0
+}
+
+inline std::optional<std::string> safe_file_name(std::string_view path) {
+  const std::string_view name = path.substr(begin_of_name(path));
+  if (name.empty() || name == "." || name == "..")
+    return std::nullopt;
+  if (name.size() > kMaxFileName || !is_text(name))
+    return std::nullopt;
+  if (name.find('\t') != std::string_view::npos)
+    return std::nullopt;
+  return std::string(name);
+}
 
 // The `n`th name to try for a file called `name`: "report.pdf", "report (1).pdf", "report (2).pdf";
 // with `suffix` behind it. Too long a name loses the last characters before its ending.
@@ -1052,11 +1126,14 @@ inline std::string numbered_name(const std::string& name, unsigned n,
                                  const std::string& suffix = "") {
   constexpr size_t kLongestEnding = 32;
   size_t dot = std::min(name.rfind('.'), name.size());
-  if (dot == 0 || name.size() - dot > kLongestEnding) dot = name.size();
+  if (dot == 0 || name.size() - dot > kLongestEnding)
+    dot = name.size();
   std::string stem = name.substr(0, dot);
   std::string ending = name.substr(dot) + suffix;
-  if (n > 0) ending = " (" + to_string(n) + ")" + ending;
-  while (stem.size() + ending.size() > kMaxFileName) drop_last_character(stem);
+  if (n > 0)
+    ending = " (" + to_string(n) + ")" + ending;
+  while (stem.size() + ending.size() > kMaxFileName)
+    drop_last_character(stem);
   return stem + ending;
 }
 
@@ -1073,13 +1150,15 @@ class Cksum {
     const auto* bytes = reinterpret_cast<const unsigned char*>(data);
     size_ += size;
     while (size >= kStep) {
-      const uint32_t rest = effect(word(bytes + 4), 8) ^ effect(word(bytes + 8), 4) ^
-                            effect(word(bytes + 12), 0);
-      crc_ = effect(crc_ ^ word(bytes), 12) ^ rest;
+      const uint32_t second = effect(word(bytes + 4), 8);
+      const uint32_t third = effect(word(bytes + 8), 4);
+      const uint32_t fourth = effect(word(bytes + 12), 0);
+      crc_ = effect(crc_ ^ word(bytes), 12) ^ second ^ third ^ fourth;
       bytes += kStep;
       size -= kStep;
     }
-    for (size_t i = 0; i < size; ++i) crc_ = next(crc_, bytes[i]);
+    for (size_t i = 0; i < size; ++i)
+      crc_ = next(crc_, bytes[i]);
   }
 
   uint64_t size() const { return size_; }
@@ -1108,7 +1187,8 @@ class Cksum {
 
   static constexpr Tables make_tables() {
     Tables tables{};
-    for (uint32_t byte = 0; byte < 256; ++byte) tables[0][byte] = effect_of_byte(byte);
+    for (uint32_t byte = 0; byte < 256; ++byte)
+      tables[0][byte] = effect_of_byte(byte);
     for (size_t k = 1; k < kStep; ++k) {
       for (size_t byte = 0; byte < 256; ++byte) {
         const uint32_t before = tables[k - 1][byte];
@@ -1125,7 +1205,9 @@ class Cksum {
   }
 
   static uint32_t word(const unsigned char* bytes) {
-    return uint32_t{bytes[0]} << 24 | uint32_t{bytes[1]} << 16 | uint32_t{bytes[2]} << 8 | bytes[3];
+    const uint32_t high = uint32_t{bytes[0]} << 24 | uint32_t{bytes[1]} << 16;
+    const uint32_t low = uint32_t{bytes[2]} << 8 | bytes[3];
+    return high | low;
   }
 
   // What these four bytes do to the CRC when `after` more follow them within the step.
@@ -1141,6 +1223,87 @@ class Cksum {
 };
 
 inline constexpr Cksum::Tables Cksum::kTables = Cksum::make_tables();
+
+// ---- Descriptors and sockets -----------------------------------------------------
+
+// pipe2() and SOCK_NONBLOCK would save these calls, but macOS has neither.
+inline void set_non_blocking(int fd) {
+  const int flags = check(::fcntl(fd, F_GETFL), "fcntl");
+  check(::fcntl(fd, F_SETFL, flags | O_NONBLOCK), "fcntl");
+}
+inline void set_blocking(int fd) {
+  const int flags = check(::fcntl(fd, F_GETFL), "fcntl");
+  check(::fcntl(fd, F_SETFL, flags & ~O_NONBLOCK), "fcntl");
+}
+
+inline Address local_address(int fd) {
+  sockaddr_in raw{};
+  socklen_t length = sizeof raw;
+  check(::getsockname(fd, generic(raw), &length), "getsockname");
+  return Address::from_sockaddr(raw);
+}
+
+// "eth0", of "eth0:1": getifaddrs() calls an address by its label, where it has one.
+inline std::string device_of(const std::string& label) {
+  return label.substr(0, label.find(':'));
+}
+
+// Even where the host's routes prefer another, as they do a cable to Wi-Fi. The routes decide on a
+// BSD, on Linux before 5.7 for all but root, and among several that were chosen. Not before bind():
+// two sockets of different interfaces may bind the same port, which shall be one instance's alone.
+inline void keep_to_chosen_interface(int fd) {
+  if (chosen_interfaces.size() != 1) return;
+  const std::string name = device_of(chosen_interfaces[0]);
+#if defined(SO_BINDTODEVICE)
+  ::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name.c_str(), static_cast<socklen_t>(name.size()));
+#elif defined(IP_BOUND_IF)
+  const unsigned index = ::if_nametoindex(name.c_str());
+  ::setsockopt(fd, IPPROTO_IP, IP_BOUND_IF, &index, sizeof index);
+#else
+  (void)fd;
+#endif
+}
+
+// ---- The queue of events ---------------------------------------------------------
+
+inline void EventQueue::open() {
+  int ends[2];
+  check(::pipe(ends), "pipe");
+  reader_ = Descriptor(ends[0]);
+  writer_ = Descriptor(ends[1]);
+  set_non_blocking(ends[0]);
+  set_non_blocking(ends[1]);
+}
+
+inline bool EventQueue::wait_for_room(std::chrono::milliseconds time) {
+  constexpr size_t kMaxEvents = 1000;
+  std::unique_lock lock(mutex_);
+  return room_.wait_for(lock, time, [this] { return events_.size() < kMaxEvents; });
+}
+
+// ---- What /scan, /diag and the progress bar ask for --------------------------------
+
+namespace discovery {
+
+// Looks for peers again, by broadcast and sweep; or asks every address of network/bits, the nearest
+// first, at `port` (0: at the ports where a peer is found). Tells how far it is and when it has
+// ended.
+void scan();
+void scan(uint32_t network, int bits, uint16_t port);
+
+// For /diag: our interfaces, what has passed, and who does not hear us, a line each.
+std::vector<std::string> diagnosis();
+
+}  // namespace discovery
+
+namespace transfer {
+
+// For /diag: connects, and tells the user what came of it.
+void diagnose(const Identity& to);
+// Of a file transfer, so far. A resumed one begins with what was there.
+uint64_t bytes_done(uint64_t ticket);
+
+}  // namespace transfer
 
 // ---- The X-ray: --trace ----------------------------------------------------------
 
@@ -1165,13 +1328,15 @@ inline void trace(const char* protocol, Address ours, const char* arrow, Address
                   std::string_view what) {
   if (!tracing) return;
   std::string line = precise_time() + " " + protocol;
-  line += " " + ours.text() + " " + arrow + " " + other.text() + "  " + printable(what);
+  line += " " + ours.text() + " " + arrow;
+  line += " " + other.text() + "  " + printable(what);
   if (trace_file.get() == -1) {
     events.push(Traced{line});
     return;
   }
   line += "\n";
-  if (::write(trace_file.get(), line.data(), line.size()) == -1) return;  // a full disk: so be it
+  if (::write(trace_file.get(), line.data(), line.size()) == -1)  // a full disk: so be it
+    return;
 }
 
 #endif
