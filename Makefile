@@ -2,7 +2,7 @@
 # make demo       three peers on this host find each other, talk and send a file, over loopback
 # make classroom  HOSTS=4 machines on a network inside this one, with a peer in a terminal for each: docs/lab.md
 # make trace      the first contact of two peers, as both of them traced it: docs/first-contact.md
-# make pictures   docs/pictures anew, from their sources there, with graphviz; the first contact from a new run
+# make pictures   docs/pictures anew, from their sources there, with graphviz; the first contact and a session from new runs
 # make capture    the same, as tcpdump sees it on the cable, into CAPTURE=.build/first-contact.pcap, for Wireshark
 # make test       all tests, JOBS=4 at a time; README.md names what they need. Some of them: make test FILTER='Files.*'
 #                 under sanitizers: make test SANITIZE=address,undefined, and SANITIZE=thread; or in one queue
@@ -72,6 +72,7 @@ $(BUILD)/ladder: $(call objects,tests/ladder/main.cpp tests/support/ladder.cpp)
 # Without the comments that name the version of dot.
 pictures: $(patsubst %.dot,%.svg,$(wildcard docs/pictures/*.dot)) peer $(BUILD)/ladder
 	tests/first-contact.sh trace --svg >docs/pictures/first-contact.svg
+	tests/session.sh >docs/pictures/session.svg
 
 docs/pictures/%.svg: docs/pictures/%.dot
 	dot -Tsvg $< | sed '/^<!--/d; /^ -->/d' >$@

@@ -253,6 +253,23 @@ TEST(References, OfTheDocumentsToTheProgramNameFunctionsFragmentsAndTestsThatExi
   }
 }
 
+// README.md: pattern, function, and what to look for there.
+TEST(References, OfThePatternsLeadToTheirLines) {
+  const std::string readme = read_file("README.md");
+  size_t patterns = 0;
+  for (const auto& row : matches(readme, R"(\| `([a-z]+\.(?:cpp|h))` `(\w+)\(\)` \| `([^`]+)` \|)")) {
+    const std::string source = read_file(row[1]), fragment = row[3];
+    bool is_there = false;
+    for (const auto& name : matches(source, "\\b" + row[2].str() + "\\(")) {
+      const std::string body = source.substr(static_cast<size_t>(name.position()), 1800);
+      is_there = is_there || body.find(fragment) != std::string::npos;
+    }
+    EXPECT_TRUE(is_there) << row[1] << " has no " << fragment << " in " << row[2] << "()";
+    ++patterns;
+  }
+  EXPECT_GE(patterns, 18u);
+}
+
 // What pitfalls.md quotes, and what its changes replace, stands in the program as it is quoted.
 TEST(References, OfThePitfallsQuoteTheProgram) {
   const std::string text = read_file("docs/pitfalls.md");

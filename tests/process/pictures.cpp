@@ -49,7 +49,7 @@ TEST_F(Pictures, AreWhatTheirSourcesMake) {
     EXPECT_GT(words_of(kept).size(), 10u) << source;
     EXPECT_EQ(words_of(kept), words_of(read_file(made))) << source << ": make pictures";
   }
-  EXPECT_GE(pictures(".dot").size(), 5u);
+  EXPECT_GE(pictures(".dot").size(), 6u);
 }
 
 TEST_F(Pictures, OfTheFirstContactIsFromARunLikeThis) {
@@ -62,6 +62,22 @@ TEST_F(Pictures, OfTheFirstContactIsFromARunLikeThis) {
   EXPECT_GT(words_of(kept).size(), 50u);
   for (const std::string& word : words_of(kept))
     EXPECT_GE(std::count(made.begin(), made.end(), timeless(word)), 1) << word;
+}
+
+// What README.md shows first. Of each run differ the time of day and the room on the disk.
+TEST_F(Pictures, OfASessionIsFromARunLikeThis) {
+  NEEDS_PROGRAM("tmux", "tmux");
+  const Folder scratch;
+  network->run(0, "PEER=" + peer_program() + " tests/session.sh >" + scratch.path("made.svg"));
+  std::vector<std::string> made, kept;
+  for (const auto& [file, lines] : {std::pair(scratch.path("made.svg"), &made), {"docs/pictures/session.svg", &kept}})
+    for (const std::string& word : words_of(read_file(file)))
+      lines->push_back(std::regex_replace(word, std::regex("^\\d\\d:\\d\\d|\\d[\\d.]* [GMT]B are"), "X"));
+  std::sort(made.begin(), made.end());
+  std::sort(kept.begin(), kept.end());
+  EXPECT_GT(kept.size(), 25u);
+  EXPECT_EQ(kept, made) << "make pictures";
+  for (const std::string& line : kept) EXPECT_LE(line.size(), 80u + 10) << line;  // an entity, a character of three bytes
 }
 
 TEST_F(Pictures, NeedNothingElse) {
