@@ -896,7 +896,8 @@ void Probes::scan(const vector<Range>& ranges, Time now) {
 void Probes::follow_scan() {
   const size_t left = scan_->left.size();
   scan_->ends_at = now_ + kScanGrace;  // should that be all
-  if (left > 0 && left % kProbesBetweenNotes == 0) note_progress();
+  const size_t asked = 2 * scan_->addresses - left;
+  if (left > 0 && asked % kProbesBetweenNotes == 0) note_progress();
 }
 
 void Probes::note_progress() {

@@ -2465,7 +2465,7 @@ const Option kOptions[] = {
     {"--accept", "HOW", "ask, always or never: what to do with offered files (ask)", set_policy},
     {"--scan", "HOW", "on or off: ask all addresses where broadcast finds nobody (on)", set_sweeps},
     {"--trace", "[=FILE]",
-     "a file: show, or add to FILE, all that passes through the sockets (off)", set_trace},
+     "show, or add to FILE, what passes through the sockets (off)", set_trace},
     {"--version", "", "which version this is", print_version},
     {"--help", "", "this list", print_options},
     {"-h", "", "the same", print_options},
@@ -2500,8 +2500,9 @@ void parse_options(const Strings& arguments) {
       value = arguments[i];
     }
     const bool is_good = option.set(value);
-    const string takes = name + " takes " + option.meaning;
-    if (!is_good) throw UsageError(takes + "; not '" + value + "'");
+    const string meaning = option.meaning;
+    const string values = meaning.substr(0, meaning.find(':'));
+    if (!is_good) throw UsageError(name + " takes " + values + "; not '" + value + "'");
   }
 }
 
