@@ -288,8 +288,8 @@ struct Announcement {
 
 // ---- Requests [5], [6] ---------------------------------------------------------
 
-// Each parse() is the inverse of its format(): nothing for another verb, or where a field is missing
-// or wrong. They are in the second reading.
+// Each parse() is the inverse of its format(): nothing for another verb, or where a field is
+// missing or wrong. They are in the second reading.
 
 // MSG number=7 scope=private :See you at nine.
 struct Message {

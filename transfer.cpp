@@ -39,6 +39,10 @@
 #include "protocol.h"
 
 using namespace std::chrono_literals;
+using std::optional;
+using std::string;
+using std::string_view;
+using std::vector;
 using transfer::Consent;
 namespace fs = std::filesystem;
 
@@ -54,8 +58,6 @@ constexpr auto kOfferTime = 120s;   // to accept or reject a file
 constexpr auto kStoreTime = 300s;   // to bring it to a slow disk
 constexpr auto kPrefixTime = 120s;  // to read again what an earlier try has left
 constexpr auto kSlice = 250ms;      // the poll interval: between two looks at the flag
-constexpr size_t kMaxAccepted = 512;
-constexpr size_t kMaxAcceptedFromOne = 128;
 // Bytes of a file in one DATA, and in one read(), send(), recv() and write(). By measurement,
 // between two namespaces: 64 KiB 950 MB/s, 256 KiB 1,050, 512 KiB 1,250, 1 MiB 1,400, 4 MiB 1,150.
 // Each wait that ends costs a switch to the other thread; and what does not fit the processor's
@@ -86,15 +88,15 @@ struct Broken : std::runtime_error {
 // sends  NO timeout nobody answered the offer within 120 s  and shows the second text to our user.
 // With one text, he sees that without its first word, which is for programs.
 struct Refusal : std::runtime_error {
-  explicit Refusal(const std::string& why) : Refusal(why, Reply{false, why}.sentence()) {}
-  Refusal(const std::string& why, const std::string& for_our_user)
+  explicit Refusal(const string& why) : Refusal(why, Reply{false, why}.sentence()) {}
+  Refusal(const string& why, const string& for_our_user)
       : std::runtime_error(for_our_user), no{false, why} {}
   Reply no;
 };
 
 void stop_if(const Flag& cancelled) {
   if (!cancelled) return;
-  const std::string what = is_leaving ? "left" : "cancelled it";
+  const string what = is_leaving ? "left" : "cancelled it";
   throw Refusal("cancelled the other user has " + what);
 }
 
@@ -103,7 +105,7 @@ void stop_if(const Flag& cancelled) {
 // ============================================================================
 
 // What errno says of an attempt to connect, and what to do about it.
-std::string meaning_of(int error);
+string meaning_of(int error);
 
 // A thread may block: that is what it is for. SO_RCVTIMEO and SO_SNDTIMEO see to it that no send()
 // or recv() blocks for longer than kSlice, so that between two tries it can look at the clock and
@@ -129,7 +131,7 @@ class Connection {
   uint32_t local_ip() const { return ours_.ip; }
   void shut_down() const { ::shutdown(fd_, SHUT_RDWR); }  // wakes a thread that waits for it
   void abandon() const;  // what has not got across yet never will
-  void trace(const char* arrow, std::string_view what) const;
+  void trace(const char* arrow, string_view what) const;
 
   // A blocking connect() tries for a minute or two, and only on Linux does SO_SNDTIMEO limit it. So
   // the socket does not block until it is connected.
@@ -147,7 +149,7 @@ class Connection {
 
   // All of it: send() may take only a part. SIGPIPE is ignored by main(), so a peer that is gone
   // shows as EPIPE here instead of ending the program.
-  void send(std::string_view bytes) const {
+  void send(string_view bytes) const {
     auto deadline = Clock::now() + kSilence;
     while (!bytes.empty()) {
       const ssize_t sent = uninterrupted([&] {
@@ -167,7 +169,7 @@ class Connection {
   }
 
   // In one call; in two, it would travel in two segments.
-  void send_line(const std::string& line) const {
+  void send_line(const string& line) const {
     trace("->", line);
     send(line + "\n");
   }
@@ -180,9 +182,9 @@ class Connection {
   bool has_input() const;  // at once; the end of the connection, and an error, are that, too
 
   // The next line. It has kSilence to end, however slowly its bytes trickle in.
-  std::string read_line() {
+  string read_line() {
     while (!events.wait_for_room(kSlice) && !cancelled_) {}  // what comes of it is an event
-    std::string line;
+    string line;
     const auto deadline = Clock::now() + kSilence;
     LineStatus status = take_line(unread_, line);
     while (status == LineStatus::incomplete) {
@@ -198,16 +200,16 @@ class Connection {
   }
 
   // Bytes as they are, at least one and at most so many. Valid until the next read.
-  std::string_view read(uint64_t most);
+  string_view read(uint64_t most);
 
   // Our last line. A socket that is closed with unread data in it sends a reset, which may overtake
   // what we sent last. So: half-close it, that is, say that we have finished, and read on until the
   // other side has, too.
-  void finish(const std::string& line) const {
+  void finish(const string& line) const {
     say_last(line);
     drain();
   }
-  void say_last(const std::string& line) const {
+  void say_last(const string& line) const {
     send_line(line);
     ::shutdown(fd_, SHUT_WR);
   }
@@ -233,8 +235,8 @@ class Connection {
   }
 
   static bool would_block() { return errno == EAGAIN || errno == EWOULDBLOCK; }
-  static size_t checked(ssize_t result, const std::string& what);  // throws where it is -1
-  void reject(const std::string& why) const;                       // throws: it is no line
+  static size_t checked(ssize_t result, const string& what);  // throws where it is -1
+  void reject(const string& why) const;                       // throws: it is no line
   void note_open(const char* how);
   int await_connection() const;    // how the attempt to connect ends: 0, or what errno would be
   bool read_more(size_t most, int flags, Clock::time_point deadline);  // false: it has ended
@@ -250,8 +252,8 @@ class Connection {
   const Address other_;
   const Side side_;
   const Flag& cancelled_;
-  std::vector<char> storage_;
-  std::string_view unread_;  // the part of it that was received, and not yet taken
+  vector<char> storage_;
+  string_view unread_;       // the part of it that was received, and not yet taken
   size_t batch_ = kMaxLine;  // what read_line() asks for: little, until bytes of a file have come
 };
 
@@ -293,17 +295,17 @@ class Worker {
     if (thread_.joinable()) thread_.join();
   }
 
-  virtual void decide(Consent, const std::string&) {}  // what our user says to an offer
+  virtual void decide(Consent, const string&) {}  // what our user says to an offer
   virtual bool is_sending() { return false; }
   virtual bool is_accepted() const { return false; }  // the connection was opened to us
 
  protected:
-  virtual void work() = 0;                                // what goes wrong is thrown
-  virtual void conclude(const std::string& failure) = 0;  // empty: it did its work
+  virtual void work() = 0;                           // what goes wrong is thrown
+  virtual void conclude(const string& failure) = 0;  // empty: it did its work
 
   void report_start(uint64_t found) const;  // of a file, so many bytes of which were there already
 
-  std::string introduction(Verb verb) const {
+  string introduction(Verb verb) const {
     Announcement said;
     said.verb = verb;
     said.who = self_;
@@ -326,7 +328,7 @@ class Worker {
   // thread when one of them, or cancelled_, has changed.
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::optional<Connection> connection_;  // guarded where it is replaced, and outside the thread
+  optional<Connection> connection_;  // guarded where it is replaced, and outside the thread
 
   Identity peer_;  // the thread's own: who is at the other end, as it says itself
 
@@ -337,7 +339,7 @@ class Worker {
   }
 
   void run() {
-    std::string failure;
+    string failure;
     try {
       work();
     } catch (const std::exception& error) {
@@ -380,15 +382,15 @@ class Caller : public Worker {
 
   // Whether it is the peer we look for, or another one that has its address by now. An empty id is
   // anyone's.
-  bool is_peer(const std::string& id) const {
+  bool is_peer(const string& id) const {
     return id.empty() || id == peer_.id;
   }
-  std::string not_the_peer() const {
+  string not_the_peer() const {
     return "another user is at " + target.address.text() + " now";
   }
 
   // One request, one reply.
-  Reply request(const std::string& line, Clock::duration patience = kSilence) {
+  Reply request(const string& line, Clock::duration patience = kSilence) {
     connection_->send_line(line);
     return read_reply(patience);
   }
@@ -396,14 +398,14 @@ class Caller : public Worker {
   Reply read_reply(Clock::duration patience) {
     if (!connection_->await(patience))
       throw Broken("the other side closed the connection");
-    const std::string line = connection_->read_line();
+    const string line = connection_->read_line();
     const auto reply = Reply::parse(line);
     if (!reply) throw Broken("what came is not a reply: " + line);
     return *reply;
   }
 
   // One request that nothing works without: the text after OK.
-  std::string demand(const std::string& line, Clock::duration patience = kSilence) {
+  string demand(const string& line, Clock::duration patience = kSilence) {
     const Reply reply = request(line, patience);
     if (!reply.ok)
       throw Broken(reply.sentence());
@@ -417,7 +419,7 @@ class Caller : public Worker {
 struct Order {
   uint64_t post;     // which message it is, in the events about it
   Identity to;       // whom it is for; without an id: whoever is there
-  std::string line;  // the request
+  string line;       // the request
 };
 
 class Conversation : public Caller {
@@ -463,7 +465,7 @@ class Conversation : public Caller {
   }
 
   // What was not delivered, this one included if it was thrown out of deliver(), never will be.
-  void conclude(const std::string& failure) override {
+  void conclude(const string& failure) override {
     const std::lock_guard lock(mutex_);
     is_closed_to_orders_ = true;
     for (const Order& order : orders_) report_failure(order, failure);
@@ -506,16 +508,8 @@ class Conversation : public Caller {
     progress_ = Progress::waiting;
   }
 
-  void report_failure(const Order& order, const std::string& reason) {
-    const bool in_doubt = progress_ != Progress::waiting;
-    events.push(MessageFailed{order.post, receiver_of(order), {reason, in_doubt}});
-    progress_ = Progress::waiting;
-  }
-
-  // Whom it was for, who may not be who is there now.
-  Identity receiver_of(const Order& order) const {
-    return order.to.id.empty() ? peer_ : order.to;
-  }
+  void report_failure(const Order& order, const string& reason);
+  Identity receiver_of(const Order& order) const;
 
   // Guarded.
   std::deque<Order> orders_;  // the front one is under way until it is acknowledged
@@ -540,21 +534,21 @@ class Conversation : public Caller {
 // receiver has already; Stored is its last reply.
 
 struct FileError {  // about one file: the others of its folder can still be sent
-  std::string why;
+  string why;
 };
 
 // Entries of a folder that do not arrive. Only a few of them by name: their number, paths and
 // reasons are the sender's.
 class Missed {
  public:
-  void add(const std::string& path, const std::string& why);
+  void add(const string& path, const string& why);
   void take_back();          // the one that was added last is none of them
-  std::string text() const;  // for the user; empty where there are none
+  string text() const;       // for the user; empty where there are none
   uint64_t count() const { return count_; }
 
  private:
   uint64_t count_ = 0;
-  std::vector<std::string> named_;
+  vector<string> named_;
 };
 
 // How far a transfer has come: so many entries have begun, so many bytes of their files have
@@ -562,11 +556,11 @@ class Missed {
 struct Position {
   uint64_t entries = 0;
   uint64_t offset = 0;
-  std::string path;  // of the last entry; empty if that is a file by itself
+  string path;       // of the last entry; empty if that is a file by itself
   Cksum sum;         // of the bytes; in a folder, of each entry's path and an LF before them [6.5]
 
-  void enter(const std::string& next);
-  void pass(std::string_view bytes);
+  void enter(const string& next);
+  void pass(string_view bytes);
   Prefix prefix() const;
   End end() const;
 };
@@ -575,7 +569,7 @@ struct Position {
 // file by itself is one entry without a path. What goes wrong with an entry is a FileError.
 class Source {
  public:
-  Source(Descriptor root, const std::string& name, const Flag& cancelled)
+  Source(Descriptor root, const string& name, const Flag& cancelled)
       : root_(std::move(root)), cancelled_(cancelled) {
     offer.name = name;
   }
@@ -607,7 +601,7 @@ class Source {
 
  private:
   bool read_until(uint64_t offset);
-  std::string wrong_size(const std::string& how) const;
+  string wrong_size(const string& how) const;
 
   // Of the present entry.
   int fd_ = -1;        // -1: it has no bytes
@@ -616,11 +610,11 @@ class Source {
   uint64_t left_ = 0;
 };
 
-std::unique_ptr<Source> source_of(Descriptor root, const std::string& name, const Flag& cancelled);
+std::unique_ptr<Source> source_of(Descriptor root, const string& name, const Flag& cancelled);
 
 class Upload : public Caller {
  public:
-  Upload(const Identity& to, Descriptor root, const std::string& name)
+  Upload(const Identity& to, Descriptor root, const string& name)
       : Caller(to), source_(source_of(std::move(root), name, cancelled_)) {}
 
   bool is_sending() override { return true; }
@@ -641,12 +635,12 @@ class Upload : public Caller {
     }
   }
 
-  void conclude(const std::string& failure) override {
+  void conclude(const string& failure) override {
     if (!failure.empty() && state_ != State::told)
       report_failure(failure);
   }
 
-  void report_failure(const std::string& reason) {
+  void report_failure(const string& reason) {
     const bool in_doubt = state_ == State::in_doubt;
     events.push(FileFailed{ticket, {reason, in_doubt}});
     state_ = State::told;
@@ -654,7 +648,7 @@ class Upload : public Caller {
 
   void send_file() {
     const auto patience = kOfferTime + kPrefixTime + kSilence;
-    const std::string answer = demand(source_->offer.format(), patience);
+    const string answer = demand(source_->offer.format(), patience);
     piece_.resize(kChunk + 2 * kMaxLine);
     bool has_more = resume(answer);
     if (!has_more) has_more = source_->next();
@@ -686,7 +680,7 @@ class Upload : public Caller {
   void put_data() {
     const uint64_t most = std::min<uint64_t>(kChunk, source_->left());
     const auto size = static_cast<size_t>(most);
-    const std::string line = Data{source_->at.offset, size}.format();
+    const string line = Data{source_->at.offset, size}.format();
     const size_t header = line.size() + 1;
     make_room(header + size);
     source_->read(&piece_[used_ + header], size);
@@ -694,17 +688,6 @@ class Upload : public Caller {
     used_ += size;
     connection_->trace("->", line);
     connection_->trace("->", "(" + to_string(size) + " bytes)");
-  }
-
-  void send_piece() {
-    bytes_done = source_->at.offset;
-    if (connection_->has_input()) {
-      const Reply early = read_reply(kSilence);
-      throw Broken(early.ok ? "it was acknowledged before its end" : early.sentence());
-    }
-    connection_->send({piece_.data(), used_});
-    used_ = 0;
-    sent_at_ = Clock::now();
   }
 
   void end_file() {
@@ -717,17 +700,18 @@ class Upload : public Caller {
     state_ = State::told;
   }
 
-  bool resume(const std::string& answer);  // false where it has to be sent from its beginning
-  void miss(const std::string& why);       // the present entry does not go
+  bool resume(const string& answer);  // false where it has to be sent from its beginning
+  void miss(const string& why);       // the present entry does not go
   void say_stop(const Refusal& ours);
-  void put_line(const std::string& line);
+  void put_line(const string& line);
   void make_room(size_t size);             // in piece_; sends what is there, if need be
-  void gather(const std::string& bytes);
+  void send_piece();                       // throws where a reply came early: it is a NO
+  void gather(const string& bytes);
   void report_stored(const Stored& there) const;
 
   State state_ = State::under_way;
   const std::unique_ptr<Source> source_;
-  std::vector<char> piece_;  // what is gathered,
+  vector<char> piece_;  // what is gathered,
   size_t used_ = 0;          // so many bytes of it,
   Clock::time_point sent_at_ = Clock::now();  // since then
 };
@@ -736,86 +720,15 @@ class Upload : public Caller {
 // Receiving a file
 // ============================================================================
 
-// The room on the disk for one transfer. What it was promised, and has not filled yet, no other
-// transfer of this peer gets. If another program fills the disk, write() fails with ENOSPC.
-class Room {
- public:
-  ~Room() { fill(left_); }           // gives back what was not used
-  static void expect(uint64_t bytes);  // throws a Refusal where less is free; promises nothing
-  void set_aside(uint64_t bytes);    // in place of what was before; throws like expect()
-  void fill(uint64_t bytes);         // so much of it is on the disk by now
-
- private:
-  static uint64_t free_bytes();
-
-  static inline std::mutex mutex_;       // guards the next one
-  static inline uint64_t promised_ = 0;  // bytes, to all transfers
-  uint64_t left_ = 0;                    // to this one
-};
-
-// What comes is written into a file or folder of another name, "report.pdf.10.0.0.7.part": the
-// sender's address is in it, so that nobody else's report.pdf, let alone a file of the user's, is
-// taken for the beginning of this one. When it is whole, publish() gives it the name that was
-// offered. When it fails, the .part of a folder is removed, and so is an empty one. That of a file
-// stays, and the next try goes on from there: Download::resume().
-class Incoming {
- public:
-  Incoming(const Offer& offer, const std::string& name, uint32_t from);
-  ~Incoming();
-  Incoming(const Incoming&) = delete;
-
-  // The `n`th path to try, should another transfer have the one before.
-  static std::string part_path(const std::string& name, unsigned n, uint32_t from);
-  static bool is_part_name(const std::string& name);  // whether it could be one of these
-
-  Missed missed;    // what its sender could not read
-  Missed left_out;  // what we cannot store
-  Room room;
-
-  Position beginning(const Flag& cancelled) const;  // what an earlier try has left of a file
-  bool is_kept() const;                             // something stays for the next try
-  void start_over() const;                          // nothing of a file is there any more
-  void empty(const Flag& cancelled) const;          // removes what was left of a folder
-
-  // An entry of a folder: what is written from now on is its. It may be dropped again.
-  void enter(const Entry& entry);
-  void drop(const std::string& why);  // it did not come whole
-  bool is_within() const;             // one that is not dropped
-  bool takes_bytes() const;           // it is a file, stored or left out
-  void write(std::string_view bytes);
-
-  // Onto the disk, and then, unless it was cancelled meanwhile, under the first name that is free,
-  // which it returns: "report.pdf", or "report (1).pdf" where that is taken.
-  std::string publish(const Flag& cancelled);
-
- private:
-  void take(const std::string& path);
-  bool open_part(const std::string& path);
-  int give_name(const std::string& final_path) const;
-  int make_placeholder(const std::string& final_path) const;
-  bool is_ours(const std::string& path) const;
-  int create(const Entry& entry);
-  void leave_out(const std::string& why);
-  void make_executable() const;
-  std::string entry_path() const;
-  std::string what() const;
-
-  const Offer offer_;
-  const std::string name_;
-  std::string path_;    // of the .part
-  Descriptor root_;     // the .part, locked
-  std::string inside_;  // the present entry's path within it
-  Descriptor file_;     // the present entry, if it is a file in a folder
-  bool is_left_out_ = false;  // the present entry,
-  std::string lost_;          // and the last subfolder that was
-};
+// Where the bytes go: a .part until they are whole. In the second reading.
+class Incoming;
 
 constexpr const char* kNotALine = "syntax a line is VERB key=value ... :text";
 
 // What goes wrong is thrown; Service tells both users.
 class Download : public Worker {
  public:
-  void decide(Consent consent, const std::string& store_as) override {
+  void decide(Consent consent, const string& store_as) override {
     const std::lock_guard lock(mutex_);
     consent_ = consent;
     store_as_ = store_as;
@@ -831,22 +744,21 @@ class Download : public Worker {
     decide(accept_policy == Accept::always ? Consent::given : Consent::open, "");
     begin(offered);
     events.push(FileOffered{ticket, peer_, offer_});
-    const std::string name = await_consent(name_to_store());
-    incoming_.emplace(offer_, name, target.address.ip);
-    bool is_whole = take_part(resume());
+    const string name = await_consent(name_to_store());
+    bool is_whole = take_part(resume(name));
     while (!is_whole) is_whole = take_part(read_part());
     return publish();
   }
 
   Offer offer_;
-  std::optional<Incoming> incoming_;  // the file that comes; its end removes or keeps the .part
+  std::shared_ptr<Incoming> incoming_;  // its end removes or keeps the .part
 
  private:
   // The name under which the user wants it.
-  std::string await_consent(const std::string& name) {
+  string await_consent(const string& name) {
     if (accept_policy == Accept::never)
       throw Refusal("declined this user accepts no files", "you accept no files");
-    const std::string limit = to_string(kOfferTime.count()) + " s";
+    const string limit = to_string(kOfferTime.count()) + " s";
     const auto deadline = Clock::now() + kOfferTime;
     std::unique_lock lock(mutex_);
     // A thread can wait for a condition variable or for a socket, not for both: so it looks at the
@@ -867,17 +779,17 @@ class Download : public Worker {
   }
 
   // The next line of a sender, who may have no more to say than STOP.
-  std::string read_part(Clock::duration patience = kSilence) {
+  string read_part(Clock::duration patience = kSilence) {
     stop_if(cancelled_);  // while lines come without a pause, nothing below waits
     if (!connection_->await(patience))
       throw Broken("the sender has gone");
-    const std::string line = connection_->read_line();
+    const string line = connection_->read_line();
     expect_no_stop(line);
     return line;
   }
 
   // What this line begins. True where it is the end.
-  bool take_part(const std::string& line) {
+  bool take_part(const string& line) {
     const auto parsed = Line::parse(line);
     if (!parsed) throw Refusal(kNotALine);
     const auto end = End::parse(*parsed);
@@ -892,35 +804,25 @@ class Download : public Worker {
     if (data.offset != at_.offset || data.size > offer_.size - at_.offset)
       throw Refusal("syntax expected was offset=" + to_string(at_.offset) +
                     ", and no more than was offered");
-    if (!incoming_->takes_bytes())
-      throw Refusal("syntax DATA follows the FILE that it belongs to");
+    expect_entry();
     connection_->trace("<-", "(" + to_string(data.size) + " bytes)");
     uint64_t size = data.size;
     while (size > 0 && !cancelled_) {
-      const std::string_view bytes = connection_->read(size);
-      incoming_->write(bytes);
-      at_.pass(bytes);
+      const string_view bytes = connection_->read(size);
+      store(bytes);
       size -= bytes.size();
       bytes_done = at_.offset;
     }
     stop_if(cancelled_);
   }
 
-  Reply publish() {
-    Stored stored;
-    stored.name = incoming_->publish(cancelled_);
-    if (offer_.is_folder()) stored.name += "/";
-    stored.missing = incoming_->left_out.count();
-    stored.which = incoming_->left_out.text();
-    report_stored(stored);
-    incoming_.reset();
-    return {true, stored.format()};
-  }
-
   void begin(const Offer& offered);
-  std::string name_to_store() const;  // throws where there is none, or the disk is too full
-  std::string resume();  // says OK, and what is there already; the line that comes then
-  void expect_no_stop(const std::string& line) const;
+  string name_to_store() const;       // throws where there is none, or the disk is too full
+  string resume(const string& name);  // says OK, and what there is; the line that comes then
+  void expect_entry() const;          // to which the bytes belong
+  void store(string_view bytes);
+  Reply publish();                    // gives it its final name, and says that
+  void expect_no_stop(const string& line) const;
   void take_entry(const Line& line);  // of a folder
   void check_end(const End& end) const;
   void report_stored(const Stored& stored) const;
@@ -928,7 +830,7 @@ class Download : public Worker {
   Position at_;
   // Guarded.
   Consent consent_ = Consent::open;
-  std::string store_as_;  // a name of the user's choice, if not its own
+  string store_as_;  // a name of the user's choice, if not its own
 };
 
 // ============================================================================
@@ -955,39 +857,26 @@ class Service : public Download {
 
   bool serve_request() {
     try {
-      const std::string line = connection_->read_line();
+      const string line = connection_->read_line();
       connection_->send_line(reply_to(line).format());
       return true;
     } catch (const Refusal& refusal) {
       refuse(refusal.no, refusal.what());
     } catch (const std::exception& error) {
-      refuse({false, std::string("failed ") + error.what()}, error.what());
+      refuse({false, string("failed ") + error.what()}, error.what());
     }
     return false;
   }
 
-  void conclude(const std::string&) override { incoming_.reset(); }
+  void conclude(const string&) override { incoming_.reset(); }
+  void refuse(const Reply& no, const string& reason);  // the last reply of a connection
 
-  // The last reply of a connection. It ends a transfer, too, if there was one.
-  void refuse(const Reply& no, const std::string& reason) {
-    std::string text = cancelled_ ? "cancelled" : reason;
-    if (incoming_ && incoming_->is_kept())
-      text += "; what has come is kept, for when it is sent again";
-    // If it is sent again at once, it must not be found locked. To remove a folder takes a while,
-    // so of that both are told before.
-    if (!offer_.is_folder()) incoming_.reset();
-    events.push(FileFailed{ticket, {text}});
-    connection_->say_last(no.format());
-    incoming_.reset();
-    connection_->drain();
-  }
-
-  Reply reply_to(const std::string& line) {
+  Reply reply_to(const string& line) {
     const auto hello = Announcement::parse(line);
     if (hello && hello->verb == Verb::hello)
       return greet(hello->who);
     if (peer_.id.empty())
-      return {false, "stranger introduce yourself first, with a HELLO of " + std::string(kMagic)};
+      return {false, "stranger introduce yourself first, with a HELLO of " + string(kMagic)};
     const auto parsed = Line::parse(line);
     if (!parsed) return {false, kNotALine};
     const auto offered = Offer::parse(*parsed);
@@ -1016,7 +905,7 @@ class Service : public Download {
 
 // ---- The workers ------------------------------------------------------------------------
 
-std::vector<std::shared_ptr<Worker>> workers;
+vector<std::shared_ptr<Worker>> workers;
 std::map<Address, std::weak_ptr<Conversation>> conversations;  // the last one with each address
 
 void end_worker(Worker* worker) {
@@ -1075,8 +964,8 @@ void accept_one() {
     start(new Service(from, std::move(fd)));
 }
 
-std::string name_to_send(const std::string& path);  // throws where it has none
-struct stat file_status(int fd);                    // all 0 where it cannot be known
+string name_to_send(const string& path);  // throws where it has none
+struct stat file_status(int fd);          // all 0 where it cannot be known
 
 }  // namespace
 
@@ -1087,7 +976,7 @@ struct stat file_status(int fd);                    // all 0 where it cannot be 
 void transfer::open(bool (*is_reached)(uint32_t ip)) {
   can_reach = is_reached;
   const int on = 1;
-  const std::string port = to_string(myself.address.port);
+  const string port = to_string(myself.address.port);
   const int fd = check(::socket(AF_INET, SOCK_STREAM, 0), "socket");
   listening_socket = Descriptor(fd);
   // A client that gives up between select() and accept() would leave a blocking accept() waiting
@@ -1123,7 +1012,7 @@ void transfer::accept_connection(const fd_set& readable) {
   }
 }
 
-void transfer::send_message(const Identity& to, const std::string& scope, const std::string& text,
+void transfer::send_message(const Identity& to, const string& scope, const string& text,
                             uint64_t post) {
   Message message;
   message.number = next_number;
@@ -1133,7 +1022,7 @@ void transfer::send_message(const Identity& to, const std::string& scope, const 
   give({post, to, message.format()});
 }
 
-uint64_t transfer::send_file(const Identity& to, const std::string& path) {
+uint64_t transfer::send_file(const Identity& to, const string& path) {
   check_route(to);
   // What the path names now is what is sent, whatever it names later. O_NONBLOCK: to open a FIFO
   // would wait until somebody writes to it.
@@ -1143,11 +1032,11 @@ uint64_t transfer::send_file(const Identity& to, const std::string& path) {
   const bool is_folder = S_ISDIR(mode);
   if (!S_ISREG(mode) && !is_folder)
     throw std::runtime_error(path + " is not a file or a folder");
-  const std::string name = name_to_send(path) + (is_folder ? "/" : "");
+  const string name = name_to_send(path) + (is_folder ? "/" : "");
   return start(new Upload(to, std::move(root), name))->ticket;
 }
 
-void transfer::decide(uint64_t ticket, Consent consent, const std::string& store_as) {
+void transfer::decide(uint64_t ticket, Consent consent, const string& store_as) {
   for (const auto& worker : workers)
     if (worker->ticket == ticket)
       worker->decide(consent, store_as);
@@ -1200,7 +1089,7 @@ void Connection::note_open(const char* how) {
   trace("--", how);
 }
 
-void Connection::trace(const char* arrow, std::string_view what) const {
+void Connection::trace(const char* arrow, string_view what) const {
   ::trace("TCP", ours_, arrow, other_, what);
 }
 
@@ -1226,10 +1115,10 @@ int Connection::await_connection() const {
 
 // A firewall drops what comes, or it turns it away, by either of the other two errors. Where nobody
 // has the address, no answer to ARP comes for 3 s, which is less than kConnectTime.
-std::string meaning_of(int error) {
-  const std::string ports = to_string(kFirstPort) + " to " + to_string(kLastPort);
-  const std::string remedy = "open TCP " + ports + " on that machine";
-  std::string cause;
+string meaning_of(int error) {
+  const string ports = to_string(kFirstPort) + " to " + to_string(kLastPort);
+  const string remedy = "open TCP " + ports + " on that machine";
+  string cause;
   if (error == ETIMEDOUT)
     cause = "most likely a firewall there lets nothing in";
   if (error == ECONNREFUSED)
@@ -1249,13 +1138,13 @@ bool Connection::has_input() const {
 
 // Those that came along with the last line, or else all that are asked for, unless they are long in
 // coming (MSG_WAITALL: to be woken for every few of them costs most).
-std::string_view Connection::read(uint64_t most) {
+string_view Connection::read(uint64_t most) {
   // size_t may have 32 bits.
   const auto wanted = static_cast<size_t>(std::min<uint64_t>(most, kChunk));
   batch_ = kBatch;
   if (unread_.empty() && !read_more(wanted, MSG_WAITALL, Clock::now() + kSilence))
     throw Broken("the connection ended in the middle of the file");
-  const std::string_view bytes = unread_.substr(0, wanted);
+  const string_view bytes = unread_.substr(0, wanted);
   unread_.remove_prefix(bytes.size());
   return bytes;
 }
@@ -1274,14 +1163,14 @@ bool Connection::read_more(size_t most, int flags, Clock::time_point deadline) {
   return got > 0;
 }
 
-size_t Connection::checked(ssize_t result, const std::string& what) {
+size_t Connection::checked(ssize_t result, const string& what) {
   if (result == -1)
     throw Broken(what + ": " + error_text(errno));
   return static_cast<size_t>(result);
 }
 
 // Whoever answers can say so; whoever has asked has no use for it.
-void Connection::reject(const std::string& why) const {
+void Connection::reject(const string& why) const {
   const Refusal refusal(why);
   if (side_ == Side::answers) throw refusal;
   throw Broken("what came is not a reply: " + refusal.no.sentence());
@@ -1297,6 +1186,9 @@ bool is_shortage(int error) {
   return false;
 }
 
+constexpr size_t kMaxAccepted = 512;
+constexpr size_t kMaxAcceptedFromOne = 128;
+
 bool is_too_many(uint32_t ip) {
   size_t accepted = 0;
   size_t from_one = 0;
@@ -1309,19 +1201,108 @@ bool is_too_many(uint32_t ip) {
 }
 
 void turn_away(const Descriptor& fd, Address from) {
-  const std::string busy = "NO busy too many connections, try again later";
+  const string busy = "NO busy too many connections, try again later";
   trace("TCP", myself.address, "->", from, busy);
-  const std::string line = busy + "\n";
+  const string line = busy + "\n";
   ::send(fd.get(), line.data(), line.size(), MSG_DONTWAIT);
 }
+
+// ---- What becomes of a message ------------------------------------------------------------
+
+void Conversation::report_failure(const Order& order, const string& reason) {
+  const bool in_doubt = progress_ != Progress::waiting;
+  events.push(MessageFailed{order.post, receiver_of(order), {reason, in_doubt}});
+  progress_ = Progress::waiting;
+}
+
+// Whom it was for, who may not be who is there now.
+Identity Conversation::receiver_of(const Order& order) const {
+  return order.to.id.empty() ? peer_ : order.to;
+}
+
+// ---- Where what comes is stored ----------------------------------------------------------
+
+// The room on the disk for one transfer. What it was promised, and has not filled yet, no other
+// transfer of this peer gets. If another program fills the disk, write() fails with ENOSPC.
+class Room {
+ public:
+  ~Room() { fill(left_); }             // gives back what was not used
+  static void expect(uint64_t bytes);  // throws a Refusal where less is free; promises nothing
+  void set_aside(uint64_t bytes);      // in place of what was before; throws like expect()
+  void fill(uint64_t bytes);           // so much of it is on the disk by now
+
+ private:
+  static uint64_t free_bytes();
+
+  static inline std::mutex mutex_;       // guards the next one
+  static inline uint64_t promised_ = 0;  // bytes, to all transfers
+  uint64_t left_ = 0;                    // to this one
+};
+
+// What comes is written into a file or folder of another name, "report.pdf.10.0.0.7.part": the
+// sender's address is in it, so that nobody else's report.pdf, let alone a file of the user's, is
+// taken for the beginning of this one. When it is whole, publish() gives it the name that was
+// offered. When it fails, the .part of a folder is removed, and so is an empty one. That of a file
+// stays, and the next try goes on from there: Download::resume().
+class Incoming {
+ public:
+  Incoming(const Offer& offer, const string& name, uint32_t from);
+  ~Incoming();
+  Incoming(const Incoming&) = delete;
+
+  // The `n`th path to try, should another transfer have the one before.
+  static string part_path(const string& name, unsigned n, uint32_t from);
+  static bool is_part_name(const string& name);  // whether it could be one of these
+
+  Missed missed;    // what its sender could not read
+  Missed left_out;  // what we cannot store
+  Room room;
+
+  Position beginning(const Flag& cancelled) const;  // what an earlier try has left of a file
+  bool is_kept() const;                             // something stays for the next try
+  void start_over() const;                          // nothing of a file is there any more
+  void empty(const Flag& cancelled) const;          // removes what was left of a folder
+
+  // An entry of a folder: what is written from now on is its. It may be dropped again.
+  void enter(const Entry& entry);
+  void drop(const string& why);  // it did not come whole
+  bool is_within() const;        // one that is not dropped
+  bool takes_bytes() const;      // it is a file, stored or left out
+  void write(string_view bytes);
+
+  // Onto the disk, and then, unless it was cancelled meanwhile, under the first name that is free,
+  // which it returns: "report.pdf", or "report (1).pdf" where that is taken.
+  string publish(const Flag& cancelled);
+
+ private:
+  void take(const string& path);
+  bool open_part(const string& path);
+  int give_name(const string& final_path) const;
+  int make_placeholder(const string& final_path) const;
+  bool is_ours(const string& path) const;
+  int create(const Entry& entry);
+  void leave_out(const string& why);
+  void make_executable() const;
+  string entry_path() const;
+  string what() const;
+
+  const Offer offer_;
+  const string name_;
+  string path_;      // of the .part
+  Descriptor root_;  // the .part, locked
+  string inside_;    // the present entry's path within it
+  Descriptor file_;  // the present entry, if it is a file in a folder
+  bool is_left_out_ = false;  // the present entry,
+  string lost_;               // and the last subfolder that was
+};
 
 // ---- Names ------------------------------------------------------------------------------
 
 // What the other side is to call it: the last component of the path that the user wrote, "photos/"
 // perhaps.
-std::string name_to_send(const std::string& path) {
-  const std::string whole = path.substr(0, path.find_last_not_of('/') + 1);
-  const std::string name = whole.substr(begin_of_name(whole));
+string name_to_send(const string& path) {
+  const string whole = path.substr(0, path.find_last_not_of('/') + 1);
+  const string name = whole.substr(begin_of_name(whole));
   if (name.empty())
     throw std::runtime_error(path + " has no name; send a folder that is in it");
   if (name == "." || name == "..")
@@ -1343,21 +1324,58 @@ void Download::begin(const Offer& offered) {
   bytes_done = 0;
 }
 
-std::string Download::name_to_store() const {
-  const std::string shown = offer_.name.substr(0, offer_.name.find('/'));
+string Download::name_to_store() const {
+  const string shown = offer_.name.substr(0, offer_.name.find('/'));
   const auto name = safe_file_name(shown);
   if (!name || Incoming::is_part_name(*name))
     throw Refusal("name a file cannot be stored under that name");
-  const std::string part = Incoming::part_path(*name, 0, target.address.ip);
+  const string part = Incoming::part_path(*name, 0, target.address.ip);
   const bool has_beginning = ::access(part.c_str(), F_OK) == 0;
   if (!has_beginning) Room::expect(offer_.size);  // else not all of it may be needed
   return *name;
 }
 
+// ---- Storing what comes ------------------------------------------------------------------
+
+void Download::expect_entry() const {
+  if (!incoming_->takes_bytes())
+    throw Refusal("syntax DATA follows the FILE that it belongs to");
+}
+
+void Download::store(string_view bytes) {
+  incoming_->write(bytes);
+  at_.pass(bytes);
+}
+
+Reply Download::publish() {
+  Stored stored;
+  stored.name = incoming_->publish(cancelled_);
+  if (offer_.is_folder()) stored.name += "/";
+  stored.missing = incoming_->left_out.count();
+  stored.which = incoming_->left_out.text();
+  report_stored(stored);
+  incoming_.reset();
+  return {true, stored.format()};
+}
+
+// It ends a transfer, too, if there was one.
+void Service::refuse(const Reply& no, const string& reason) {
+  string text = cancelled_ ? "cancelled" : reason;
+  if (incoming_ && incoming_->is_kept())
+    text += "; what has come is kept, for when it is sent again";
+  // If it is sent again at once, it must not be found locked. To remove a folder takes a while,
+  // so of that both are told before.
+  if (!offer_.is_folder()) incoming_.reset();
+  events.push(FileFailed{ticket, {text}});
+  connection_->say_last(no.format());
+  incoming_.reset();
+  connection_->drain();
+}
+
 // ---- Resuming a file [6.6] --------------------------------------------------------------
 
 // `answer` names the beginning that the receiver has, if it has one.
-bool Upload::resume(const std::string& answer) {
+bool Upload::resume(const string& answer) {
   const Offer& offer = source_->offer;
   Prefix theirs;
   if (!offer.is_folder()) theirs = Prefix::parse(answer);
@@ -1386,7 +1404,7 @@ bool Source::begins_with(const Prefix& theirs) {
 bool Source::read_until(uint64_t offset) {
   if (offset > left_) return false;
   const auto deadline = Clock::now() + kPrefixTime;
-  std::vector<char> bytes(kChunk);
+  vector<char> bytes(kChunk);
   while (at.offset < offset) {
     const uint64_t wanted = offset - at.offset;
     const uint64_t most = std::min<uint64_t>(wanted, bytes.size());
@@ -1399,8 +1417,9 @@ bool Source::read_until(uint64_t offset) {
 // What an earlier try has left of a file is offered to the sender, who compares it with the
 // beginning of what it has now. What is left of a folder, by a peer that was killed, is no
 // beginning: it is removed.
-std::string Download::resume() {
+string Download::resume(const string& name) {
   Position had;
+  incoming_ = std::make_shared<Incoming>(offer_, name, target.address.ip);
   if (offer_.is_folder()) incoming_->empty(cancelled_);
   else had = incoming_->beginning(cancelled_);
   if (had.offset > offer_.size) {
@@ -1408,9 +1427,9 @@ std::string Download::resume() {
     had = {};
   }
   incoming_->room.set_aside(offer_.size - had.offset);
-  const std::string prefix = had.prefix().format();
+  const string prefix = had.prefix().format();
   connection_->send_line(Reply{true, prefix}.format());
-  const std::string line = read_part(kPrefixTime + kSilence);
+  const string line = read_part(kPrefixTime + kSilence);
   const auto first = Line::parse(line);
   const bool is_resumed = !prefix.empty() && first && first->verb == "RESUME";
   if (is_resumed) at_ = had;
@@ -1431,7 +1450,7 @@ void Incoming::start_over() const {
 // Nothing where it cannot be read, or not in time.
 Position Incoming::beginning(const Flag& cancelled) const {
   const auto deadline = Clock::now() + kPrefixTime;
-  std::vector<char> bytes(kChunk);
+  vector<char> bytes(kChunk);
   Position at;
   at.enter("");
   for (;;) {
@@ -1459,14 +1478,14 @@ void Worker::report_start(uint64_t found) const {
   events.push(started);
 }
 
-void Position::enter(const std::string& next) {
+void Position::enter(const string& next) {
   ++entries;
   path = next;
-  const std::string line = path + "\n";
+  const string line = path + "\n";
   if (!path.empty()) sum.add(line.data(), line.size());
 }
 
-void Position::pass(std::string_view bytes) {
+void Position::pass(string_view bytes) {
   offset += bytes.size();
   sum.add(bytes.data(), bytes.size());
 }
@@ -1532,13 +1551,13 @@ void Source::read(char* into, size_t size) {
   at.pass({into, size});
 }
 
-void Upload::put_line(const std::string& line) {
+void Upload::put_line(const string& line) {
   make_room(line.size() + 1);
   connection_->trace("->", line);
   gather(line + "\n");
 }
 
-void Upload::gather(const std::string& bytes) {
+void Upload::gather(const string& bytes) {
   bytes.copy(&piece_[used_], bytes.size());
   used_ += bytes.size();
 }
@@ -1550,6 +1569,17 @@ void Upload::make_room(size_t size) {
   if (is_full || is_old) send_piece();
 }
 
+void Upload::send_piece() {
+  bytes_done = source_->at.offset;
+  if (connection_->has_input()) {
+    const Reply early = read_reply(kSilence);
+    throw Broken(early.ok ? "it was acknowledged before its end" : early.sentence());
+  }
+  connection_->send({piece_.data(), used_});
+  used_ = 0;
+  sent_at_ = Clock::now();
+}
+
 // The user first: that the other side understands may take its time, or fail for a reason of its
 // own. After END nothing more is said [6.7].
 void Upload::say_stop(const Refusal& ours) {
@@ -1559,14 +1589,14 @@ void Upload::say_stop(const Refusal& ours) {
 }
 
 // ", not sent: x (Permission denied)"; nothing where there is none of them.
-std::string remark(const std::string& what, const std::string& which) {
+string remark(const string& what, const string& which) {
   if (which.empty()) return "";
   return ", " + what + ": " + which;
 }
 
-std::string not_stored(const Stored& there) {
+string not_stored(const Stored& there) {
   if (there.missing == 0) return "";
-  const std::string number = to_string(there.missing) + " entries";
+  const string number = to_string(there.missing) + " entries";
   return remark("not stored", there.which.empty() ? number : there.which);
 }
 
@@ -1585,12 +1615,12 @@ void Upload::report_stored(const Stored& there) const {
 
 // ---- Receiving a file --------------------------------------------------------------------
 
-void Download::expect_no_stop(const std::string& line) const {
-  std::string_view rest = line;
-  const std::string_view verb = take_word(rest);
+void Download::expect_no_stop(const string& line) const {
+  string_view rest = line;
+  const string_view verb = take_word(rest);
   const auto parsed = Line::parse(line);
   if (verb != "STOP" || !parsed) return;  // if it is no line, its reader will say so
-  const std::string reason(parsed->text.value_or("the sender has stopped it"));
+  const string reason(parsed->text.value_or("the sender has stopped it"));
   throw Refusal("stopped " + shortened(reason, 999));
 }
 
@@ -1613,7 +1643,7 @@ void Download::report_stored(const Stored& stored) const {
   events.push(report);
 }
 
-void Incoming::write(std::string_view bytes) {
+void Incoming::write(string_view bytes) {
   if (is_left_out_) {
     room.fill(bytes.size());  // it will not be needed
     return;
@@ -1629,20 +1659,20 @@ void Incoming::write(std::string_view bytes) {
   }
 }
 
-std::string Incoming::what() const {
+string Incoming::what() const {
   if (inside_.empty()) return "cannot store " + name_;
   return "cannot store " + name_ + "/" + shortened(inside_, 200);
 }
 
 // ---- What does not arrive ---------------------------------------------------------------
 
-void Missed::add(const std::string& path, const std::string& why) {
+void Missed::add(const string& path, const string& why) {
   constexpr size_t kMostNamed = 8;
   constexpr size_t kMostOfPath = 200;
   constexpr size_t kMostOfReason = 100;
   ++count_;
   if (named_.size() == kMostNamed) return;
-  const std::string reason = " (" + shortened(why, kMostOfReason) + ")";
+  const string reason = " (" + shortened(why, kMostOfReason) + ")";
   named_.push_back(shortened(path, kMostOfPath) + reason);
 }
 
@@ -1652,9 +1682,9 @@ void Missed::take_back() {
 }
 
 // "link (a link or a special file), x (Permission denied) and 7 more"
-std::string Missed::text() const {
-  std::string text;
-  for (const std::string& one : named_)
+string Missed::text() const {
+  string text;
+  for (const string& one : named_)
     text += (text.empty() ? "" : ", ") + one;
   const uint64_t others = count_ - named_.size();
   if (others > 0) text += " and " + to_string(others) + " more";
@@ -1663,7 +1693,7 @@ std::string Missed::text() const {
 
 // ---- Sending a folder [6.5] -------------------------------------------------------------
 
-bool is_below(const std::string& path, const std::string& folder) {
+bool is_below(const string& path, const string& folder) {
   return !folder.empty() && path.compare(0, folder.size(), folder) == 0;
 }
 
@@ -1684,13 +1714,13 @@ class Folder : public Source {
 
   void list() override {
     offer.files = 0;
-    const std::string trouble = try_to_list("");
+    const string trouble = try_to_list("");
     if (!trouble.empty())
       throw std::runtime_error("cannot read the folder: " + trouble);
     for (size_t i = 0; i < entries_.size(); ++i) {
-      const std::string path = entries_[i].path;
+      const string path = entries_[i].path;
       if (path.back() != '/') continue;
-      const std::string why = try_to_list(path);
+      const string why = try_to_list(path);
       entries_[i].trouble = why;
     }
     // By the bytes of their paths: "a/" comes before "a/b".
@@ -1728,15 +1758,15 @@ class Folder : public Source {
 
  private:
   struct Listed {
-    std::string path;  // within the folder; of a subfolder, with a slash behind it
+    string path;  // within the folder; of a subfolder, with a slash behind it
     uint64_t size = 0;
     bool is_executable = false;
-    std::string trouble = {};  // why it could not be listed
+    string trouble = {};  // why it could not be listed
     bool operator<(const Listed& o) const { return path < o.path; }
   };
 
   // Adds what is in it to the entries. Returns why it could not.
-  std::string try_to_list(const std::string& folder) {
+  string try_to_list(const string& folder) {
     try {
       list_folder(folder);
     } catch (const FileError& error) {
@@ -1745,7 +1775,7 @@ class Folder : public Source {
     return "";
   }
 
-  void list_folder(const std::string& folder) {
+  void list_folder(const string& folder) {
     go_to(folder);
     Descriptor here = open_here(".", O_DIRECTORY);  // one more, for closedir() closes it
     const std::unique_ptr<DIR, CloseFolder> names(::fdopendir(here.get()));
@@ -1760,15 +1790,15 @@ class Folder : public Source {
     if (errno != 0) throw FileError{error_text(errno)};
   }
 
-  void list_entry(const std::string& folder, const std::string& name) {
+  void list_entry(const string& folder, const string& name) {
     stop_if(cancelled_);
     if (name == "." || name == "..") return;
     struct stat info{};
     const int result =
         ::fstatat(present_folder(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW);
-    const std::string why = result == -1 ? error_text(errno) : "";
+    const string why = result == -1 ? error_text(errno) : "";
     const bool is_subfolder = S_ISDIR(info.st_mode);
-    const std::string path = folder + name + (is_subfolder ? "/" : "");
+    const string path = folder + name + (is_subfolder ? "/" : "");
     if (!why.empty()) {
       leave_out(path, why);
     } else if (path.size() > kMaxPath) {
@@ -1782,7 +1812,7 @@ class Folder : public Source {
     }
   }
 
-  void add(const std::string& path, const struct stat& info) {
+  void add(const string& path, const struct stat& info) {
     Listed listed;
     listed.path = path;
     if (S_ISREG(info.st_mode)) {
@@ -1795,14 +1825,14 @@ class Folder : public Source {
   }
 
   // Of those that should be sent it is one all the same.
-  void leave_out(const std::string& path, const std::string& why) {
+  void leave_out(const string& path, const string& why) {
     missed.add(path, why);
     ++offer.files;
   }
 
   // From the root, or from the present folder where that is on the way. To hold each level open
   // would be simpler, and run out of descriptors in a deep tree.
-  void go_to(const std::string& folder) {
+  void go_to(const string& folder) {
     const bool is_on_the_way = folder.compare(0, folder_path_.size(), folder_path_) == 0;
     if (!is_on_the_way) folder_path_.clear();
     while (folder_path_.size() < folder.size()) {
@@ -1814,12 +1844,12 @@ class Folder : public Source {
   }
 
   // What has that name in the present folder. O_NONBLOCK: it may be a FIFO by now, and block us.
-  Descriptor open_here(const std::string& name, int flags) const {
+  Descriptor open_here(const string& name, int flags) const {
     const int folder = present_folder();
     const int all_flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | flags;
     Descriptor found(::openat(folder, name.c_str(), all_flags));
     if (found.get() != -1) return found;
-    const std::string why = error_text(errno);
+    const string why = error_text(errno);
     struct stat info{};  // which error says that it is a link, systems do not agree on
     const bool is_there =
         ::fstatat(folder, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
@@ -1831,16 +1861,16 @@ class Folder : public Source {
     return folder_.get();
   }
 
-  std::vector<Listed> entries_;
+  vector<Listed> entries_;
   size_t next_ = 0;
-  std::string trouble_;      // why the present entry could not be listed
-  Descriptor file_;          // the present entry, if it is a file
-  std::string folder_path_;  // of the present folder; empty: it is the root
+  string trouble_;       // why the present entry could not be listed
+  Descriptor file_;      // the present entry, if it is a file
+  string folder_path_;   // of the present folder; empty: it is the root
   Descriptor folder_;
-  std::string lost_;         // the last subfolder that could not be opened
+  string lost_;          // the last subfolder that could not be opened
 };
 
-std::unique_ptr<Source> source_of(Descriptor root, const std::string& name,
+std::unique_ptr<Source> source_of(Descriptor root, const string& name,
                                   const Flag& cancelled) {
   if (name.back() == '/')
     return std::make_unique<Folder>(std::move(root), name, cancelled);
@@ -1858,13 +1888,13 @@ void Source::expect_end() const {
 
 // Of a file that is "longer" or "shorter" than was offered. Those of /proc and /sys are so from the
 // beginning.
-std::string Source::wrong_size(const std::string& how) const {
+string Source::wrong_size(const string& how) const {
   const auto size = static_cast<uint64_t>(file_status(fd_).st_size);
   if (size == size_) return "is " + how + " than its size says";
   return "became " + how + " while it was sent";
 }
 
-void Upload::miss(const std::string& why) {
+void Upload::miss(const string& why) {
   source_->missed.add(source_->entry.path, why);
   --source_->at.entries;
   put_line("MISSING :" + why);
@@ -1882,7 +1912,7 @@ void Download::take_entry(const Line& line) {
     incoming_->enter(*entry);
     at_.enter(entry->path);
   } else if (line.verb == "MISSING" && incoming_->is_within()) {
-    incoming_->drop(std::string(line.text.value_or("no reason was given")));
+    incoming_->drop(string(line.text.value_or("no reason was given")));
     --at_.entries;
   } else {
     throw Refusal("syntax FILE, DATA, MISSING or END was expected, each in its place");
@@ -1899,7 +1929,7 @@ bool Incoming::takes_bytes() const {
   return !offer_.is_folder() || file_.get() != -1 || is_ignored;
 }
 
-std::string Incoming::entry_path() const {
+string Incoming::entry_path() const {
   return path_ + "/" + inside_;
 }
 
@@ -1928,7 +1958,7 @@ void Incoming::enter(const Entry& entry) {
 }
 
 // What is in a subfolder comes next, by the order of paths.
-void Incoming::leave_out(const std::string& why) {
+void Incoming::leave_out(const string& why) {
   is_left_out_ = true;
   left_out.add(inside_, why);
   if (inside_.back() == '/') lost_ = inside_;
@@ -1937,7 +1967,7 @@ void Incoming::leave_out(const std::string& why) {
 // What errno says where that fails; else 0. O_EXCL: on a disk that takes "A" and "a" for the same
 // name, the second would replace the first.
 int Incoming::create(const Entry& entry) {
-  const std::string full = entry_path();
+  const string full = entry_path();
   if (full.back() == '/') {
     const int result = ::mkdir(full.c_str(), 0777);
     return result == -1 ? errno : 0;
@@ -1948,7 +1978,7 @@ int Incoming::create(const Entry& entry) {
   return file_.get() == -1 ? errno : 0;
 }
 
-void Incoming::drop(const std::string& why) {
+void Incoming::drop(const string& why) {
   missed.add(inside_, why);
   file_ = Descriptor();
   std::error_code error;
@@ -1960,11 +1990,11 @@ void Incoming::drop(const std::string& why) {
 
 // Removes what is in `folder`, but for its subfolders. The path of one of those, or nothing where
 // there is none.
-std::string remove_files(const std::string& folder, const Flag& stopped) {
+string remove_files(const string& folder, const Flag& stopped) {
   std::error_code error;
   fs::directory_iterator entry(folder, error);
   for (; !error && !stopped && entry != fs::directory_iterator(); entry.increment(error)) {
-    const std::string path = entry->path().string();
+    const string path = entry->path().string();
     if (entry->symlink_status(error).type() == fs::file_type::directory)
       return path;
     ::unlink(path.c_str());
@@ -1975,10 +2005,10 @@ std::string remove_files(const std::string& folder, const Flag& stopped) {
 // Removes all that is in `root`, until `stopped`. Without recursion: its sender has decided how
 // deep it is, and the stack of a thread is small. What cannot be removed stays, with the folders
 // around it.
-void empty_folder(const std::string& root, const Flag& stopped) {
-  std::string folder = root;
+void empty_folder(const string& root, const Flag& stopped) {
+  string folder = root;
   while (!stopped) {
-    const std::string subfolder = remove_files(folder, stopped);
+    const string subfolder = remove_files(folder, stopped);
     if (!subfolder.empty()) {
       folder = subfolder;
       continue;
@@ -2012,7 +2042,7 @@ void Room::expect(uint64_t bytes) {
   const std::lock_guard lock(mutex_);
   const uint64_t free = free_bytes();
   if (bytes <= free) return;
-  const std::string others = promised_ > 0 ? ", less what other transfers still need" : "";
+  const string others = promised_ > 0 ? ", less what other transfers still need" : "";
   throw Refusal("space only " + to_string(free) + " bytes are free" + others);
 }
 
@@ -2033,18 +2063,18 @@ void Room::fill(uint64_t bytes) {
 
 // ---- The .part, and its lock ------------------------------------------------------------
 
-std::string Incoming::part_path(const std::string& name, unsigned n, uint32_t from) {
-  const std::string suffix = "." + Address{from, 0}.ip_text() + ".part";
+string Incoming::part_path(const string& name, unsigned n, uint32_t from) {
+  const string suffix = "." + Address{from, 0}.ip_text() + ".part";
   return download_folder + "/" + numbered_name(name, n, suffix);
 }
 
 // A stranger could make bytes with any checksum, and store them where they are taken for the
 // beginning of what somebody else sends next.
-bool Incoming::is_part_name(const std::string& name) {
+bool Incoming::is_part_name(const string& name) {
   return ::fnmatch("*.[0-9]*.[0-9]*.[0-9]*.[0-9]*.part", name.c_str(), FNM_CASEFOLD) == 0;
 }
 
-Incoming::Incoming(const Offer& offer, const std::string& name, uint32_t from)
+Incoming::Incoming(const Offer& offer, const string& name, uint32_t from)
     : offer_(offer), name_(name) {
   // Should it have gone missing. If that fails, open() says why.
   ::mkdir(download_folder.c_str(), 0777);
@@ -2067,7 +2097,7 @@ bool Incoming::is_kept() const {
 
 // Sets path_, unless something else has that name, perhaps another transfer, of this peer or of
 // another one with the same download folder.
-void Incoming::take(const std::string& path) {
+void Incoming::take(const string& path) {
   if (!open_part(path)) return;
   // The lock goes with the descriptor, and so with its owner, even if that is killed. On a disk
   // that knows no locks, the checksum would tell of two writers.
@@ -2088,7 +2118,7 @@ void Incoming::take(const std::string& path) {
 
 // False where something else is there: a link, which O_NOFOLLOW does not go through, or a folder in
 // the place of a file.
-bool Incoming::open_part(const std::string& path) {
+bool Incoming::open_part(const string& path) {
   if (offer_.is_folder()) {
     const int result = ::mkdir(path.c_str(), 0777);
     const bool is_there = result == -1 && errno == EEXIST;
@@ -2108,7 +2138,7 @@ bool Incoming::open_part(const std::string& path) {
 }
 
 // Whether `path` still names what we hold: a name can be taken away and given to another.
-bool Incoming::is_ours(const std::string& path) const {
+bool Incoming::is_ours(const string& path) const {
   const struct stat held = file_status(root_.get());
   struct stat named{};
   const bool is_there = ::lstat(path.c_str(), &named) == 0;
@@ -2125,7 +2155,7 @@ void Incoming::make_executable() const {
   ::fchmod(root_.get(), mode | may_run);
 }
 
-std::string Incoming::publish(const Flag& cancelled) {
+string Incoming::publish(const Flag& cancelled) {
   if (offer_.executable) make_executable();
   // One file is brought to the disk by fsync(). Ten thousand of them would be ten thousand waits
   // for the disk; sync(), for all that any program has written, is one.
@@ -2136,7 +2166,7 @@ std::string Incoming::publish(const Flag& cancelled) {
   const Descriptor folder(check(::open(download_folder.c_str(), flags), what()));
   if (!is_ours(path_))
     throw std::runtime_error(what() + ": its .part was taken away");
-  std::string final_name = name_;
+  string final_name = name_;
   int error = give_name(download_folder + "/" + final_name);
   for (unsigned n = 1; error == EEXIST; ++n) {
     final_name = numbered_name(name_, n);
@@ -2153,7 +2183,7 @@ std::string Incoming::publish(const Flag& cancelled) {
 // 0, or why not: EEXIST where something has that name. rename() alone would replace it; so a file
 // is given its name by link(), and where rename() is needed, it replaces a placeholder that was
 // made here, exclusively.
-int Incoming::give_name(const std::string& final_path) const {
+int Incoming::give_name(const string& final_path) const {
   if (!offer_.is_folder()) {
     const int result = ::link(path_.c_str(), final_path.c_str());
     const int error = result == -1 ? errno : 0;
@@ -2170,7 +2200,7 @@ int Incoming::give_name(const std::string& final_path) const {
   return error;
 }
 
-int Incoming::make_placeholder(const std::string& final_path) const {
+int Incoming::make_placeholder(const string& final_path) const {
   if (offer_.is_folder()) {
     const int result = ::mkdir(final_path.c_str(), 0777);
     return result == -1 ? errno : 0;
@@ -2186,9 +2216,9 @@ struct Diagnosis : Caller {
   using Caller::Caller;
 
   void work() override { open(); }
-  void conclude(const std::string& failure) override {
-    const std::string connected = "connected to " + target.address.text();
-    const std::string result = failure.empty() ? connected : failure;
+  void conclude(const string& failure) override {
+    const string connected = "connected to " + target.address.text();
+    const string result = failure.empty() ? connected : failure;
     if (!cancelled_) events.push(Told{"diag: TCP: " + result});
   }
 };
@@ -2206,7 +2236,7 @@ namespace {
 
 // Somebody who has written to us, and the highest numbers of his messages.
 struct Writer {
-  std::string id;
+  string id;
   Address address;
   std::set<uint64_t> numbers;
 };
