@@ -102,7 +102,7 @@ class Roster {
     Identity who;       // at the address where its datagrams come from
     int questions = 0;  // of ours, since it last showed that it hears us
     Time last_heard;
-    Time last_asked;    // or it was new, or showed that it hears us: no reason to ask yet
+    Time last_asked;    // or had no need to ask: it was new, or had just answered
     Time ask_at = Time::max();     // a question waits until then
     Time review_at = Time::max();  // when the agenda has it next
     Time forget_at;                // once it has left
@@ -183,7 +183,7 @@ class Roster {
   void carry_out(const Task& task, Time due);
   void plan_review(Peer& peer);
   void review(const string& id, Time due);
-  void keep_true(Peer& peer);
+  void make_sure_it_hears_us(Peer& peer);
   Time next_question(const Peer& peer) const;
   void ask(Peer& peer);
   void ask_after(Duration delay, Peer& peer);
@@ -194,7 +194,7 @@ class Roster {
   void look_around();
   void begin_burst();
   void greet();
-  void beat();
+  void send_heartbeat();
   void plan_heartbeat();
   seconds interval() const;
   Duration random_time(Duration most);
@@ -353,7 +353,7 @@ Time Roster::next_due() const {
 void Roster::carry_out(const Task& task, Time due) {
   switch (task.kind) {
     case Kind::greet: return greet();
-    case Kind::heartbeat: return beat();
+    case Kind::heartbeat: return send_heartbeat();
     case Kind::answer: return answer_pending(task.address);
     case Kind::probe: return probe(due);
     case Kind::review: return review(task.id, due);
@@ -382,11 +382,11 @@ void Roster::review(const string& id, Time due) {
     erase(id);
     return;
   }
-  if (!peer.has_left()) keep_true(peer);
+  if (!peer.has_left()) make_sure_it_hears_us(peer);
   plan_review(peer);
 }
 
-void Roster::keep_true(Peer& peer) {
+void Roster::make_sure_it_hears_us(Peer& peer) {
   // We hear it, but nothing that we sent has reached it: a list with it on would promise what
   // cannot work.
   const bool is_heard = now_ < peer.overdue_at();
@@ -433,7 +433,7 @@ void Roster::greet() {
 }
 
 // The next one comes as soon as this one said.
-void Roster::beat() {
+void Roster::send_heartbeat() {
   every_ = interval();
   broadcast(Verb::here);
   plan_heartbeat();
@@ -492,7 +492,7 @@ void share_port(const Descriptor& fd);
 void enlarge_buffers(const Descriptor& fd);
 Descriptor open_shared_socket();
 Time start_of_wall_clock();
-bool came_through_ours(Address from);
+bool came_through_our_interface(Address from);
 void note_own_datagram(const Announcement& said, Address from);
 void note_sent(bool was_sent);
 void note_received(int fd, Address from, string_view text);
@@ -537,7 +537,7 @@ void send_datagram(const Datagram& datagram) {
 }
 
 // What the roster wants to have sent, and told.
-void follow_roster() {
+void send_and_tell() {
   for (const Datagram& datagram : roster->take_datagrams())
     send_datagram(datagram);
   for (const Event& event : roster->take_events())
@@ -550,7 +550,7 @@ void hear_text(string_view text, Address from, Door door) {
   const size_t last = text.find_last_not_of("\r\n");
   text = text.substr(0, last + 1);  // npos + 1 is 0
   const auto said = Announcement::parse(text);
-  if (!said || !came_through_ours(from)) return;
+  if (!said || !came_through_our_interface(from)) return;
   if (said->who.id == myself.id) note_own_datagram(*said, from);
   roster->hear(*said, from, door, Clock::now());
 }
@@ -595,7 +595,7 @@ void discovery::watch(fd_set& readable) {
 void discovery::receive(const fd_set& readable) {
   if (FD_ISSET(shared_socket.get(), &readable)) receive_from(Door::shared);
   if (FD_ISSET(own_socket.get(), &readable)) receive_from(Door::own);
-  follow_roster();
+  send_and_tell();
 }
 
 // The interfaces are looked at again and again: a cable is plugged in, Wi-Fi comes up, DHCP gives
@@ -608,7 +608,7 @@ void discovery::tick() {
     roster->use_networks(interfaces, now);
   }
   roster->run(now);
-  follow_roster();
+  send_and_tell();
 }
 
 Duration discovery::pause() {
@@ -618,7 +618,7 @@ Duration discovery::pause() {
 
 void discovery::leave() {
   roster->leave();
-  follow_roster();
+  send_and_tell();
 }
 
 Users discovery::users() {
@@ -714,7 +714,7 @@ class Probes {
   optional<Address> take(const Users& users, Time now);
   Time next_due() const;
 
-  vector<string> take_notes() { return std::exchange(notes_, {}); }  // for the user
+  vector<string> take_lines() { return std::exchange(lines_, {}); }  // for the user
 
  private:
   // Of a network where broadcast finds nobody.
@@ -740,8 +740,8 @@ class Probes {
   void begin_rounds(const Users& users);
   void skip_found(const Users& users);
   Addresses* next_queue();
-  void follow_scan();
-  void note_progress();
+  void advance_scan();
+  void tell_progress();
   void end_scan(size_t online);
 
   const Time epoch_;
@@ -751,7 +751,7 @@ class Probes {
   vector<Sweep> sweeps_;   // one for each network but loopback
   size_t turn_ = 0;        // which of them has asked last
   optional<Scan> scan_;
-  vector<string> notes_;
+  vector<string> lines_;
 };
 
 void Probes::use_networks(const Interfaces& networks, Time now) {
@@ -801,7 +801,7 @@ optional<Address> Probes::take(const Users& users, Time now) {
   left->pop_front();
   next_probe_ = now + kProbePause;
   const bool is_scan = scan_ && left == &scan_->left;
-  if (is_scan) follow_scan();
+  if (is_scan) advance_scan();
   return next;
 }
 
@@ -881,38 +881,38 @@ void Probes::scan(const vector<Range>& ranges, Time now) {
     if (range.bits < kSweepBits) {
       string network = Address{range.ip}.ip_text();
       network += "/" + to_string(range.bits);
-      notes_.push_back("note: a scan asks at most 1,022 addresses, of " + network +
+      lines_.push_back("note: a scan asks at most 1,022 addresses, of " + network +
                        " the /22 around it; /scan NETWORK/22 asks more");
     }
     const Addresses addresses = addresses_of(range);
     left.insert(left.end(), addresses.begin(), addresses.end());
   }
   scan_->addresses = left.size() / 2;  // each is asked twice
-  if (scan_->addresses > 10) note_progress();
-  if (left.empty()) follow_scan();
+  if (scan_->addresses > 10) tell_progress();
+  if (left.empty()) advance_scan();
 }
 
 // It may take minutes, so how far it is is told now and then.
-void Probes::follow_scan() {
+void Probes::advance_scan() {
   const size_t left = scan_->left.size();
   scan_->ends_at = now_ + kScanGrace;  // should that be all
   const size_t asked = 2 * scan_->addresses - left;
-  if (left > 0 && asked % kProbesBetweenNotes == 0) note_progress();
+  if (left > 0 && asked % kProbesBetweenNotes == 0) tell_progress();
 }
 
-void Probes::note_progress() {
+void Probes::tell_progress() {
   const auto left = static_cast<int>(scan_->left.size());
   const auto time_left = left * kProbePause + kScanGrace;
   const string addresses = to_string(scan_->addresses);
   const string time = to_string(time_left / 1s);
-  notes_.push_back("note: scanning " + addresses + " addresses, " + time + " s to go");
+  lines_.push_back("note: scanning " + addresses + " addresses, " + time + " s to go");
 }
 
 void Probes::end_scan(size_t online) {
   const bool is_over = scan_ && scan_->left.empty() && scan_->ends_at <= now_;
   if (!is_over) return;
   const string asked = to_string(scan_->addresses);
-  notes_.push_back("scanned " + asked + " addresses; " + to_string(online) + " users online");
+  lines_.push_back("scanned " + asked + " addresses; " + to_string(online) + " users online");
   scan_.reset();
 }
 
@@ -962,8 +962,8 @@ void Roster::scan_all(Time now) {
 
 // As plan_review(): an entry that is too early does no harm.
 void Roster::plan_probe() {
-  for (const string& note : probes_->take_notes())
-    tell(Told{note});
+  for (const string& line : probes_->take_lines())
+    tell(Told{line});
   const Time next = probes_->next_due();
   if (probe_at_ <= next) return;
   probe_at_ = next;
@@ -1349,7 +1349,7 @@ Interfaces read_interfaces() {
 }
 
 // What came through an interface that the user has not chosen, we have not heard.
-bool came_through_ours(Address from) {
+bool came_through_our_interface(Address from) {
   return chosen_interfaces.empty() || discovery::source_for(from.ip);
 }
 
@@ -1388,17 +1388,17 @@ bool discovery::is_own(Address address) {
 
 void discovery::rename() {
   roster->rename(myself.name, myself.group);
-  follow_roster();
+  send_and_tell();
 }
 
 void discovery::introduced(const Identity& who) {
   roster->hear_introduction(who);
-  follow_roster();
+  send_and_tell();
 }
 
 void discovery::scan() {
   roster->scan_all(Clock::now());
-  follow_roster();
+  send_and_tell();
 }
 
 void discovery::scan(uint32_t network, int bits, uint16_t port) {
@@ -1407,7 +1407,7 @@ void discovery::scan(uint32_t network, int bits, uint16_t port) {
   range.bits = bits;
   range.port = port;
   roster->scan({range}, Clock::now());
-  follow_roster();
+  send_and_tell();
 }
 
 // For /diag.

@@ -238,7 +238,7 @@ void note_left(const Identity& who, const string& why);
 void note_changed(const Identity& who, const Identity& before);
 void show_news();                         // all that is due of it
 void show_news_of(const Identity& who);   // he joins before he says something, and leaves after it
-bool is_found();                          // whether the first scan has been answered
+bool has_found_users();                   // whether the first scan has been answered
 
 // Before the loop.
 void fill_standard_descriptors();
@@ -250,7 +250,7 @@ void allow_descriptors(rlim_t most);
 // 512 accepted connections, each with a folder and a file, and as many of our own. Not all that
 // there may be: macOS has at most 10,240, and refuses RLIM_INFINITY.
 constexpr rlim_t kMostDescriptors = 8192;
-void draw_id();
+void make_id();
 void open_ports();  // with the port that was named, or else the first free one
 
 // Behind it.
@@ -611,7 +611,7 @@ const Clock::time_point start_time = Clock::now();
 // The first command of a pipe waits until the first scan was answered, or 1 s has passed.
 bool reads_commands() {
   if (console.has_ended()) return false;
-  return terminal || is_found() || Clock::now() - start_time > 1s;
+  return terminal || has_found_users() || Clock::now() - start_time > 1s;
 }
 
 // Until there is something to do: which descriptors can be read. select() overwrites its set and,
@@ -669,7 +669,7 @@ int main(int argc, char** argv) try {
   prepare_folder();
   ask_who_we_are();
   catch_signals();  // before anyone can see us: who is found may be told to leave
-  draw_id();
+  make_id();
   open_ports();
   allow_descriptors(kMostDescriptors);
   console.resume();
@@ -1843,10 +1843,9 @@ void say_lines(const TypedLine& typed) {
 void show_message(const Identity& from, const Message& message) {
   show_news_of(from);
   const string text = ": " + message.text;
-  string scope = " " + message.scope;
-  if (!terminal) return print("message " + name_of(from) + scope + text);
+  if (!terminal) return print("message " + name_of(from) + " " + message.scope + text);
   const bool is_private = message.scope == "private";
-  scope = is_private ? "" : " [" + message.scope + "]";
+  const string scope = is_private ? "" : " [" + message.scope + "]";
   const string line = painted_name(from) + scope + printable(text);
   console.write_line(time_of_day() + line);
 }
@@ -2253,7 +2252,7 @@ Clock::time_point news_since;  // the first of those that wait came
 Clock::time_point last_joined;
 
 // Somebody was found, and nobody new came for a moment.
-bool is_found() {
+bool has_found_users() {
   return last_joined > start_time && Clock::now() - last_joined > 200ms;
 }
 
@@ -2580,7 +2579,7 @@ void prepare_folder() {
   print("note: " + why + "; choose another folder with --dir");
 }
 
-void draw_id() {
+void make_id() {
   std::random_device random;
   while (myself.id.size() < 16)
     myself.id += "0123456789abcdef"[random() % 16];
