@@ -270,6 +270,19 @@ TEST(References, OfThePatternsLeadToTheirLines) {
   EXPECT_GE(patterns, 18u);
 }
 
+// docs/pitfalls.md lists each of its sections once under a milestone.
+TEST(References, OfThePitfallsHaveAMilestone) {
+  const std::string text = read_file("docs/pitfalls.md");
+  std::multiset<int> listed, sections;
+  for (const auto& row : matches(text, R"(\n\| \d, [^|]*\|([^|]*)\|([^|]*)\|)")) {
+    const std::string cells = row[1].str() + "," + row[2].str();
+    for (const auto& number : matches(cells, "\\d+")) listed.insert(std::stoi(number[0]));
+  }
+  for (const auto& section : matches(text, R"(\n### (\d+)\. )")) sections.insert(std::stoi(section[1]));
+  EXPECT_GT(sections.size(), 50u);
+  EXPECT_EQ(listed, sections);
+}
+
 // What pitfalls.md quotes, and what its changes replace, stands in the program as it is quoted.
 TEST(References, OfThePitfallsQuoteTheProgram) {
   const std::string text = read_file("docs/pitfalls.md");

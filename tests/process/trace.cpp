@@ -33,6 +33,18 @@ std::vector<std::string> block_after(const std::string& document, const std::str
   return block;
 }
 
+// All blocks of the section: prose stands between them.
+std::vector<std::string> blocks_of(const std::string& document, const std::string& heading) {
+  std::vector<std::string> all;
+  bool is_within = false;
+  for (const std::string& line : lines_of(read_file(document))) {
+    if (line.substr(0, 3) == "## ") is_within = line == heading;
+    const bool is_code = line.substr(0, 6) == "      ";
+    if (is_within && is_code) all.push_back(line.substr(4));
+  }
+  return all;
+}
+
 std::set<std::string> timeless_set(const std::vector<std::string>& lines) {
   std::set<std::string> all;
   for (const std::string& line : lines) all.insert(timeless(line));
@@ -117,7 +129,7 @@ TEST_F(Trace, IsWhatTheDocumentsShow) {
   network->run(0, "tests/first-contact.sh trace > " + scratch.path("picture"));
   const auto picture = lines_of(read_file(scratch.path("picture")));
   for (const std::string& row : picture) EXPECT_LE(row.size(), 80u) << row;
-  const auto documented = block_after("docs/first-contact.md", "## 1. From inside");
+  const auto documented = blocks_of("docs/first-contact.md", "## 1. From inside");
   EXPECT_GT(documented.size(), 50u);
   const auto drawn = timeless_set(picture);
   for (const std::string& row : documented) EXPECT_EQ(drawn.count(timeless(row)), 1u) << row << "\n" << timeless(row);
