@@ -8,13 +8,15 @@
 #                 under sanitizers: make test SANITIZE=address,undefined, and SANITIZE=thread; or in one queue
 #                 make test KINDS='plain address,undefined thread'
 # make grade      judges any program by docs/protocol.md and docs/interface.md: make grade PEER=path/to/their/peer, as far
-#                 as MILESTONE=1; a table of a folder of submissions: tests/grade/class.sh FOLDER
+#                 as MILESTONE=1; a table of a folder of submissions: tests/grade/class.sh FOLDER.
+#                 LONG=1, FILTER=R7, JUNIT=file and more: tests/grade/main.cpp
 # make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
 # make segment    how discovery grows with the number of hosts: tests/bench/segment.cpp. make segment SEGMENTS='2 10'
 # make simulate   SEEDS=1000 classes in virtual time, on a network with every fault: tests/simulation/simulate.cpp
 # make model      Spin goes through every order of events in two models of the protocol: tests/model. make model SWITCHES=1
 # make soak       20 peers do everything at random for SECONDS=300, and the account must balance: tests/soak/soak.cpp
 # make fuzz       SECONDS=60 of made-up input for every parse(): tests/fuzz/fuzz.cpp; needs clang and libclang-rt-dev
+# make wrong      a hundred wrong programs before the grader: each must fail the case that it is for
 # make second     another implementation, written from the specification alone, before the same judge: tests/second
 # make handout    TO=folder: what a class is given, without the reference: tests/handout.sh, docs/instructor.md
 # make smallest   the smallest peer that works with ours, for a first lesson: docs/smallest/peer.cpp
@@ -47,7 +49,7 @@ CAPTURE  ?= .build/first-contact.pcap
 SEGMENTS ?= 2 10 30 100 253
 PEERS    ?= 20
 
-.PHONY: demo systems classroom trace pictures capture test plain-tests grade second smallest handout doccheck mutants model bench segment simulate soak fuzz coverage clean
+.PHONY: demo systems classroom trace pictures capture test plain-tests grade second wrong smallest handout doccheck mutants model bench segment simulate soak fuzz coverage clean
 
 $(PEER): $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -99,7 +101,7 @@ UNITS := $(patsubst %,$(BUILD)/tests/%.o,unit/protocol unit/roster unit/transfer
 $(BUILD)/run-units: $(UNITS)
 	$(COMPILE) $^ -lgtest -o $@
 
-$(BUILD)/run-tests: $(TESTS) | $(BUILD)/ladder .build/smallest .build/grade
+$(BUILD)/run-tests: $(TESTS) | $(BUILD)/ladder .build/smallest $(BUILD)/grade $(BUILD)/second
 	$(COMPILE) $^ -lgtest -o $@
 
 # Of another program only its path is known: it is not ours to build. A relative one begins where it was typed, at PWD:
@@ -114,6 +116,10 @@ $(BUILD)/grade: $(call objects,$(wildcard tests/grade/*.cpp) tests/support/testi
 # Another implementation, from the specification alone, before the same judge: but for the extra points it left out.
 second: $(BUILD)/second $(BUILD)/grade
 	PEER=$(BUILD)/second $(BUILD)/grade
+
+# The grader is graded: by some hundred programs with one mistake each.
+wrong: $(BUILD)/second $(BUILD)/grade
+	JOBS='$(or $(WRONG_JOBS),6)' WRONG='$(WRONG)' tests/grade/wrong.sh
 
 $(BUILD)/second: tests/second/second.cpp
 	@mkdir -p $(@D)
@@ -139,6 +145,7 @@ systems: peer
 mutants: peer
 	NUMBERS='$(NUMBERS)' GRADE='$(GRADE)' tests/mutants.sh
 	$(if $(NUMBERS),,SWITCHES=1 tests/model/model.sh)
+	$(if $(NUMBERS),,$(MAKE) wrong)
 
 model:
 	@SWITCHES='$(SWITCHES)' RULE='$(RULE)' tests/model/model.sh

@@ -14,6 +14,8 @@
 //   --table, or OUTPUT=csv          prints the line of points instead of the report
 //   --cases                         judges nothing: prints each case with its milestone, points and clauses
 //
+// grade --pair ONE OTHER CAPTURE    lets two programs meet: pair.h
+//
 // Exit status: 0 with all 100 points, 1 with less, 2 if nothing could be judged here.
 
 #include <fcntl.h>
@@ -33,6 +35,7 @@
 #include <random>
 
 #include "milestones.h"
+#include "pair.h"
 #include "report.h"
 
 namespace fs = std::filesystem;
@@ -209,13 +212,12 @@ std::vector<Outcome> judge(Queue& queue, const std::vector<const Case*>& cases, 
 
 // A busy machine may fail a case, so it is tried once more, by itself.
 void try_again(Queue& queue, std::vector<Outcome>& outcomes) {
-  const auto may_pass = [](const Outcome& outcome) { return !outcome.passed && outcome.was_tried; };
-  const auto failed = std::count_if(outcomes.begin(), outcomes.end(), may_pass);
+  const auto failed = std::count_if(outcomes.begin(), outcomes.end(), has_failed);
   if (static_cast<size_t>(failed) > kMostSecondTries || environment("SECOND_TRIES") == "0") return;
   const double begun = grade::now();
   for (Outcome& outcome : outcomes) {
     const bool is_in_time = grade::now() + outcome.of->limit / 2 < begun + kForSecondTries;
-    if (outcome.passed || !outcome.was_tried || !is_in_time) continue;
+    if (outcome.passed || !is_in_time) continue;
     Outcome second = queue.run_alone(*outcome.of);
     second.is_second_try = true;
     outcome = std::move(second);
@@ -272,6 +274,7 @@ int main(int argc, char** argv) {
     std::cerr << "grade: " << program << " is not a program that can be started; build it first\n";
     return 2;
   }
+  if (argc == 5 && std::string(argv[1]) == "--pair") return grade::play_pair(argv[2], argv[3], argv[4]) ? 0 : 1;
   grade::begin_case("", 0, seed);  // from here on now() is how long it takes
 
   std::vector<const Case*> chosen;

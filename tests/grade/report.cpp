@@ -432,10 +432,11 @@ void Report::write_classroom50(const std::string& file) const {
 }
 
 void Report::write_drawings(const std::string& folder) const {
-  fs::create_directories(folder);
-  for (const Outcome& outcome : outcomes_)
-    if (!outcome.passed && !outcome.drawing.empty())
-      std::ofstream(folder + "/" + outcome.of->id() + ".svg") << outcome.drawing;
+  for (const Outcome& outcome : outcomes_) {
+    if (outcome.passed || outcome.drawing.empty()) continue;
+    fs::create_directories(folder);
+    std::ofstream(folder + "/" + outcome.of->id() + ".svg") << outcome.drawing;
+  }
 }
 
 }  // namespace grade

@@ -36,9 +36,8 @@ fi
 rm -rf "$room"
 mkdir -p "$room"
 grep -v '^#' tests/grade/wrong.txt | grep -F -e "${WRONG-}" >"$room/list"
-for case in $(cut -f 2 "$room/list" | sort -u); do
-  echo "$case"
-done | xargs -P "${JOBS:-6}" -I CASE sh -c \
+# shellcheck disable=SC2016 # it is expanded there
+cut -f 2 "$room/list" | sort -u | xargs -P "${JOBS:-6}" -I CASE sh -c \
   'PEER=$PWD/.build/second FILTER=CASE LONG=1 .build/grade >/dev/null 2>&1 || echo "SURVIVED  nothing is wrong, and yet it fails CASE"' \
   >"$room/results"
 seq "$(wc -l <"$room/list")" | xargs -P "${JOBS:-6}" -I N tests/grade/wrong.sh N >>"$room/results"

@@ -1,0 +1,227 @@
+// The grader as its users meet it: what it says to a beginner, the files it writes for other programs, a class, and what
+// docs/instructor.md shows of Gradescope. What it judges is tried by tests/grade/wrong.sh.
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+#include <fstream>
+
+#include "support/testing.h"
+
+namespace fs = std::filesystem;
+
+namespace {
+
+std::string root() { return fs::current_path(); }
+
+// A JSON text, read to its end: whether it is one. What is in it is asked by matches().
+class Json {
+ public:
+  explicit Json(const std::string& text) : text_(text) {}
+  bool is_valid() { return value() && (blanks(), at_ == text_.size()); }
+
+ private:
+  void blanks() {
+    while (at_ < text_.size() && std::isspace(static_cast<unsigned char>(text_[at_]))) ++at_;
+  }
+  bool takes(const std::string& word) {
+    blanks();
+    const bool is_there = text_.compare(at_, word.size(), word) == 0;
+    if (is_there) at_ += word.size();
+    return is_there;
+  }
+  bool string() {
+    if (!takes("\"")) return false;
+    for (; at_ < text_.size() && text_[at_] != '"'; ++at_) {
+      if (static_cast<unsigned char>(text_[at_]) < 0x20) return false;
+      if (text_[at_] == '\\') ++at_;
+    }
+    return takes("\"");
+  }
+  bool number() {
+    blanks();
+    const size_t begin = at_;
+    while (at_ < text_.size() && (std::isdigit(static_cast<unsigned char>(text_[at_])) || text_[at_] == '.')) ++at_;
+    return at_ > begin;
+  }
+  bool list(const char* end, bool has_keys) {
+    if (takes(end)) return true;
+    do {
+      if (has_keys && !(string() && takes(":"))) return false;
+      if (!value()) return false;
+    } while (takes(","));
+    return takes(end);
+  }
+  bool value() {
+    if (takes("{")) return list("}", true);
+    if (takes("[")) return list("]", false);
+    return takes("true") || takes("false") || string() || number();
+  }
+
+  const std::string text_;
+  size_t at_ = 0;
+};
+
+// A word of a name in front of a JSON number: all of these, summed up.
+double sum(const std::string& text, const std::string& pattern) {
+  double all = 0;
+  for (const auto& found : matches(text, pattern)) all += std::stod(found[1]);
+  return all;
+}
+
+// The block of the document that begins with this line.
+std::string block(const std::string& document, const std::string& first) {
+  std::string all;
+  bool is_inside = false;
+  for (const std::string& line : lines_of(read_file(document))) {
+    if (line == "    " + first) is_inside = true;
+    if (is_inside && !line.empty() && line.rfind("    ", 0) != 0) break;
+    if (is_inside) all += (line.empty() ? line : line.substr(4)) + "\n";
+  }
+  return all;
+}
+
+}  // namespace
+
+class Grading : public OneHost {
+ protected:
+  // A run of the shell, in the root of the repository; its output.
+  std::string run(const std::string& command, int status, double seconds = 120) {
+    const std::string clean = "unset FILTER LONG SEED JOBS OUTPUT; export GRADER=$PWD/.build/grade; ";
+    Process shell(network->descriptor(0), {"/bin/sh", "-c", clean + command}, root());
+    EXPECT_EQ(shell.exit_status(seconds), status) << shell.output();
+    return shell.output();
+  }
+  std::string grade(const std::string& variables, int status) { return run(variables + " .build/grade", status); }
+  std::string program(const std::string& name, const std::string& script) {
+    const std::string path = folder.write(name, "#!/bin/sh\n" + script + "\n");
+    fs::permissions(path, fs::perms::owner_all);
+    return path;
+  }
+  // A submission whose Makefile "builds" a program that is there.
+  void submit(const std::string& name, const std::string& rule) {
+    fs::create_directories(folder.path("class/" + name));
+    std::ofstream(folder.path("class/" + name + "/Makefile")) << "peer:\n\t" << rule << "\n";
+  }
+  Folder folder;
+};
+
+TEST_F(Grading, SaysAtOnceThatAProgramDoesNothingYet) {
+  for (const char* script : {"exit 0", "exec sleep 1000"}) {
+    const std::string report = grade("PEER=" + program("nothing", script), 1);
+    EXPECT_NE(report.find("Worth mending first:\n  1. "), std::string::npos) << report;
+    EXPECT_NE(report.find(" prints: ready "), std::string::npos) << report;
+    EXPECT_NE(report.find("(not tried)"), std::string::npos) << report;
+    EXPECT_NE(report.find("score 0 of 100"), std::string::npos) << report;
+    EXPECT_LT(lines_of(report).size(), 250u) << report;
+  }
+}
+
+TEST_F(Grading, ShowsWhatPassedAndHowToSeeItAgain) {
+  const std::string folder_of_pictures = folder.path("pictures");
+  const std::string ready = program("ready", "echo \"ready $2@127.0.0.1:25253 $4\"; cat >/dev/null");
+  const std::string junit = folder.path("junit.xml");
+  const std::string report =
+      grade("FILTER=R7.Repeats SEED=7 REPORTS=" + folder_of_pictures + " JUNIT=" + junit + " PEER=" + ready, 1);
+  EXPECT_NE(report.find("accepts a TCP connection at its port, 25253"), std::string::npos) << report;
+  EXPECT_NE(report.find("again     make grade FILTER=R7.Repeats SEED=7"), std::string::npos) << report;
+  EXPECT_NE(report.find("* prints: ready "), std::string::npos) << report;
+  EXPECT_NE(report.find("MISSING: "), std::string::npos) << report;
+  const std::string drawing = read_file(folder_of_pictures + "/R7.Repeats.svg");
+  EXPECT_EQ(drawing.rfind("<svg", 0) == 0 || drawing.rfind("<?xml", 0) == 0, true) << drawing.substr(0, 100);
+  EXPECT_NE(drawing.find("R7.Repeats"), std::string::npos);
+  run("xmllint --noout " + junit + " " + folder_of_pictures + "/R7.Repeats.svg", 0);
+  EXPECT_EQ(run("xmllint --xpath 'string(//testcase[@name=\"Repeats\"]/failure/@message)' " + junit, 0)
+                .rfind("expected ", 0), 0u);
+}
+
+TEST_F(Grading, DrawsOtherNamesByAnotherSeed) {
+  const std::string mute = program("mute", "exit 0");
+  const auto name = [&](const std::string& seed) {
+    const std::string report = grade("FILTER=R1.SaysThatItIsReady SEED=" + seed + " PEER=" + mute, 1);
+    const auto found = matches(report, "prints: ready (\\w+)@");
+    return found.empty() ? "none" : found[0][1].str();
+  };
+  const std::string first = name("7");
+  EXPECT_EQ(first, name("7"));
+  EXPECT_NE(first, name("8"));
+}
+
+TEST_F(Grading, WritesFilesForOtherPrograms) {
+  const std::string junit = folder.path("junit.xml"), gradescope = folder.path("results.json"),
+                    classroom50 = folder.path("result.json");
+  // R1 passes, and R10's only case of the filter is not chosen: a part is written as a whole is.
+  grade("FILTER=R1 JUNIT=" + junit + " GRADESCOPE=" + gradescope + " CLASSROOM50=" + classroom50 +
+            " CLASSROOM=net ASSIGNMENT=peer SUBMISSION_TAG=submit/1 COMMIT_URL=https://a.example/c "
+            "RELEASE_URL=https://a.example/r PEER=" + peer_program(),
+        0);
+  run("xmllint --noout " + junit, 0);
+  const std::string xml = read_file(junit);
+  EXPECT_FALSE(matches(xml, "<testsuite name=\"R1\" tests=\"[0-9]+\" failures=\"0\">").empty()) << xml;
+  EXPECT_FALSE(matches(xml, "<testcase classname=\"R1\" name=\"Leaving\"").empty()) << xml;
+
+  const std::string results = read_file(gradescope);
+  EXPECT_TRUE(Json(results).is_valid()) << results;
+  const std::string tests = results.substr(results.find("\"tests\""));
+  EXPECT_NEAR(sum(tests, "\"score\": ([0-9.]+)"), 8, 0.1);
+  EXPECT_NEAR(sum(tests, "\"max_score\": ([0-9.]+)"), 8, 0.1);
+  EXPECT_FALSE(matches(tests, "\"name\": \"R1.Leaving: .*\"number\": \"1\\.[0-9]+\".*\"status\": \"passed\"").empty());
+  EXPECT_FALSE(matches(results, "\"score\": 8\\.000,").empty()) << results.substr(0, 100);
+
+  const std::string result = read_file(classroom50);
+  EXPECT_TRUE(Json(result).is_valid()) << result;
+  for (const char* field : {"\"schema\": \"classroom50/result/v1\"", "\"classroom\": \"net\"",
+                            "\"submission\": \"submit/1\"", "\"review\": \"https://a.example/c\"", "\"score\": 80,",
+                            "\"max-score\": 1000,"})
+    EXPECT_NE(result.find(field), std::string::npos) << field << "\n" << result;
+  EXPECT_EQ(sum(result.substr(result.find("\"tests\"")), "\"score\": ([0-9]+)"), 80);
+}
+
+TEST_F(Grading, OfAClassIsATableAndAMatrixOfWhoWorksWithWhom) {
+  submit("ann", "cp " + peer_program() + " peer");
+  submit("bob", "cp " + root() + "/.build/second peer");
+  submit("carl", "false");
+  submit("dora", "cp /bin/cat peer");
+  submit("erin", "test `wc -l </proc/net/dev` = 3 && cp " + peer_program() + " peer");  // a head of two lines, and lo
+  const std::string said = run("ip link add veth8 type veth peer name veth9 && FILTER=R1.SaysThatItIsReady "
+                               "tests/grade/class.sh --pairs " + folder.path("class"), 0, 300);
+  EXPECT_FALSE(matches(said, "ann +0\\.5 ").empty()) << said;
+  EXPECT_FALSE(matches(said, "carl +does not build: see carl.build").empty()) << said;
+  EXPECT_FALSE(matches(said, "ann +- +ok +ready +ok").empty()) << said;
+  EXPECT_FALSE(matches(said, "bob +ok +- +ready +ok").empty()) << said;
+  EXPECT_FALSE(matches(said, "erin +ok +ok +ready +-").empty()) << said << read_file(folder.path("class/erin.build"));
+  EXPECT_FALSE(fs::exists(folder.path("class/pairs/ann-bob.pcap")));
+  EXPECT_TRUE(fs::exists(folder.path("class/pairs/ann-dora.pcap")));
+  EXPECT_TRUE(fs::exists(folder.path("class/dora.pictures/R1.SaysThatItIsReady.svg")));
+}
+
+// The files that docs/instructor.md shows, in a folder laid out as Gradescope lays out /autograder.
+TEST_F(Grading, RunsAsGradescopeRunsIt) {
+  const std::string there = folder.path("autograder"), document = root() + "/docs/instructor.md";
+  for (const char* name : {"source", "submission", "results"}) fs::create_directories(there + "/" + name);
+  fs::create_directory_symlink(root(), there + "/source/chatbyp2p");
+  for (const auto& [name, first_line] : {std::pair("setup.sh", "#!/bin/sh"), {"run_autograder", "#!/bin/sh -u"}}) {
+    std::string script = block(document, first_line);
+    ASSERT_FALSE(script.empty()) << name;
+    for (size_t at = 0; (at = script.find("/autograder", at)) != std::string::npos; at += there.size())
+      script.replace(at, std::string("/autograder").size(), there);
+    std::ofstream(there + "/" + name) << script;
+    fs::permissions(there + "/" + name, fs::perms::owner_all);
+  }
+  // Nothing is installed, and what would be made is only named.
+  fs::create_directories(there + "/bin");
+  fs::copy_file("/bin/true", there + "/bin/apt-get");
+  run("PATH=" + there + "/bin:$PATH MAKEFLAGS=n " + there + "/setup.sh", 0);
+
+  std::ofstream(there + "/submission/Makefile") << "peer:\n\tcp " << peer_program() << " peer\n";
+  run("FILTER=R1 " + there + "/run_autograder", 0);
+  const std::string good = read_file(there + "/results/results.json");
+  EXPECT_TRUE(Json(good).is_valid()) << good;
+  EXPECT_FALSE(matches(good, "\"score\": 8\\.000,").empty()) << good.substr(0, 200);
+
+  std::ofstream(there + "/submission/Makefile") << "peer:\n\tfalse\n";
+  run("FILTER=R1 " + there + "/run_autograder", 0);
+  const std::string bad = read_file(there + "/results/results.json");
+  EXPECT_TRUE(Json(bad).is_valid()) << bad;
+  EXPECT_FALSE(matches(bad, "\"score\": 0,").empty()) << bad;
+}
