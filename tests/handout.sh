@@ -26,6 +26,7 @@ if [ -n "${YEAR-}" ]; then tests/yearly.sh "$YEAR"; fi
 mkdir -p "$to/docs/zh" "$to/tests"
 cp docs/handout/README.md docs/handout/Makefile "$to"
 cp -r docs/starter "$to"
+cp -r docs/zh/starter "$to/docs/zh"
 for name in assignment protocol interface first-contact lab; do
   cp docs/$name.* "$to/docs"
   if [ -e docs/zh/$name.md ]; then cp docs/zh/$name.md "$to/docs/zh"; fi

@@ -324,6 +324,7 @@ TEST_F(Documents, TheTablesOfTheInterfaceNameEveryOptionAndCommand) {
 // A translation is written by hand, and the English text goes on changing: what must not differ is compared.
 TEST(References, InChineseNameTheSameCommandsOptionsAndFormats) {
   const std::map<std::string, std::string> translations{{"README.md", "docs/zh/README.md"},
+                                                        {"docs/lab.md", "docs/zh/lab.md"},
                                                         {"docs/assignment.md", "docs/zh/assignment.md"},
                                                         {"docs/protocol.md", "docs/zh/protocol.md"}};
   for (const auto& [document, translation] : translations) {
@@ -338,5 +339,18 @@ TEST(References, InChineseNameTheSameCommandsOptionsAndFormats) {
     if (document == "docs/protocol.md") {
       EXPECT_EQ(english.blocks, chinese.blocks) << translation;
     }
+  }
+}
+
+// The starter for those who read Chinese differs in its comments, and in nothing else.
+TEST(References, InChineseTheStarterIsTheSameProgram) {
+  const auto without_comments = [](const std::string& file) {
+    const std::string text = std::regex_replace(read_file(file), std::regex(" *(//[^\n]*|(^|\n)# [^\n]*|(^|\n)#(?=\n))"), "");
+    return std::regex_replace(text, std::regex("\n+"), "\n");
+  };
+  for (const std::string name : {"Makefile", "main.cpp", "announcement.h", "announcement.cpp", "tests/announcement.cpp"}) {
+    const std::string english = without_comments("docs/starter/" + name);
+    EXPECT_GT(english.size(), 200u);
+    EXPECT_EQ(english, without_comments("docs/zh/starter/" + name)) << name;
   }
 }
