@@ -137,7 +137,7 @@ smallest: .build/smallest
 	$(CXX) -std=c++17 -pthread -Wall -Wextra -Wpedantic -Wshadow $(CXXFLAGS) $< -o $@
 
 doccheck:
-	$(MAKE) test FILTER='Documents*:References*:Trace*Document*:Lines*Specification*:Terminals*Readme*:Handout*:LabDocument*'
+	$(MAKE) test FILTER='Documents*:References*:States*:Trace*Document*:Lines*Specification*:Terminals*Readme*:Handout*:LabDocument*'
 
 systems: peer
 	tests/systems.sh

@@ -1637,7 +1637,7 @@ void Download::report_stored(const Stored& stored) const {
   report.ticket = ticket;
   report.name = stored.name;
   report.size = at_.offset;
-  report.files = at_.entries - stored.missing;
+  report.files = at_.entries - incoming_->missed.count() - stored.missing;
   report.crc = at_.sum.value();
   report.missing = remark("not sent", incoming_->missed.text()) + not_stored(stored);
   events.push(report);
@@ -1913,7 +1913,6 @@ void Download::take_entry(const Line& line) {
     at_.enter(entry->path);
   } else if (line.verb == "MISSING" && incoming_->is_within()) {
     incoming_->drop(string(line.text.value_or("no reason was given")));
-    --at_.entries;
   } else {
     throw Refusal("syntax FILE, DATA, MISSING or END was expected, each in its place");
   }

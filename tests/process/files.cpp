@@ -710,7 +710,7 @@ TEST_F(Files, OfAFolderWhosePathsAreTooLongForTheReceiverAreNamedOnBothSidesAndT
   enter("z");
   lines += "DATA offset=6 size=6\nhello\n";
   all += "hello\n";
-  Socket sender = offer("size=12 files=18 :photos/", lines + "END size=12 crc=" + checksum(all) + "\n");
+  Socket sender = offer("size=12 files=19 :photos/", lines + "END size=12 crc=" + checksum(all) + "\n");
   const std::string answer = sender.line();
   EXPECT_TRUE(std::regex_match(answer, std::regex("OK missing=1 :photos/\tx+… \\(File name too long\\)"))) << answer;
   bob->wait_for("receive 1 stored ann@\\S+ 12 bytes in 17 files and folders, cksum \\d+, not sent: x+… \\(gone\\), not stored: x+… \\(File name too long\\): .*/photos/");

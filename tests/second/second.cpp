@@ -644,7 +644,7 @@ bool Conn::introduce(Addr to, const string& wanted, string& error) {
     if (g != ok) { error = reason(g); return false; }
     const auto a = isOk(reply) ? parseAnnouncement(reply.substr(std::min<size_t>(3, reply.size()))) : std::nullopt;
     if (isNo(reply)) error = sentence(reply);
-    else if (!a || a->verb != "HERE" || a->to != me.id) error = "what answers there is no peer";
+    else if (!a || a->verb != "HERE") error = "what answers there is no peer";
     else if (!wanted.empty() && a->id != wanted) error = "another peer is at that address by now";
     else {
         spoken = hello; peerId = a->id; peerWho = a->name + "@" + text(to);

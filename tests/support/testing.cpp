@@ -648,6 +648,8 @@ bool Socket::send(const std::string& bytes) const {
   return true;
 }
 
+void Socket::end_output() const { ::shutdown(fd_, SHUT_WR); }
+
 void Socket::send_to(const std::string& ip, int port, const std::string& datagram) const {
   const sockaddr_in raw = socket_address(ip, port);
   ::sendto(fd_, datagram.data(), datagram.size(), 0, reinterpret_cast<const sockaddr*>(&raw), sizeof raw);
