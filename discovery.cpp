@@ -1,22 +1,22 @@
 // discovery.cpp: finding the peers of the network segment, over UDP, and noticing when they go.
 //
-// Read protocol.h first; transfer.cpp is next. Only the main thread enters here: the select() loop
-// of peer.cpp calls receive() when a datagram has come, and tick() again and again.
+// Read protocol.h first; transfer.cpp is next. Only the main thread runs this code: the select()
+// loop of peer.cpp calls receive() when a datagram has arrived, and tick() on every round.
 //
 // Three datagrams do it all [4]: HELLO asks, HERE answers and is the heartbeat, BYE leaves. They
-// travel by broadcast on every network; where broadcast finds nobody, by a sweep, one HELLO after
-// the other to each address; and by a HELLO to an address that the user names (/scan).
+// travel by broadcast on every network. Where broadcast finds nobody, a sweep sends a HELLO to each
+// address in turn; and the user can have a HELLO sent to an address of his choice (/scan).
 //
 // Roster knows who is here, and decides what to say to whom, and when. It has no socket and no
-// clock: it is told what has come and what time it is, and it gives back the datagrams to send. So
-// a test plays an hour of a class in a millisecond, and the same again from the same seed. Around
-// it is a thin shell: two sockets, the list of interfaces, the clock.
+// clock: it is told what has arrived and what time it is, and returns the datagrams to send. So a
+// test plays an hour of a class in a millisecond, and plays it again from the same seed. Around it
+// is a thin shell: two sockets, the list of interfaces, the clock.
 //
-// The first reading ends with the shell. The second has the sweeps, large classes, limits, hosts
+// The first reading ends with the shell. The second covers sweeps, large classes, limits, hosts
 // with several instances, our sockets and interfaces, /scan and /diag.
 //
-// Left out on purpose: authentication. Whoever owns a UDP port may say about himself what he likes,
-// and only that.
+// Left out on purpose: authentication. Whoever owns a UDP port may say what he likes about himself,
+// and about nobody else.
 
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -31,7 +31,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// What stands in every other line, by its short name.
+// Short names for what nearly every line uses.
 using std::nullopt;
 using std::optional;
 using std::string;
@@ -44,10 +44,10 @@ using Users = vector<Identity>;
 
 // ---- Timers and limits [2.2], [2.3] -------------------------------------------------
 
-// Those of the second reading stand there.
-constexpr auto kLeftFor = 15s;      // nothing is listed under the id of one who said BYE
-constexpr auto kAskEvery = 500ms;   // a question is repeated
-constexpr int kMaxQuestions = 24;   // unanswered: whatever we hear of it, it does not hear us
+// The second reading has more of them, each where it is used.
+constexpr auto kLeftFor = 15s;      // after a BYE, nobody is listed under its id
+constexpr auto kAskEvery = 500ms;   // until a question is repeated
+constexpr int kMaxQuestions = 24;   // unanswered ones: it does not hear us, though we hear it
 constexpr int kBurst = 3;           // HELLOs at start: one lost datagram costs nothing
 constexpr auto kBurstPause = 250ms;
 constexpr size_t kMaxPeers = 1280;  // listed or not
@@ -82,32 +82,32 @@ struct Datagram {
 // Which of our two sockets a datagram has come to: only the shared one hears broadcasts.
 enum class Door { own, shared };
 
-// Whom to ask: the addresses of a network, the nearest to `ip` first, or `ip` alone.
+// The addresses to ask: those of a network, the nearest to `ip` first; or `ip` alone.
 struct Range {
   uint32_t ip = 0;
   int bits = 32;
-  uint16_t port = 0;  // 0: first that of a host's first instance, then the shared one
+  uint16_t port = 0;  // 0: both at which a peer can be found
 };
 
-class Probes;  // addresses to be asked one after the other: by a sweep, or for /scan
+class Probes;  // the addresses that a sweep or a /scan still has to ask, one at a time
 
 class Roster {
  public:
-  // A peer that was heard. Only a listed one is shown: we hear it, and it has shown that it hears
-  // us. One that has left is kept for a while: a datagram that was overtaken by its BYE must not
-  // bring it back.
+  // A peer that we have heard. Users see it once it is listed, which it is when it has shown that
+  // it hears us. One that has left is kept for a while: an old datagram that its BYE has overtaken
+  // must not bring it back.
   struct Peer {
     enum class State { heard, listed, left };
     State state = State::heard;
-    Identity who;       // at the address where its datagrams come from
-    int questions = 0;  // of ours, since it last showed that it hears us
+    Identity who;       // its address is the one that its datagrams come from
+    int questions = 0;  // that we have asked since it last showed that it hears us
     Time last_heard;
-    Time last_asked;    // or had no need to ask: it was new, or had just answered
-    Time ask_at = Time::max();     // a question waits until then
-    Time review_at = Time::max();  // when the agenda has it next
-    Time forget_at;                // once it has left
-    seconds every = kHeartbeat;    // it says HERE so often
-    bool was_broadcast = false;    // whether it was ever heard by broadcast
+    Time last_asked;    // or when it was new, or had just answered: no need to ask then
+    Time ask_at = Time::max();     // when a question is to be asked that has to wait
+    Time review_at = Time::max();  // when the agenda will look at it
+    Time forget_at;                // for one that has left
+    seconds every = kHeartbeat;    // between its heartbeats
+    bool was_broadcast = false;    // whether one of its broadcasts has ever reached us
 
     bool is_listed() const { return state == State::listed; }
     bool has_left() const { return state == State::left; }
@@ -116,30 +116,30 @@ class Roster {
     Time end_at() const { return has_left() ? forget_at : last_heard + every * 3; }
   };
 
-  // Who we are; and what chance begins with: the same seed gives the same run. `epoch` is when the
-  // clock on the wall began: by it, peers that do not know each other do the same at one time.
+  // The same seed gives the same run. `epoch` is the moment at which the wall clock showed zero, on
+  // our own clock: with it, peers that do not know each other can act at the same time.
   Roster(const Identity& self, uint32_t seed, Time epoch = {});
   ~Roster();
 
-  // What happens, and when.
+  // What happens, and when. `networks` are the ones that are up.
   void start(const Interfaces& networks, Time now);
-  void use_networks(const Interfaces& networks, Time now);  // these are up, by now
+  void use_networks(const Interfaces& networks, Time now);
   void hear(const Announcement& words, Address from, Door door, Time now);
   void hear_introduction(const Identity& who);       // over TCP
   void rename(const string& name, const string& group);
   void leave();
-  void run(Time now);                                // does all that is due
+  void run(Time now);                                // does whatever is due
   Time next_due() const;
   void never_sweep();                                // --scan=off
-  void scan(const vector<Range>& ranges, Time now);  // its end is told
-  void scan_all(Time now);                           // the same of all our networks
+  void scan(const vector<Range>& ranges, Time now);  // tells the user when it ends
+  void scan_all(Time now);                           // all our networks
 
-  // What comes of it: for the caller to send, and to tell.
+  // The results: for the caller to send, and to pass on to the user.
   vector<Datagram> take_datagrams() { return std::exchange(datagrams_, {}); }
   vector<Event> take_events() { return std::exchange(events_, {}); }
 
   const std::map<string, Peer>& peers() const { return peers_; }  // by id
-  Users users() const;                                 // who is listed, sorted
+  Users users() const;                                            // those listed, sorted
 
  private:
   using State = Peer::State;
@@ -206,20 +206,20 @@ class Roster {
   void send(const Announcement& what, Address to) { datagrams_.push_back({what, to}); }
   void tell(const Event& event) { events_.push_back(event); }
 
-  Time now_;  // what we have been told last
+  Time now_;  // the last time that we were told
   Identity self_;
   std::minstd_rand random_;
   Interfaces networks_;
   std::map<string, Peer> peers_;                 // by id
   std::set<std::pair<uint32_t, string>> by_ip_;  // the same ids, by their IP address
-  size_t listed_ = 0;                            // so many of them are listed
-  std::multimap<Time, Task> agenda_;             // all that is to be done later, in order
-  std::map<Address, string> pending_;  // answers to broadcasts: where to, and to which id
-  std::set<uint32_t> asked_;           // IP addresses that a HELLO was sent to, alone
-  seconds every_ = kHeartbeat;         // between our heartbeats, as we said it last
-  int hellos_left_ = 0;                // of the burst
+  size_t listed_ = 0;                            // how many of them are listed
+  std::multimap<Time, Task> agenda_;             // everything to be done later, in order
+  std::map<Address, string> pending_;  // answers that wait: where to, and to which id
+  std::set<uint32_t> asked_;           // IP addresses that we have sent a HELLO of their own
+  seconds every_ = kHeartbeat;         // between our heartbeats, as we last announced it
+  int hellos_left_ = 0;                // of the burst that is under way
   const std::unique_ptr<Probes> probes_;
-  Time probe_at_ = Time::max();        // when the agenda has the next one
+  Time probe_at_ = Time::max();        // when the agenda will look at them
   vector<Datagram> datagrams_;
   vector<Event> events_;
 };
@@ -260,14 +260,14 @@ void Roster::hear_from_peer(const Announcement& said, Duration delay) {
     confirm(*peer);
     return;
   }
-  // Why does one ask that is listed? Perhaps because our datagrams do not arrive. But to answer
-  // each question with a question would never end.
+  // Why does a listed peer ask? Perhaps because our datagrams do not arrive. But if every question
+  // were answered with a question, there would be no end to it.
   const bool is_asking = said.verb == Verb::hello;
   const bool is_doubtful = is_asking && now_ - peer->last_asked > kHeartbeat;
   if (is_new || is_doubtful) ask_after(delay, *peer);
 }
 
-// Only from the address that the list has for it: nobody can say BYE for another.
+// It counts only from the address in the list: nobody can say BYE for somebody else.
 void Roster::hear_bye(const Identity& who) {
   Peer* const peer = find(who);
   if (peer) dismiss(*peer, "said bye", kLeftFor);
@@ -275,7 +275,7 @@ void Roster::hear_bye(const Identity& who) {
 
 // ---- The entries ----------------------------------------------------------------------
 
-// The entry of this id, if it is at this address.
+// The entry with this id, if it has this address; else null.
 Roster::Peer* Roster::find(const Identity& who) {
   const auto known = peers_.find(who.id);
   if (known == peers_.end()) return nullptr;
@@ -283,7 +283,7 @@ Roster::Peer* Roster::find(const Identity& who) {
   return peer.who.address == who.address ? &peer : nullptr;
 }
 
-// Keeps what a peer said of itself. Returns its entry, or null where it may not have one.
+// Records what a peer says about itself. Returns its entry, or null if it may not have one.
 Roster::Peer* Roster::update(const Announcement& said) {
   const Identity& who = said.who;
   const auto known = peers_.find(who.id);
@@ -302,7 +302,7 @@ Roster::Peer* Roster::update(const Announcement& said) {
   return &peer;
 }
 
-// It hears us: this is what makes it one of the list.
+// It hears us. This, and nothing else, makes it a listed peer.
 void Roster::confirm(Peer& peer) {
   if (!peer.is_listed()) {
     if (!may_be_listed(peer.who.address.ip)) return;
@@ -314,7 +314,7 @@ void Roster::confirm(Peer& peer) {
   }
   peer.questions = 0;
   peer.ask_at = Time::max();
-  // Its own question, which often follows its answer, is no reason to ask again.
+  // Its own question often follows right behind its answer, and is no reason to ask again.
   peer.last_asked = now_;
   plan_review(peer);
 }
@@ -326,7 +326,7 @@ void Roster::unlist(Peer& peer, const string& reason) {
   tell(UserLeft{peer.who, reason});
 }
 
-// It has left. Its entry stays for a while: what it sent before may still be on its way.
+// It has left. Its entry stays for a while, for an older datagram of its may still arrive.
 void Roster::dismiss(Peer& peer, const string& reason, Duration time) {
   unlist(peer, reason);
   peer.state = State::left;
@@ -360,8 +360,9 @@ void Roster::carry_out(const Task& task, Time due) {
   }
 }
 
-// Sees to it that the agenda has the peer in time. An entry that is too early does no harm: it will
-// be seen then that there is nothing to do yet. So a storm of datagrams makes no storm of entries.
+// Makes sure that the agenda looks at the peer in time. To look too early does no harm: there will
+// be nothing to do yet. So we plan again only for an earlier moment, and a storm of datagrams does
+// not flood the agenda.
 void Roster::plan_review(Peer& peer) {
   Time next = peer.end_at();
   if (!peer.has_left()) next = std::min(next, next_question(peer));
@@ -387,15 +388,15 @@ void Roster::review(const string& id, Time due) {
 }
 
 void Roster::make_sure_it_hears_us(Peer& peer) {
-  // We hear it, but nothing that we sent has reached it: a list with it on would promise what
-  // cannot work.
+  // We hear it, but nothing that we send reaches it. If we went on listing it, the list would
+  // promise what cannot work.
   const bool is_heard = now_ < peer.overdue_at();
   const bool is_deaf = is_heard && peer.questions >= kMaxQuestions;
   if (is_deaf) unlist(peer, "does not hear us");
   if (now_ >= next_question(peer)) ask(peer);
 }
 
-// When it has to be asked, should nothing come of it before.
+// When to ask it, unless we hear from it first.
 Time Roster::next_question(const Peer& peer) const {
   const bool all_is_well = peer.is_listed() && peer.questions == 0;
   if (peer.ask_at != Time::max()) return peer.ask_at;
@@ -405,7 +406,8 @@ Time Roster::next_question(const Peer& peer) const {
   return peer.last_asked + kHeartbeat;
 }
 
-// On another host, other instances may have gone unheard so far. Those beside us we hear.
+// Ask for its whole host, as there may be instances that we have not heard yet. Those on our own
+// host we hear anyway.
 void Roster::ask(Peer& peer) {
   const Address to = peer.who.address;
   ++peer.questions;
@@ -432,15 +434,16 @@ void Roster::greet() {
   if (hellos_left_ > 0) plan(now_ + kBurstPause, {Kind::greet});
 }
 
-// The next one comes as soon as this one said.
+// Announces how soon the next one will come.
 void Roster::send_heartbeat() {
   every_ = interval();
   broadcast(Verb::here);
   plan_heartbeat();
 }
 
-// The broadcast is for those as well who hear us and whom we do not hear. And to each, lest it be
-// dropped, or be read from the shared port after something newer from the own one.
+// The broadcast also reaches those who hear us though we do not hear them. Each known peer gets a
+// BYE of its own as well: the broadcast may be dropped, or be read from the shared port only after
+// a newer datagram from the other one.
 void Roster::leave() {
   broadcast(Verb::bye);
   const Announcement bye = announcement(Verb::bye);
@@ -448,8 +451,8 @@ void Roster::leave() {
     if (needs_own_bye(peer)) send(bye, peer.who.address);
 }
 
-// To the directed broadcast address of each network. 255.255.255.255 would leave by one interface
-// only, and fail with ENETUNREACH on a host without a default route.
+// Sends to the directed broadcast address of each network. 255.255.255.255 would leave through one
+// interface only, and fail with ENETUNREACH on a host without a default route.
 void Roster::broadcast(Verb verb) {
   const Announcement what = announcement(verb);
   for (const Interface& network : networks_) {
@@ -471,22 +474,22 @@ Announcement Roster::announcement(Verb verb) const {
 // The shell: two sockets, and a clock
 // ============================================================================
 
-constexpr auto kLook = 250ms;         // so often the interfaces are looked at
+constexpr auto kLook = 250ms;         // between two looks at the interfaces
 constexpr auto kLongestPause = 100ms;
-constexpr int kDatagramsAtOnce = 64;  // of each socket, before all else has its turn
+constexpr int kDatagramsAtOnce = 64;  // from each socket, before everything else gets its turn
 
-// The shared socket is bound to the well-known port together with every other instance on the host:
-// a broadcast reaches them all. The own one is bound to a port that no one else has: all we send
-// leaves from there, so an answer to its source finds exactly us. A unicast to a shared port would
-// reach only one instance, the kernel's pick.
+// Every instance on the host binds the shared socket to the same well-known port, and a broadcast
+// reaches them all. Each binds its own socket to a port that nobody else has. Everything we send
+// leaves from there, so that an answer to its source finds exactly us. A unicast to the shared port
+// would reach one instance only, and the kernel picks which.
 Descriptor shared_socket;
 Descriptor own_socket;
 
 optional<Roster> roster;
-Interfaces interfaces;  // those to use that are up
-Time next_look;         // at them
+Interfaces interfaces;  // those that are up, and that we may use
+Time next_look;         // when to read them again
 
-// The second reading has these.
+// Defined in the second reading.
 Interfaces read_interfaces();
 void share_port(const Descriptor& fd);
 void enlarge_buffers(const Descriptor& fd);
@@ -503,8 +506,8 @@ void set_option(const Descriptor& fd, int option, const string& name) {
   check(result, "setsockopt " + name);
 }
 
-// Bound to every address of the host: a socket bound to one address does not hear its network's
-// broadcasts.
+// It is bound to every address of the host: a socket bound to a single address does not receive the
+// broadcasts of its network.
 Descriptor open_udp_socket(uint16_t port) {
   const int number = ::socket(AF_INET, SOCK_DGRAM, 0);
   Descriptor fd(check(number, "socket"));
@@ -519,8 +522,8 @@ Descriptor open_udp_socket(uint16_t port) {
   return fd;
 }
 
-// A failure is a datagram lost, as any may be: the send buffer is full, an interface has gone, a
-// firewall says EPERM.
+// A failure (full send buffer, vanished interface, a firewall's EPERM) is one more lost datagram,
+// and any datagram may get lost.
 void send_datagram(const Datagram& datagram) {
   const Address to = datagram.to;
   const auto source = discovery::source_for(to.ip);
@@ -536,7 +539,7 @@ void send_datagram(const Datagram& datagram) {
   note_sent(sent != -1);
 }
 
-// What the roster wants to have sent, and told.
+// Sends the roster's datagrams, and passes on what it has to tell the user.
 void send_and_tell() {
   for (const Datagram& datagram : roster->take_datagrams())
     send_datagram(datagram);
@@ -546,7 +549,7 @@ void send_and_tell() {
 
 void hear_text(string_view text, Address from, Door door) {
   if (text.size() > kMaxDatagram) return;
-  // A line end, where one types into nc -u.
+  // Somebody may be typing into nc -u: drop the end of the line.
   const size_t last = text.find_last_not_of("\r\n");
   text = text.substr(0, last + 1);  // npos + 1 is 0
   const auto said = Announcement::parse(text);
@@ -557,8 +560,8 @@ void hear_text(string_view text, Address from, Door door) {
 
 void receive_from(Door door) {
   const int fd = door == Door::shared ? shared_socket.get() : own_socket.get();
-  // Not until the socket is empty: in a storm of datagrams it never is, and the keyboard waits
-  // behind this loop.
+  // Do not loop until the socket is empty. In a storm of datagrams it never is, and the keyboard
+  // would have to wait.
   for (int i = 0; i < kDatagramsAtOnce; ++i) {
     std::array<char, kMaxDatagram + 1> bytes;  // one more, or a longer one, cut, would look valid
     sockaddr_in raw{};
@@ -598,8 +601,8 @@ void discovery::receive(const fd_set& readable) {
   send_and_tell();
 }
 
-// The interfaces are looked at again and again: a cable is plugged in, Wi-Fi comes up, DHCP gives
-// another address.
+// Reads the interfaces again and again: a cable is plugged in, Wi-Fi comes up, DHCP assigns another
+// address.
 void discovery::tick() {
   const Time now = Clock::now();
   if (now >= next_look) {
@@ -634,10 +637,10 @@ namespace {
 
 // ---- Probes: sweeps and scans [4.3] -----------------------------------------------------
 
-constexpr auto kBroadcastFirst = 3s;  // nobody found by then: the network is swept
+constexpr auto kBroadcastFirst = 3s;  // if nobody is found by then, the network is swept
 constexpr auto kProbePause = 250ms;   // see Probes::take()
-constexpr auto kSweepAgain = 5min;    // where it is of use
-constexpr auto kScanGrace = 1s;       // left for the last answers
+constexpr auto kSweepAgain = 5min;    // where that is of use
+constexpr auto kScanGrace = 1s;       // for the last answers to arrive
 constexpr size_t kProbesBetweenNotes = 120;  // of a /scan: 30 s
 constexpr int kSweepBits = 22;        // a sweep is at most a /22: 1,022 addresses
 
@@ -673,10 +676,11 @@ Range range_of(const Interface& network) {
 
 using Addresses = std::deque<Address>;
 
-// The nearest first: DHCP gives neighbours' numbers to neighbours. Distances count around the
-// network, so that two peers ask each other at the same step. First all at a host's first own port,
-// for a firewall lets in what comes from where a datagram was sent to; then all at the shared one,
-// which any instance of a host hears.
+// The nearest come first, since DHCP hands out neighbouring addresses. The distance is counted
+// around the network, so that two peers ask each other at the same step. All are first asked at the
+// port of a host's first instance: a firewall lets in what comes from the address and port to which
+// we have just sent something. Then all are asked at the shared port, where any instance can hear
+// it.
 Addresses addresses_of(const Range& range) {
   const bool is_any = range.port == 0;
   const uint16_t first = is_any ? kFirstPort : range.port;
@@ -692,7 +696,7 @@ Addresses addresses_of(const Range& range) {
       const bool is_above = step % 2 == 1;
       const uint32_t ip = is_above ? range.ip + distance : range.ip - distance;
       const uint32_t host = ip & mask;
-      // The network's own number, and its broadcast address.
+      // The address of the network itself, and its broadcast address.
       const bool is_reserved = size > 2 && (host == 0 || host == mask);
       if (!is_reserved) addresses.push_back({network + host, port});
     }
@@ -705,32 +709,32 @@ class Probes {
   explicit Probes(Time epoch) : epoch_(epoch) {}
 
   void never_sweep() { may_sweep_ = false; }
-  void use_networks(const Interfaces& networks, Time now);  // what is new is swept
-  void note_broadcast(uint32_t ip);  // has come from there: no sweep is needed
+  void use_networks(const Interfaces& networks, Time now);  // sweeps the new ones
+  void note_broadcast(uint32_t ip);  // broadcast reaches it: its network needs no sweep
   void scan(const vector<Range>& ranges, Time now);
   void scan_all(Time now);
 
-  // What is due: an address to ask, where it is time. `users` are listed.
+  // Does whatever is due, and returns an address if it is time to ask one. `users` are listed.
   optional<Address> take(const Users& users, Time now);
   Time next_due() const;
 
   vector<string> take_lines() { return std::exchange(lines_, {}); }  // for the user
 
  private:
-  // Of a network where broadcast finds nobody.
+  // A network, swept if broadcast finds nobody there.
   struct Sweep {
     Interface network;
     bool broadcast_works = false;
-    int rounds = 0;            // that have begun
-    Time begins_at;            // the next one
-    Addresses left;  // of this one: to be asked
+    int rounds = 0;            // begun so far
+    Time begins_at;            // the next round
+    Addresses left;            // still to be asked in this round
   };
 
-  // What the user wants to have asked.
+  // What the user wants us to ask.
   struct Scan {
-    Addresses left;  // to be asked; each address is there twice
-    size_t addresses = 0;      // how many, in all
-    Time ends_at;              // once all have been asked
+    Addresses left;            // still to be asked; at first, each address is in it twice
+    size_t addresses = 0;      // how many in all
+    Time ends_at;              // once every address has been asked
   };
 
   bool may_begin(const Sweep& sweep) const { return may_sweep_ && !sweep.broadcast_works; }
@@ -747,9 +751,9 @@ class Probes {
   const Time epoch_;
   Time now_;
   bool may_sweep_ = true;
-  Time next_probe_;        // the earliest moment for it
+  Time next_probe_;        // not before
   vector<Sweep> sweeps_;   // one for each network but loopback
-  size_t turn_ = 0;        // which of them has asked last
+  size_t turn_ = 0;        // the one that asked last
   optional<Scan> scan_;
   vector<string> lines_;
 };
@@ -788,8 +792,8 @@ Time Probes::next_due() const {
   return has_addresses ? std::min(next, next_probe_) : next;
 }
 
-// Four a second. For an address where nobody is, the kernel asks three times by ARP; a switch may
-// cut off a port that sends more than 15 such questions a second.
+// Four a second. The kernel sends three ARP requests for an address that nobody has, and a switch
+// may cut off a port that sends more than 15 of them a second.
 optional<Address> Probes::take(const Users& users, Time now) {
   now_ = now;
   end_scan(users.size());
@@ -816,7 +820,7 @@ void Probes::begin_rounds(const Users& users) {
   }
 }
 
-// Where somebody is found by now, a sweep need not ask. A scan asks all that it was told to.
+// A sweep need not ask where somebody has been found. A scan asks every address it was told to.
 void Probes::skip_found(const Users& users) {
   std::set<uint32_t> found;
   for (const Identity& user : users)
@@ -826,8 +830,8 @@ void Probes::skip_found(const Users& users) {
       sweep.left.pop_front();
 }
 
-// Twice in any case: who started before us, and hides behind a firewall as we do, asks us only when
-// he sweeps again. From then on, while somebody is there.
+// Two rounds in any case: a peer that started before us, and is behind a firewall as we are, asks
+// us only in its next sweep. After that, only while there is somebody.
 bool Probes::is_worth_it(const Sweep& sweep, const Users& users) const {
   if (sweep.rounds < 2) return true;
   for (const Identity& user : users) {
@@ -843,9 +847,9 @@ bool Probes::is_beside_us(uint32_t ip) const {
   return false;
 }
 
-// A firewall that lets in only answers forgets a question after 30 s. So two such hosts find each
-// other only if they ask each other at one time: when the clock on the wall shows full five
-// minutes, or ten where the sweep takes longer.
+// A firewall that lets in nothing but answers forgets a question after 30 s. So two such hosts find
+// each other only if they ask at the same time. They do: when the wall clock shows a multiple of
+// five minutes, or of ten where a sweep takes longer.
 Time Probes::next_round(const Interface& network) const {
   const bool is_small = bits_of(network) > kSweepBits;
   const Duration round = is_small ? kSweepAgain : 2 * kSweepAgain;
@@ -853,8 +857,8 @@ Time Probes::next_round(const Interface& network) const {
   return now_ + round - passed;
 }
 
-// Whose turn it is: the user's first, then one network after the other, lest a large one hold up a
-// small one.
+// The queue whose turn it is. A scan comes first, and the networks take turns, or a large one would
+// hold up a small one.
 Addresses* Probes::next_queue() {
   if (scan_ && !scan_->left.empty()) return &scan_->left;
   for (size_t i = 0; i < sweeps_.size(); ++i) {
@@ -872,7 +876,7 @@ void Probes::scan_all(Time now) {
   scan(ranges, now);
 }
 
-// In place of what was asked for before.
+// Replaces a scan that is under way.
 void Probes::scan(const vector<Range>& ranges, Time now) {
   now_ = now;
   scan_ = Scan();
@@ -892,10 +896,10 @@ void Probes::scan(const vector<Range>& ranges, Time now) {
   if (left.empty()) advance_scan();
 }
 
-// It may take minutes, so how far it is is told now and then.
+// A scan may take minutes, so we report progress now and then.
 void Probes::advance_scan() {
   const size_t left = scan_->left.size();
-  scan_->ends_at = now_ + kScanGrace;  // should that be all
+  scan_->ends_at = now_ + kScanGrace;  // if that was the last one
   const size_t asked = 2 * scan_->addresses - left;
   if (left > 0 && asked % kProbesBetweenNotes == 0) tell_progress();
 }
@@ -941,7 +945,7 @@ void Roster::look_around() {
   begin_burst();
 }
 
-// A burst that is under way begins anew.
+// A burst that is under way starts again.
 void Roster::begin_burst() {
   if (hellos_left_ == 0) plan(now_, {Kind::greet});
   hellos_left_ = kBurst;
@@ -960,7 +964,7 @@ void Roster::scan_all(Time now) {
   begin_burst();
 }
 
-// As plan_review(): an entry that is too early does no harm.
+// As in plan_review(), to look too early does no harm.
 void Roster::plan_probe() {
   for (const string& line : probes_->take_lines())
     tell(Told{line});
@@ -982,13 +986,13 @@ void Roster::probe(Time due) {
   plan_probe();
 }
 
-// A probe comes to the shared port, too, but asks for the whole host.
+// A probe arrives at the shared port as well, but it asks for the whole host.
 bool came_by_broadcast(const Announcement& said, Door door) {
   return door == Door::shared && !said.ask_host;
 }
 
-// Broadcast works where another host's comes to us, or where one that we have not asked by itself
-// answers ours. A probe shows nothing; nor does it that somebody was heard.
+// Broadcast works on a network if one arrives from another host, or if a host answers ours before
+// we have sent it a HELLO of its own. Probes prove nothing, and neither does hearing somebody.
 void Roster::note_broadcast(const Announcement& said, Address from, Door door) {
   const bool is_broadcast = came_by_broadcast(said, door);
   Peer* const peer = find(said.who);
@@ -1000,7 +1004,7 @@ void Roster::note_broadcast(const Announcement& said, Address from, Door door) {
   if (is_proof && !is_beside_us) probes_->note_broadcast(from.ip);
 }
 
-// To one address alone.
+// To a single address.
 void Roster::send_hello(const Announcement& hello, Address to) {
   if (asked_.size() < kMaxPeers) asked_.insert(to.ip);
   send(hello, to);
@@ -1008,20 +1012,20 @@ void Roster::send_hello(const Announcement& hello, Address to) {
 
 // ---- In a large class [4.2] -----------------------------------------------------------
 
-constexpr size_t kBeatsASecond = 20;   // of all peers of a network together
-constexpr auto kAnswerSpread = 500us;  // for each user: so long the answers to a broadcast take
-constexpr size_t kCrowd = 50;          // of more users, not each gets a BYE of his own
+constexpr size_t kBeatsASecond = 20;   // by all peers of a network together
+constexpr auto kAnswerSpread = 500us;  // for each user, to spread the answers to a broadcast
+constexpr size_t kCrowd = 50;          // with more users, not everybody gets a BYE of his own
 
-// Each hears all others. With one interval for all classes, the work would grow with the square of
-// their number.
+// Everybody hears everybody else. If the interval were the same for all classes, the number of
+// datagrams received would grow with the square of the number of users.
 seconds Roster::interval() const {
   const size_t users = listed_ + 1;
   const size_t needed = (users + kBeatsASecond - 1) / kBeatsASecond;
   return std::max(kHeartbeat, seconds(needed));
 }
 
-// The heartbeats of a class that started together would stay together; a little chance spreads
-// them.
+// Peers that started together would send their heartbeats together for ever. A little randomness
+// spreads them.
 void Roster::plan_heartbeat() {
   const Duration every = every_;
   const Duration tenth = every / 10;
@@ -1034,15 +1038,15 @@ Duration Roster::random_time(Duration most) {
   return random_() % steps * 1us;
 }
 
-// A broadcast is heard by a whole class, which must not speak all at once: it would overflow the
-// asker's receive buffer. So N users answer within N times half a millisecond.
+// A whole class hears a broadcast. If everybody answered at once, the asker's receive buffer would
+// overflow. So N users spread their answers over N times half a millisecond.
 Duration Roster::delay_of_answer(const Announcement& said, Door door) {
   if (!came_by_broadcast(said, door)) return 0s;
   const size_t users = listed_ + 1;
   return random_time(users * kAnswerSpread);
 }
 
-// One answer is enough for all that it has asked until then.
+// One answer is enough for everything that it has asked by then.
 void Roster::answer_after(Duration delay, const string& asker, Address to) {
   if (delay == 0s) {
     answer(asker, to);
@@ -1067,7 +1071,7 @@ void Roster::ask_after(Duration delay, Peer& peer) {
   else plan_review(peer);
 }
 
-// The broadcast may not reach it, if none of its own has ever reached us.
+// If no broadcast of its own has ever reached us, ours may not reach it.
 bool Roster::needs_own_bye(const Peer& peer) const {
   const bool is_crowd = listed_ + 1 > kCrowd;
   return !is_crowd || !peer.was_broadcast;
@@ -1075,9 +1079,9 @@ bool Roster::needs_own_bye(const Peer& peer) const {
 
 // ---- Who may have an entry, and where [4.4] -----------------------------------------
 
-constexpr auto kReplacedFor = 5s;    // nothing is listed under the id of one that was replaced
+constexpr auto kReplacedFor = 5s;    // nobody is listed under the id of a peer that was replaced
 constexpr size_t kMaxListed = 1024;
-constexpr size_t kMaxFromOne = 128;  // listed at one IP address: it must not crowd out the others
+constexpr size_t kMaxFromOne = 128;  // from one IP address, which must not crowd out the others
 
 Roster::Peer& Roster::insert(const Announcement& said) {
   const Identity& who = said.who;
@@ -1091,8 +1095,8 @@ Roster::Peer& Roster::insert(const Announcement& said) {
   return peer;
 }
 
-// To be heard costs nothing, and a source may be forged; so who is not listed makes room, the
-// longest silent first.
+// Getting heard costs nothing, and a source may be forged. So peers that are not listed make room,
+// the one silent for longest first.
 void Roster::make_room() {
   const Peer* oldest = nullptr;
   for (const auto& [id, peer] : peers_) {
@@ -1121,7 +1125,7 @@ vector<Roster::Peer*> Roster::peers_at(uint32_t ip) {
   return found;
 }
 
-// How many are listed at that IP address.
+// How many peers are listed at this IP address.
 size_t Roster::count_at(uint32_t ip) {
   size_t listed = 0;
   for (const Peer* const peer : peers_at(ip))
@@ -1133,16 +1137,16 @@ bool Roster::may_be_listed(uint32_t ip) {
   return listed_ < kMaxListed && count_at(ip) < kMaxFromOne;
 }
 
-// A peer on two networks is heard from two addresses, and is one entry: the first address stays
-// until it falls silent. By the same rule nobody can take over the entry of a peer that is alive by
-// claiming its id.
+// We may hear a peer on two networks, from two addresses. It stays one entry, with its first
+// address until that falls silent. By the same rule, nobody can take over the entry of a peer that
+// is alive by claiming its id.
 bool Roster::may_move(const Peer& peer, Address to) {
   if (now_ <= peer.movable_at()) return false;
   for (const Peer* const other : peers_at(to.ip)) {
     const bool is_there = other->who.address == to;
     if (is_there && other->is_listed()) return false;
   }
-  // It has its place in the list already, if any; but perhaps not at that IP address.
+  // A listed peer needs no second place in the list, but it may need one at the new IP address.
   const bool stays_at_ip = peer.who.address.ip == to.ip;
   if (!peer.is_listed() || stays_at_ip) return true;
   return count_at(to.ip) < kMaxFromOne;
@@ -1152,10 +1156,10 @@ void Roster::move(Peer& peer, Address to) {
   by_ip_.erase({peer.who.address.ip, peer.who.id});
   by_ip_.emplace(to.ip, peer.who.id);
   peer.who.address = to;
-  peer.questions = 0;  // so far it was asked elsewhere
+  peer.questions = 0;  // those asked so far went to its former address
 }
 
-// A port has one owner: whoever had this one before has gone, killed perhaps, and was started anew.
+// A port has one owner, so the former owner is gone: it may have been killed and started again.
 void Roster::replace_others_at(const Peer& owner) {
   const Address address = owner.who.address;
   for (Peer* const other : peers_at(address.ip)) {
@@ -1166,8 +1170,8 @@ void Roster::replace_others_at(const Peer& owner) {
   }
 }
 
-// A peer has an address of its own. An answer to a broadcast address would go to everybody: with
-// one datagram somebody could make a whole class talk.
+// Whether it can be the address of a single peer. An answer to a broadcast address would go to
+// everybody: one forged datagram could make a whole class talk.
 bool Roster::is_unicast(Address source) const {
   const bool is_multicast = source.ip >> 28 == 14;  // 224.0.0.0/4
   const bool is_special = source.ip == INADDR_ANY || source.ip == INADDR_BROADCAST;
@@ -1182,7 +1186,7 @@ bool Roster::is_unicast(Address source) const {
 }
 
 Users Roster::users() const {
-  std::map<string, Identity> by_label;  // no two have the same: nor have they one address
+  std::map<string, Identity> by_label;  // no two share an address, so no two share a label
   for (const auto& [id, peer] : peers_)
     if (peer.is_listed()) by_label[peer.who.label()] = peer.who;
   Users sorted;
@@ -1203,17 +1207,17 @@ void Roster::rename(const string& name, const string& group) {
 
 // ---- What a peer does not say by itself: hearsay [4.3], introductions [5.2] -----------------
 
-// Not from the port that it speaks of. An instance that answers for its host sends such a HERE, and
-// so can anyone who wants to be taken for a neighbour. Believe nothing of it; ask at the door it
-// names.
+// It did not come from the port that it names. An instance that answers for its host sends such a
+// HERE, but so can anyone who wants to impersonate a neighbour. Believe none of it: ask at the port
+// that it names.
 void Roster::hear_of_another(const Announcement& said) {
   const bool is_known = find(said.who);
   if (said.verb != Verb::here || is_known) return;
   send_hello(announcement(Verb::hello), said.who.address);
 }
 
-// The question was for the whole host, and the kernel gave it to us alone: name the instances
-// beside us.
+// The question was meant for the whole host, but the kernel gave it to us alone. So we name the
+// other instances on our host.
 void Roster::answer_for_host(const string& asker, Address from) {
   for (const auto& [id, peer] : peers_) {
     const bool is_beside_us = has_ip(networks_, peer.who.address.ip);
@@ -1225,8 +1229,8 @@ void Roster::answer_for_host(const string& asker, Address from) {
   }
 }
 
-// Over TCP an address is only said; a datagram shows by its source who owns the port. So an
-// introduction lists nobody: it makes us ask.
+// Over TCP, a peer only claims its address; the source of a datagram shows who owns the port. So an
+// introduction does not list anybody: it makes us ask.
 void Roster::hear_introduction(const Identity& who) {
   const Peer* const known = find(who);
   const bool is_listed = known && known->is_listed();
@@ -1238,15 +1242,15 @@ void Roster::hear_introduction(const Identity& who) {
 
 constexpr int kSocketBuffer = 1 << 20;  // bytes
 
-// Linux shares a UDP port by the first; by the second alone, it would shut out the instances of
-// other users of the host. macOS and the BSDs share it by the second.
+// On Linux the first is what shares a UDP port; the second alone would shut out other users of the
+// host. On macOS and the BSDs it is the second.
 void share_port(const Descriptor& fd) {
   set_option(fd, SO_REUSEADDR, "SO_REUSEADDR");
   set_option(fd, SO_REUSEPORT, "SO_REUSEPORT");
 }
 
-// The default receive buffer holds some 256 small datagrams, fewer than a large class answers to
-// one broadcast; the send buffer has to hold the probes that wait for ARP. The kernel may grant
+// The default receive buffer holds some 256 small datagrams, and a large class sends more in answer
+// to one broadcast. The send buffer has to hold the probes that wait for ARP. The kernel may grant
 // less, which is no reason to fail.
 void enlarge_buffers(const Descriptor& fd) {
   for (const int option : {SO_RCVBUF, SO_SNDBUF})
@@ -1264,14 +1268,13 @@ Descriptor open_shared_socket() {
   }
 }
 
-// On our own clock, which nobody can set.
+// As a time on our own clock, which nobody can set.
 Time start_of_wall_clock() {
   const auto wall_time = std::chrono::system_clock::now().time_since_epoch();
   return Clock::now() - std::chrono::duration_cast<Duration>(wall_time);
 }
 
-// Our sockets are bound to every address that we have. This is the one by which the other is
-// reached.
+// Our sockets are bound to all our addresses. This is the one from which we reach the other side.
 Address our_end(int fd, Address other) {
   const uint32_t ip = discovery::source_for(other.ip).value_or(INADDR_ANY);
   const uint16_t port = local_address(fd).port;
@@ -1281,8 +1284,8 @@ Address our_end(int fd, Address other) {
 struct Counters {
   uint64_t sent = 0;  // datagrams
   uint64_t received = 0;
-  string failure;     // "; the last that was not: " and why
-  std::map<uint32_t, uint64_t> came_back;  // how many of our broadcasts, by our address
+  string failure;     // "; the last that was not: Network is down"
+  std::map<uint32_t, uint64_t> came_back;  // our own broadcasts, counted by our address
 };
 Counters counters;
 
@@ -1296,7 +1299,7 @@ void note_received(int fd, Address from, string_view text) {
   if (tracing) trace("UDP", our_end(fd, from), "<-", from, text);
 }
 
-// So does a probe of the sweep come back, which says nothing of broadcasts.
+// A sweep asks our own address, too. That probe is no broadcast, and is not counted.
 void note_own_datagram(const Announcement& said, Address from) {
   const bool is_broadcast = !said.ask_host;
   if (is_broadcast && has_ip(interfaces, from.ip)) ++counters.came_back[from.ip];
@@ -1331,12 +1334,12 @@ Interface interface_of(const ifaddrs& entry) {
   const bool is_point_to_point = entry.ifa_flags & IFF_POINTOPOINT;
   if (!is_point_to_point || !entry.ifa_dstaddr) return interface;
   const uint32_t other_end = ip_of(entry.ifa_dstaddr);
-  if (other_end != interface.ip) interface.other_end = other_end;  // some VPNs name their own
+  if (other_end != interface.ip) interface.other_end = other_end;  // some VPNs give our own address
   return interface;
 }
 
-// Those to use that are up; if the system cannot say, those that were. getifaddrs() is not in
-// POSIX, but in every system that this could run on.
+// The interfaces that are up and that we may use; the former ones if the system cannot say.
+// getifaddrs() is not in POSIX, but every system that this program could run on has it.
 Interfaces read_interfaces() {
   ifaddrs* list = nullptr;
   const int result = ::getifaddrs(&list);
@@ -1348,7 +1351,7 @@ Interfaces read_interfaces() {
   return usable;
 }
 
-// What came through an interface that the user has not chosen, we have not heard.
+// We ignore what comes through an interface that the user has not chosen.
 bool came_through_our_interface(Address from) {
   return chosen_interfaces.empty() || discovery::source_for(from.ip);
 }
@@ -1361,13 +1364,12 @@ uint32_t discovery::own_ip() {
   return INADDR_LOOPBACK;
 }
 
-// On a network that we are on ourselves, the address we have there. Beyond, the kernel knows:
-// connect() on a UDP socket sends nothing, but looks up the route, and the source address that goes
-// with it.
+// For a network that we are on, this is our address there. Beyond, we ask the kernel: connect() on
+// a UDP socket sends nothing, but it looks up the route and the source address that goes with it.
 optional<uint32_t> discovery::source_for(uint32_t ip) {
   for (const Interface& network : interfaces)
     if (is_on_link(network, ip)) return network.ip;
-  const Descriptor fd(::socket(AF_INET, SOCK_DGRAM, 0));  // without one: no route
+  const Descriptor fd(::socket(AF_INET, SOCK_DGRAM, 0));  // if that fails, so does connect()
   sockaddr_in raw = Address{ip, kDiscoveryPort}.to_sockaddr();
   const int result = ::connect(fd.get(), generic(raw), sizeof raw);
   if (result == -1) return nullopt;
@@ -1377,7 +1379,7 @@ optional<uint32_t> discovery::source_for(uint32_t ip) {
   return source;
 }
 
-// All of 127.0.0.0/8 is this host; and so is 0.0.0.0, by which connect() means 127.0.0.1.
+// All of 127.0.0.0/8 is this host, and so is 0.0.0.0, which connect() takes for 127.0.0.1.
 bool discovery::is_own(Address address) {
   const uint32_t ip = address.ip;
   const bool is_this_host = ip == INADDR_ANY || is_loopback(ip) || has_ip(interfaces, ip);
