@@ -167,11 +167,12 @@ CASE(R8, LessThanOffered, "P6.4, P7", "Less than was offered is no file, even wi
 }
 
 CASE(R8, MoreThanOffered, "P6.3, P7",
-     "More than was offered, no bytes, or those of another offset, are refused.") {
+     "More than was offered, no bytes, those of another offset, or a line that belongs elsewhere, are refused.") {
   Receiver r;
   for (const std::string& data :
        {std::string("DATA offset=0 size=7\nhello!\n"), std::string("DATA offset=1 size=5\n"), std::string("DATA offset=0 size=-1\n"),
-        std::string("DATA offset=0 size=0\n"), "DATA offset=0 size=6\n" + six_bytes() + "DATA offset=6 size=1\n"}) {
+        std::string("DATA offset=0 size=0\n"), "DATA offset=0 size=6\n" + six_bytes() + "DATA offset=6 size=1\n",
+        std::string("FILE :a\n"), std::string("MISSING :a\n"), std::string("MSG number=1 :too late\n"), std::string("DANCE\n")}) {
     Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :" + the_file(), "OK...");
     talk.send(data);
     talk.expect("NO syntax...");
@@ -198,12 +199,14 @@ CASE(R8, EmptyFiles, "P6.4", "An empty file has no DATA, and the checksum 429496
   r.bob.has_stored("empty", "");
 }
 
-CASE(R8, BytesTooEarly, "P6.2, P7", "What is sent before the offer is answered ends it: NO early.") {
+CASE(R8, BytesTooEarly, "P6.2, P7", "What is sent before the offer is answered ends it, right or wrong: NO early.") {
   Receiver r("ask");
-  Talk& talk = r.asks("size=6 files=1 :" + the_file());
-  r.offered();
-  talk.ask("DATA offset=0 size=6\nhello", "NO early...");
-  talk.expect_end();
+  for (const char* line : {"DATA offset=0 size=6\nhello", "MSG number=1 :too early", "DANCE badly", "STOP it"}) {
+    Talk& talk = r.asks("size=6 files=1 :" + the_file());
+    r.offered();
+    talk.ask(line, "NO early...");
+    talk.expect_end();
+  }
   r.bob.has_not_stored(the_file());
 }
 
@@ -571,7 +574,8 @@ CASE(R10, WhatIsOutOfOrder, "P6.5, P7", "Entries out of order, twice, or more th
   Receiver r;
   for (const char* lines :
        {"FILE :b\nFILE :a\n", "FILE :a\nFILE :a\n", "FILE :a\nFILE :b\nFILE :c\n", "DATA offset=0 size=1\n",
-        "FILE :a/\nDATA offset=0 size=1\n", "FILE :a\nMISSING :x\nMISSING :x\n", "MISSING :x\n", "RESUME\n"}) {
+        "FILE :a/\nDATA offset=0 size=1\n", "FILE :a\nMISSING :x\nMISSING :x\n", "MISSING :x\n", "RESUME\n",
+        "FILE :a\nMISSING :x\nFILE :b\nFILE :c\n"}) {
     Talk& talk = r.zoe.offers(r.bob, "size=6 files=2 :photos/", "OK...");
     talk.send(lines);
     talk.expect("NO syntax...");

@@ -520,8 +520,8 @@ CASE(R7, Numbers, "P2.2, P3.2, P7",
 CASE(R7, UnknownVerbs, "P7, P8", "An unknown verb gets NO unknown, and the connection goes on.") {
   auto&& [ann, zoe] = Strangers();
   Talk& talk = zoe.introduced(ann);
-  for (const char* request : {"DANCE", "TIME zone=UTC", "msg number=1 :small letters", "DATA offset=0 size=0",
-                              "END size=0 crc=4294967295", "RESUME", "STOP"})
+  for (const char* request : {"DANCE", "TIME zone=UTC", "msg number=1 :small letters", "DATA offset=0 size=0", "FILE :a",
+                              "MISSING :a", "END size=0 crc=4294967295", "RESUME", "STOP"})
     talk.ask(request, "NO unknown...");
   talk.ask("MSG number=1 :still here", "OK...");
 }
@@ -547,7 +547,7 @@ CASE(R7, StrangersFirst, "P5.2, P7", "Who has not introduced himself gets NO str
   auto&& [ann, zoe] = Strangers();
   Talk& talk = zoe.call(ann);
   for (const std::string& request : {std::string("MSG number=1 :too early"), std::string("OFFER size=1 files=1 :x"),
-                                     std::string("ChatByP2P/1 HELLO id=1")})
+                                     std::string("ChatByP2P/1 HELLO id=1"), std::string("DANCE badly")})
     talk.ask(request, "NO stranger...");
   talk.ask(zoe.hello(), "OK ChatByP2P/1 HERE ...");
   talk.ask("MSG number=1 :" + words("now"), "OK...");
