@@ -160,6 +160,7 @@ class Roster {
   void hear_from_peer(const Announcement& said, Duration delay);
   void hear_bye(const Identity& who);
   void note_broadcast(const Announcement& said, Address from, Door door);
+  void note_own(const Announcement& said, Address from, Door door);
 
   // The entries
   Peer* find(const Identity& who);
@@ -195,6 +196,7 @@ class Roster {
   void begin_burst();
   void greet();
   void send_heartbeat();
+  void ask_on_loopback();
   void plan_heartbeat();
   seconds interval() const;
   Duration random_time(Duration most);
@@ -218,6 +220,7 @@ class Roster {
   std::set<uint32_t> asked_;           // IP addresses that we have sent a HELLO of their own
   seconds every_ = kHeartbeat;         // between our heartbeats, as we last announced it
   int hellos_left_ = 0;                // of the burst that is under way
+  bool is_loopback_heard_ = false;     // a broadcast of ours has come back there
   const std::unique_ptr<Probes> probes_;
   Time probe_at_ = Time::max();        // when the agenda will look at them
   vector<Datagram> datagrams_;
@@ -229,6 +232,7 @@ class Roster {
 void Roster::hear(const Announcement& words, Address from, Door door, Time now) {
   now_ = now;
   const bool is_ours = words.who.id == self_.id;
+  if (is_ours) note_own(words, from, door);
   if (is_ours || !is_unicast(from)) return;
   Announcement said = words;
   said.who.address.ip = from.ip;  // whatever it says itself
@@ -429,6 +433,7 @@ void Roster::start(const Interfaces& networks, Time now) {
 }
 
 void Roster::greet() {
+  if (hellos_left_ < kBurst) ask_on_loopback();
   broadcast(Verb::hello);
   --hellos_left_;
   if (hellos_left_ > 0) plan(now_ + kBurstPause, {Kind::greet});
@@ -436,6 +441,7 @@ void Roster::greet() {
 
 // Announces how soon the next one will come.
 void Roster::send_heartbeat() {
+  ask_on_loopback();
   every_ = interval();
   broadcast(Verb::here);
   plan_heartbeat();
@@ -1008,6 +1014,32 @@ void Roster::note_broadcast(const Announcement& said, Address from, Door door) {
 void Roster::send_hello(const Announcement& hello, Address to) {
   if (asked_.size() < kMaxPeers) asked_.insert(to.ip);
   send(hello, to);
+}
+
+// ---- Where loopback carries no broadcast [4.3] ------------------------------------------
+
+constexpr uint16_t kLastLocalPort = kFirstPort + 15;  // that is asked
+
+void Roster::note_own(const Announcement& said, Address from, Door door) {
+  const bool is_broadcast = came_by_broadcast(said, door);
+  if (is_broadcast && is_loopback(from.ip)) is_loopback_heard_ = true;
+}
+
+// On macOS and the BSDs it does not, and we do not hear our own HELLO there. But the instances of a
+// host have the first free ports; and each of them names those beside it. Whoever has another port
+// asks, and is found so.
+void Roster::ask_on_loopback() {
+  if (is_loopback_heard_) return;
+  Announcement hello = announcement(Verb::hello);
+  hello.ask_host = true;
+  for (const Interface& network : networks_) {
+    if (!is_loopback(network.ip)) continue;
+    std::set<uint16_t> known{self_.address.port};
+    for (const Peer* const peer : peers_at(network.ip))
+      if (peer->is_listed()) known.insert(peer->who.address.port);
+    for (uint16_t port = kFirstPort; port <= kLastLocalPort; ++port)
+      if (known.count(port) == 0) send_hello(hello, {network.ip, port});
+  }
 }
 
 // ---- In a large class [4.2] -----------------------------------------------------------

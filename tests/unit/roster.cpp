@@ -42,6 +42,12 @@ class RosterRules : public testing::Test {
 
   void start() {
     ann.start({network("lo", "127.0.0.1", 8), network("eth0", "10.77.0.1", 29)}, now);
+    hear_herself("HELLO", Door::shared);
+  }
+
+  // On loopback, where Linux gives her own broadcasts back to her.
+  void hear_herself(const std::string& verb, Door door) {
+    hear(verb + " id=" + kAnn + " port=25253 name=ann", *parse_address("127.0.0.1:25253"), door);
   }
 
   // Ann in peace: she has greeted and swept, and nobody was there.
@@ -159,6 +165,41 @@ TEST_F(RosterRules, ThreeHellosAreBroadcastOnEachNetworkAQuarterOfASecondApart) 
   }
   pass(1s);
   EXPECT_EQ(count(sent(), "HELLO 10.77.0.7:25252"), 0u);
+}
+
+// On macOS and the BSDs.
+TEST_F(RosterRules, WhereLoopbackCarriesNoBroadcastItsFirstSixteenPortsAreAsked) {
+  ann.start({network("lo", "127.0.0.1", 8)}, now);
+  pass(249ms);
+  EXPECT_EQ(sent(), Texts{"HELLO 127.255.255.255:25252"});  // its echo may be on the way
+  Texts expected;
+  for (int port = 25254; port <= 25268; ++port)  // 25253 is her own
+    expected.push_back("HELLO 127.0.0.1:" + std::to_string(port) + " ask=host");
+  expected.push_back("HELLO 127.255.255.255:25252");
+  pass(1ms);
+  EXPECT_EQ(sent(), expected);
+  pass(250ms);
+  EXPECT_EQ(sent(), expected);
+  pass(3s);
+  EXPECT_EQ(sent(), Texts{});
+  hear("HERE id=" + kBob + " port=25254 name=bob to=" + kAnn, *parse_address("127.0.0.1:25254"));
+  told();
+  pass(2s);  // her heartbeat; and another may have come
+  const Texts later = sent();
+  EXPECT_EQ(count(later, "HERE 127.255.255.255:25252"), 1u);
+  EXPECT_EQ(count(later, "HELLO 127.0.0.1:25254 ask=host"), 0u);
+  EXPECT_EQ(count(later, "HELLO 127.0.0.1:25268 ask=host"), 1u);
+}
+
+TEST_F(RosterRules, WhereSheHearsHerselfOnLoopbackNobodyIsAskedThere) {
+  ann.start({network("lo", "127.0.0.1", 8)}, now);
+  hear_herself("HELLO ask=host", Door::shared);  // a question, and no broadcast
+  hear_herself("HELLO", Door::own);
+  pass(250ms);
+  EXPECT_EQ(sent().size(), 17u);
+  hear_herself("HELLO", Door::shared);
+  pass(250ms);
+  EXPECT_EQ(sent(), Texts{"HELLO 127.255.255.255:25252"});
 }
 
 TEST_F(RosterRules, AHeartbeatIsBroadcastEveryFiveSecondsGiveOrTakeAHalf) {
