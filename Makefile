@@ -23,6 +23,7 @@
 # make mutants    makes each mistake of docs/pitfalls.md in a copy, and sees that a test fails: tests/mutants.sh
 # make doccheck   what the documents show, name and link to
 # make systems    builds for macOS, musl, i686, armhf and s390x, and runs what can be run: tests/systems.sh
+# make elsewhere  Discovery, Messages, Files with what macOS and the BSDs do differently: tests/support/elsewhere.c
 # make coverage   which lines of the program the tests run: docs/testing.md
 # make clean      removes all that was built
 #
@@ -141,6 +142,23 @@ doccheck:
 
 systems: peer
 	tests/systems.sh
+
+# A program of that name that runs ours with them. Not tried: what itself listens for a broadcast on loopback, and paths
+# of more than 1,024 bytes.
+DIFFERING := Discovery.*:Diagnosis.Tells*:Diagnosis.That*:Messages.*:Files.*-*.ASecondUserOfTheMachine*:*.OfAFolderWhosePathsAreTooLong*:*.OfAFolderThatIsAThousandDeep*
+ELSEWHERE := .build/elsewhere
+.PHONY: elsewhere
+elsewhere: peer plain-tests $(ELSEWHERE)/peer
+	PEER=$(ELSEWHERE)/peer KINDS=plain STEPS= JOBS='$(JOBS)' .build/run-tests \
+	  --gtest_filter='$(if $(filter-out *,$(FILTER)),$(FILTER),$(DIFFERING))'
+
+$(ELSEWHERE)/peer: $(ELSEWHERE)/differences.so
+	printf '#!/bin/sh\nLD_PRELOAD="$$LD_PRELOAD:%s" exec "%s" "$$@"\n' '$(CURDIR)/$<' '$(CURDIR)/peer' >$@
+	chmod +x $@
+
+$(ELSEWHERE)/differences.so: tests/support/elsewhere.c
+	@mkdir -p $(@D)
+	$(CC) -O1 -g -Wall -Wextra -Wshadow -shared -fPIC $< -o $@
 
 mutants: peer
 	NUMBERS='$(NUMBERS)' GRADE='$(GRADE)' tests/mutants.sh

@@ -1123,7 +1123,7 @@ string meaning_of(int error) {
     cause = "most likely a firewall there lets nothing in";
   if (error == ECONNREFUSED)
     cause = "no peer runs at that port, or a firewall there turns us away";
-  if (error == EHOSTUNREACH)
+  if (error == EHOSTUNREACH || error == EHOSTDOWN)  // the second on macOS and the BSDs
     cause = "nobody has that address, the access point keeps you apart, "
             "or a firewall there turns us away";
   if (cause.empty()) return error_text(error);

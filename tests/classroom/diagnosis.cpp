@@ -39,7 +39,7 @@ TEST(Diagnosis, TellsTheOtherOnesFirewallFromAPeerThatDoesNotRunAndFromAnAddress
   }
   tells("TCP: cannot connect to 10.77.0.2:25253: Connection timed out; most likely a firewall there .*");
   tells("TCP: cannot connect to 10.77.0.3:25253: Connection refused; no peer runs at that port, .*");
-  tells("TCP: cannot connect to 10.77.0.7:25253: No route to host; nobody has that address, .*");
+  tells("TCP: cannot connect to 10.77.0.7:25253: (No route to host|Host is down); nobody has that address, .*");
   EXPECT_TRUE(eventually(10, [&] {
     ann.say("/diag");
     return ann.prints("diag: bob@10.77.0.2:25253 is heard, but does not hear us", 1);

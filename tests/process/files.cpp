@@ -513,8 +513,8 @@ TEST_F(Files, DoNotTakeForTheirBeginningWhatIsAnothersOrALink) {
 // ROUNDS=50 for more of it.
 TEST_F(Files, KilledAtAnyMomentArriveWholeWhenTheyAreSentAgain) {
   const std::string content = random_bytes(40'000'000, 11);
-  const auto start_bob = [&] { (bob = &network->peer(0, "bob", {"--accept", "always", "--port", "25301"}))->wait_for("ready .*"); };
-  const auto start_ann = [&] { (ann = &network->peer(0, "ann", {"--port", "25302"}))->wait_for("ready .*"); };
+  const auto start_bob = [&] { (bob = &network->peer(0, "bob", {"--accept", "always", "--port", "25261"}))->wait_for("ready .*"); };
+  const auto start_ann = [&] { (ann = &network->peer(0, "ann", {"--port", "25262"}))->wait_for("ready .*"); };
   const auto part_size = [&] { return downloaded_size("big.127.0.0.1.part"); };
   // At no moment does a file stand under its final name that is not whole.
   const auto expect_only_whole_files = [&] {

@@ -47,6 +47,18 @@ TEST_F(Messages, ArriveInOrderOnceAndAreAcknowledged) {
   EXPECT_EQ(bob.count("message .*"), 500u);
 }
 
+// A connection stays open for a while. Where accept() hands on O_NONBLOCK, its thread could run in circles.
+TEST_F(Messages, KeepNobodyBusyOnceTheyHaveArrived) {
+  Process& bob = network->peer(0, "bob");
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("joined bob.*");
+  ann.say("/msg bob hello");
+  ann.wait_for("delivered bob@.*");
+  EXPECT_TRUE(eventually(5, [&] { return ann.is_waiting(); }));
+  EXPECT_TRUE(eventually(5, [&] { return bob.is_waiting(); }));
+  EXPECT_GT(bob.uses("task"), 1u);  // the connection is there
+}
+
 TEST_F(Messages, KeepBlanksSlashesColonsTabsAndEveryScript) {
   Process& bob = network->peer(0, "bob");
   Process& ann = network->peer(0, "ann");
@@ -82,21 +94,21 @@ TEST_F(Messages, ToTheGroupAndToAllReportWhoGotThem) {
 }
 
 TEST_F(Messages, ReachTheRightOneOfTwoUsersCalledAnn) {
-  Process& ann1 = network->peer(0, "ann", {"--port", "25301"});
-  Process& ann2 = network->peer(0, "ann", {"--port", "25302"});
-  Process& bob = network->peer(0, "bob", {"--port", "25303"});
+  Process& ann1 = network->peer(0, "ann", {"--port", "25261"});
+  Process& ann2 = network->peer(0, "ann", {"--port", "25262"});
+  Process& bob = network->peer(0, "bob", {"--port", "25263"});
   EXPECT_TRUE(eventually(3, [&] { return bob.count("joined ann.*") == 2; }));
   bob.say("/msg ann which of you");
-  bob.wait_for("error: ann can mean more than one user; write ann@127.0.0.1:(25301|25302) "
-               "or ann@127.0.0.1:(25301|25302)");
-  bob.say("/msg ann@127.0.0.1:25302 you, the second");
-  ann2.wait_for("message bob@127.0.0.1:25303 private: you, the second");
-  bob.say("/msg 127.0.0.1:25301 and you, the first");
-  ann1.wait_for("message bob@127.0.0.1:25303 private: and you, the first");
+  bob.wait_for("error: ann can mean more than one user; write ann@127.0.0.1:(25261|25262) "
+               "or ann@127.0.0.1:(25261|25262)");
+  bob.say("/msg ann@127.0.0.1:25262 you, the second");
+  ann2.wait_for("message bob@127.0.0.1:25263 private: you, the second");
+  bob.say("/msg 127.0.0.1:25261 and you, the first");
+  ann1.wait_for("message bob@127.0.0.1:25263 private: and you, the first");
   bob.say("/list");
-  bob.wait_for("user 1 - ann lab 127.0.0.1:25301");
-  bob.wait_for("user 2 - ann lab 127.0.0.1:25302");
-  bob.wait_for("user 3 \\* bob lab 127.0.0.1:25303");
+  bob.wait_for("user 1 - ann lab 127.0.0.1:25261");
+  bob.wait_for("user 2 - ann lab 127.0.0.1:25262");
+  bob.wait_for("user 3 \\* bob lab 127.0.0.1:25263");
   bob.wait_for("users 3");
   bob.say("/msg 2 by number");
   ann2.wait_for("message .*: by number");
@@ -126,9 +138,9 @@ TEST_F(Messages, ToANumberReachWhoHadItInTheLastList) {
 }
 
 TEST_F(Messages, ReachAUserWhoseNameLooksLikeANumber) {
-  Process& seven = network->peer(0, "7", {"--port", "25301"});
-  Process& two = network->peer(0, "2", {"--port", "25302"});
-  Process& ann = network->peer(0, "ann", {"--port", "25303"});
+  Process& seven = network->peer(0, "7", {"--port", "25261"});
+  Process& two = network->peer(0, "2", {"--port", "25262"});
+  Process& ann = network->peer(0, "ann", {"--port", "25263"});
   EXPECT_TRUE(eventually(3, [&] { return ann.count("joined .*") == 2; }));
   ann.say("/msg 7 seven");
   seven.wait_for("message ann@\\S+ private: seven");
@@ -136,7 +148,7 @@ TEST_F(Messages, ReachAUserWhoseNameLooksLikeANumber) {
   ann.wait_for("users 3");
   ann.say("/msg 2 ambiguous: the name of one, the number of another");
   ann.wait_for("error: 2 can mean more than one user; .*");
-  ann.say("/msg 2@127.0.0.1:25302 now it is clear");
+  ann.say("/msg 2@127.0.0.1:25262 now it is clear");
   two.wait_for("message ann@\\S+ private: now it is clear");
   EXPECT_EQ(seven.count("message .*"), 1u);
 }
