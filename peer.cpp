@@ -1,18 +1,18 @@
 // peer.cpp: the program: the commands, what is printed, the one select() loop, and main().
 //
-// Read protocol.h, discovery.cpp and transfer.cpp first. This file brings together what those two
-// do not know of each other: whom discovery has found, transfer can talk to.
+// Read protocol.h, discovery.cpp and transfer.cpp first. Discovery and transfer know nothing of
+// each other. This file brings them together: it lets transfer talk to the users that discovery
+// finds.
 //
 // The first reading ends with main(). It goes from the state through WHO, messages, files and the
-// table of commands to the events and the loop. What it declares and does not define stands in the
-// second reading, under the same headings.
+// table of commands to the events and the loop. Each piece stands above the ones that use it. What
+// is declared here without a body is in the second reading, under the same headings.
 //
-// Only the main thread runs here, except in a signal handler; and only it touches the list of users
-// and the screen. What the threads of connections have to say comes out of the event queue, one
-// event at a time, in handle(). docs/interface.md has every line printed.
+// Only the main thread runs this code (and, in a signal handler, any thread); and only it touches
+// the list of users and the screen. The threads of connections report through the event queue, and
+// handle() gets one event at a time. docs/interface.md has every line that is printed.
 //
-// Left out on purpose: a thread for the screen. A terminal that stands still stops the program
-// with it.
+// Left out on purpose: a thread for the screen. If the terminal stops, so does the program.
 
 #include <net/if.h>
 #include <signal.h>
@@ -44,7 +44,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// What stands in every other line, by its short name.
+// Short names for what nearly every line uses.
 using std::nullopt;
 using std::optional;
 using std::string;
@@ -54,10 +54,10 @@ using std::vector;
 using Users = vector<Identity>;
 using Strings = vector<string>;
 
-// What is wrong with the command line, in one sentence: exit status 2.
+// Says in one sentence what is wrong with the command line; exit status 2.
 using UsageError = std::invalid_argument;
 
-// What cannot be done is thrown as one sentence. obey() prints it.
+// A command that cannot be carried out throws one sentence that says why. obey() prints it.
 [[noreturn]] void fail(const string& sentence) {
   throw std::runtime_error(sentence);
 }
@@ -66,61 +66,61 @@ using UsageError = std::invalid_argument;
 
 bool is_for_people();
 
-// Whether a person sits in front of us. He is told more in words, and less in numbers.
+// Whether a person sits in front of us, who gets more words and fewer numbers than a script.
 const bool terminal = is_for_people();
 
-// What was typed up to Enter, or came through a pipe up to its LF. It has LF in it where several
-// lines were pasted.
+// What was typed up to Enter, or came through a pipe up to its LF. If several lines were pasted, it
+// has LFs in it.
 struct TypedLine {
   string text;
-  bool begins_pasted = false;  // then a "/" at its beginning was not typed for a command
+  bool begins_pasted = false;  // so a "/" at its beginning was not meant as a command
 };
 
 class LineEditor;
 class TerminalModes;
 
-// Lines go out, keys come in, and lines come of them. On a terminal the line that is being typed
-// stands below all that is printed, and above it the progress of a transfer. Elsewhere there is
-// neither, and a line is what ends in LF.
+// Prints lines, and makes lines of the keys that are pressed. On a terminal, the line being typed
+// stays below everything that is printed, with the progress of a transfer above it. Elsewhere there
+// is neither, and a line is simply what ends in LF.
 class Console {
  public:
   Console();
-  ~Console();  // the terminal is as it was before
+  ~Console();  // leaves the terminal as it was
 
-  void print(const string& line);          // whatever strangers wrote, it steers no terminal
+  void print(const string& line);          // harmless, whatever a stranger put in it
   void print_quietly(const string& line);  // in a faint colour
-  void write_line(const string& line);     // of text that is painted, or printable
+  void write_line(const string& line);     // text that is known to be printable
   string painted(const string& text, const char* colour) const;
 
   void set_prompt(const string& who);  // who we are, and whom we are talking to
-  void draw(const string& progress);   // what stands below; to be called before a wait
+  void draw(const string& progress);   // the rows below; call it before each wait
 
-  void read();                                   // what was typed, or came through the pipe
-  optional<TypedLine> take_line();               // of what was read; nothing: no more of them yet
-  bool has_ended() const { return has_ended_; }  // nothing more will come
+  void read();                                   // what was typed, or what the pipe brought
+  optional<TypedLine> take_line();               // from what was read, if there is a whole one
+  bool has_ended() const { return has_ended_; }  // there is nothing more to read
 
-  bool has_text() const;         // something is being typed
-  void drop_text();              // that, and keys that are not yet looked at
-  void erase();                  // the rows below; draw() brings them back
+  bool has_text() const;         // whether something is being typed
+  void drop_text();              // takes it away, and keys not yet handled
+  void erase();                  // takes the rows below away; draw() restores them
   void suspend();                // gives the terminal back, for Ctrl-Z
-  void resume();                 // takes it, or takes it again
-  void release_at_once() const;  // for a signal handler: what is shown may be lost
+  void resume();                 // takes the terminal, at first and after fg
+  void release_at_once() const;  // for a signal handler; output may be lost
 
  private:
   void draw_rows(const string& progress);
   optional<TypedLine> take_piped_line();
 
   const std::unique_ptr<LineEditor> editor_;
-  // Never destroyed: a signal may still come while exit() destroys what is static, and its handler
-  // gives the terminal back.
+  // Never destroyed: while exit() destroys static objects, a signal may still arrive, and its
+  // handler gives the terminal back.
   TerminalModes& modes_;
   bool has_ended_ = false;
-  string piped_;  // read, and not yet a line
+  string piped_;  // read, but not yet a whole line
   string prompt_;
-  // To print something, the rows below are erased; before we wait, they are drawn again.
+  // We erase the rows below before we print, and draw them again before we wait.
   bool is_erased_ = true;
   size_t drawn_width_ = 0;
-  size_t progress_width_ = 0;  // of its row; 0: there is none
+  size_t progress_width_ = 0;  // of its row; 0 if there is none
   Clock::time_point progress_due_;
 };
 
@@ -130,22 +130,22 @@ void print(const string& line) { console.print(line); }
 
 // ---- State --------------------------------------------------------------------------
 
-// Whom the user has named, by /to or by a number of /list: an id at its address, for as long as it
-// stays listed. A later user with that id may be somebody else.
+// A user chosen by /to, or numbered by /list: an id at an address, for as long as it stays listed.
+// Whoever uses that id later may be somebody else.
 struct Addressee {
   Identity who;
-  string gone = {};  // what became of it: "has left"; empty while it is listed
+  string gone = {};  // "has left", say; empty while it is still listed
 };
 
 // An offer or a transfer.
 struct File {
-  uint64_t number = 0;  // that the user sees
-  uint64_t ticket = 0;  // that transfer knows
-  uint64_t post = 0;    // that it is part of, where it goes to many; 0: of none
-  string direction;     // "send", "receive"
+  uint64_t number = 0;  // which the user sees
+  uint64_t ticket = 0;  // which transfer uses
+  uint64_t post = 0;    // if it goes to many: what they all belong to; else 0
+  string direction;     // "send" or "receive"
   string state = "offered";
   Identity who;  // at the other end
-  string name;   // under which it was offered, and then, where it is stored
+  string name;   // as offered; once it has arrived, as stored
   uint64_t size = 0;
   uint64_t entries = 1;
   Clock::time_point started;
@@ -154,13 +154,13 @@ struct File {
   bool is_sent() const { return direction == "send"; }
 };
 
-// To leave takes time: what is being sent is finished first. A second /quit, or a signal, goes from
-// any stage to the last.
+// Leaving takes time, for we finish sending first. A second /quit, or a signal, skips to the last
+// stage.
 enum class Stage { running, leaving, over };
 
 Stage stage = Stage::running;
-bool undelivered = false;        // something was: a script sees it by the exit status
-vector<Addressee> numbered;      // as the last /list had them: it must not shift meanwhile
+bool undelivered = false;        // whether something was: the exit status tells a script
+vector<Addressee> numbered;      // as shown by the last /list; the numbers must not shift
 optional<Addressee> chosen;      // by /to
 optional<Identity> last_writer;  // of a private message
 std::map<uint64_t, File> files;  // by number
@@ -175,46 +175,46 @@ Identity own_entry() {
 
 // ---- What stands in the second reading ----------------------------------------------
 
-// WHO is what the user typed.
-Users those_called(const string& who);   // all whom it can mean
+// WHO: a word that the user typed for somebody.
+Users those_called(const string& who);   // everybody it can mean
 bool is_oneself(const string& who);
-string name_of(const Identity& who);     // as the list has it by now
-bool is_listed(const Identity& who);     // with this id and this address
+string name_of(const Identity& who);     // his present name
+bool is_listed(const Identity& who);     // with this id at this address
 bool names_somebody(const string& who);  // online or not
 Identity find_by_beginning(const string& who);
 string nobody_called(const string& who);
 string no_command_called(const string& name);
 string labels_of(const Users& users);  // "ann@10.0.0.7:25253 or ann@10.0.0.9:25253"
-Users everyone();                      // with ourselves, sorted
+Users everyone();                      // including ourselves, sorted
 Strings rows_of_list(const Users& users);
 string prompt_text();
 
 // Sizes, times and outcomes for people.
 string time_of_day();
 string size_of(const File& file);
-string progress();  // of the transfer that runs, if one does
+string progress();  // of the first transfer that is running
 string remark(const FileStarted& event);
 string remark(const FileStored& event);
 string remark(const FileFailed& event);
 string under_way();  // what is being sent, and to whom
 
-// What helps a user on.
-void expect_partner();  // that whom /to chose is there
+// Help for the user.
+void expect_partner();  // whom /to chose; throws if he has left
 void explain_offer(const File& file);
 void tell_how_to_answer(const Identity& from);
 
-// A post: what was said or sent once, to one or to many, and what becomes of each copy.
+// A post is one message or file, sent to one user or to many. It keeps track of each copy.
 uint64_t open_post(const string& scope, const string& text, const Users& to);
 void note_delivery(uint64_t post, const Identity& to);
 void note_failure(uint64_t post, const Identity& to, const Failure& failure);
 
 // Commands.
 bool begins_with(string_view text, string_view beginning);
-string next_word(string& rest);  // takes it off, and the blanks behind it
-string trimmed(string line);     // empty where there is nothing to obey or to say
-bool does_send(string line);     // if that fails, something was not delivered
+string next_word(string& rest);  // takes it off, with the blanks behind it
+string trimmed(string line);     // empty if there is nothing to do
+bool does_send(string line);     // so if it fails, something was not delivered
 void show_message(const Identity& from, const Message& message);
-void say_lines(const TypedLine& typed);  // several, which were pasted
+void say_lines(const TypedLine& typed);  // several pasted lines
 void send_to_group(string text);
 void send_to_all(string text);
 string readable_path(const string& typed, const string& command);
@@ -222,7 +222,7 @@ void offer_to_chosen(const string& typed);  // /send PATH
 void offer_to_group(string path);
 void offer_to_all(string path);
 void offer_to(const Users& to, const string& path);
-File& take_offer(string& rest, const string& command);  // the one that N means
+File& take_offer(string& rest, const string& command);  // the offer that N means
 void expect_nothing(const string& rest);
 void cancel_transfer(string rest);
 void list_transfers(string);
@@ -236,9 +236,9 @@ void help(string name);
 void note_joined(const Identity& who);
 void note_left(const Identity& who, const string& why);
 void note_changed(const Identity& who, const Identity& before);
-void show_news();                         // all that is due of it
-void show_news_of(const Identity& who);   // he joins before he says something, and leaves after it
-bool has_found_users();                   // whether the first scan has been answered
+void show_news();                         // if it is due
+void show_news_of(const Identity& who);   // first, if he is about to be mentioned
+bool has_found_users();                   // whether the first HELLOs have been answered
 
 // Before the loop.
 void fill_standard_descriptors();
@@ -247,19 +247,19 @@ void ask_who_we_are();
 void prepare_folder();
 void prepare_output();
 void allow_descriptors(rlim_t most);
-// 512 accepted connections, each with a folder and a file, and as many of our own. Not all that
-// there may be: macOS has at most 10,240, and refuses RLIM_INFINITY.
+// Enough for 512 accepted connections, each with a folder and a file, and as many of our own. Not
+// RLIM_INFINITY, which macOS refuses: it allows 10,240 at most.
 constexpr rlim_t kMostDescriptors = 8192;
 void make_id();
-void open_ports();  // with the port that was named, or else the first free one
+void open_ports();  // the port from the options, or the first free one
 
-// Behind it.
+// After the loop.
 void admit_to_hang();
 int exit_status();
 
 // ---- WHO: whom a word means ------------------------------------------------------------
 
-// Whom WHO means. What fits more than one is refused, never guessed.
+// The user that WHO means. If it fits more than one, we refuse it, and never guess.
 Identity find(const string& who) {
   if (who.empty()) fail("to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
   const Users fits = those_called(who);
@@ -283,10 +283,10 @@ void list_users(string) {
   print("users " + to_string(all.size()));
 }
 
-// The only beginning of a name is enough here, where we say whom it means. With /msg it would be
-// too late: when ann has left, the next line for her must not go to anna.
+// Here the beginning of a name will do, if no other name begins so: we say whom we have chosen.
+// With /msg that would be too late. When ann has left, the next line for her must not go to anna.
 void choose(string rest) {
-  chosen.reset();  // where this fails, the next line must not go to the one before
+  chosen.reset();  // if this fails, the next line must not go to the former one
   const string who = next_word(rest);
   if (!rest.empty()) fail("/to takes one user; /msg " + who + " TEXT sends one message");
   chosen = Addressee{find_by_beginning(who)};
@@ -314,7 +314,7 @@ void send_message(const string& scope, const string& text, const Users& to) {
   }
 }
 
-// A line without a command.
+// A line that is not a command.
 void say(const string& text) {
   const bool can_answer = last_writer && is_listed(*last_writer);
   const string who = can_answer ? name_of(*last_writer) : "WHO";
@@ -349,14 +349,14 @@ File& add_file(const string& direction, uint64_t ticket, const Identity& who) {
   return file;
 }
 
-// Null for one that has ended, or of which the user knows nothing.
+// Null if it has ended, or if the user has not been told about it.
 File* file_with(uint64_t ticket) {
   for (auto& [number, file] : files)
     if (file.ticket == ticket) return &file;
   return nullptr;
 }
 
-// On a connection and a thread of its own.
+// Each offer has a connection and a thread of its own.
 void offer(const string& path, const Identity& to, uint64_t post) {
   const uint64_t ticket = transfer::send_file(to, path);
   File& file = add_file("send", ticket, to);
@@ -399,7 +399,7 @@ void quit(string) {
 
 struct Command {
   const char* name;
-  const char* arguments;  // Tab reads them, too
+  const char* arguments;  // Tab reads them as well
   const char* meaning;
   const char* example;
   void (*run)(string rest);
@@ -460,7 +460,7 @@ void obey_line(const string& line) {
   else if (!rest.empty()) say(rest);
 }
 
-// What was typed is one line, or several that were pasted.
+// What was typed may be a line, or several lines that were pasted.
 void obey(const TypedLine& typed) {
   const bool is_one = typed.text.find('\n') == string::npos;
   try {
@@ -525,7 +525,7 @@ void handle(const MessageFailed& event) {
 }
 
 void handle(const FileOffered& event) {
-  File* file = file_with(event.ticket);  // ours; or it is new
+  File* file = file_with(event.ticket);  // if it is an offer of ours
   if (file == nullptr)
     file = &add_file("receive", event.ticket, event.other);
   file->name = event.offer.name;
@@ -573,9 +573,9 @@ void handle(const FileFailed& event) {
   files.erase(file->number);
 }
 
-// std::visit() calls the handle() for the kind that the event is.
+// std::visit() calls the handle() for the kind of event that it is.
 void handle_events() {
-  transfer::reap();  // first: what an ended thread has pushed is in the queue by then
+  transfer::reap();  // first, so that the queue has all that an ended thread pushed
   const auto handle_it = [](const auto& event) { handle(event); };
   for (const Event& event : events.take_all())
     std::visit(handle_it, event);
@@ -583,20 +583,20 @@ void handle_events() {
 
 // ---- Signals ------------------------------------------------------------------------
 
-// A handler may run at any moment, on any thread: it only notes what has come, and makes select()
-// return. The loop obeys it, by obey_signal() or follow_terminal(). Whoever sends a second signal
-// because the first is not obeyed gets his way: note_signal() ends the program on the spot.
-std::atomic<int> signal_caught{0};            // Ctrl-C, SIGTERM or SIGHUP, not yet obeyed
+// A handler may run at any moment, on any thread. So it only notes the signal and makes select()
+// return; obey_signal() and follow_terminal() act on it, in the loop. If the loop hangs, a user
+// sends a second signal: then note_signal() ends the program on the spot.
+std::atomic<int> signal_caught{0};            // Ctrl-C, SIGTERM or SIGHUP, not obeyed yet
 std::atomic<bool> stop_is_asked{false};       // Ctrl-Z
 std::atomic<bool> screen_has_changed{false};  // fg, or another size
 
 void catch_signals();
 void note_signal(int number);
-void obey_signal(int number);  // the end; or, of Ctrl-C, of what is typed
+void obey_signal(int number);  // ends the program; Ctrl-C may only clear the line
 void follow_terminal();
 
-// A flag alone could be set just before select() begins to wait, and be seen when that wait is
-// over.
+// A flag alone is not enough. It might be set just before select() begins to wait, and would be
+// seen only after that wait.
 extern "C" void on_signal(int number) {
   if (number == SIGTSTP) stop_is_asked = true;
   else if (number == SIGCONT || number == SIGWINCH) screen_has_changed = true;
@@ -608,14 +608,15 @@ extern "C" void on_signal(int number) {
 
 const Clock::time_point start_time = Clock::now();
 
-// The first command of a pipe waits until the first scan was answered, or 1 s has passed.
+// A script may begin with a message to somebody who has yet to be found. So the first command from
+// a pipe waits until users have been found, or for 1 s.
 bool reads_commands() {
   if (console.has_ended()) return false;
   return terminal || has_found_users() || Clock::now() - start_time > 1s;
 }
 
-// Until there is something to do: which descriptors can be read. select() overwrites its set and,
-// on Linux, its timeout: both are made anew each time.
+// Waits until there is something to do. Returns the descriptors that can be read. select()
+// overwrites its set and, on Linux, its timeout, so we make both anew each time.
 fd_set wait() {
   fd_set readable;
   FD_ZERO(&readable);
@@ -625,11 +626,11 @@ fd_set wait() {
   if (reads_commands()) FD_SET(STDIN_FILENO, &readable);
   timeval timeout{};
   timeout.tv_usec = static_cast<suseconds_t>(discovery::pause() / 1us);
-  if (signal_caught != 0) timeout = {};  // it is waiting to be obeyed
+  if (signal_caught != 0) timeout = {};  // a signal waits to be obeyed
   const int ready = ::select(FD_SETSIZE, &readable, nullptr, nullptr, &timeout);
   if (ready != -1) return readable;
   if (errno != EINTR) check(-1, "select");
-  FD_ZERO(&readable);  // after an error the set means nothing
+  FD_ZERO(&readable);  // after an error, its contents mean nothing
   return readable;
 }
 
@@ -641,7 +642,7 @@ bool is_over() {
 
 void say_goodbye() {
   discovery::leave();
-  transfer::cancel_all();  // some connections have last words to say
+  transfer::cancel_all();  // some of them have a last line to send
   const auto end = Clock::now() + 1s;
   while (transfer::is_open() && Clock::now() < end) {
     handle_events();
@@ -659,16 +660,16 @@ void say_goodbye() {
 
 int main(int argc, char** argv) try {
   fill_standard_descriptors();
-  // FD_SET() of a number from FD_SETSIZE (1,024) on writes outside its array, without a word:
-  // whoever started us may have left us as many open files. What select() watches gets a smaller
-  // one, or is refused.
+  // FD_SET() of a number that is not below FD_SETSIZE (1,024) silently writes outside its array,
+  // and whoever started us may have left us that many open files. With this limit, what select()
+  // watches gets a smaller number, or is refused.
   allow_descriptors(FD_SETSIZE);
   events.open();
   prepare_output();
   parse_options({argv + 1, argv + argc});
   prepare_folder();
   ask_who_we_are();
-  catch_signals();  // before anyone can see us: who is found may be told to leave
+  catch_signals();  // before anybody can find us, and tell us to leave
   make_id();
   open_ports();
   allow_descriptors(kMostDescriptors);
@@ -678,8 +679,8 @@ int main(int argc, char** argv) try {
   while (!is_over()) {
     console.set_prompt(prompt_text());
     console.draw(progress());
-    // A signal that has come by now is obeyed behind the wait, when the keys that were pressed
-    // before it have been read: Ctrl-C takes them away.
+    // Keys pressed before this signal are read after the wait. Obey it only then: Ctrl-C takes them
+    // away.
     const int signal_to_obey = signal_caught;
     const fd_set readable = wait();
     if (FD_ISSET(STDIN_FILENO, &readable)) read_input();
@@ -716,13 +717,13 @@ bool begins_with(string_view text, string_view beginning) {
 
 size_t columns(char32_t c) {
   if (c == '\t') return 8;  // at most
-  if (c == '\n') return 1;  // shown as in_one_row() has it
+  if (c == '\n') return 1;  // in_one_row() shows it as one character
   const int width = ::wcwidth(static_cast<wchar_t>(c));
   return static_cast<size_t>(std::max(0, width));
 }
 
-// A letter takes one column, a character of Chinese two; an accent that combines, and a sequence
-// that colours (ESC [ 32 m), none.
+// A letter takes one column, and a Chinese character two. A combining accent takes none, nor does a
+// sequence that sets a colour (ESC [ 32 m).
 size_t columns(string_view text) {
   size_t sum = 0;
   bool is_sequence = false;
@@ -735,7 +736,7 @@ size_t columns(string_view text) {
   return sum;
 }
 
-// As much of its beginning as fits.
+// As much of the beginning as fits.
 string clipped(string text, size_t width) {
   while (columns(text) > width) drop_last_character(text);
   return text;
@@ -763,8 +764,8 @@ string_view without_blanks(string_view text) {
   return text.substr(std::min(first, text.size()));
 }
 
-// Takes off what a row is not broken in: blanks, and behind them a word, or one wide character, for
-// Chinese has no blanks.
+// Takes off a piece that must stay in one row: blanks, and the word behind them, or one wide
+// character, since Chinese has no blanks.
 string_view take_piece(string_view& line) {
   string_view rest = without_blanks(line);
   bool is_word = false;
@@ -782,11 +783,11 @@ string_view take_piece(string_view& line) {
   return piece;
 }
 
-// A line of text as rows of the screen. All but the first are indented: what another user wrote
-// can then not look like a line of its own. A word that is longer than a row is left to the
-// terminal, which breaks it, and copies it as one.
+// Breaks a line of text into rows of the screen. All but the first are indented, so that nothing in
+// another user's text looks like a line of ours. A word longer than a row is left to the terminal,
+// which can still copy it as one.
 string wrapped(string_view line) {
-  constexpr size_t kNarrow = 10;  // nothing is won by rows of two words
+  constexpr size_t kNarrow = 10;  // rows of two words would help nobody
   constexpr string_view kIndentation = "  ";
   const size_t width = screen_width();
   string rows;
@@ -809,9 +810,9 @@ string wrapped(string_view line) {
 
 // ---- Keys ---------------------------------------------------------------------------
 
-// A key is a character, or one of these: they have numbers that no character has.
+// A key is a character or one of these, whose numbers no character has.
 enum Key : char32_t {
-  kNoKey = 0x110000,  // one that means nothing here
+  kNoKey = 0x110000,  // a key that means nothing here
   kEnter,
   kTab,
   kArrowLeft,
@@ -829,11 +830,11 @@ enum Key : char32_t {
   kDeleteToEnd,
   kDeleteOrLeave,
   kClearScreen,
-  kPasteBegins,  // "bracketed paste": the terminal sends them around what is pasted
+  kPasteBegins,  // "bracketed paste": the terminal marks what is pasted
   kPasteEnds,
 };
 
-// What a terminal sends for them. ESC O instead of ESC [ is the same: key_of() sees to that.
+// What a terminal sends for them. For ESC [, some send ESC O; key_of() takes both.
 constexpr std::pair<string_view, Key> kKeys[] = {
     {"\x01", kHome},           // Ctrl-A. Emacs had most of these first.
     {"\x02", kArrowLeft},      // Ctrl-B
@@ -846,13 +847,13 @@ constexpr std::pair<string_view, Key> kKeys[] = {
     {"\x0B", kDeleteToEnd},  // Ctrl-K
     {"\x0C", kClearScreen},  // Ctrl-L
     {"\r", kEnter},
-    {"\r\n", kEnter},          // pasted from Windows
+    {"\r\n", kEnter},          // in text from Windows
     {"\x0E", kArrowDown},      // Ctrl-N
     {"\x10", kArrowUp},        // Ctrl-P
     {"\x15", kDeleteToStart},  // Ctrl-U
     {"\x17", kDeleteWord},     // Ctrl-W
     {"\x7F", kBackspace},
-    {"\033\b", kDeleteWord},    // Alt and Backspace, on some
+    {"\033\b", kDeleteWord},    // Alt and Backspace on some terminals,
     {"\033\x7F", kDeleteWord},  // and on others
     {"\033[A", kArrowUp},
     {"\033[B", kArrowDown},
@@ -873,7 +874,7 @@ constexpr std::pair<string_view, Key> kKeys[] = {
     {"\033[201~", kPasteEnds},
 };
 
-// Whether more bytes can make a character of these.
+// Whether these can become a character when more bytes arrive.
 bool can_be_cut(string_view bytes) {
   const size_t length = character_length(static_cast<unsigned char>(bytes[0]));
   if (length < 2 || bytes.size() > 3) return false;
@@ -884,7 +885,7 @@ bool can_be_cut(string_view bytes) {
 size_t size_of_sequence(string_view bytes) {
   if (bytes.size() == 1) return 0;
   if (bytes[1] == '\x7F' || bytes[1] == '\b') return 2;
-  if (bytes[1] != '[' && bytes[1] != 'O') return 1;  // Esc; the next key is one of its own
+  if (bytes[1] != '[' && bytes[1] != 'O') return 1;  // Esc itself; another key follows
   size_t from = 2;
   if (bytes[1] == '[') from = bytes.find_first_not_of("0123456789;?<=>", from);
   if (from >= bytes.size()) return 0;
@@ -892,7 +893,7 @@ size_t size_of_sequence(string_view bytes) {
   return is_whole ? from + 1 : from;
 }
 
-// How many of the bytes are the first key; 0 where it is not whole.
+// How many of the bytes make up the first key; 0 if some are missing.
 size_t size_of_key(string_view bytes) {
   if (bytes.empty()) return 0;
   if (bytes[0] == '\033') return size_of_sequence(bytes);
@@ -915,25 +916,25 @@ char32_t key_of(string bytes) {
 
 // ---- The line that is being typed ---------------------------------------------------
 
-// What Tab makes of a line, as far as the cursor.
+// What Tab turns the line into, up to the cursor.
 string complete(const string& before);
 
-// A terminal can edit a line by itself, but not take a half-typed one away and put it back when
-// something else has to be printed. So we have the keys given to us as they are pressed, and do it
-// here: keys in, text and cursor out, and no terminal. From the keys to the screen:
+// A terminal can edit a line by itself. But it cannot take a half-typed line away, and put it back
+// when something else has been printed. So we get each key as it is pressed, and edit the line
+// here. Keys go in, text and cursor come out, and no terminal is needed:
 //
-//   type()        the bytes that came
+//   type()        takes the bytes that have arrived
 //   press_keys()  take_key() makes keys of them; press() changes the text, the cursor, or which
 //                 earlier line is shown
-//   row()         as much of the text as fits, around the cursor
+//   row()         returns as much of the text around the cursor as fits
 class LineEditor {
  public:
   explicit LineEditor(string (*complete)(const string& before)) : complete_(complete) {}
 
   void type(string_view bytes) { keys_ += bytes; }
 
-  // Presses what was typed, up to a key that asks for something that is not ours to do; to be
-  // called until there is none.
+  // Handles the keys, up to one that asks for something that the editor cannot do. Call it until it
+  // returns Request::none.
   enum class Request { none, line, leave, clear_screen };
   Request press_keys() {
     while (const auto key = take_key()) {
@@ -946,7 +947,7 @@ class LineEditor {
 
   // After Request::line.
   TypedLine take_line() {
-    // A line that was copied with its end is one line.
+    // Pasting a line along with its end does not make it two.
     while (!text_.empty() && text_.back() == '\n')
       text_.pop_back();
     const bool is_last_again = !history_.empty() && history_.back() == text_;
@@ -956,7 +957,7 @@ class LineEditor {
     return line;
   }
 
-  // What was typed since the last call and is not UTF-8: the text has none of it.
+  // Bytes typed since the last call that are not UTF-8. They are not in the text.
   string take_rejected() { return std::exchange(rejected_, ""); }
 
   bool is_empty() const { return text_.empty(); }
@@ -966,14 +967,14 @@ class LineEditor {
     show("");
   }
 
-  // What is pressed, and not yet looked at. It may end in the middle of a paste.
+  // Those not handled yet. They may end in the middle of a paste.
   void forget_keys() {
     is_pasting_ = false;
     keys_.clear();
   }
 
-  // To be written at the beginning of an empty row, which is so wide; leaves the cursor where it
-  // belongs. Of a text that is too wide for it, the part that ends at the cursor.
+  // Write this at the beginning of an empty row of that width: it leaves the cursor in its place.
+  // If the text is too wide, the row shows the part that ends at the cursor.
   string row(const string& prompt, size_t width) {
     const size_t used = columns(prompt);
     const size_t room = width > used + 3 ? width - used - 1 : 2;
@@ -994,7 +995,7 @@ class LineEditor {
   size_t cursor_column() const { return cursor_column_; }
 
  private:
-  // The next key. Nothing where the rest of its bytes has yet to come.
+  // The next key. Nothing if the rest of its bytes is still to arrive.
   optional<char32_t> take_key() {
     const size_t size = size_of_key(keys_);
     if (size == 0) return nullopt;
@@ -1014,7 +1015,7 @@ class LineEditor {
     if (key == kPasteEnds) is_pasting_ = false;
     else if (key == kNotUtf8) rejected_ += key_bytes_;
     else if (key < kNoKey) insert(key_bytes_);
-    else if (is_pasting_) insert(key == kEnter ? "\n" : " ");  // nobody has pressed it
+    else if (is_pasting_) insert(key == kEnter ? "\n" : " ");  // pasted, so nobody pressed it
     else edit(key);
   }
 
@@ -1056,7 +1057,7 @@ class LineEditor {
   void show(const string& text) { replace(0, text_.size(), text); }
 
   void show_history(size_t which) {
-    if (which > history_.size()) return;  // SIZE_MAX, too: there is nothing before the first
+    if (which > history_.size()) return;  // SIZE_MAX is what is before the first
     if (shown_ == history_.size()) new_text_ = text_;
     shown_ = which;
     show(which == history_.size() ? new_text_ : history_[which]);
@@ -1066,8 +1067,8 @@ class LineEditor {
     return string_view(text_).substr(from, to - from);
   }
 
-  // Where the character before begins, and where the one after ends, with the accents that belong
-  // to it.
+  // Where the character before this place begins, and where the one after it ends. Accents count as
+  // part of their character.
   size_t previous(size_t at) const {
     while (at > 0) {
       --at;
@@ -1102,33 +1103,34 @@ class LineEditor {
 
   string (*complete_)(const string& before);
   bool is_pasting_ = false;
-  string keys_;       // pressed, and not yet looked at
-  string key_bytes_;  // of the key that is looked at
-  string rejected_;   // not UTF-8, and not yet told
-  string text_;       // what is shown
-  string new_text_;   // the new line, while one of the history is shown
+  string keys_;       // not handled yet
+  string key_bytes_;  // of the key being handled
+  string rejected_;   // not UTF-8, and not reported yet
+  string text_;       // as shown
+  string new_text_;   // the new line, while an earlier one is shown
   bool begins_pasted_ = false;
-  size_t cursor_ = 0;  // bytes of the text that are before it
+  size_t cursor_ = 0;  // how many bytes of the text are before it
   size_t cursor_column_ = 0;
   Strings history_;
-  size_t shown_ = 0;  // which line of it; its size: the new one
+  size_t shown_ = 0;  // which line of the history; its size means the new line
 };
 
 // ---- The modes of the terminal ------------------------------------------------------
 
-// They outlive the program: they have to be as they were when it ends, or is stopped.
+// The modes outlive the program, so they must be restored when it ends or is stopped.
 class TerminalModes {
  public:
-  // No echo, and no waiting for Enter; Ctrl-C and Ctrl-Z remain signals.
+  // No echo, no waiting for Enter. Ctrl-C and Ctrl-Z still send signals.
   void seize() {
     if (!is_seized_ && ::tcgetattr(STDIN_FILENO, &original_) == -1) return;
     termios raw = original_;
     raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | IEXTEN);
-    // Ctrl-C would take away keys that were pressed before it and not yet read. Ctrl-S would stop
-    // the output, and the program with it. CR LF, in a pasted text, would be two ends of a line.
+    // Otherwise Ctrl-C would discard keys that were pressed before it and not read yet; Ctrl-S
+    // would stop the output, and with it the program; and CR LF in a pasted text would end a line
+    // twice.
     raw.c_lflag |= NOFLSH;
     raw.c_iflag &= ~static_cast<tcflag_t>(IXON | ICRNL);
-    raw.c_cc[VMIN] = 1;  // read() gives what is there, as soon as there is something
+    raw.c_cc[VMIN] = 1;  // read() returns as soon as there is anything
     raw.c_cc[VTIME] = 0;
     const int result = set(raw);
     if (result == -1) return;
@@ -1143,13 +1145,13 @@ class TerminalModes {
     set(original_);
   }
 
-  // For a signal handler: waits for nothing. What the terminal has not shown yet is lost.
+  // For a signal handler: waits for nothing. Output that is not on the screen yet is lost.
   void release_at_once() const {
     if (!is_seized_) return;
     ::tcflush(STDOUT_FILENO, TCOFLUSH);
     ::tcsetattr(STDIN_FILENO, TCSANOW, &original_);
     const ssize_t written = ::write(STDOUT_FILENO, kPasteOff.data(), kPasteOff.size());
-    if (written == -1) return;  // nothing is left to be done
+    if (written == -1) return;  // we have done what we could
   }
 
  private:
@@ -1172,8 +1174,8 @@ string environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-// A terminal of an editor's window, say, knows no escape sequences: it edits lines by itself, and
-// gets from us what a pipe gets.
+// Some terminals, such as those in an editor's window, know no escape sequences. They edit lines by
+// themselves, and we treat them like a pipe.
 bool is_for_people() {
   const string kind = environment("TERM");
   const bool knows_sequences = !kind.empty() && kind != "dumb";
@@ -1210,8 +1212,8 @@ void Console::set_prompt(const string& who) { prompt_ = printable(who); }
 void Console::erase() {
   if (is_erased_) return;
   is_erased_ = true;
-  // Most terminals break a row in two when they become too narrow for it: then ours begins further
-  // up.
+  // Most terminals break a row in two when the window becomes too narrow for it. Then our rows
+  // begin further up.
   const size_t width = screen_width();
   const size_t narrow = std::min(width, drawn_width_);
   const size_t progress_rows = (progress_width_ + narrow - 1) / narrow;
@@ -1234,11 +1236,11 @@ void Console::draw_rows(const string& progress) {
   const string now = clipped(printable(progress), drawn_width_);
   progress_width_ = columns(now);
   progress_due_ = Clock::now() + 250ms;
-  // In a narrow window a long prompt is cut, for half of the row belongs to what is typed.
+  // Half of the row is for what is typed, so a long prompt is cut in a narrow window.
   const size_t half = std::max<size_t>(drawn_width_ / 2, 2);
   const string prompt = clipped(prompt_, half - 2) + "> ";
-  // Without wrapping around where the row ends (ESC [?7l), should the window have become narrower
-  // just now: the rest of it would stay in the next one.
+  // The window may have become narrower just now. Do not let the row wrap (ESC [?7l): we would not
+  // erase what ends up in the next one.
   std::cout << "\033[?7l" << now;
   if (!now.empty()) std::cout << "\n";
   std::cout << editor_->row(prompt, drawn_width_) << "\033[?7h";
@@ -1282,7 +1284,7 @@ optional<TypedLine> Console::take_line() {
   if (request == Request::leave) return TypedLine{"/quit"};
   const TypedLine line = editor_->take_line();
   const string text = printable(in_one_row(line.text));
-  write_line(prompt_ + "> " + text);  // above what comes of it
+  write_line(prompt_ + "> " + text);  // above what it leads to
   return line;
 }
 
@@ -1311,7 +1313,7 @@ void Console::suspend() {
 void Console::resume() {
   if (!terminal) return;
   erase();
-  editor_->forget_keys();  // Ctrl-Z may have come in the middle of a paste
+  editor_->forget_keys();  // Ctrl-Z may have been in the middle of a paste
   modes_.seize();
 }
 
@@ -1329,7 +1331,7 @@ optional<Address> address_in(string_view who) {
   return parse_address(who.substr(who.rfind('@') + 1));  // npos + 1 is 0
 }
 
-// Whom the last /list had under that number. Null where it is none.
+// Whoever had this number in the last /list. Null if it is not a number of it.
 const Addressee* by_number(const string& who) {
   const auto number = parse_number(who, numbered.size());
   if (!number || *number == 0) return nullptr;
@@ -1337,7 +1339,7 @@ const Addressee* by_number(const string& who) {
   return &numbered[index];
 }
 
-// With an address in it, it is no name: one that looks like an address shall mislead nobody.
+// A word with an address in it is not a name: a name that looks like an address must not mislead.
 bool is_called(const Identity& user, const string& who) {
   const string seen = comparable(who);
   if (!address_in(who)) return seen == comparable(user.name);
@@ -1345,7 +1347,7 @@ bool is_called(const Identity& user, const string& who) {
   return is_address || seen == comparable(user.label());
 }
 
-// All whom WHO can mean. A word can be one user's name and another's number.
+// A word can be one user's name and another's number.
 Users those_called(const string& who) {
   const Addressee* const at_number = by_number(who);
   if (at_number != nullptr && !at_number->gone.empty()) {
@@ -1360,7 +1362,7 @@ Users those_called(const string& who) {
   return fits;
 }
 
-// By an address where what is sent comes to ourselves, by our name, or our number.
+// Whether it is our number, our name, or an address that leads back to us.
 bool is_oneself(const string& who) {
   const Addressee* const at_number = by_number(who);
   if (at_number != nullptr && at_number->who.id == myself.id) return true;
@@ -1370,11 +1372,11 @@ bool is_oneself(const string& who) {
 
 // ---- Names for people ---------------------------------------------------------------
 
-// Who is listed, as the events of discovery tell it, and which names there are. It is kept, and not
-// counted anew, so that a line with a name costs the same in a class of 1,000 as in one of 10.
+// Who is listed, as discovery's events say, and which names there are. We keep count, so that a
+// line with a name in it costs no more in a class of 1,000 than in one of 10.
 class Directory {
  public:
-  void enter(const Identity& who) {  // who has joined, or has changed
+  void enter(const Identity& who) {  // somebody who has joined or changed
     remove(who.id);
     users_[who.id] = who;
     names_.insert(comparable(who.name));
@@ -1387,37 +1389,37 @@ class Directory {
     users_.erase(user);
   }
 
-  // Who has this id and this address. Null where nobody is listed with both: anyone can claim an id
-  // or a name, but not be reached at another's address.
+  // The user with this id at this address; null if nobody is listed with both. Anybody can claim an
+  // id or a name, but nobody can be reached at somebody else's address.
   const Identity* find(const Identity& who) const {
     const auto user = users_.find(who.id);
     if (user == users_.end()) return nullptr;
     return user->second.address == who.address ? &user->second : nullptr;
   }
 
-  // Whether this name, of somebody who is listed, can mean nobody else.
+  // Whether this name of a listed user can mean nobody else.
   bool is_clear(const string& name) const {
     const string seen = comparable(name);
     const bool is_ours = seen == comparable(myself.name);
     return count(name) < 2 && !is_ours && !resembles_label(name);
   }
 
-  // How many have this name.
+  // How many users have this name.
   size_t count(const string& name) const {
     return names_.count(comparable(name));
   }
 
  private:
   std::map<string, Identity> users_;  // by id
-  std::multiset<string> names_;       // what is seen of them
+  std::multiset<string> names_;       // without their invisible characters
 };
 
 Directory directory;
 
 bool is_listed(const Identity& who) { return directory.find(who) != nullptr; }
 
-// NAME@IP:PORT; on a terminal the name alone, if it can mean nobody else. A conversation may have
-// begun under an older name.
+// NAME@IP:PORT; on a terminal just the name, if it can mean nobody else. We look it up, because a
+// conversation may have begun under an older name.
 string name_of(const Identity& who) {
   const Identity* const user = directory.find(who);
   if (user == nullptr) return who.label();
@@ -1425,7 +1427,7 @@ string name_of(const Identity& who) {
   return is_name_enough ? user->name : user->label();
 }
 
-// Always the same for the same peer, and of a listed user alone.
+// A peer always has the same colour. Only listed users have one.
 string painted_name(const Identity& who) {
   static const char* const kColours[] = {"31", "32", "33", "34", "35", "36"};
   const string name = name_of(who);
@@ -1435,7 +1437,7 @@ string painted_name(const Identity& who) {
   return console.painted(name, colour);
 }
 
-// Whether a plain line goes to somebody.
+// Whether a plain line has somebody to go to.
 bool is_talking() { return chosen && chosen->gone.empty(); }
 
 string prompt_text() {
@@ -1443,7 +1445,7 @@ string prompt_text() {
   return myself.name + " to " + name_of(chosen->who);
 }
 
-// It throws nothing, for Tab asks it, too.
+// Never throws, because Tab calls it as well.
 bool names_somebody(const string& who) {
   if (by_number(who) != nullptr || address_in(who)) return true;
   if (is_oneself(who)) return true;
@@ -1462,7 +1464,7 @@ Identity find_by_beginning(const string& who) {
   return find(who);
 }
 
-// " (did you mean ann or anna?)": the first three of `words` that begin with what was typed.
+// " (did you mean ann or anna?)", with the first three words that begin with what was typed.
 string suggestion(const string& typed, const Strings& words) {
   constexpr size_t kMost = 3;
   string fits;
@@ -1476,7 +1478,7 @@ string suggestion(const string& typed, const Strings& words) {
   return fits.empty() ? "" : " (did you mean " + fits + "?)";
 }
 
-// Of all who are listed.
+// The names of all listed users.
 Strings names() {
   Strings all;
   for (const Identity& user : discovery::users())
@@ -1518,13 +1520,13 @@ string no_command_called(const string& name) {
   return "there is no command " + name + hint + "; /help lists them";
 }
 
-// With the blanks that bring it to that width, but for what is wider.
+// Adds blanks up to that width, unless the text is wider.
 string padded(const string& text, size_t width) {
   const size_t used = std::min(width, columns(text));
   return text + string(width - used, ' ');
 }
 
-// On a terminal in columns, each as wide as what is in it, up to a limit.
+// On a terminal they are aligned, in columns that are as wide as they must be, up to a limit.
 Strings rows_of_list(const Users& users) {
   constexpr size_t kMostName = 20;
   constexpr size_t kMostGroup = 12;
@@ -1566,7 +1568,7 @@ string time_of_day() {
   return text.data();
 }
 
-// As people read it: "37 bytes", "1.5 GB", "38 MB".
+// For people: "37 bytes", "1.5 GB", "38 MB".
 string amount(double bytes) {
   static const char* const kUnits[] = {"bytes", "kB", "MB", "GB", "TB", "PB", "EB"};
   if (bytes == 1) return "1 byte";
@@ -1598,7 +1600,7 @@ string rate_text(double bytes) {
   return to_string(std::llround(bytes / 1e6)) + " MB/s";
 }
 
-// Bytes a second since it started, not counting what an earlier try has left.
+// Bytes a second since it started, without those that an earlier try had left.
 double speed(const File& file, uint64_t done) {
   const auto passed = Clock::now() - file.started + 1ms;
   const std::chrono::duration<double> time = passed;
@@ -1621,7 +1623,7 @@ string bar(uint64_t percent) {
   return "[" + done + left + "]";
 }
 
-// Of one that runs. What matters most comes first, for the line is cut where the screen ends.
+// What matters most comes first, because the line is cut where the screen ends.
 string progress_of(const File& file) {
   const uint64_t done = transfer::bytes_done(file.ticket);
   const uint64_t size = std::max<uint64_t>(file.size, 1);
@@ -1659,9 +1661,9 @@ string remark(const FileFailed& event) {
 
 // ---- What helps a user on -----------------------------------------------------------
 
-size_t known_clashes = 0;  // how many have our name, as the user was told
+size_t known_clashes = 0;  // how many users have our name, as we last said
 
-// One line, however many they are.
+// In one line, however many there are.
 void warn_of_clashes() {
   const size_t clashes = directory.count(myself.name);
   const bool are_more = clashes > known_clashes;
@@ -1678,8 +1680,8 @@ string fate(const Addressee& partner) {
   return partner.who.label() + " " + partner.gone;
 }
 
-// Whether it is, perhaps with another id, whom /to had chosen: his name and his IP address are what
-// is left of him.
+// Whether this is the user whom /to had chosen. If he has started again, his id is new, and only
+// his name and IP address are the same.
 bool is_partner_again(const Identity& user) {
   const Identity& partner = chosen->who;
   const bool has_his_name = comparable(user.name) == comparable(partner.name);
@@ -1716,8 +1718,8 @@ void explain_offer(const File& file) {
   if (asks_us) print("note: " + choice + free_space());
 }
 
-// A user who is not listed is known only by the address. Once is enough: who has answered one knows
-// how.
+// Once is enough: after that the user knows how. A sender who is not listed can only be named by
+// his address.
 void tell_how_to_answer(const Identity& from) {
   static bool is_told = false;
   if (!terminal || is_talking() || is_told) return;
@@ -1729,14 +1731,14 @@ void tell_how_to_answer(const Identity& from) {
 // ---- Messages, to one or to many ----------------------------------------------------
 
 struct Post {
-  string text;   // of a file, its path
+  string text;   // for a file, its path
   string scope;  // private, group, all; or files
   size_t total = 0;
   size_t reached = 0;
-  string got;                           // who has it,
-  string missed;                        // who has not,
-  string unsure;                        // and who may have it
-  std::map<Address, Identity> awaited;  // of whom nothing is known yet
+  string got;                           // those who have it,
+  string missed;                        // those who have not,
+  string unsure;                        // and those who may have it
+  std::map<Address, Identity> awaited;  // those we are waiting for
 };
 
 std::map<uint64_t, Post> posts;  // by number
@@ -1765,7 +1767,7 @@ string summary(const Post& post) {
   return line;
 }
 
-// It is known what has become of one copy. The last one sums the post up.
+// We know what has become of one copy. After the last one, we sum up.
 void settle(uint64_t number, const Identity& to) {
   Post& post = posts.at(number);
   post.awaited.erase(to.address);
@@ -1780,7 +1782,7 @@ void note_delivery(uint64_t number, const Identity& to) {
   ++post.reached;
   add_to_list(post.got, name_of(to));
   if (post.scope == "private") {
-    const string text = terminal ? "" : ": " + post.text;  // there it stands a few rows above
+    const string text = terminal ? "" : ": " + post.text;  // people see it a few rows above
     console.print_quietly(time_of_day() + "delivered " + name_of(to) + text);
   }
   settle(number, to);
@@ -1800,7 +1802,7 @@ void note_failure(uint64_t number, const Identity& to, const Failure& failure) {
   settle(number, to);
 }
 
-// Everyone else, or everyone else in our group.
+// All other users, or all others in our group.
 Users audience(const string& scope) {
   Users all;
   for (const Identity& user : discovery::users()) {
@@ -1829,13 +1831,13 @@ Strings lines_with_text(const string& text) {
   return lines;
 }
 
-// Each is a message, to whom /to chose, and none a command, whatever it begins with.
+// Each line is a message to whom /to chose. None is a command, whatever it begins with.
 void say_lines(const TypedLine& typed) {
   const bool is_command = typed.text[0] == '/' && !typed.begins_pasted;
   const string advice = "; paste them without a command in front";
   if (is_command) fail("several lines go to whom /to chose" + advice);
   const Strings lines = lines_with_text(typed.text);
-  // All of them first: half a text helps nobody.
+  // Check all of them before we send any: half a text helps nobody.
   for (const string& line : lines) expect_message(line);
   for (const string& line : lines) say(line);
 }
@@ -1869,16 +1871,16 @@ string under_way() {
 bool ends_in_blank(string_view text) {
   const size_t size = text.size();
   if (size == 0 || text[size - 1] != ' ') return false;
-  return size == 1 || text[size - 2] != '\\';  // "\ " is a blank that is meant
+  return size == 1 || text[size - 2] != '\\';  // "\ " is a blank that was meant
 }
 
-// What a shell makes of a path that was pasted: quotes and backslashes go, a leading ~ is the home
-// folder, and a blank at the end is none. `typed` itself where a quote does not end. wordexp()
-// would not do: it may start a shell, and OpenBSD has none.
+// Reads a pasted path as a shell would: quotes and backslashes go, a leading ~ is the home folder,
+// and blanks at the end do not count. If a quote is not closed, the path is taken as typed. We do
+// not use wordexp(): it may start a shell, and OpenBSD does not have it.
 string as_a_shell_reads(const string& typed, const string& home) {
   string_view rest = typed;
   string path;
-  char quote = 0;  // that has begun, and not ended
+  char quote = 0;  // the one that is open; 0 if none is
   bool is_escaped = false;
   while (ends_in_blank(rest)) rest.remove_suffix(1);
   const bool begins_at_home = rest == "~" || begins_with(rest, "~/");
@@ -1904,7 +1906,7 @@ string as_a_shell_reads(const string& typed, const string& home) {
   return is_whole ? path : typed;
 }
 
-// What exists as it is typed, or else what a shell would make of it.
+// The path as typed, if it exists; otherwise, as a shell would read it.
 string path_meant_by(const string& typed) {
   const bool is_there = ::access(typed.c_str(), F_OK) == 0;
   if (is_there) return typed;
@@ -1920,7 +1922,7 @@ string readable_path(const string& typed, const string& command) {
   return path;
 }
 
-// A receiver that is slow, or says no, does not hold up the others.
+// A receiver who is slow, or says no, does not hold up the others.
 void offer_to(const Users& to, const string& path) {
   if (to.size() == 1) return offer(path, to[0], 0);
   const uint64_t post = open_post("files", path, to);
@@ -1947,7 +1949,7 @@ void offer_to_chosen(const string& typed) {
   const string path = path_meant_by(typed);
   const string word = typed.substr(0, typed.find(' '));
   const bool is_there = ::access(path.c_str(), F_OK) == 0;
-  if (!is_there && !chosen) find(word);  // says that there is no such user
+  if (!is_there && !chosen) find(word);  // throws: there is no such user
   if (!is_there) fail(nobody_called(word) + ", and there is no file " + path);
   if (!chosen) fail("to whom? /send WHO " + path);
   expect_partner();
@@ -1959,7 +1961,7 @@ bool is_waiting_offer(const File& file) {
   return !file.is_sent() && file.state == "offered";
 }
 
-// The only one that can be meant. Of several, the first are named.
+// The only file that can be meant. If there are several, it throws, and names the first few.
 File& only_file(const string& command, bool (*can_be_meant)(const File&)) {
   constexpr size_t kMostNamed = 3;
   vector<File*> fits;
@@ -2022,13 +2024,13 @@ string next_word(string& rest) {
   return word;
 }
 
-// A text keeps its blanks. Nothing is left of a line that has nothing else.
+// A text keeps its blanks, but a line of nothing but blanks is empty.
 string trimmed(string line) {
   const bool is_from_windows = !line.empty() && line.back() == '\r';
   if (is_from_windows) line.pop_back();
   const size_t first = line.find_first_not_of(" \t");
   if (first == string::npos) return "";
-  if (line[first] == '/') line.erase(0, first);  // pasted out of a text, where it was indented
+  if (line[first] == '/') line.erase(0, first);  // pasted, with its indentation
   return line;
 }
 
@@ -2043,7 +2045,7 @@ bool does_send(string line) {
 
 const string kGoodName = "1 to 32 characters without blanks, no / first";
 
-// For ourselves we take less than is_name() takes from others: "/quit" is a command that went to
+// We accept less for ourselves than is_name() accepts from others: "/quit" is a command typed in
 // the wrong place.
 bool is_own_name(const string& text) {
   return is_name(text) && text[0] != '/';
@@ -2068,14 +2070,14 @@ void change_group(string group) {
   introduce_as(myself.name, group);
 }
 
-// Of everything, or of ADDRESS, ADDRESS:PORT or NETWORK/BITS.
+// Everything, or ADDRESS, ADDRESS:PORT or NETWORK/BITS.
 void scan(string target) {
   if (target.empty()) return discovery::scan();
   const size_t slash = std::min(target.find('/'), target.size());
   const auto address = parse_address(target);
   auto ip = parse_ip(target.substr(0, slash));
   optional<uint64_t> bits = 32;
-  uint16_t port = 0;  // both that a peer is found at
+  uint16_t port = 0;  // 0: both at which a peer can be found
   if (slash < target.size()) bits = parse_number(target.substr(slash + 1), 32);
   if (address) {
     ip = address->ip;
@@ -2108,7 +2110,7 @@ void help(string name) {
 
 // ---- /diag --------------------------------------------------------------------------
 
-// How it is reached over TCP, the thread that tries it tells.
+// A thread tries TCP, and reports what came of it.
 void diagnose_one(const Identity& other) {
   const string who = "diag: UDP: " + other.label();
   if (is_listed(other)) print(who + " has answered");
@@ -2127,7 +2129,7 @@ void diagnose(string who) {
 
 // ---- What Tab adds ------------------------------------------------------------------
 
-// The files and folders that are in `folder`: "photos/", or "" for the one we are in.
+// The files and folders in `folder`, which is "photos/", say, or "" for the current one.
 Strings entries_of(const string& folder) {
   const string where = folder.empty() ? "." : path_meant_by(folder);
   const std::filesystem::directory_iterator end;
@@ -2150,8 +2152,8 @@ string arguments_of(const string& name) {
   return arguments;
 }
 
-// Adds those that begin with what was typed, and can be typed: a file's name may have any bytes. A
-// word has a blank behind it; behind a path it would belong to it.
+// Adds those that begin with what was typed, unless nobody could type them: the name of a file may
+// have any bytes. `end` is a blank after a word; after a path, it would be part of the path.
 void add_fitting(Strings& fits, const Strings& all, const string& typed, const string& end) {
   for (const string& one : all) {
     const bool can_be_typed = is_text(one) && one.find('\t') == string::npos;
@@ -2159,8 +2161,8 @@ void add_fitting(Strings& fits, const Strings& all, const string& typed, const s
   }
 }
 
-// What the end of `line` can be. Leaves in it only what is typed of that. What is expected behind a
-// command, the table of commands says.
+// The possible ends of `line`. Leaves in it only the part that they replace. The table of commands
+// says what may follow a command.
 Strings take_possible_ends(string& line) {
   Strings fits;
   string rest = line;
@@ -2176,7 +2178,7 @@ Strings take_possible_ends(string& line) {
   const string who = next_word(rest);
   const bool may_be_who = takes_who && who == line;
   const bool is_who_given = takes_who && !may_be_who && names_somebody(who);
-  // "/send PATH" goes to whom /to has chosen: what stands first may be a path.
+  // The first word of /send may be a path, if /to has chosen somebody.
   const bool may_be_path = takes_path && (!takes_who || is_who_given || is_talking());
   if (may_be_who) add_fitting(fits, names(), line, " ");
   if (is_who_given) line = rest;
@@ -2187,7 +2189,7 @@ Strings take_possible_ends(string& line) {
   return fits;
 }
 
-// What all of them begin with. They are sorted, so the first and the last differ most.
+// What all of them begin with. As they are sorted, the first and the last differ most.
 string common_beginning(const Strings& words) {
   const string& first = words.front();
   const string& last = words.back();
@@ -2219,14 +2221,14 @@ string complete(const string& before) {
 
 // ---- Who comes and goes -------------------------------------------------------------
 
-// What has become of one user since something was last said of him.
+// What has happened to a user since we last printed something about him.
 struct Change {
   string id;
-  optional<Identity> before;  // nothing: not listed
+  optional<Identity> before;  // nothing if he was not listed
   optional<Identity> now;
-  string reason;  // why he has left
+  string reason;  // if he has left
 
-  // He has come and gone again, or has his old name back.
+  // He has come and gone, or has his old name back.
   bool is_undone() const {
     if (!before || !now) return !before && !now;
     return before->label() == now->label() && before->group == now->group;
@@ -2243,15 +2245,15 @@ struct Change {
   }
 };
 
-// Changes that wait to be shown: one for each user, however often he comes, goes and is renamed
-// meanwhile. Anyone can cause them by UDP, so many that they would bury what people say, or fill a
-// pipe that nobody reads; a write to that one would stop the program. No more wait than there are
-// users whom we list, or have shown as listed.
+// Changes that wait to be shown. There is one for each user, however often he comes, goes and
+// changes his name. A stranger can cause any number of them by UDP. Printed one by one, they would
+// bury what people say, or fill a pipe that nobody reads, and a write to that pipe would stop the
+// program.
 vector<Change> news;
-Clock::time_point news_since;  // the first of those that wait came
+Clock::time_point news_since;  // when the first of them came
 Clock::time_point last_joined;
 
-// Somebody was found, and nobody new came for a moment.
+// Somebody has been found, and nobody new for a moment.
 bool has_found_users() {
   return last_joined > start_time && Clock::now() - last_joined > 200ms;
 }
@@ -2275,7 +2277,7 @@ void add_news(const Change& latest) {
   if (known->is_undone()) news.erase(known);
 }
 
-// Whether standard output takes a line at once, and does not make us wait until somebody reads.
+// Whether standard output takes a line at once. A full pipe would make us wait for its reader.
 bool output_has_room() {
   std::cout.flush();
   fd_set writable;
@@ -2297,7 +2299,7 @@ string sum_of(const vector<Change>& changes) {
   return sum + "; /list shows who is online";
 }
 
-// Whether the one we talked to has joined once more.
+// Whether the user we talked to has come back.
 bool is_return(const Change& change) {
   if (!terminal || !chosen || is_talking() || change.before) return false;
   return is_partner_again(*change.now);
@@ -2324,8 +2326,8 @@ void show(vector<Change>::iterator change) {
   show_changes(shown);
 }
 
-// On a terminal twice a second at most, all together: a class that starts is one line. Elsewhere as
-// long as somebody reads.
+// On a terminal, all together, and twice a second at most: a whole class starting up is one line.
+// Elsewhere, one by one, for as long as somebody reads.
 void show_news() {
   if (news.empty()) return;
   const bool is_due = Clock::now() - news_since >= 500ms;
@@ -2339,7 +2341,7 @@ void show_news_of(const Identity& who) {
   if (change != news.end()) show(change);
 }
 
-// Whom /to, or a number of /list, meant is not there any more.
+// A user whom /to had chosen, or /list had numbered, is not there any more.
 void lose(const Identity& who, const string& gone) {
   const bool is_partner = is_talking() && chosen->who.id == who.id;
   for (Addressee& one : numbered) {
@@ -2348,7 +2350,7 @@ void lose(const Identity& who, const string& gone) {
   }
   if (!is_partner) return;
   chosen->gone = gone;
-  show_news_of(who);  // that of the one we talk to does not wait
+  show_news_of(who);  // news of the one we talk to does not wait
   if (terminal) print("note: " + fate(*chosen) + "; /to WHO chooses another");
 }
 
@@ -2372,13 +2374,13 @@ void note_changed(const Identity& who, const Identity& before) {
 
 // ---- Options ------------------------------------------------------------------------
 
-constexpr string_view kVersion = "1.0.0";  // of the program; kMagic has the protocol's
+constexpr string_view kVersion = "1.0.0";  // of the program; for the protocol, see kMagic
 
 struct Option {
   const char* name;
-  const char* value;  // none is needed if it is empty, or begins with [
+  const char* value;  // optional if it begins with [; none if it is empty
   const char* meaning;
-  bool (*set)(const string& value);  // false where that is no good value
+  bool (*set)(const string& value);  // false if the value is no good
 
   bool may_be_alone() const { return value[0] == 0 || value[0] == '['; }
 };
@@ -2507,8 +2509,8 @@ void parse_options(const Strings& arguments) {
 
 // ---- Who we are, where it was not said ----------------------------------------------
 
-// `wanted` of a new user: asked for on a terminal, with `offered` for an empty answer. Where the
-// output goes into a file, the question must not.
+// Asks for a name or a group, if there is a terminal; an empty answer means `offered`. If the
+// output goes into a file, the question must not go there.
 string ask_for(const string& wanted, const string& offered) {
   if (!::isatty(STDIN_FILENO)) return offered;
   std::ostream& screen = ::isatty(STDOUT_FILENO) ? std::cout : std::cerr;
@@ -2537,26 +2539,26 @@ void ask_who_we_are() {
 
 // ---- What is set up before the loop -------------------------------------------------
 
-// A program may be started with standard input, output or error closed (<&- >&-). The next thing
-// that it opens gets that number: it would read its own output as commands, or print into a socket.
-// /dev/null keeps the place.
+// A program may be started with standard input, output or error closed (<&- >&-). What it opens
+// next gets that number, so it would read commands from a socket, or print into one. /dev/null
+// keeps the number taken.
 void fill_standard_descriptors() {
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (::fcntl(fd, F_GETFD) != -1) continue;
-    check(::open("/dev/null", O_RDWR), "open /dev/null");  // gets the lowest free number: fd
+    check(::open("/dev/null", O_RDWR), "open /dev/null");  // takes the lowest free number: fd
   }
 }
 
-// What is written is kept until flush(), and the screen does not flicker. wcwidth() needs a locale.
+// Output is collected until flush(), so that the screen does not flicker. wcwidth() needs a locale.
 void prepare_output() {
   std::ios::sync_with_stdio(false);
-  for (const char* name : {"C.UTF-8", "UTF-8", "en_US.UTF-8", ""}) {  // on macOS it is the second
+  for (const char* name : {"C.UTF-8", "UTF-8", "en_US.UTF-8", ""}) {  // macOS has the second
     const char* const chosen_locale = std::setlocale(LC_CTYPE, name);
     if (chosen_locale != nullptr) return;
   }
 }
 
-// From now on the kernel gives no number of `most` or more. If that fails, all stays as it was.
+// From now on, every descriptor is below `most`. If this fails, nothing changes.
 void allow_descriptors(rlim_t most) {
   rlimit limit{};
   const int result = ::getrlimit(RLIMIT_NOFILE, &limit);
@@ -2565,12 +2567,12 @@ void allow_descriptors(rlim_t most) {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-// A folder that the user names must be good; without the default one, all but receiving files still
-// works.
+// A folder named by the user must be usable. Without the default one, everything still works except
+// receiving files.
 void prepare_folder() {
   const int made = ::mkdir(download_folder.c_str(), 0777);
   int error = made == 0 ? EEXIST : errno;
-  const string inside = download_folder + "/.";  // of a file that is ENOTDIR
+  const string inside = download_folder + "/.";  // if it is a file: ENOTDIR
   const int result = ::access(inside.c_str(), W_OK | X_OK);
   if (result == 0) return;
   if (error == EEXIST) error = errno;
@@ -2585,8 +2587,8 @@ void make_id() {
     myself.id += "0123456789abcdef"[random() % 16];
 }
 
-// Opens all sockets with the port that we have chosen. What was wrong, where another program has
-// it; else nothing.
+// Opens all sockets with the port in `myself`. Returns what is wrong if another program has the
+// port, and nothing if all is well.
 string open_port() {
   const auto can_reach = [](uint32_t ip) {
     return discovery::source_for(ip).has_value();
@@ -2620,8 +2622,9 @@ void open_ports() {
 
 std::atomic<Clock::time_point> caught_at{};
 
-// A second one says that the first is not obeyed: a disk hangs, or nobody reads what we print. But
-// timeout(1) sends two at once, and a terminal that closes more than one SIGHUP: those are one.
+// The user sends a second one because we have not obeyed the first: a disk hangs, or nobody reads
+// our output. But timeout(1) sends two at once, and a closing terminal several SIGHUPs: those count
+// once.
 bool is_second_signal(int number) {
   const bool is_later = Clock::now() - caught_at.load() > 100ms;
   return signal_caught != 0 && number != SIGHUP && is_later;
@@ -2630,7 +2633,7 @@ bool is_second_signal(int number) {
 void note_signal(int number) {
   if (is_second_signal(number)) {
     console.release_at_once();
-    ::_exit(128 + number);  // as a shell names it; exit() would wait for who hangs
+    ::_exit(128 + number);  // as a shell has it; exit() would wait for whatever hangs
   }
   if (signal_caught == 0) caught_at = Clock::now();
   signal_caught = number;
@@ -2642,27 +2645,26 @@ void catch_signals() {
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH}) {
     struct sigaction before{};
     check(::sigaction(number, nullptr, &before), "sigaction");
-    // nohup wants SIGHUP to be ignored; a shell without fg, SIGTSTP.
+    // nohup ignores SIGHUP for us; a shell that has no fg, SIGTSTP.
     if (before.sa_handler == SIG_IGN) continue;
     check(::sigaction(number, &action, nullptr), "sigaction");
   }
-  // A write to a connection that the other side has closed raises SIGPIPE and ends the program: an
-  // error will do.
+  // A write to a connection that the other side has closed raises SIGPIPE, which ends the program.
+  // Ignored, it leaves us the error EPIPE.
   action.sa_handler = SIG_IGN;
   check(::sigaction(SIGPIPE, &action, nullptr), "sigaction");
-  // So does SIGXFSZ, where `ulimit -f` allows no file of that size: here, too, an error will do,
-  // EFBIG.
+  // So does SIGXFSZ, for a file larger than `ulimit -f` allows. Ignored, it leaves us EFBIG.
   check(::sigaction(SIGXFSZ, &action, nullptr), "sigaction");
 }
 
 void stop() {
   console.suspend();
   ::signal(SIGTSTP, SIG_DFL);
-  ::raise(SIGTSTP);  // not SIGSTOP: that one stops us even where no shell is left that could say fg
+  ::raise(SIGTSTP);  // not SIGSTOP, which stops us even if no shell is left to say fg
   ::signal(SIGTSTP, on_signal);
 }
 
-// After fg, the shell may have changed what it likes.
+// The shell may have changed the terminal in any way before fg.
 void follow_terminal() {
   const bool has_stopped = stop_is_asked.exchange(false);
   if (has_stopped) stop();
@@ -2670,7 +2672,7 @@ void follow_terminal() {
   if (has_stopped || has_changed) console.resume();
 }
 
-// Ctrl-C takes away what is typed, if anything is. Else, and for all others: the end.
+// Ctrl-C clears the line, if something is typed. Otherwise, and for the other signals, we leave.
 void obey_signal(int number) {
   if (number == 0) return;
   if (number != SIGINT || !console.has_text()) {
@@ -2679,11 +2681,11 @@ void obey_signal(int number) {
   }
   console.drop_text();
   int obeyed = SIGINT;
-  signal_caught.compare_exchange_strong(obeyed, 0);  // not another one, which has come since
+  signal_caught.compare_exchange_strong(obeyed, 0);  // unless another one has come since
 }
 
-// A thread waits for something that has no bound, and close() for that thread. No loop obeys a
-// signal any more, so the next one counts as the second.
+// A thread waits for something without a limit, and close() for that thread. The loop has ended and
+// will not obey a signal, so the next one must count as the second.
 void admit_to_hang() {
   if (signal_caught == 0) signal_caught = SIGHUP;
   if (!terminal) return;
