@@ -31,7 +31,11 @@ for name in assignment protocol interface first-contact lab; do
   cp docs/$name.* "$to/docs"
   if [ -e docs/zh/$name.md ]; then cp docs/zh/$name.md "$to/docs/zh"; fi
 done
-cp -r docs/pictures docs/wireshark "$to/docs"
+cp -r docs/wireshark "$to/docs"
+mkdir "$to/docs/pictures"  # those that are shown: others draw how the reference is built
+cat "$to"/docs/*.md "$to"/docs/zh/*.md | grep -oE 'pictures/[a-z-]+\.(svg|png)' | sort -u | while read -r picture; do
+  cp "docs/$picture" "$to/docs/pictures"
+done
 cp tests/classroom.sh "$to/tests"
 if [ "$GRADER" = source ]; then
   mkdir "$to/tests/support"
