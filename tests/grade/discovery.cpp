@@ -38,12 +38,13 @@ std::string with(std::string hello, const std::string& is, const std::string& be
 
 std::string padded(const std::string& hello, size_t size) { return hello + " x=" + text_of(size - hello.size() - 3); }
 
-// That none of these datagrams is answered; after each comes a good one, whose answer would come behind a wrong one.
+// That none of these datagrams is answered; after each comes a good one, which is, and once.
 void expect_dropped(Program& ann, Stranger& zoe, const std::vector<std::string>& datagrams) {
   for (const std::string& datagram : datagrams) {
     zoe.ear.forget();
     zoe.tell(ann, datagram);
     zoe.id_of(ann);
+    pause(0.1);
     check(zoe.ear.count("HERE") == 1, "no answer to " + escaped(datagram), "one");
   }
   zoe.ear.forget();
