@@ -719,7 +719,8 @@ size_t columns(char32_t c) {
   if (c == '\t') return 8;  // at most
   if (c == '\n') return 1;  // in_one_row() shows it as one character
   const int width = ::wcwidth(static_cast<wchar_t>(c));
-  return static_cast<size_t>(std::max(0, width));
+  if (width < 0) return 1;  // unknown. With 0, Backspace would take it for an accent.
+  return static_cast<size_t>(width);
 }
 
 // A letter takes one column, and a Chinese character two. A combining accent takes none, nor does a

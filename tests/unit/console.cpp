@@ -25,7 +25,11 @@ class Typist {
     const size_t column = std::stoul(row.substr(end + 3));
     std::string text = row.substr(0, end);
     size_t at = 0;
-    while (columns(std::string_view(text).substr(0, at)) < column) ++at;
+    const auto is_reached = [&] {
+      const bool is_cut = at < text.size() && is_continuation(text[at]);
+      return at == text.size() || (!is_cut && columns(std::string_view(text).substr(0, at)) >= column);
+    };
+    while (!is_reached()) ++at;
     return text.insert(at, "|");
   }
   std::string after(const std::string& bytes) {
@@ -127,6 +131,17 @@ TEST(Keys, ThatAreNotUtf8AreRejectedOneByOne) {
   EXPECT_EQ(typist.editor.take_rejected(), "\xE9\xFF\x80");
   EXPECT_EQ(typist.editor.take_rejected(), "");
   EXPECT_EQ(typist.after("\xE4\xBD" "c\xA0"), "abc|");
+}
+
+// wcwidth() knows no width then. They must not count as accents of the one before.
+TEST(Keys, ThatAreNotAsciiAreOnesOfTheirOwnWhereThereIsNoLocaleForThem) {
+  Typist typist;
+  std::setlocale(LC_CTYPE, "C");
+  typist.type("a文é");
+  typist.type("\x7F");
+  EXPECT_EQ(typist.editor.row("", 200), "a文\r\033[2C");
+  typist.type(kLeft + "\x7F");
+  EXPECT_EQ(typist.editor.row("", 200), "文\r\033[0C");
 }
 
 TEST(Keys, ThatArePastedAreTextWhateverTheyWere) {
