@@ -139,6 +139,7 @@ class Roster {
   vector<Event> take_events() { return std::exchange(events_, {}); }
 
   const std::map<string, Peer>& peers() const { return peers_; }  // by id
+  uint64_t came_back(uint32_t ip) const;  // how many broadcasts of our own, from this address
   Users users() const;                                            // those listed, sorted
 
  private:
@@ -217,10 +218,10 @@ class Roster {
   size_t listed_ = 0;                            // how many of them are listed
   std::multimap<Time, Task> agenda_;             // everything to be done later, in order
   std::map<Address, string> pending_;  // answers that wait: where to, and to which id
+  std::map<uint32_t, uint64_t> came_back_;  // our own broadcasts, counted by our address
   std::set<uint32_t> asked_;           // IP addresses that we have sent a HELLO of their own
   seconds every_ = kHeartbeat;         // between our heartbeats, as we last announced it
   int hellos_left_ = 0;                // of the burst that is under way
-  bool is_loopback_heard_ = false;     // a broadcast of ours has come back there
   const std::unique_ptr<Probes> probes_;
   Time probe_at_ = Time::max();        // when the agenda will look at them
   vector<Datagram> datagrams_;
@@ -502,8 +503,7 @@ void enlarge_buffers(const Descriptor& fd);
 Descriptor open_shared_socket();
 Time start_of_wall_clock();
 bool came_through_our_interface(Address from);
-void note_own_datagram(const Announcement& said, Address from);
-void note_sent(bool was_sent);
+void note_sent(ssize_t result);
 void note_received(int fd, Address from, string_view text);
 
 void set_option(const Descriptor& fd, int option, const string& name) {
@@ -542,7 +542,7 @@ void send_datagram(const Datagram& datagram) {
   sockaddr_in raw = to.to_sockaddr();
   const ssize_t sent =
       ::sendto(fd, text.data(), text.size(), MSG_DONTWAIT, generic(raw), sizeof raw);
-  note_sent(sent != -1);
+  note_sent(sent);
 }
 
 // Sends the roster's datagrams, and passes on what it has to tell the user.
@@ -560,7 +560,6 @@ void hear_text(string_view text, Address from, Door door) {
   text = text.substr(0, last + 1);  // npos + 1 is 0
   const auto said = Announcement::parse(text);
   if (!said || !came_through_our_interface(from)) return;
-  if (said->who.id == myself.id) note_own_datagram(*said, from);
   roster->hear(*said, from, door, Clock::now());
 }
 
@@ -630,10 +629,6 @@ void discovery::leave() {
   send_and_tell();
 }
 
-Users discovery::users() {
-  return roster->users();
-}
-
 namespace {
 
 // ============================================================================
@@ -657,7 +652,8 @@ int bits_of(const Interface& network) {  // 24, of 255.255.255.0
 bool is_loopback(uint32_t ip) { return ip >> 24 == IN_LOOPBACKNET; }
 
 bool is_on_link(const Interface& network, uint32_t ip) {
-  const bool is_in_network = (ip & network.netmask) == (network.ip & network.netmask);
+  const uint32_t differing = ip ^ network.ip;  // the bits in which the two addresses differ
+  const bool is_in_network = (differing & network.netmask) == 0;
   return is_in_network || ip == network.other_end;
 }
 
@@ -831,9 +827,11 @@ void Probes::skip_found(const Users& users) {
   std::set<uint32_t> found;
   for (const Identity& user : users)
     found.insert(user.address.ip);
-  for (Sweep& sweep : sweeps_)
-    while (!sweep.left.empty() && found.count(sweep.left.front().ip) > 0)
-      sweep.left.pop_front();
+  for (Sweep& sweep : sweeps_) {
+    Addresses& left = sweep.left;
+    while (!left.empty() && found.count(left.front().ip) > 0)
+      left.pop_front();
+  }
 }
 
 // Two rounds in any case: a peer that started before us, and is behind a firewall as we are, asks
@@ -842,7 +840,8 @@ bool Probes::is_worth_it(const Sweep& sweep, const Users& users) const {
   if (sweep.rounds < 2) return true;
   for (const Identity& user : users) {
     const uint32_t ip = user.address.ip;
-    if (is_on_link(sweep.network, ip) && !is_beside_us(ip)) return true;
+    const bool is_there = is_on_link(sweep.network, ip);
+    if (is_there && !is_beside_us(ip)) return true;
   }
   return false;
 }
@@ -919,8 +918,8 @@ void Probes::tell_progress() {
 }
 
 void Probes::end_scan(size_t online) {
-  const bool is_over = scan_ && scan_->left.empty() && scan_->ends_at <= now_;
-  if (!is_over) return;
+  if (!scan_ || !scan_->left.empty()) return;
+  if (scan_->ends_at > now_) return;
   const string asked = to_string(scan_->addresses);
   lines_.push_back("scanned " + asked + " addresses; " + to_string(online) + " users online");
   scan_.reset();
@@ -1004,7 +1003,8 @@ void Roster::note_broadcast(const Announcement& said, Address from, Door door) {
   Peer* const peer = find(said.who);
   if (peer && is_broadcast) peer->was_broadcast = true;
   const bool is_answer = said.verb == Verb::here && said.to == self_.id;
-  const bool was_asked = asked_.count(from.ip) > 0 || asked_.size() == kMaxPeers;
+  const bool are_all_noted = asked_.size() < kMaxPeers;
+  const bool was_asked = asked_.count(from.ip) > 0 || !are_all_noted;
   const bool is_proof = is_broadcast || (is_answer && !was_asked);
   const bool is_beside_us = has_ip(networks_, from.ip);
   if (is_proof && !is_beside_us) probes_->note_broadcast(from.ip);
@@ -1022,18 +1022,23 @@ constexpr uint16_t kLastLocalPort = kFirstPort + 15;  // that is asked
 
 void Roster::note_own(const Announcement& said, Address from, Door door) {
   const bool is_broadcast = came_by_broadcast(said, door);
-  if (is_broadcast && is_loopback(from.ip)) is_loopback_heard_ = true;
+  if (is_broadcast && has_ip(networks_, from.ip)) ++came_back_[from.ip];
+}
+
+uint64_t Roster::came_back(uint32_t ip) const {
+  const auto counted = came_back_.find(ip);
+  return counted == came_back_.end() ? 0 : counted->second;
 }
 
 // On macOS and the BSDs it does not, and we do not hear our own HELLO there. But the instances of a
 // host have the first free ports; and each of them names those beside it. Whoever has another port
 // asks, and is found so.
 void Roster::ask_on_loopback() {
-  if (is_loopback_heard_) return;
   Announcement hello = announcement(Verb::hello);
   hello.ask_host = true;
   for (const Interface& network : networks_) {
     if (!is_loopback(network.ip)) continue;
+    if (came_back(network.ip) > 0) continue;
     std::set<uint16_t> known{self_.address.port};
     for (const Peer* const peer : peers_at(network.ip))
       if (peer->is_listed()) known.insert(peer->who.address.port);
@@ -1219,8 +1224,10 @@ bool Roster::is_unicast(Address source) const {
 
 Users Roster::users() const {
   std::map<string, Identity> by_label;  // no two share an address, so no two share a label
-  for (const auto& [id, peer] : peers_)
-    if (peer.is_listed()) by_label[peer.who.label()] = peer.who;
+  for (const auto& [id, peer] : peers_) {
+    if (!peer.is_listed()) continue;
+    by_label[peer.who.label()] = peer.who;
+  }
   Users sorted;
   for (const auto& [label, who] : by_label)
     sorted.push_back(who);
@@ -1317,24 +1324,17 @@ struct Counters {
   uint64_t sent = 0;  // datagrams
   uint64_t received = 0;
   string failure;     // "; the last that was not: Network is down"
-  std::map<uint32_t, uint64_t> came_back;  // our own broadcasts, counted by our address
 };
 Counters counters;
 
-void note_sent(bool was_sent) {
-  if (was_sent) ++counters.sent;
+void note_sent(ssize_t result) {
+  if (result != -1) ++counters.sent;
   else counters.failure = "; the last that was not: " + error_text(errno);
 }
 
 void note_received(int fd, Address from, string_view text) {
   ++counters.received;
   if (tracing) trace("UDP", our_end(fd, from), "<-", from, text);
-}
-
-// A sweep asks our own address, too. That probe is no broadcast, and is not counted.
-void note_own_datagram(const Announcement& said, Address from) {
-  const bool is_broadcast = !said.ask_host;
-  if (is_broadcast && has_ip(interfaces, from.ip)) ++counters.came_back[from.ip];
 }
 
 // ---- Our interfaces -----------------------------------------------------------------
@@ -1414,11 +1414,16 @@ optional<uint32_t> discovery::source_for(uint32_t ip) {
 // All of 127.0.0.0/8 is this host, and so is 0.0.0.0, which connect() takes for 127.0.0.1.
 bool discovery::is_own(Address address) {
   const uint32_t ip = address.ip;
-  const bool is_this_host = ip == INADDR_ANY || is_loopback(ip) || has_ip(interfaces, ip);
+  const bool is_always_us = ip == INADDR_ANY || is_loopback(ip);
+  const bool is_this_host = is_always_us || has_ip(interfaces, ip);
   return is_this_host && address.port == myself.address.port;
 }
 
 // ---- The rest of what peer.cpp asks for -------------------------------------------------
+
+Users discovery::users() {
+  return roster->users();
+}
 
 void discovery::rename() {
   roster->rename(myself.name, myself.group);
@@ -1448,7 +1453,7 @@ void discovery::scan(uint32_t network, int bits, uint16_t port) {
 vector<string> discovery::diagnosis() {
   vector<string> lines;
   for (const Interface& network : interfaces) {
-    const string count = to_string(counters.came_back[network.ip]);
+    const string count = to_string(roster->came_back(network.ip));
     lines.push_back("interface " + network.name + ": our broadcast came back " + count + " times");
   }
   lines.push_back(to_string(counters.sent) + " datagrams sent" + counters.failure);
