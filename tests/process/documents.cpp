@@ -338,6 +338,7 @@ TEST_F(Documents, TheTablesOfTheInterfaceNameEveryOptionAndCommand) {
 TEST(References, InChineseNameTheSameCommandsOptionsAndFormats) {
   const std::map<std::string, std::string> translations{{"README.md", "docs/zh/README.md"},
                                                         {"docs/lab.md", "docs/zh/lab.md"},
+                                                        {"docs/interface.md", "docs/zh/interface.md"},
                                                         {"docs/assignment.md", "docs/zh/assignment.md"},
                                                         {"docs/protocol.md", "docs/zh/protocol.md"}};
   for (const auto& [document, translation] : translations) {
