@@ -101,7 +101,8 @@ std::map<string, double> banned;                    // ids that are not listed b
 std::vector<Net> nets;                              // those we speak on
 std::set<std::uint32_t> localAddresses;             // all of the host
 std::map<Addr, std::deque<Mail>> mail;              // an entry, if empty, means that its thread is there
-std::map<std::pair<string, string>, std::set<std::int64_t>> recent;   // 5.3: the 32 highest numbers of an id at an address
+struct Had { std::set<std::int64_t> numbers; double wrote = 0; };
+std::map<std::pair<string, string>, Had> recent;                              // 5.3: the 32 highest numbers of an id at an address
 std::map<int, std::shared_ptr<Transfer>> transfers;
 std::map<std::uint32_t, int> accepted;              // connections by IP address
 int acceptedTotal = 0, lastTransfer = 0, undelivered = 0;
@@ -1085,8 +1086,10 @@ void serve(int fd, Addr from) {
                 const string scope = r.get("scope");
                 const std::pair key(id, text(guest.at));
                 Lock lock(mu);
-                if (recent.size() > 2048 && !recent.count(key)) recent.erase(recent.begin());
-                auto& had = recent[key];
+                if (recent.size() > 2048 && !recent.count(key))
+                    recent.erase(std::min_element(recent.begin(), recent.end(), [](auto& x, auto& y) { return x.second.wrote < y.second.wrote; }));
+                recent[key].wrote = now();
+                auto& had = recent[key].numbers;
                 const bool late = had.size() == 32 && std::int64_t(*n) < *had.begin();
                 if (!late && had.insert(*n).second) {
                     if (had.size() > 32) had.erase(had.begin());
