@@ -248,3 +248,18 @@ TEST_F(States, AreNotAskedAboutWhatIsNoLine) {
     }
   }
 }
+
+// 7.8: the end of the connection between two lines.
+TEST_F(States, AnswerTheEndOfAConnectionOnlyDuringAnOfferOrATransfer) {
+  for (const Table& table : tables_of_clause_7()) {
+    if (matches(table.heading, "^7\\.[2-7] ").empty()) continue;
+    SCOPED_TRACE(table.heading);
+    const bool is_transfer = matches(table.heading, "STRANGER|READY").empty();
+    Socket socket = in_state(table.heading);
+    socket.end_output();
+    if (is_transfer) {
+      EXPECT_TRUE(begins_with(reply_of(socket), "NO failed "));
+    }
+    EXPECT_TRUE(socket.is_closed());
+  }
+}
