@@ -639,7 +639,9 @@ namespace {
 // ---- Probes: sweeps and scans [4.3] -----------------------------------------------------
 
 constexpr auto kBroadcastFirst = 3s;  // if nobody is found by then, the network is swept
-constexpr auto kProbePause = 250ms;   // see Probes::take()
+constexpr auto kBroadcastProves = 60s;  // that broadcasts arrive: many heartbeats do meanwhile
+constexpr auto kAnswerProves = 15s;     // the same, if only an answer was heard
+constexpr auto kProbePause = 250ms;   // see Probes::pause()
 constexpr auto kSweepAgain = 5min;    // where that is of use
 constexpr auto kScanGrace = 1s;       // for the last answers to arrive
 constexpr size_t kProbesBetweenNotes = 120;  // of a /scan: 30 s
@@ -712,7 +714,7 @@ class Probes {
 
   void never_sweep() { may_sweep_ = false; }
   void use_networks(const Interfaces& networks, Time now);  // sweeps the new ones
-  void note_broadcast(uint32_t ip);  // broadcast reaches it: its network needs no sweep
+  void note_broadcast(uint32_t ip, Time until);  // its network needs no sweep until then
   void scan(const vector<Range>& ranges, Time now);
   void scan_all(Time now);
 
@@ -726,7 +728,7 @@ class Probes {
   // A network, swept if broadcast finds nobody there.
   struct Sweep {
     Interface network;
-    bool broadcast_works = false;
+    Time broadcast_works_until;
     int rounds = 0;            // begun so far
     Time begins_at;            // the next round
     Addresses left;            // still to be asked in this round
@@ -739,9 +741,9 @@ class Probes {
     Time ends_at;              // once every address has been asked
   };
 
-  bool may_begin(const Sweep& sweep) const { return may_sweep_ && !sweep.broadcast_works; }
   bool is_worth_it(const Sweep& sweep, const Users& users) const;
   bool is_beside_us(uint32_t ip) const;
+  Duration pause(const Users& users) const;
   Time next_round(const Interface& network) const;
   void begin_rounds(const Users& users);
   void skip_found(const Users& users);
@@ -775,10 +777,10 @@ void Probes::use_networks(const Interfaces& networks, Time now) {
   }
 }
 
-void Probes::note_broadcast(uint32_t ip) {
+void Probes::note_broadcast(uint32_t ip, Time until) {
   for (Sweep& sweep : sweeps_) {
     if (!is_on_link(sweep.network, ip)) continue;
-    sweep.broadcast_works = true;
+    sweep.broadcast_works_until = std::max(sweep.broadcast_works_until, until);
     sweep.left.clear();
   }
 }
@@ -789,13 +791,11 @@ Time Probes::next_due() const {
   if (scan_ && !has_addresses) next = scan_->ends_at;
   for (const Sweep& sweep : sweeps_) {
     if (!sweep.left.empty()) has_addresses = true;
-    if (may_begin(sweep)) next = std::min(next, sweep.begins_at);
+    if (may_sweep_) next = std::min(next, sweep.begins_at);
   }
   return has_addresses ? std::min(next, next_probe_) : next;
 }
 
-// Four a second. The kernel sends three ARP requests for an address that nobody has, and a switch
-// may cut off a port that sends more than 15 of them a second.
 optional<Address> Probes::take(const Users& users, Time now) {
   now_ = now;
   end_scan(users.size());
@@ -805,18 +805,32 @@ optional<Address> Probes::take(const Users& users, Time now) {
   if (!left || now < next_probe_) return nullopt;
   const Address next = left->front();
   left->pop_front();
-  next_probe_ = now + kProbePause;
   const bool is_scan = scan_ && left == &scan_->left;
+  next_probe_ = now + (is_scan ? kProbePause : pause(users));
   if (is_scan) advance_scan();
   return next;
+}
+
+// Four a second. The kernel sends three ARP requests for an address that nobody has, and a switch
+// may cut off a port that sends more than 15 of them a second. All instances of this host are behind
+// one such port, so they share the pace.
+Duration Probes::pause(const Users& users) const {
+  int instances = 1;
+  for (const Identity& user : users) {
+    const uint32_t ip = user.address.ip;
+    if (is_loopback(ip) || is_beside_us(ip)) ++instances;
+  }
+  return instances * kProbePause;
 }
 
 void Probes::begin_rounds(const Users& users) {
   for (Sweep& sweep : sweeps_) {
     const bool is_due = sweep.begins_at <= now_;
-    if (!is_due || !may_begin(sweep)) continue;
+    if (!is_due || !may_sweep_) continue;
+    const Time until = sweep.broadcast_works_until;
     sweep.begins_at = next_round(sweep.network);
-    if (!is_worth_it(sweep, users)) continue;
+    if (now_ < until) sweep.begins_at = std::min(sweep.begins_at, until);
+    if (now_ < until || !is_worth_it(sweep, users)) continue;
     ++sweep.rounds;
     sweep.left = addresses_of(range_of(sweep.network));
   }
@@ -996,8 +1010,10 @@ bool came_by_broadcast(const Announcement& said, Door door) {
   return door == Door::shared && !said.ask_host;
 }
 
-// Broadcast works on a network if one arrives from another host, or if a host answers ours before
-// we have sent it a HELLO of its own. Probes prove nothing, and neither does hearing somebody.
+// Broadcast works on a network if one arrives from another host. A host that answers ours before we
+// have sent it a HELLO of its own proves less: our firewall may let that in because an earlier peer
+// at our port asked for it. But if broadcasts arrive, a heartbeat follows. Probes prove nothing, and
+// neither does hearing somebody.
 void Roster::note_broadcast(const Announcement& said, Address from, Door door) {
   const bool is_broadcast = came_by_broadcast(said, door);
   Peer* const peer = find(said.who);
@@ -1005,9 +1021,10 @@ void Roster::note_broadcast(const Announcement& said, Address from, Door door) {
   const bool is_answer = said.verb == Verb::here && said.to == self_.id;
   const bool are_all_noted = asked_.size() < kMaxPeers;
   const bool was_asked = asked_.count(from.ip) > 0 || !are_all_noted;
-  const bool is_proof = is_broadcast || (is_answer && !was_asked);
   const bool is_beside_us = has_ip(networks_, from.ip);
-  if (is_proof && !is_beside_us) probes_->note_broadcast(from.ip);
+  if (is_beside_us) return;
+  if (is_broadcast) probes_->note_broadcast(from.ip, now_ + kBroadcastProves);
+  else if (is_answer && !was_asked) probes_->note_broadcast(from.ip, now_ + kAnswerProves);
 }
 
 // To a single address.

@@ -245,22 +245,6 @@ TEST(Discovery, WorksByTheSweepAloneWhereBroadcastsAreDropped) {
   for (Process* peer : peers) expect_all_to_reach(*peer, 4);
 }
 
-// A firewall as ufw and firewalld install it: nobody's broadcast or question gets in, only answers to what its owner asked.
-class FirewallsThatLetInOnlyAnswers : public testing::TestWithParam<int> {};
-
-TEST_P(FirewallsThatLetInOnlyAnswers, HideNobody) {
-  NEEDS_NAMESPACES();
-  Network network(5);
-  for (int host = 1; host <= GetParam(); ++host)
-    network.drop(host, "input", "iifname eth0 ct state != { established, related }");
-  const auto peers = network.peers();
-  expect_all_list_all(peers, 30);
-  EXPECT_FALSE(peers[0]->prints("left .*", 40));  // longer than a firewall remembers a question
-  for (Process* peer : peers) EXPECT_EQ(peer->count("left .*"), 0u) << peer->output();
-}
-
-INSTANTIATE_TEST_SUITE_P(Discovery, FirewallsThatLetInOnlyAnswers, testing::Values(1, 2, 5));
-
 TEST(Discovery, ASweptHostAnswersForAllItsInstances) {
   NEEDS_NAMESPACES();
   Network network(2);

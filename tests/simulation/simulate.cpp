@@ -1,7 +1,8 @@
 // make simulate: a class in virtual time. Several Rosters, one for each peer, on a network that
 // loses, doubles, reorders and delays; hosts that are cut off, one way or both; peers that are
 // paused, killed, and started again on the same port; addresses that change; a stranger who forges.
-// All of it follows from one seed, so a schedule that failed can be played again.
+// Some networks drop broadcasts, and some hosts have a firewall that lets in only answers. All of
+// it follows from one seed, so a schedule that failed can be played again.
 //
 //   make simulate SEEDS=1000     so many schedules, from seed 1 on
 //   make simulate SEED=7         one of them, as a ladder of its datagrams
@@ -12,8 +13,10 @@
 //   - joined, left and changed, replayed, give the list;
 //   - for 15 s after a BYE nobody is listed under that id again;
 //   - a forged datagram changes nothing about a peer that is alive;
-//   - three heartbeats after the last fault every list holds exactly those who are there;
-//   - from then on there are heartbeats, and nothing else.
+//   - four heartbeats after the last fault every list holds exactly those who are there; without
+//     broadcast, or through firewalls, once all have swept their network again;
+//   - where broadcasts arrive, there are heartbeats from then on, and nothing else; but a host that
+//     is alone may sweep.
 
 #include <cstdio>
 #include <cstdlib>
@@ -29,15 +32,20 @@
 namespace {
 
 constexpr auto kFaults = 30s;                // there are faults for so long
-constexpr auto kCalm = kFaults + 16500ms;    // three heartbeats later, each of them 0.5 s late
-constexpr auto kEnd = kCalm + 12s;
+// Four heartbeats, each of them 0.5 s late: three until a peer that slept through it all forgets who
+// was at an address before, and one until it hears who is there now.
+constexpr auto kHeartbeats = 22s;
+constexpr auto kWatched = 12s;               // so long what was complete has to stay so
+constexpr auto kSweep = 7s;                  // of 14 addresses at two ports, by one instance
+constexpr auto kSweepsAgain = 5min;          // after the beginning, which is at a full hour
+constexpr auto kRemembers = 30s;             // a firewall remembers a question
 constexpr uint32_t kNetwork = 0x0A4D0000;    // 10.77.0.0/28
 constexpr uint32_t kNetmask = 0xFFFFFFF0;
 constexpr uint32_t kLoopbackNetmask = 0xFF000000;
 constexpr char kForger[] = "forger";          // his column in the ladder
 constexpr Address kStranger{kNetwork + 66, 40000};
 constexpr uint32_t kNobody = UINT32_MAX;     // in place of a peer's number
-constexpr size_t kStorm = 20'000;            // datagrams in one schedule: more is a storm
+constexpr size_t kStorm = 4000;              // datagrams a second: more is a storm
 
 struct Violation {
   std::string what;
@@ -70,28 +78,35 @@ class World {
   explicit World(uint32_t seed) : random_(seed), peers_(2 + chance(8)) {
     const uint32_t hosts = 2 + chance(5);
     for (uint32_t i = 0; i < hosts; ++i) addresses_.push_back(kNetwork + 1 + i);
+    std::vector<uint16_t> next_ports(hosts, kFirstPort);
     for (uint32_t i = 0; i < peers_.size(); ++i) {
       peers_[i].host = chance(hosts);
       peers_[i].self.name = "u" + std::to_string(i);
       peers_[i].self.group = "lab";
-      peers_[i].self.address.port = static_cast<uint16_t>(kFirstPort + i);
+      peers_[i].self.address.port = next_ports[peers_[i].host]++;
       ladder_.add_column(name(i));
     }
     ladder_.add_column(kForger);
     if (chance(2) == 0) loss_ = chance(60);
     if (chance(2) == 0) doubling_ = chance(40);
     if (chance(2) == 0) delay_ = 1 + chance(2000);
+    has_broadcast_ = chance(8) > 0;
+    if (chance(8) == 0) raise_firewalls();
+    plan_end();
   }
 
   void run() {
+    if (!has_broadcast_) note(0, "broadcasts are dropped");
     for (uint32_t i = 0; i < peers_.size(); ++i) start(i);
-    while (now_ < begin_ + kEnd) {
+    while (now_ < end_) {
       if (now_ >= next_fault_) play_fault();
       deliver();
       for (uint32_t i = 0; i < peers_.size(); ++i) run(i);
-      if (!is_calm_ && now_ >= begin_ + kCalm) check_all_lists();
+      if (now_ >= next_check_) check_all_lists();
+      if (now_ >= quiet_at_) is_quiet_ = true;
       now_ = next_moment();
     }
+    check_all_lists();
   }
 
   const Ladder& ladder() const { return ladder_; }
@@ -103,13 +118,32 @@ class World {
   uint32_t any_host() { return chance(addresses_.size()); }
 
   Time next_moment() const {
-    Time next = begin_ + kEnd;
-    next = std::min(next, next_fault_);
-    if (!is_calm_) next = std::min(next, begin_ + kCalm);
+    Time next = std::min(end_, next_fault_);
+    next = std::min(next, next_check_);
+    if (!is_quiet_) next = std::min(next, quiet_at_);
     if (!air_.empty()) next = std::min(next, air_.begin()->first);
     for (const Peer& peer : peers_)
       if (peer.roster && !peer.is_paused) next = std::min(next, peer.roster->next_due());
     return std::max(next, now_ + 1us);
+  }
+
+  void raise_firewalls() {
+    for (uint32_t host = 0; host < addresses_.size(); ++host)
+      if (chance(2) == 0) firewalled_.insert(host);
+  }
+
+  // Instances of a host share the pace of a sweep, so it may take as many times longer.
+  void plan_end() {
+    const auto sweep = kSweep * static_cast<int>(peers_.size());
+    next_check_ = begin_ + kFaults + kHeartbeats;
+    const bool is_found_by_sweeps = !has_broadcast_ || !firewalled_.empty();
+    if (is_found_by_sweeps) {
+      next_check_ = begin_ + kSweepsAgain + sweep + kHeartbeats;
+      end_ = next_check_ + kWatched;
+      return;
+    }
+    quiet_at_ = next_check_ + sweep;
+    end_ = quiet_at_ + kWatched;
   }
 
   // ---- The peers ----------------------------------------------------------------------
@@ -125,7 +159,9 @@ class World {
     peer.is_paused = false;
     peer.roster = std::make_unique<Roster>(peer.self, random_());
     peer.roster->start(networks_of(peer.host), now_);
-    note(i, "starts at " + Address{addresses_[peer.host]}.ip_text());
+    const bool is_firewalled = firewalled_.count(peer.host) > 0;
+    const std::string at = Address{addresses_[peer.host], peer.self.address.port}.text();
+    note(i, "starts at " + at + (is_firewalled ? ", firewalled" : ""));
     follow(i);
   }
 
@@ -159,9 +195,10 @@ class World {
 
   void post(uint32_t i, const Datagram& datagram) {
     const Announcement& what = datagram.what;
-    if (is_calm_ && (what.verb != Verb::here || !what.to.empty()))
+    const bool is_heartbeat = what.verb == Verb::here && what.to.empty();
+    if (is_quiet_ && !is_heartbeat && !is_alone(peers_[i].host))
       throw Violation{name(i) + " says more than heartbeats: " + what.format()};
-    if (++posted_ > kStorm) throw Violation{"a storm of datagrams"};
+    note_pace();
     Packet packet;
     packet.text = what.format();
     packet.to = datagram.to;
@@ -179,9 +216,25 @@ class World {
       if (packet.is_broadcast || addresses_[k] == datagram.to.ip) transmit(packet, k);
   }
 
+  // Then no broadcast of another host is heard, and the network is swept once more.
+  bool is_alone(uint32_t host) const {
+    const auto is_elsewhere = [&](const Peer& peer) { return peer.roster && peer.host != host; };
+    return std::none_of(peers_.begin(), peers_.end(), is_elsewhere);
+  }
+
+  void note_pace() {
+    const auto second = std::chrono::duration_cast<std::chrono::seconds>(now_ - begin_);
+    if (second != second_) posted_ = 0;
+    second_ = second;
+    if (++posted_ > kStorm) throw Violation{"a storm of datagrams"};
+  }
+
   void transmit(Packet packet, uint32_t to_host) {
     packet.host = to_host;
     const uint32_t from_host = peers_[packet.sender].host;
+    const bool is_dropped = packet.is_broadcast && !has_broadcast_;
+    if (is_dropped && from_host != to_host) return;
+    if (!packet.is_broadcast) flows_[{packet.from, packet.to}] = now_;
     if (from_host == to_host) {
       air_.emplace(now_ + 100us, packet);
       return;
@@ -195,6 +248,7 @@ class World {
     while (!air_.empty() && air_.begin()->first <= now_) {
       const Packet packet = air_.begin()->second;
       air_.erase(air_.begin());
+      if (!passes_firewall(packet)) continue;
       uint32_t last = kNobody;
       for (uint32_t i = 0; i < peers_.size(); ++i) {
         if (!peers_[i].roster || peers_[i].host != packet.host) continue;
@@ -205,6 +259,17 @@ class World {
       const bool is_shared = !packet.is_broadcast && packet.to.port == kDiscoveryPort;
       if (is_shared && last != kNobody) give(last, packet);
     }
+  }
+
+  // It lets in what comes from where something of ours has gone to, of late.
+  bool passes_firewall(const Packet& packet) {
+    const bool is_inside = packet.from.ip == addresses_[packet.host];
+    const bool is_loopback = packet.from.ip >> 24 == IN_LOOPBACKNET;
+    if (firewalled_.count(packet.host) == 0 || is_inside || is_loopback) return true;
+    const auto question = flows_.find({packet.to, packet.from});
+    if (question == flows_.end() || now_ - question->second > kRemembers) return false;
+    question->second = now_;  // an answer keeps it open
+    return true;
   }
 
   void give(uint32_t i, const Packet& packet) {
@@ -370,16 +435,37 @@ class World {
   }
 
   void check_all_lists() {
-    is_calm_ = true;
+    next_check_ = Time::max();
     for (uint32_t i = 0; i < peers_.size(); ++i) {
       if (!peers_[i].roster) continue;
-      std::set<std::string> expected;
-      for (uint32_t k = 0; k < peers_.size(); ++k)
-        if (k != i && peers_[k].roster) expected.insert(peers_[k].self.id);
       std::set<std::string> listed;
       for (const Identity& user : peers_[i].roster->users()) listed.insert(user.id);
-      if (listed != expected) throw Violation{name(i) + " does not list exactly who is there"};
+      for (uint32_t k = 0; k < peers_.size(); ++k) {
+        const bool is_listed = listed.erase(peers_[k].self.id) > 0;
+        const bool is_there = k != i && peers_[k].roster;
+        if (is_listed && !is_there) throw Violation{name(i) + " lists " + name(k) + ", who is gone"};
+        if (is_there && !is_listed && can_meet(i, k))
+          throw Violation{name(i) + " does not list " + name(k)};
+      }
+      if (!listed.empty()) throw Violation{name(i) + " lists somebody who is not there"};
     }
+  }
+
+  // Whoever is behind a firewall finds a host by its first instance, at whose port he asks.
+  bool can_meet(uint32_t i, uint32_t k) const {
+    const uint32_t one = peers_[i].host;
+    const uint32_t other = peers_[k].host;
+    return one == other || (can_find(one, other) && can_find(other, one));
+  }
+
+  bool can_find(uint32_t host, uint32_t other) const {
+    return firewalled_.count(host) == 0 || has_first(other);
+  }
+
+  bool has_first(uint32_t host) const {
+    for (const Peer& peer : peers_)
+      if (peer.host == host && peer.roster && peer.self.address.port == kFirstPort) return true;
+    return false;
   }
 
   // Who is listed and was heard of late. The stranger may be listed himself, at his own address, and
@@ -422,8 +508,13 @@ class World {
   const Time begin_ = Time(1h);  // not at 0, where a clock that was never set stands, too
   Time now_ = begin_;
   Time next_fault_ = begin_;
-  bool is_calm_ = false;         // the lists are complete; nothing may happen any more
+  Time next_check_;              // of all lists
+  Time quiet_at_ = Time::max();  // from then on there are heartbeats only
+  bool is_quiet_ = false;
+  Time end_;
+  std::chrono::seconds second_{0};  // of this one, how many datagrams were sent:
   size_t posted_ = 0;
+  bool has_broadcast_ = true;
   uint32_t loss_ = 0;            // percent
   uint32_t doubling_ = 0;        // percent
   uint32_t delay_ = 2;           // at most, in ms
@@ -431,6 +522,8 @@ class World {
   std::vector<uint32_t> addresses_;                  // of the hosts
   std::multimap<Time, Packet> air_;                  // on their way
   std::map<uint32_t, std::vector<Packet>> waiting_;  // for who is paused
+  std::set<uint32_t> firewalled_;                    // hosts that let in only answers
+  std::map<std::pair<Address, Address>, Time> flows_;  // what has gone from where to where, and when
   std::set<std::pair<uint32_t, uint32_t>> cut_;      // nothing gets from the first host to the second
   Ladder ladder_;
 };

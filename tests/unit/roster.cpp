@@ -489,11 +489,34 @@ TEST_F(RosterRules, ABroadcastOfAnotherHostMakesTheSweepNeedless) {
   EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 0u);
 }
 
-TEST_F(RosterRules, AnAnswerToOurBroadcastMakesTheSweepNeedless) {
+TEST_F(RosterRules, AfterAnAnswerToOurBroadcastTheSweepWaitsForAHeartbeat) {
+  start();
+  bob_says("HERE", " to=" + kAnn);
+  pass(15s - 1ms);
+  EXPECT_EQ(count(probes(), "10.77.0.1:25253"), 0u);
+  bob_broadcasts("HERE");
+  pass(20s);
+  EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 0u);
+}
+
+// Where bob's broadcasts reach her no more, others' may not reach her, either.
+TEST_F(RosterRules, ANetworkThatLetsBroadcastsThroughNoMoreIsSweptAfterAMinute) {
+  start();
+  pass(2s);
+  bob_broadcasts("HERE", " every=60 to=" + kAnn);
+  pass(60s - 1ms);
+  EXPECT_EQ(probes(), Texts{});
+  pass(5s);
+  EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 1u);
+}
+
+// Ann is behind a firewall that lets in only answers, and was started again on her port: bob, whom
+// her former self has asked, still gets through.
+TEST_F(RosterRules, AnAnswerWithoutAHeartbeatDoesNotHideTheOthers) {
   start();
   bob_says("HERE", " to=" + kAnn);
   pass(20s);
-  EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 0u);
+  EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 1u);
 }
 
 TEST_F(RosterRules, ABroadcastThatIsHeardMeanwhileEndsTheSweep) {
@@ -542,6 +565,18 @@ TEST_F(RosterRules, WhereAPeerIsListedTheSweepDoesNotAsk) {
 
 // When the clock on the wall shows full five minutes: so do all, and two behind firewalls find each
 // other though one came later.
+TEST_F(RosterRules, SeveralInstancesOfAHostSweepTogetherAtThePaceOfOne) {
+  start();
+  hear("HERE id=" + kBob + " port=25254 name=bob every=60 to=" + kAnn, {INADDR_LOOPBACK, 25254});
+  hear("HERE id=" + kCleo + " port=25255 name=cleo every=60 to=" + kAnn,
+       {*parse_ip("10.77.0.1"), 25255});
+  others_are_listed(1);  // on another host: she has a cable of her own
+  pass(3s + 3 * 750ms - 1ms);
+  EXPECT_EQ(probes().size(), 3u);
+  pass(1ms);
+  EXPECT_EQ(probes().size(), 1u);
+}
+
 TEST_F(RosterRules, ASweepIsRepeatedOnceAndThenAsLongAsSomebodyIsThere) {
   now += 100s;
   start();

@@ -1,0 +1,243 @@
+// Manners: what a class costs its network, and what it finds through firewalls [protocol.md 4.2,
+// 4.3]. Managed switches cut off a port that sends more than 15 ARP requests a second, so they are
+// counted as tcpdump sees them on the switch.
+//
+// A test prints how long its lists took: docs/performance.md has the numbers of a quiet machine. It
+// asserts more patience than that, for the machine may be busy. LONG=1 keeps the firewalls up for
+// ten minutes; else it is as long as a firewall remembers a question, and some.
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <deque>
+#include <iostream>
+#include <map>
+#include <numeric>
+#include <random>
+#include <set>
+#include <sstream>
+
+#include "support/testing.h"
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr double kPatience = 60;        // added for a busy machine
+constexpr size_t kMostRequests = 15;    // for absent addresses, in any second, from one host
+constexpr int kFiveMinutes = 300;       // of the clock on the wall: when sweeps are repeated
+
+int class_size() { return sanitizer() == "thread" ? 12 : 30; }
+bool is_long() { return std::getenv("LONG") != nullptr; }
+
+// 10.77.0.1 and so on.
+std::vector<std::string> neighbours() {
+  std::vector<std::string> addresses;
+  for (int host = 1; host <= class_size(); ++host) addresses.push_back(Network::address(host));
+  return addresses;
+}
+
+// As DHCP gives them where many have come and gone.
+std::vector<std::string> scattered() {
+  std::vector<int> hosts(254);
+  std::iota(hosts.begin(), hosts.end(), 1);
+  std::shuffle(hosts.begin(), hosts.end(), std::mt19937(15));
+  std::vector<std::string> addresses;
+  for (int i = 0; i < class_size(); ++i)
+    addresses.push_back(Network::address(hosts[static_cast<size_t>(i)]));
+  return addresses;
+}
+
+// A class in a /24, host 1 at the first of these addresses. They are known to all; for any other
+// one the kernel asks by ARP, as in a real network.
+void give_addresses(const Network& network, const std::vector<std::string>& addresses) {
+  const Folder scratch;
+  const auto mac = [&](int host) {
+    network.run(host, "ip -brief link show eth0 | awk '{ print $3 }' >" + scratch.path("mac"));
+    return lines_of(read_file(scratch.path("mac"))).at(0);
+  };
+  std::string neighbours;
+  for (size_t i = 0; i < addresses.size(); ++i)
+    neighbours += "neigh replace " + addresses[i] + " lladdr " + mac(static_cast<int>(i) + 1) +
+                  " dev eth0 nud permanent\n";
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    const std::string own = "neigh flush dev eth0 nud permanent\naddr flush dev eth0\naddr add " +
+                            addresses[i] + "/24 brd + dev eth0\n";
+    const std::string batch = scratch.write("batch", own + neighbours);
+    network.run(static_cast<int>(i) + 1, "ip -batch " + batch);
+  }
+}
+
+// What is broadcast on the switch, as tcpdump sees it: ARP requests (the kernel's checks of a
+// neighbour that it knows are no broadcasts) and datagrams.
+class Cable {
+ public:
+  explicit Cable(const Network& network)
+      : tcpdump_(network.descriptor(0),
+                 {"/usr/bin/env", "tcpdump", "-Z", "root", "-lntt", "-i", "br0", "ether broadcast"},
+                 folder_.path()) {
+    tcpdump_.wait_for("listening on br0.*");
+  }
+
+  // How many datagrams that address has broadcast so far.
+  size_t datagrams_of(const std::string& address) {
+    const std::string from = " IP " + address + ".";
+    const auto is_its = [&](const std::string& line) {
+      return line.find(from) != std::string::npos;
+    };
+    return static_cast<size_t>(
+        std::count_if(tcpdump_.lines().begin(), tcpdump_.lines().end(), is_its));
+  }
+
+  // When each address has asked for one that is not among `present`, in seconds.
+  std::map<std::string, std::vector<double>> requests_for_others(
+      const std::vector<std::string>& present) {
+    std::map<std::string, std::vector<double>> times;
+    for (const std::string& line : tcpdump_.lines()) {
+      std::istringstream words(line);
+      double time = 0;
+      std::string arp, request, who_has, target, tell, sender;
+      words >> time >> arp >> request >> who_has >> target >> tell >> sender;
+      if (arp != "ARP," || who_has != "who-has") continue;
+      sender = sender.substr(0, sender.find(','));
+      const bool is_absent = std::count(present.begin(), present.end(), target) == 0;
+      if (is_absent) times[sender].push_back(time);
+    }
+    return times;
+  }
+
+ private:
+  const Folder folder_;
+  Process tcpdump_;
+};
+
+// The most that fall into one second.
+size_t most_in_a_second(const std::vector<double>& times) {
+  size_t most = 0;
+  std::deque<double> recent;
+  for (const double time : times) {
+    recent.push_back(time);
+    while (recent.front() <= time - 1) recent.pop_front();
+    most = std::max(most, recent.size());
+  }
+  return most;
+}
+
+void expect_good_manners(Cable& cable, const std::vector<std::string>& present) {
+  size_t most = 0;
+  for (const auto& [sender, times] : cable.requests_for_others(present)) {
+    most = std::max(most, most_in_a_second(times));
+    EXPECT_LE(most_in_a_second(times), kMostRequests) << sender;
+  }
+  std::cout << most << " ARP requests for absent addresses in a second, at most" << std::endl;
+}
+
+// Within `seconds` on a quiet machine. Prints how long it took.
+void expect_complete_lists(const std::vector<Process*>& peers, double seconds) {
+  const auto start = Clock::now();
+  ASSERT_NO_FATAL_FAILURE(expect_all_list_all(peers, seconds + kPatience));
+  const std::chrono::duration<double> taken = Clock::now() - start;
+  std::cout << peers.size() << " lists complete after " << taken.count() << " s" << std::endl;
+}
+
+void drop_broadcasts(const Network& network, int hosts) {
+  for (int host = 1; host <= hosts; ++host) network.drop(host, "input", "meta pkttype broadcast");
+}
+
+// A firewall as ufw and firewalld install it: nobody's broadcast or question gets in, only answers
+// to what its owner asked.
+void raise_firewall(const Network& network, int host) {
+  network.drop(host, "input", "iifname eth0 ct state != { established, related }");
+}
+
+}  // namespace
+
+// ---- Whom a class asks for ------------------------------------------------------------------
+
+TEST(Manners, AClassThatHearsItsBroadcastsAsksForNoAbsentAddress) {
+  NEEDS_NAMESPACES();
+  NEEDS_PROGRAM("tcpdump", "tcpdump");
+  const auto addresses = neighbours();
+  Network network(class_size());
+  give_addresses(network, addresses);
+  Cable cable(network);
+  const auto peers = network.peers();
+  ASSERT_NO_FATAL_FAILURE(expect_complete_lists(peers, 1));
+  // Three HELLOs, and two heartbeats, which come 9 s after the start at the earliest: a sweep would
+  // have begun by then.
+  const auto is_settled = [&](const std::string& address) {
+    return cable.datagrams_of(address) >= 5;
+  };
+  ASSERT_TRUE(eventually(kPatience, [&] {
+    return std::all_of(addresses.begin(), addresses.end(), is_settled);
+  }));
+  EXPECT_TRUE(cable.requests_for_others(addresses).empty());
+  for (Process* peer : peers) EXPECT_EQ(peer->count("left .*"), 0u) << peer->output();
+}
+
+TEST(Manners, NeighboursFindEachOtherWithoutBroadcastAndAskForFewAbsentAddresses) {
+  NEEDS_NAMESPACES();
+  NEEDS_PROGRAM("tcpdump", "tcpdump");
+  const auto addresses = neighbours();
+  Network network(class_size());
+  give_addresses(network, addresses);
+  drop_broadcasts(network, class_size());
+  Cable cable(network);
+  ASSERT_NO_FATAL_FAILURE(expect_complete_lists(network.peers(), 30));
+  expect_good_manners(cable, addresses);
+}
+
+TEST(Manners, ScatteredHostsFindEachOtherWithoutBroadcastAndAskForFewAbsentAddresses) {
+  NEEDS_NAMESPACES();
+  NEEDS_PROGRAM("tcpdump", "tcpdump");
+  const auto addresses = scattered();
+  Network network(class_size());
+  give_addresses(network, addresses);
+  drop_broadcasts(network, class_size());
+  Cable cable(network);
+  ASSERT_NO_FATAL_FAILURE(expect_complete_lists(network.peers(), 150));
+  expect_good_manners(cable, addresses);
+}
+
+// A switch counts what comes in at its port, whoever sends it.
+TEST(Manners, SeveralInstancesOfAHostAreAsPoliteAsOne) {
+  NEEDS_NAMESPACES();
+  NEEDS_PROGRAM("tcpdump", "tcpdump");
+  const std::string own = "10.77.0.100";
+  Network network(1);
+  give_addresses(network, {own});
+  Cable cable(network);
+  const auto requests = [&] { return cable.requests_for_others({own})[own].size(); };
+  std::vector<Process*> peers;
+  for (const char* name : {"ann", "bob", "carl"}) {
+    const size_t before = requests();
+    peers.push_back(&network.peer(1, name));
+    // The next one a little later, or all of them would ask for the same addresses at once.
+    ASSERT_TRUE(eventually(kPatience, [&] { return requests() >= before + 40; }));
+  }
+  ASSERT_NO_FATAL_FAILURE(expect_complete_lists(peers, 1));
+  const size_t before = requests();
+  ASSERT_TRUE(eventually(kPatience, [&] { return requests() >= before + 100; }));
+  expect_good_manners(cable, {own});
+}
+
+// ---- Through firewalls ----------------------------------------------------------------------
+
+class FirewallsThatLetInOnlyAnswers : public testing::TestWithParam<int> {};
+
+TEST_P(FirewallsThatLetInOnlyAnswers, HideNobody) {
+  NEEDS_NAMESPACES();
+  Network network(5);
+  for (int host = 1; host <= GetParam(); ++host) raise_firewall(network, host);
+  const auto peers = network.peers();
+  ASSERT_NO_FATAL_FAILURE(expect_complete_lists(peers, 30));
+  const double seconds = is_long() ? 600 : 40;  // a firewall remembers a question for 30 s
+  const auto somebody_left = [&] {
+    return std::any_of(peers.begin(), peers.end(),
+                       [](Process* peer) { return peer->prints("left .*", 0); });
+  };
+  EXPECT_FALSE(eventually(seconds, somebody_left));
+  for (Process* peer : peers) EXPECT_EQ(peer->count("left .*"), 0u) << peer->output();
+}
+
+INSTANTIATE_TEST_SUITE_P(Manners, FirewallsThatLetInOnlyAnswers, testing::Values(1, 2, 5));
