@@ -13,7 +13,7 @@
 //   - joined, left and changed, replayed, give the list;
 //   - for 15 s after a BYE nobody is listed under that id again;
 //   - a forged datagram changes nothing about a peer that is alive;
-//   - four heartbeats after the last fault every list holds exactly those who are there; without
+//   - five heartbeats after the last fault every list holds exactly those who are there; without
 //     broadcast, or through firewalls, once all have swept their network again;
 //   - where broadcasts arrive, there are heartbeats from then on, and nothing else; but a host that
 //     is alone may sweep.
@@ -32,9 +32,10 @@
 namespace {
 
 constexpr auto kFaults = 30s;                // there are faults for so long
-// Four heartbeats, each of them 0.5 s late: three until a peer that slept through it all forgets who
-// was at an address before, and one until it hears who is there now.
-constexpr auto kHeartbeats = 22s;
+// Five heartbeats, each of them 0.5 s late. Where a peer slept through it all and then read what had
+// come meanwhile, it takes three until what is wrong is forgotten, one until it hears who is there
+// now, and one until it asks.
+constexpr auto kHeartbeats = 27500ms;
 constexpr auto kWatched = 12s;               // so long what was complete has to stay so
 constexpr auto kSweep = 7s;                  // of 14 addresses at two ports, by one instance
 constexpr auto kSweepsAgain = 5min;          // after the beginning, which is at a full hour
