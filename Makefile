@@ -24,6 +24,9 @@
 # make doccheck   what the documents show, name and link to
 # make systems    builds for macOS, musl, i686, armhf and s390x, and runs what can be run: tests/systems.sh
 # make elsewhere  Discovery, Messages, Files with what macOS and the BSDs do differently: tests/support/elsewhere.c
+# make install    the program as chatbyp2p, its manual page, bash completion and a unit for systemd, below
+#                 PREFIX=/usr/local in DESTDIR= (nothing). make uninstall removes them
+# make dist       a tarball in .build, which builds without git. make distcheck tries it: tests/distcheck.sh
 # make coverage   which lines of the program the tests run: docs/testing.md
 # make clean      removes all that was built
 #
@@ -147,6 +150,33 @@ systems: peer
 # of more than 1,024 bytes.
 DIFFERING := Discovery.*:Diagnosis.Tells*:Diagnosis.That*:Messages.*:Files.*-*.ASecondUserOfTheMachine*:*.OfAFolderWhosePathsAreTooLong*:*.OfAFolderThatIsAThousandDeep*
 ELSEWHERE := .build/elsewhere
+.PHONY: install uninstall dist distcheck
+PREFIX    ?= /usr/local
+INSTALLED  = $(DESTDIR)$(PREFIX)
+install: $(PEER)
+	mkdir -p '$(INSTALLED)/bin' '$(INSTALLED)/share/man/man1' '$(INSTALLED)/share/doc/chatbyp2p' \
+	  '$(INSTALLED)/share/bash-completion/completions'
+	install -m 755 $(PEER) '$(INSTALLED)/bin/chatbyp2p'
+	install -m 644 docs/install/chatbyp2p.1 '$(INSTALLED)/share/man/man1/'
+	install -m 644 docs/install/chatbyp2p.bash '$(INSTALLED)/share/bash-completion/completions/chatbyp2p'
+	install -m 644 docs/install/chatbyp2p.service docs/interface.md docs/protocol.md \
+	  '$(INSTALLED)/share/doc/chatbyp2p/'
+
+uninstall:
+	rm -f '$(INSTALLED)/bin/chatbyp2p' '$(INSTALLED)/share/man/man1/chatbyp2p.1' \
+	  '$(INSTALLED)/share/bash-completion/completions/chatbyp2p'
+	rm -rf '$(INSTALLED)/share/doc/chatbyp2p'
+
+# Of what is committed.
+VERSION = $(shell sed -n 's/.*kVersion = "\(.*\)".*/\1/p' peer.cpp)
+dist:
+	@mkdir -p .build
+	git archive --prefix='chatbyp2p-$(VERSION)/' -o '.build/chatbyp2p-$(VERSION).tar.gz' HEAD
+	@echo '.build/chatbyp2p-$(VERSION).tar.gz'
+
+distcheck:
+	tests/distcheck.sh
+
 .PHONY: elsewhere
 elsewhere: peer plain-tests $(ELSEWHERE)/peer
 	PEER=$(ELSEWHERE)/peer KINDS=plain STEPS= JOBS='$(JOBS)' .build/run-tests \

@@ -242,7 +242,8 @@ bool has_found_users();                   // whether the first HELLOs have been 
 
 // Before the loop.
 void fill_standard_descriptors();
-void parse_options(const Strings& arguments);
+string program_name = "peer";  // as it was started
+void parse_options(const Strings& words);
 void ask_who_we_are();
 void prepare_folder();
 void prepare_output();
@@ -666,7 +667,7 @@ int main(int argc, char** argv) try {
   allow_descriptors(FD_SETSIZE);
   events.open();
   prepare_output();
-  parse_options({argv + 1, argv + argc});
+  parse_options({argv, argv + argc});
   prepare_folder();
   ask_who_we_are();
   catch_signals();  // before anybody can find us, and tell us to leave
@@ -695,10 +696,10 @@ int main(int argc, char** argv) try {
   say_goodbye();
   return exit_status();
 } catch (const UsageError& error) {
-  std::cerr << "peer: " << printable(error.what()) << '\n';
+  std::cerr << program_name << ": " << printable(error.what()) << '\n';
   return 2;
 } catch (const std::exception& error) {
-  std::cerr << "peer: " << error.what() << '\n';
+  std::cerr << program_name << ": " << error.what() << '\n';
   return 1;
 }
 
@@ -2449,9 +2450,15 @@ bool set_trace(const string& value) {
   return true;
 }
 
+// On a full disk, what was asked for is not there.
+[[noreturn]] void exit_printed() {
+  std::cout.flush();
+  std::exit(std::cout ? 0 : 1);
+}
+
 bool print_version(const string&) {
   std::cout << "ChatByP2P " << kVersion << ", protocol " << kMagic << "\n";
-  std::exit(0);
+  exit_printed();
 }
 
 bool print_options(const string&);
@@ -2474,12 +2481,12 @@ const Option kOptions[] = {
 };
 
 bool print_options(const string&) {
-  std::cout << "usage: peer [OPTION VALUE]...\n";
+  std::cout << "usage: " << program_name << " [OPTION VALUE]...\n";
   for (const Option& option : kOptions) {
     const char* const gap = option.may_be_alone() ? "" : " ";
     std::cout << "  " << option.name << gap << option.value << "  " << option.meaning << "\n";
   }
-  std::exit(0);
+  exit_printed();
 }
 
 const Option& option_called(const string& name) {
@@ -2488,23 +2495,35 @@ const Option& option_called(const string& name) {
   throw UsageError("unknown option '" + name + "'; --help lists them");
 }
 
-void parse_options(const Strings& arguments) {
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    const size_t equals = arguments[i].find('=');
-    const string name = arguments[i].substr(0, equals);
+void set_option(const Option& option, const string& value) {
+  if (option.set(value)) return;
+  const string meaning = option.meaning;
+  const string values = meaning.substr(0, meaning.find(':'));
+  throw UsageError(string(option.name) + " takes " + values + "; not '" + value + "'");
+}
+
+// "--" ends them, as everywhere; and nothing else is taken.
+void expect_no_more(const Strings& words, size_t from) {
+  if (from < words.size()) throw UsageError("unexpected '" + words[from] + "'; see --help");
+}
+
+// The first word is what the program was called by.
+void parse_options(const Strings& words) {
+  if (!words.empty()) program_name = std::filesystem::path(words[0]).filename();
+  for (size_t i = 1; i < words.size(); ++i) {
+    if (words[i] == "--") return expect_no_more(words, i + 1);
+    const size_t equals = words[i].find('=');
+    const string name = words[i].substr(0, equals);
     const Option& option = option_called(name);
     string value;
     if (equals != string::npos) {
-      value = arguments[i].substr(equals + 1);
+      value = words[i].substr(equals + 1);
     } else if (!option.may_be_alone()) {
       ++i;
-      if (i == arguments.size()) throw UsageError(name + " needs a value; see --help");
-      value = arguments[i];
+      if (i == words.size()) throw UsageError(name + " needs a value; see --help");
+      value = words[i];
     }
-    const bool is_good = option.set(value);
-    const string meaning = option.meaning;
-    const string values = meaning.substr(0, meaning.find(':'));
-    if (!is_good) throw UsageError(name + " takes " + values + "; not '" + value + "'");
+    set_option(option, value);
   }
 }
 

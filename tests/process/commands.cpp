@@ -33,6 +33,7 @@ TEST_F(Commands, WrongOptionsAreOneSentenceAndExitTwo) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> wrong = {
       {{"--colour", "red"}, "peer: unknown option '--colour'; --help lists them"},
       {{"ann"}, "peer: unknown option 'ann'; --help lists them"},
+      {{"--", "ann"}, "peer: unexpected 'ann'; see --help"},
       {{"--port"}, "peer: --port needs a value; see --help"},
       {{"--name", "two words"}, "peer: --name takes 1 to 32 characters .*"},
       {{"--name="}, "peer: --name takes 1 to 32 characters .*"},
@@ -70,6 +71,26 @@ TEST_F(Commands, VersionNamesTheProgramAndTheProtocol) {
   EXPECT_EQ(peer.exit_status(), 0);
   EXPECT_EQ(peer.count("ChatByP2P \\d+\\.\\d+\\.\\d+, protocol ChatByP2P/1"), 1u) << peer.output();
   EXPECT_EQ(peer.lines().size(), 1u);
+}
+
+TEST_F(Commands, TwoDashesEndTheOptions) {
+  network->peer(0, "x", {"--name", "x", "--group", "lab", "--"}).wait_for("ready x@.* lab");
+}
+
+TEST_F(Commands, TheProgramGoesByTheNameThatItWasCalledBy) {
+  const Folder folder;
+  const std::string program = folder.path("chatbyp2p");
+  network->run(0, "ln -s " + peer_program() + " " + program);
+  Process wrong(network->descriptor(0), {program, "--colour"}, folder.path());
+  EXPECT_EQ(wrong.exit_status(), 2);
+  wrong.wait_for("chatbyp2p: unknown option '--colour'; --help lists them");
+  Process help(network->descriptor(0), {program, "--help"}, folder.path());
+  help.wait_for("usage: chatbyp2p .*");
+}
+
+TEST_F(Commands, HelpThatCannotBeWrittenIsNoSuccess) {
+  for (const char* option : {"--help", "--version"})
+    network->run(0, peer_program() + " " + option + " >/dev/full; test $? -eq 1");
 }
 
 TEST_F(Commands, AUserWhoseNameIsNoneIsCalledUser) {

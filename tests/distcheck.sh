@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# The tarball of `make dist`, as somebody has it who knows nothing of git: it is unpacked in an empty folder and built
+# where there is no git; what comes of it is installed into an empty root, is run from there, and is removed again
+# without a trace.
+set -euo pipefail
+
+# Two of those that were installed, in a network of their own: they meet, and one has what the other said.
+session() {
+  ip link set lo up
+  mkdir near far
+  mkfifo far/in
+  (cd far && exec chatbyp2p --name far <>in >out 2>&1) &
+  for ((i = 0; i < 300; ++i)); do
+    if grep -q '^ready ' far/out 2>/dev/null; then break; fi
+    sleep 0.1
+  done
+  echo '/msg far from near' | (cd near && timeout 60 chatbyp2p --name near)
+  echo /quit >far/in
+  wait
+  grep -q '^message near@.* private: from near$' far/out
+}
+
+if [ "${1:-}" = session ]; then
+  session
+  exit
+fi
+
+cd "$(dirname "$0")/.."
+script=$PWD/tests/distcheck.sh
+tarball=$PWD/$(make --no-print-directory -s dist)
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+# All commands that there are, but git.
+mkdir "$folder/commands"
+for command in /usr/bin/* /bin/* /usr/sbin/* /sbin/*; do
+  ln -sf "$command" "$folder/commands/"
+done
+rm -f "$folder"/commands/git*
+export PATH=$folder/commands
+unset MAKEFLAGS MAKELEVEL
+if command -v git; then exit 1; fi
+
+cd "$folder"
+tar xzf "$tarball"
+cd chatbyp2p-*
+make -j2 CXXFLAGS='-O1 -Werror' >/dev/null
+./peer --version
+
+root=$folder/root
+make --no-print-directory install DESTDIR="$root" PREFIX=/usr >/dev/null
+(cd "$root" && find . -type f | sort)
+[ "$(find "$root" -type f | wc -l)" = 6 ]
+cmp docs/install/chatbyp2p.1 "$root/usr/share/man/man1/chatbyp2p.1"
+mkdir "$folder/session"
+(cd "$folder/session" && PATH=$root/usr/bin:$PATH unshare -rn "$script" session)
+
+make --no-print-directory uninstall DESTDIR="$root" PREFIX=/usr >/dev/null
+[ -z "$(find "$root" ! -type d)" ]
+[ -z "$(find "$root" -name '*chatbyp2p*')" ]
+echo "$(basename "$tarball"): built without git, installed, run from there, and removed"
