@@ -510,7 +510,8 @@ void handle(const Introduced& event) {
 }
 
 void handle(const MessageReceived& event) {
-  if (transfer::is_repeat(event.from, event.message.number)) return;
+  const bool is_new = transfer::remember_message(event.from, event.message.number);
+  if (!is_new) return;
   show_message(event.from, event.message);
   if (event.message.scope != "private") return;
   last_writer = event.from;

@@ -688,8 +688,8 @@ void decide(uint64_t ticket, Consent consent, const std::string& store_as);
 void cancel(uint64_t ticket);
 // Our user leaves: ends all that is under way, and says so to the others.
 void cancel_all();
-// It has sent a message with this number before, from the same address.
-bool is_repeat(const Identity& from, uint64_t number);
+// Remembers that this message has come. False where it had come before: it was sent again [5.3].
+bool remember_message(const Identity& from, uint64_t number);
 
 bool is_sending();  // messages or files of ours are on their way
 bool is_open();     // there are connections

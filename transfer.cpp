@@ -2259,17 +2259,17 @@ Writer& writer_called(const Identity& who) {
 }  // namespace
 
 // A message that is tried again on a new connection may have arrived over the old one.
-bool transfer::is_repeat(const Identity& from, uint64_t number) {
+bool transfer::remember_message(const Identity& from, uint64_t number) {
   constexpr size_t kRemembered = 32;
   std::set<uint64_t>& numbers = writer_called(from).numbers;
   // Numbers grow. One below all that we remember was sent long ago, and comes late: its message was
   // shown from the second try, and its number has been forgotten since.
   const bool is_late = numbers.size() == kRemembered && number < *numbers.begin();
   const bool is_known = numbers.count(number) > 0;
-  if (is_late || is_known) return true;
+  if (is_late || is_known) return false;
   numbers.insert(number);
   if (numbers.size() > kRemembered) numbers.erase(numbers.begin());
-  return false;
+  return true;
 }
 
 // ---- Progress ---------------------------------------------------------------------------

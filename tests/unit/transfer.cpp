@@ -44,12 +44,12 @@ TEST(Listening, GoesOnAtOnceWhenWhoeverWantedToConnectHasGivenUp) {
 TEST(Repeats, OfWhoeverWroteLastAreKnownHoweverManyHaveWritten) {
   const auto sender = [](int n) { return peer_at(to_string(1'000'000 + n), "10.0.0.1:25253"); };
   writers.clear();
-  for (int n = 1; n <= 3072; ++n) EXPECT_FALSE(transfer::is_repeat(sender(n), 1));
-  EXPECT_FALSE(transfer::is_repeat(sender(1), 2));  // by now the second has not written for longest
-  EXPECT_FALSE(transfer::is_repeat(sender(4000), 1));
-  EXPECT_TRUE(transfer::is_repeat(sender(1), 1));
-  EXPECT_TRUE(transfer::is_repeat(sender(1), 2));
-  EXPECT_FALSE(transfer::is_repeat(sender(2), 1));
+  for (int n = 1; n <= 3072; ++n) EXPECT_TRUE(transfer::remember_message(sender(n), 1));
+  EXPECT_TRUE(transfer::remember_message(sender(1), 2));  // by now the second has not written for longest
+  EXPECT_TRUE(transfer::remember_message(sender(4000), 1));
+  EXPECT_FALSE(transfer::remember_message(sender(1), 1));
+  EXPECT_FALSE(transfer::remember_message(sender(1), 2));
+  EXPECT_TRUE(transfer::remember_message(sender(2), 1));
   writers.clear();
 }
 
