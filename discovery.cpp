@@ -812,8 +812,8 @@ optional<Address> Probes::take(const Users& users, Time now) {
 }
 
 // Four a second. The kernel sends three ARP requests for an address that nobody has, and a switch
-// may cut off a port that sends more than 15 of them a second. All instances of this host are behind
-// one such port, so they share the pace.
+// may cut off a port that sends more than 15 of them a second. All instances of this host are
+// behind one such port, so they share the pace.
 Duration Probes::pause(const Users& users) const {
   int instances = 1;
   for (const Identity& user : users) {
@@ -1012,8 +1012,8 @@ bool came_by_broadcast(const Announcement& said, Door door) {
 
 // Broadcast works on a network if one arrives from another host. A host that answers ours before we
 // have sent it a HELLO of its own proves less: our firewall may let that in because an earlier peer
-// at our port asked for it. But if broadcasts arrive, a heartbeat follows. Probes prove nothing, and
-// neither does hearing somebody.
+// at our port asked for it. But if broadcasts arrive, a heartbeat follows. Probes prove nothing,
+// and neither does hearing somebody.
 void Roster::note_broadcast(const Announcement& said, Address from, Door door) {
   const bool is_broadcast = came_by_broadcast(said, door);
   Peer* const peer = find(said.who);

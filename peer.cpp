@@ -242,7 +242,6 @@ bool has_found_users();                   // whether the first HELLOs have been 
 
 // Before the loop.
 void fill_standard_descriptors();
-string program_name = "peer";  // as it was started
 void parse_options(const Strings& words);
 void ask_who_we_are();
 void prepare_folder();
@@ -257,6 +256,7 @@ void open_ports();  // the port from the options, or the first free one
 // After the loop.
 void admit_to_hang();
 int exit_status();
+void complain(const std::exception& error);
 
 // ---- WHO: whom a word means ------------------------------------------------------------
 
@@ -697,10 +697,10 @@ int main(int argc, char** argv) try {
   say_goodbye();
   return exit_status();
 } catch (const UsageError& error) {
-  std::cerr << program_name << ": " << printable(error.what()) << '\n';
+  complain(error);
   return 2;
 } catch (const std::exception& error) {
-  std::cerr << program_name << ": " << error.what() << '\n';
+  complain(error);
   return 1;
 }
 
@@ -2377,6 +2377,8 @@ void note_changed(const Identity& who, const Identity& before) {
 
 // ---- Options ------------------------------------------------------------------------
 
+string program_name = "peer";  // as it was started
+
 constexpr string_view kVersion = "1.0.0";  // of the program; for the protocol, see kMagic
 
 struct Option {
@@ -2720,6 +2722,10 @@ int exit_status() {
   const bool is_script = !::isatty(STDIN_FILENO);
   const bool has_failed = !std::cout || (undelivered && is_script);
   return has_failed ? 1 : 0;
+}
+
+void complain(const std::exception& error) {
+  std::cerr << program_name << ": " << printable(error.what()) << '\n';
 }
 
 }  // namespace
