@@ -1470,7 +1470,10 @@ void discovery::scan(uint32_t network, int bits, uint16_t port) {
 vector<string> discovery::diagnosis() {
   vector<string> lines;
   for (const Interface& network : interfaces) {
-    const string count = to_string(roster->came_back(network.ip));
+    const uint64_t times = roster->came_back(network.ip);
+    const string count = to_string(times);
+    // On macOS and the BSDs, that is no fault.
+    if (times == 0 && is_loopback(network.ip)) continue;
     lines.push_back("interface " + network.name + ": our broadcast came back " + count + " times");
   }
   lines.push_back(to_string(counters.sent) + " datagrams sent" + counters.failure);

@@ -85,6 +85,23 @@ TEST(Discovery, ASecondUserOfTheMachineIsNotShutOut) {
   ann.wait_for("joined bob@127.0.0.1:25254 lab");
 }
 
+// As on macOS and the BSDs. bob has another port than those that are asked: he asks himself.
+TEST(Discovery, InstancesOfAHostFindEachOtherWhereLoopbackCarriesNoBroadcast) {
+  NEEDS_NAMESPACES();
+  Network network(0);
+  network.drop(0, "input", "ip daddr 127.255.255.255");
+  Process& ann = network.peer(0, "ann");
+  ann.wait_for("ready .*");
+  Process& bob = network.peer(0, "bob", {"--port", "25301"});
+  ann.wait_for("joined bob@.*");
+  bob.wait_for("joined ann@.*");
+  Process& cleo = network.peer(0, "cleo");
+  expect_all_list_all({&ann, &bob, &cleo}, 15);
+  ann.say("/diag");
+  ann.wait_for("diag: \\d+ datagrams received");
+  EXPECT_EQ(ann.count("diag: interface lo: .*"), 0u);  // it is no fault
+}
+
 TEST(Discovery, ADatagramThatIsTooLongIsNotTakenForItsBeginning) {
   NEEDS_NAMESPACES();
   Network network(0);
