@@ -8,8 +8,8 @@
 //   Service       somebody else opened it, and we answer what it asks; an offer is a Download
 //
 // In order of reading: Connection, bytes and lines with a bound to every wait; the workers, with
-// the dialogue of each; and what the main thread calls. For a second reading: what lets transfers
-// work on every disk, with every folder, and through every way to fail.
+// the dialogue of each; and what the main thread calls. For a second reading: Incoming, the file on
+// the disk; folders; resuming; and what lets transfers work through every way to fail.
 //
 // A thread ends by itself: at the end of its dialogue, at an error, or soon after cancel(), for
 // while it waits it looks at the flag every quarter of a second. At the end of the program,
