@@ -266,6 +266,21 @@ TEST(References, OfTheDocumentsToTheProgramNameFunctionsFragmentsAndTestsThatExi
   }
 }
 
+// `accept_connection()`, wherever it is.
+TEST(References, OfTheTourAndTheExercisesNameFunctionsThatExist) {
+  std::string sources = read_file("tests/support/testing.h");
+  for (const char* file : {"protocol.h", "discovery.cpp", "transfer.cpp", "peer.cpp"}) sources += read_file(file);
+  for (const char* document : {"docs/tour.md", "docs/exercises.md"}) {
+    const std::string text = read_file(document);
+    size_t named = 0;
+    for (const auto& match : matches(text, R"(`(?:\w+::)*~?(\w+)\(\)`)")) {
+      EXPECT_TRUE(std::regex_search(sources, std::regex("\\b" + match[1].str() + "\\("))) << document << ": " << match[0];
+      ++named;
+    }
+    EXPECT_GT(named, 30u) << document;
+  }
+}
+
 // README.md: pattern, function, and what to look for there.
 TEST(References, OfThePatternsLeadToTheirLines) {
   const std::string readme = read_file("README.md");
