@@ -63,6 +63,13 @@ TEST(Discovery, NeedsNoNetworkButLoopback) {
   expect_all_list_all(peers, 3);
 }
 
+TEST(Discovery, FindsOthersByBroadcastAlone) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  const std::vector<Process*> peers = {&network.peer(1, "ann", {"--scan=off"}), &network.peer(2, "bob", {"--scan=off"})};
+  expect_all_list_all(peers, 3);
+}
+
 // By SO_REUSEPORT the kernel lets in sockets of one user only: so one without it has to get the port, too, before ours
 // and after it. Only root can try it with another user indeed.
 TEST(Discovery, ASecondUserOfTheMachineIsNotShutOut) {
