@@ -122,7 +122,7 @@ second: $(BUILD)/second $(BUILD)/grade
 	PEER=$(BUILD)/second $(BUILD)/grade
 
 # The grader is graded: by some hundred programs with one mistake each.
-wrong: $(BUILD)/second $(BUILD)/grade
+wrong: peer $(BUILD)/second $(BUILD)/grade $(BUILD)/run-tests
 	JOBS='$(or $(WRONG_JOBS),6)' WRONG='$(WRONG)' tests/grade/wrong.sh
 
 $(BUILD)/second: tests/second/second.cpp
