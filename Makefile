@@ -6,7 +6,7 @@
 # make capture    the same, as tcpdump sees it on the cable, into CAPTURE=.build/first-contact.pcap, for Wireshark
 # make test       all tests, JOBS=4 at a time; README.md names what they need. Some of them: make test FILTER='Files.*'
 #                 under sanitizers: make test SANITIZE=address,undefined, and SANITIZE=thread; or in one queue
-#                 make test KINDS='plain address,undefined thread'
+#                 make test KINDS='plain address,undefined thread'; KINDS=second is ours together with tests/second
 # make grade      judges any program by docs/protocol.md and docs/interface.md: make grade PEER=path/to/their/peer, as far
 #                 as MILESTONE=1; a table of a folder of submissions: tests/grade/class.sh FOLDER.
 #                 LONG=1, FILTER=R7, JUNIT=file and more: tests/grade/main.cpp
@@ -93,6 +93,8 @@ test: $(KINDS:%=%-kind) plain-tests
 	PEER='$(PEER)' KINDS='$(KINDS)' JOBS='$(JOBS)' $(PLAIN)/run-tests --gtest_filter='$(FILTER)'
 
 plain-kind: $(PEER)
+	@:
+second-kind: $(PEER) $(BUILD)/second
 	@:
 %-kind:
 	$(MAKE) SANITIZE=$* .build/$*/peer .build/$*/run-units

@@ -7,6 +7,7 @@
 //   KINDS='plain thread'   runs each test once for each kind: with the program as it is, or as it is built for that
 //                          sanitizer. Unit tests have parts of the program within them: .build/thread/run-units. The
 //                          kind "user" is the plain one run by root as nobody, who can read the copy in USER_FOLDER.
+//                          The kind "second" has the tests of tests/second/together only: two implementations meet.
 //   STEPS=.ci/steps        other commands, in the same queue: a line of that file has a name, and what sh makes of the
 //                          rest. They give way to the tests. So many at a time as there are cores, and one more.
 //   JOBS=1                 one at a time, and what a test prints is seen at once.
@@ -167,6 +168,25 @@ Kind kind_of(const std::string& name) {
     kind.sanitizer = name;
   }
   return kind;
+}
+
+// A line has whom tests/second plays, and in which test.
+std::vector<Job> jobs_of_two_kinds(const Words& options, const std::string& scratch) {
+  const Words all = tests_of(kThisProgram, options, scratch);
+  std::ifstream file("tests/second/together");
+  std::vector<Job> jobs;
+  for (std::string who, name; file >> who >> name;) {
+    if (std::find(all.begin(), all.end(), name) == all.end()) continue;
+    Job job = test_job(kThisProgram, options);
+    job.title = "second plays " + who + " " + name;
+    job.command.push_back("--gtest_filter=" + name);
+    job.command.push_back("--gtest_brief=1");
+    job.environment["PEER"] = environment("PEER", "./peer");
+    job.environment["SANITIZE"] = "";
+    job.environment["SECOND_PLAYS"] = who;
+    jobs.push_back(job);
+  }
+  return jobs;
 }
 
 std::vector<Job> jobs_of(const Kind& kind, const Words& options, const std::string& scratch) {
@@ -343,8 +363,12 @@ int run_queue(const Words& options) {
   Queue queue(static_cast<size_t>(std::max(1, at_once)));
   const Folder scratch;
   std::istringstream kinds(environment("KINDS", "plain"));
-  for (std::string kind; kinds >> kind;)
-    for (const Job& job : jobs_of(kind_of(kind), options, scratch.path("list"))) queue.add(job);
+  for (std::string kind; kinds >> kind;) {
+    const std::string list = scratch.path("list");
+    const bool is_of_two = kind == "second";
+    const auto jobs = is_of_two ? jobs_of_two_kinds(options, list) : jobs_of(kind_of(kind), options, list);
+    for (const Job& job : jobs) queue.add(job);
+  }
   for (const Job& step : steps_in(environment("STEPS", "/dev/null"))) queue.add(step);
   queue.run();
   const bool must_not_skip = environment("STRICT", "") == "1" || environment("CI", "") == "true";
