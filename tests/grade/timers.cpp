@@ -42,7 +42,7 @@ CASE_OF(30, R6, Connecting, "P2.3, I3", "Where nobody answers a connection, the 
   const double since = now();
   ann.say("/msg 10.77.0.9:25253 " + words("hello"));
   ann.prints("failed ...10.77.0.9:25253: ...not delivered: " + words("hello"), 15);
-  expect_took(since, 2.5, 7.6, ann.name + " gives up after 4 s");
+  expect_took(since, 3.4, 7.6, ann.name + " gives up after 4 s");
 }
 
 CASE_OF(30, R9, BeforeTheIntroduction, "P2.3, P5.4",

@@ -5,7 +5,6 @@
 set -eu
 cd "${0%/*}/../.."
 room=$PWD/.build/wrong
-tab=$(printf '\t')
 
 # Puts NEW in the place of OLD, which must stand in the file once.
 change() { # FROM TO
@@ -41,10 +40,9 @@ fails() { # NUMBER CASE: whether somebody notices
 # One line of the table: what is wrong, the case, the old text, the new one.
 judge() {
   number=$1
-  IFS=$tab read -r name case old_and_new <<LINE
-$(sed -n "${number}p" "$room/list")
-LINE
-  export OLD="${old_and_new%%"$tab"*}" NEW="${old_and_new#*"$tab"}"
+  column() { sed -n "${number}p" "$room/list" | cut -f "$1"; }
+  name=$(column 1) case=$(column 2) OLD=$(column 3) NEW=$(column 4)
+  export OLD NEW
   case $case in R[0-9]*) whose=second ;; *) whose=ours ;; esac
   if ! "make_$whose" "$number" >"$room/$number.log" 2>&1; then
     echo "BROKEN    $name: its text is not there once, or does not compile: $room/$number.log"
