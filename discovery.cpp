@@ -139,7 +139,11 @@ class Roster {
   vector<Event> take_events() { return std::exchange(events_, {}); }
 
   const std::map<string, Peer>& peers() const { return peers_; }  // by id
-  uint64_t came_back(uint32_t ip) const;  // how many broadcasts of our own, from this address
+  struct Broadcasts {
+    uint64_t ours = 0;    // that came back to us
+    uint64_t others = 0;  // of other hosts
+  };
+  Broadcasts broadcasts_on(uint32_t ip) const;  // the network where that is our address
   Users users() const;                                            // those listed, sorted
 
  private:
@@ -218,7 +222,7 @@ class Roster {
   size_t listed_ = 0;                            // how many of them are listed
   std::multimap<Time, Task> agenda_;             // everything to be done later, in order
   std::map<Address, string> pending_;  // answers that wait: where to, and to which id
-  std::map<uint32_t, uint64_t> came_back_;  // our own broadcasts, counted by our address
+  std::map<uint32_t, Broadcasts> broadcasts_;  // that we have heard, by our address
   std::set<uint32_t> asked_;           // IP addresses that we have sent a HELLO of their own
   seconds every_ = kHeartbeat;         // between our heartbeats, as we last announced it
   int hellos_left_ = 0;                // of the burst that is under way
@@ -1023,6 +1027,8 @@ void Roster::note_broadcast(const Announcement& said, Address from, Door door) {
   const bool was_asked = asked_.count(from.ip) > 0 || !are_all_noted;
   const bool is_beside_us = has_ip(networks_, from.ip);
   if (is_beside_us) return;
+  for (const Interface& network : networks_)
+    if (is_broadcast && is_on_link(network, from.ip)) ++broadcasts_[network.ip].others;
   if (is_broadcast) probes_->note_broadcast(from.ip, now_ + kBroadcastProves);
   else if (is_answer && !was_asked) probes_->note_broadcast(from.ip, now_ + kAnswerProves);
 }
@@ -1039,12 +1045,12 @@ constexpr uint16_t kLastLocalPort = kFirstPort + 15;  // that is asked
 
 void Roster::note_own(const Announcement& said, Address from, Door door) {
   const bool is_broadcast = came_by_broadcast(said, door);
-  if (is_broadcast && has_ip(networks_, from.ip)) ++came_back_[from.ip];
+  if (is_broadcast && has_ip(networks_, from.ip)) ++broadcasts_[from.ip].ours;
 }
 
-uint64_t Roster::came_back(uint32_t ip) const {
-  const auto counted = came_back_.find(ip);
-  return counted == came_back_.end() ? 0 : counted->second;
+Roster::Broadcasts Roster::broadcasts_on(uint32_t ip) const {
+  const auto counted = broadcasts_.find(ip);
+  return counted == broadcasts_.end() ? Broadcasts() : counted->second;
 }
 
 // On macOS and the BSDs it does not, and we do not hear our own HELLO there. But the instances of a
@@ -1055,7 +1061,7 @@ void Roster::ask_on_loopback() {
   hello.ask_host = true;
   for (const Interface& network : networks_) {
     if (!is_loopback(network.ip)) continue;
-    if (came_back(network.ip) > 0) continue;
+    if (broadcasts_on(network.ip).ours > 0) continue;
     std::set<uint16_t> known{self_.address.port};
     for (const Peer* const peer : peers_at(network.ip))
       if (peer->is_listed()) known.insert(peer->who.address.port);
@@ -1470,11 +1476,14 @@ void discovery::scan(uint32_t network, int bits, uint16_t port) {
 vector<string> discovery::diagnosis() {
   vector<string> lines;
   for (const Interface& network : interfaces) {
-    const uint64_t times = roster->came_back(network.ip);
-    const string count = to_string(times);
+    const Roster::Broadcasts heard = roster->broadcasts_on(network.ip);
     // On macOS and the BSDs, that is no fault.
-    if (times == 0 && is_loopback(network.ip)) continue;
-    lines.push_back("interface " + network.name + ": our broadcast came back " + count + " times");
+    if (heard.ours == 0 && is_loopback(network.ip)) continue;
+    string line = "interface " + network.name + ": our broadcast came back ";
+    line += to_string(heard.ours) + " times";
+    if (!is_loopback(network.ip))
+      line += ", another host's came " + to_string(heard.others) + " times";
+    lines.push_back(line);
   }
   lines.push_back(to_string(counters.sent) + " datagrams sent" + counters.failure);
   lines.push_back(to_string(counters.received) + " datagrams received");

@@ -2126,8 +2126,9 @@ void diagnose(string who) {
   print("diag: ports UDP 25252, UDP and TCP " + to_string(myself.address.port) + " are open");
   for (const string& line : discovery::diagnosis())
     print("diag: " + line);
-  print("diag: where no broadcast came back, the firewall of this machine must let in UDP 25252 to "
-        "25508 and TCP 25253 to 25508; where a peer does not hear us, that of its machine");
+  print("diag: where ours never came back, the firewall of this machine must let in UDP 25252 to "
+        "25508 and TCP 25253 to 25508; where only ours came, nobody else is there, or the access "
+        "point keeps its clients apart; where a peer does not hear us, its machine has a firewall");
 }
 
 // ---- What Tab adds ------------------------------------------------------------------

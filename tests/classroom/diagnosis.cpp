@@ -10,9 +10,9 @@ TEST(Diagnosis, IsOneScreen) {
   ann.wait_for("joined bob.*");
   bob.wait_for("joined ann.*");
   ann.say("/diag");
-  ann.wait_for("diag: where no broadcast came back, .* UDP 25252 to 25508 and TCP 25253 to 25508; .*");  // the last one
+  ann.wait_for("diag: where ours never came back, .* UDP 25252 to 25508 and TCP 25253 to 25508; .*");  // the last one
   for (const char* line : {"ports UDP 25252, UDP and TCP 25253 are open", "interface lo: our broadcast came back [1-9]\\d* times",
-                           "interface eth0: our broadcast came back [1-9]\\d* times", "[1-9]\\d* datagrams sent",
+                           "interface eth0: our broadcast came back [1-9]\\d* times, another host's came \\d+ times", "[1-9]\\d* datagrams sent",
                            "[1-9]\\d* datagrams received"})
     EXPECT_EQ(ann.count("diag: " + std::string(line)), 1u) << line << "\n" << ann.output();
   EXPECT_EQ(ann.count("diag: .*does not hear us"), 0u) << ann.output();
@@ -55,10 +55,49 @@ TEST(Diagnosis, FindsOurOwnFirewall) {
   Process& bob = network.peer(2, "bob");
   ann.wait_for("ready .*");
   ann.say("/diag");
-  ann.wait_for("diag: interface eth0: our broadcast came back 0 times");
+  ann.wait_for("diag: interface eth0: our broadcast came back 0 times, .*");
   bob.wait_for("ready .*");
   bob.say("/diag");
   bob.wait_for("diag: 0 datagrams sent; the last that was not: Operation not permitted");
+}
+
+// As ufw and firewalld install one: its owner and the others list each other, and yet only he can
+// write.
+TEST(Diagnosis, TellsBothSidesOfAFirewallThatLetsInOnlyAnswers) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  network.drop(1, "input", "iifname eth0 ct state != { established, related }");
+  Process& ann = network.peer(1, "ann");
+  Process& bob = network.peer(2, "bob");
+  ann.wait_for("joined bob.*");
+  bob.wait_for("joined ann.*");
+  ann.say("/diag");
+  ann.wait_for("diag: interface eth0: our broadcast came back 0 times, another host's came 0 times");
+  ann.wait_for("diag: where ours never came back, the firewall of this machine must let in UDP 25252 to 25508 and .*");
+  EXPECT_TRUE(eventually(10, [&] {
+    bob.say("/diag");
+    return bob.prints("diag: interface eth0: our broadcast came back [1-9]\\d* times, another host's came [1-9]\\d* times", 1);
+  }));
+  ann.say("/diag bob");
+  ann.wait_for("diag: TCP: connected to 10.77.0.2:25253");
+  bob.say("/diag ann");
+  bob.wait_for("diag: UDP: ann@10.77.0.1:25253 has answered");
+  bob.wait_for("diag: TCP: cannot connect to 10.77.0.1:25253: Connection timed out; most likely a firewall there .*");
+}
+
+TEST(Diagnosis, NamesAnAccessPointThatKeepsItsClientsApart) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  for (const char* port : {"v1", "v2"})
+    network.run(0, "bridge link set dev " + std::string(port) + " isolated on");
+  Process& ann = network.peer(1, "ann");
+  network.peer(2, "bob").wait_for("ready .*");
+  ann.wait_for("ready .*");
+  EXPECT_TRUE(eventually(10, [&] {
+    ann.say("/diag");
+    return ann.prints("diag: interface eth0: our broadcast came back [1-9]\\d* times, another host's came 0 times", 1);
+  }));
+  ann.wait_for("diag: .*; where only ours came, nobody else is there, or the access point keeps its clients apart; .*");
 }
 
 TEST(Diagnosis, NamesAMissingRoute) {
