@@ -54,6 +54,15 @@ std::vector<std::string> parts_of(const std::string& line) {
   return parts;
 }
 
+// Several lines in one piece are told apart: each "\\n" that something follows ends a line of the picture, too.
+std::string line_by_line(std::string text) {
+  for (size_t at = 0; (at = text.find("\\n", at)) != std::string::npos;) {
+    at += 2;
+    if (at < text.size()) text.insert(at++, "\n");
+  }
+  return text;
+}
+
 void add_step(Ladder& ladder, double at, const std::string& from, const std::string& to, const std::string& text) {
   const std::string& name = from.empty() ? to : from;  // a user has no column: what he does stands in his program's
   if (from == "!") {
@@ -64,7 +73,7 @@ void add_step(Ladder& ladder, double at, const std::string& from, const std::str
   }
   if (from.empty()) return ladder.note(at, name, text);
   if (to.empty()) return ladder.note(at, name, "prints: " + text);
-  ladder.message(at, from, to, text);
+  ladder.message(at, from, to, line_by_line(text));
 }
 
 Ladder ladder_of(const std::string& steps) {

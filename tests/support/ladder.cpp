@@ -489,6 +489,7 @@ class Ladder::Svg {
   using Lines = std::vector<std::vector<Character>>;
 
   static constexpr size_t kHead = 78;       // pixels, as all that follow
+  static constexpr size_t kTitle = 16;      // where the title begins
   static constexpr size_t kFirst = 100;     // the first lifeline, behind the time
   static constexpr size_t kDistance = 200;  // between two of several lifelines
   static constexpr size_t kMargin = 100;    // behind the last one
@@ -498,9 +499,10 @@ class Ladder::Svg {
   static constexpr size_t kNote = 60;       // the cells of a note, at most
 
   size_t lifeline(size_t i) const { return kFirst + i * distance_; }
-  size_t width() const {
+  size_t width(const std::string& title) const {
     const size_t last = columns_.empty() ? 0 : columns_.size() - 1;
-    return std::max(lifeline(last) + kMargin, lifeline(0) + kNote * kCell + kEdge);
+    const size_t of_title = kTitle + title.size() * kCell + kEdge;
+    return std::max({lifeline(last) + kMargin, lifeline(0) + kNote * kCell + kEdge, of_title});
   }
   size_t height() const { return top_ + 20; }
 
@@ -572,14 +574,14 @@ class Ladder::Svg {
   std::string head(const std::string& title) const {
     const std::string name = xml(characters(title));
     std::string all = "<svg xmlns=\"http://www.w3.org/2000/svg\"";
-    all += attribute("width", width());
+    all += attribute("width", width(title));
     all += attribute("height", height());
     all += ">\n<title>" + name + "</title>\n" + kStyle;
     all += "<rect rx=\"6\" class=\"page\"";
-    all += attribute("width", width());
+    all += attribute("width", width(title));
     all += attribute("height", height());
     all += "/>\n";
-    return all + label({16, 24}, "time", name);
+    return all + label({kTitle, 24}, "time", name);
   }
 
   std::string lifelines() const {

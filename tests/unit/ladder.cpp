@@ -162,3 +162,11 @@ TEST(Ladders, AreDocumentsOfTheirOwnAsSvg) {
   EXPECT_EQ(count(svg, "class=\"missing\""), 1u);
   EXPECT_EQ(count(svg, "MISSING: "), 2u);
 }
+
+TEST(Ladders, AreAsWideAsTheirTitle) {
+  const std::string title(120, 'x');
+  const std::string svg = two().svg(title);
+  const auto found = matches(svg, "width=\"([0-9]+)\"");
+  ASSERT_FALSE(found.empty()) << svg;
+  EXPECT_GT(std::stoul(found[0][1]), 120 * 8u);
+}
