@@ -1173,7 +1173,7 @@ class TerminalModes {
 // ---- The console --------------------------------------------------------------------
 
 string environment(const char* name) {
-  const char* const value = std::getenv(name);
+  const char* const value = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nobody sets one
   return value == nullptr ? "" : value;
 }
 
@@ -1883,7 +1883,7 @@ bool ends_in_blank(string_view text) {
 string as_a_shell_reads(const string& typed, const string& home) {
   string_view rest = typed;
   string path;
-  char quote = 0;  // the one that is open; 0 if none is
+  char quote = '\0';  // the one that is open, if any
   bool is_escaped = false;
   while (ends_in_blank(rest)) rest.remove_suffix(1);
   const bool begins_at_home = rest == "~" || begins_with(rest, "~/");
@@ -1893,19 +1893,19 @@ string as_a_shell_reads(const string& typed, const string& home) {
   }
   for (const char c : rest) {
     const bool can_begin = c == '\'' || c == '"';
-    const bool is_quote = quote == 0 ? can_begin : c == quote;
+    const bool is_quote = quote == '\0' ? can_begin : c == quote;
     if (is_escaped) {
       path += c;
       is_escaped = false;
     } else if (c == '\\' && quote != '\'') {
       is_escaped = true;
     } else if (is_quote) {
-      quote = quote == 0 ? c : 0;
+      quote = quote == '\0' ? c : '\0';
     } else {
       path += c;
     }
   }
-  const bool is_whole = quote == 0 && !is_escaped;
+  const bool is_whole = quote == '\0' && !is_escaped;
   return is_whole ? path : typed;
 }
 
@@ -2577,6 +2577,7 @@ void fill_standard_descriptors() {
 void prepare_output() {
   std::ios::sync_with_stdio(false);
   for (const char* name : {"C.UTF-8", "UTF-8", "en_US.UTF-8", ""}) {  // macOS has the second
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): there is no other thread yet
     const char* const chosen_locale = std::setlocale(LC_CTYPE, name);
     if (chosen_locale != nullptr) return;
   }

@@ -1783,6 +1783,7 @@ class Folder : public Source {
     here.release();
     for (;;) {
       errno = 0;  // at the end readdir() leaves it as it is
+      // NOLINTNEXTLINE(concurrency-mt-unsafe): each thread reads a stream of its own
       const dirent* found = ::readdir(names.get());
       if (!found) break;
       list_entry(folder, found->d_name);

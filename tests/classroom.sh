@@ -59,9 +59,11 @@ if [ "${1-}" != inside ]; then
   # namespace: there he is root, over what belongs to it and over nothing else.
   new="--net --mount --pid" enter="nsenter"
   [ "$(id -u)" = 0 ] || new="--user --map-root-user $new" enter="nsenter --user --preserve-credentials"
+  # shellcheck disable=SC2086 # several options in one variable
   why=$(unshare $new mount -t tmpfs none /run 2>&1) || fail "namespaces are not allowed here ($why): use 'sudo make \
 classroom', or, on Ubuntu, allow them to all users until the next start of the system with 'sudo sysctl -w \
 kernel.apparmor_restrict_unprivileged_userns=0'; a container has to be started with --privileged"
+  # shellcheck disable=SC2086
   exec unshare $new "$self" inside "$enter"
 fi
 
@@ -138,6 +140,7 @@ else
     elif [ $(((host - 1) % panes)) = 0 ]; then open="new-window -d -t class: -n $name.."
     else open="split-window -d -t $pane"
     fi
+    # shellcheck disable=SC2086 # a command and its options
     pane=$(mux $open -P -F '#{pane_id}' "$self" host "$name")
     mux select-layout -t "$pane" tiled \; select-pane -t "$pane" -T "$name 10.77.0.$host"
   done

@@ -11,6 +11,7 @@ mkdir -p "$folder/lines"
 mv ./*.gcov "$folder/lines"
 # A line of a .gcov file is COUNT:NUMBER:TEXT; "#####", or "=====" on the way of an exception only, was never run. An
 # inline function stands there once for each object that it is in.
+status=0
 for source in protocol.h discovery.cpp transfer.cpp peer.cpp; do
   awk -F: -v file="$source" '
     $1 ~ /[0-9#=]/ && $2 > 0 {
@@ -26,4 +27,4 @@ for source in protocol.h discovery.cpp transfer.cpp peer.cpp; do
       exit hit < 0.95 * all
     }' "$folder/lines/$source.gcov" || status=1
 done
-exit ${status-0}
+exit "$status"

@@ -18,6 +18,7 @@ if [ -z "${PRIVATE-}" ]; then
   new="--net --mount"
   [ "$(id -u)" = 0 ] || new="--user --map-root-user $new"
   [ "$1" != capture ] || command -v tcpdump >/dev/null || { echo "tcpdump is missing: apt-get install tcpdump" >&2; exit 1; }
+  # shellcheck disable=SC2086 # several options in one variable
   PRIVATE=1 exec unshare $new "$0" "$@"
 fi
 mount -t tmpfs none /run
@@ -27,6 +28,7 @@ pids=
 
 sees() { # FILE PATTERN [TIMES]: waits, 10 s at most, until so many lines of it match
   tries=0
+  # shellcheck disable=SC2126 # grep -c prints nothing of a file that is not there yet
   until [ "$(grep -asE -- "$2" "$folder/$1" | wc -l)" -ge "${3-1}" ]; do
     tries=$((tries + 1))
     [ $tries -lt 500 ] || { echo "first-contact: $1 does not show: $2" >&2; cat "$folder"/*.out >&2; exit 1; }
@@ -93,13 +95,13 @@ for pid in $pids; do [ "$pid" = "${tcpdump-}" ] || wait "$pid"; done
 
 if [ "$1" = capture ]; then
   sees cable.pcap 'BYE .*name=bob' 2
-  kill $tcpdump
-  wait $tcpdump || true
+  kill "$tcpdump"
+  wait "$tcpdump" || true
   pids=
   cp "$folder/cable.pcap" "$2"
   exit
 fi
 pids=
 
-"${LADDER:-.build/ladder}" ${2-} --title='The first contact of two peers' \
+"${LADDER:-.build/ladder}" ${2:+"$2"} --title='The first contact of two peers' \
   ann="$folder/ann.trace" bob="$folder/bob.trace"

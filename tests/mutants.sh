@@ -35,9 +35,10 @@ graded() {
 
 grader=$PWD/.build/grade
 make_all || { cat "$room/make.log"; exit 1; }
-for test in $(cut -f 3 "$room/list" | sort -u); do
-  passes "$test" || { echo "mutants: $test fails without any change"; cat "$room/test.log"; exit 1; }
-done
+cut -f 3 "$room/list" | sort -u >"$room/tests"
+while read -r test; do
+  passes "$test" </dev/null || { echo "mutants: $test fails without any change"; cat "$room/test.log"; exit 1; }
+done <"$room/tests"
 
 survived=0 caught=0
 tab=$(printf '\t')

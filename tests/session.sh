@@ -49,7 +49,7 @@ sees $ann '^send 1 delivered'
 
 # ---- As a picture -------------------------------------------------------------------------
 
-for pane in $ann $bob; do screen $pane | sed 's/ *$//; /^$/d' >"$folder/${pane#class:0.}"; done
+for pane in $ann $bob; do screen "$pane" | sed 's/ *$//; /^$/d' >"$folder/${pane#class:0.}"; done
 lines() { wc -l <"$folder/$1"; }
 row=19 top=44
 first=$(($(lines 0) * row)) second=$(($(lines 1) * row))

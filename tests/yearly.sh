@@ -29,6 +29,6 @@ trap 'rm -f "$changes"' EXIT
 
 # A capture is bytes with checksums in them, and what is said of it belongs to it: first-contact.md, from its section 2.
 find . \( -path ./.git -o -path ./.build \) -prune -o -type f ! -name '*.pcap' ! -name '*.png' ! -path ./docs/first-contact.md \
-  ! -path ./tests/yearly.sh ! -path ./peer -print | xargs sed -i -f "$changes"
+  ! -path ./tests/yearly.sh ! -path ./peer -print0 | xargs -0 sed -i -f "$changes"
 sed -i -e '/^## 2/,$b' -f "$changes" docs/first-contact.md
 echo "$word/1, shared port $port, own ports $((port + 1)) to $((port + 256)); it was $old_word/1, $old_port"

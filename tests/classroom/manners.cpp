@@ -27,7 +27,6 @@ constexpr double kPatience = 60;        // added for a busy machine
 constexpr size_t kMostRequests = 15;    // for absent addresses, in any second, from one host
 constexpr int kFiveMinutes = 300;       // of the clock on the wall: when sweeps are repeated
 
-int class_size() { return sanitizer() == "thread" ? 12 : 30; }
 bool is_long() { return std::getenv("LONG") != nullptr; }
 
 // 10.77.0.1 and so on.

@@ -12,10 +12,9 @@
 
 namespace {
 
-constexpr double kPatience = 120;  // seconds: all of them share the processor with the other tests
+constexpr double kAllTogether = 120;  // seconds: all of them share the processor with the other tests
 
-// As many as there are in a class, and in a full /24. A sanitizer takes some ten times the memory and the time.
-int class_size() { return sanitizer() == "thread" ? 12 : 30; }
+// As many as there are in a full /24. A sanitizer takes some ten times the memory and the time.
 int full_segment() {
   if (sanitizer() == "thread") return 40;
   return sanitizer().empty() ? 253 : 80;
@@ -30,10 +29,10 @@ std::map<std::string, int> counted(Process& peer) {
 
 // Each /list has everybody once: the names are u1, u2 and so on.
 void expect_complete_lists(const std::vector<Process*>& peers) {
-  ASSERT_NO_FATAL_FAILURE(expect_all_list_all(peers, kPatience));
+  ASSERT_NO_FATAL_FAILURE(expect_all_list_all(peers, kAllTogether));
   for (Process* peer : peers) peer->say("/list");
   for (Process* peer : peers) {
-    ASSERT_NE(peer->wait_for("users " + std::to_string(peers.size()), kPatience), "");
+    ASSERT_NE(peer->wait_for("users " + std::to_string(peers.size()), kAllTogether), "");
     std::map<std::string, int> names;
     for (const std::string& line : peer->lines()) {
       std::istringstream words(line);
@@ -59,16 +58,16 @@ TEST(Scale, AClassOfThirtyFindsItselfAndOfAllTheirMessagesEachArrivesOnce) {
   for (int from = 1; from <= class_size(); ++from)
     for (int to = 1; to <= class_size(); ++to)
       if (from != to) peers[static_cast<size_t>(from - 1)]->say("/msg u" + std::to_string(to) + " " + text(from, to));
-  const size_t others = class_size() - 1;
+  const auto others = static_cast<size_t>(class_size() - 1);
   for (Process* peer : peers) {
-    ASSERT_TRUE(eventually(kPatience, [&] { return peer->count("(delivered|failed) .*") >= others; }));
+    ASSERT_TRUE(eventually(kAllTogether, [&] { return peer->count("(delivered|failed) .*") >= others; }));
     peer->say("/all that is all");
   }
   // A copy that came late would have been shown before this: it goes the same way.
   for (Process* peer : peers) {
     const std::string all = std::to_string(others);
-    ASSERT_NE(peer->wait_for("delivered " + all + " of " + all, kPatience), "");
-    ASSERT_TRUE(eventually(kPatience, [&] { return peer->count("message \\S+ all: that is all") >= others; }));
+    ASSERT_NE(peer->wait_for("delivered " + all + " of " + all, kAllTogether), "");
+    ASSERT_TRUE(eventually(kAllTogether, [&] { return peer->count("message \\S+ all: that is all") >= others; }));
   }
   for (int host = 1; host <= class_size(); ++host) {
     Process& peer = *peers[static_cast<size_t>(host - 1)];
@@ -92,9 +91,9 @@ TEST(Scale, OnAFullSegmentEverybodyIsListedAndAllReachesEverybodyAndTellsWhoIsNo
   ASSERT_NO_FATAL_FAILURE(expect_complete_lists(peers));
   const std::string others = std::to_string(full_segment() - 1);
   peers[0]->say("/all can you hear me");
-  peers[0]->wait_for("delivered " + others + " of " + others, kPatience);
+  peers[0]->wait_for("delivered " + others + " of " + others, kAllTogether);
   for (size_t i = 1; i < peers.size(); ++i) {
-    ASSERT_NE(peers[i]->wait_for("message u1@10.77.0.1:25253 all: can you hear me", kPatience), "");
+    ASSERT_NE(peers[i]->wait_for("message u1@10.77.0.1:25253 all: can you hear me", kAllTogether), "");
     EXPECT_EQ(peers[i]->count("message .*"), 1u);
   }
   for (const size_t gone : {6u, 8u}) {
@@ -105,7 +104,7 @@ TEST(Scale, OnAFullSegmentEverybodyIsListedAndAllReachesEverybodyAndTellsWhoIsNo
   const std::string seventh = "u7@10.77.0.7:25253", ninth = "u9@10.77.0.9:25253";
   peers[0]->wait_for("delivered " + std::to_string(full_segment() - 3) + " of " + others + "; not reached: (" + seventh + ", " +
                          ninth + "|" + ninth + ", " + seventh + ")",
-                     kPatience);
+                     kAllTogether);
 }
 
 TEST(Scale, AClassFindsItselfThoughAFifthOfAllPacketsIsLost) {
@@ -113,7 +112,7 @@ TEST(Scale, AClassFindsItselfThoughAFifthOfAllPacketsIsLost) {
   Network network(class_size());
   network.run(0, "nft 'add table bridge f; add chain bridge f lose { type filter hook forward priority 0; }; "
                  "add rule bridge f lose numgen random mod 100 < 20 drop'");
-  expect_all_list_all(network.peers(), kPatience);
+  expect_all_list_all(network.peers(), kAllTogether);
 }
 
 TEST(Scale, AWholeClassOnOneHostListsItselfAndIsListedByAnother) {
@@ -123,7 +122,7 @@ TEST(Scale, AWholeClassOnOneHostListsItselfAndIsListedByAnother) {
   for (int i = 2; i <= 65; ++i) peers.push_back(&network.peer(1, "u" + std::to_string(i)));
   ASSERT_NO_FATAL_FAILURE(expect_complete_lists(peers));
   peers[0]->say("/all good morning");
-  peers[0]->wait_for("delivered 64 of 64", kPatience);
+  peers[0]->wait_for("delivered 64 of 64", kAllTogether);
   peers[64]->say("/all good morning to you");
-  peers[64]->wait_for("delivered 64 of 64", kPatience);
+  peers[64]->wait_for("delivered 64 of 64", kAllTogether);
 }

@@ -13,7 +13,6 @@ using namespace grade;
 
 namespace {
 
-const std::string kFox = "\xf0\x9f\xa6\x8a";  // a character of four bytes
 
 std::string times(int count, const std::string& text) {
   std::string all;

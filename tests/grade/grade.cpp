@@ -1038,7 +1038,7 @@ Stranger& Stranger::meet(Program& program) {
 
 Talk& Stranger::call(const Program& program) {
   const int fd = open_socket(SOCK_STREAM, host_);
-  if (ip_ != "127.0.0.1") ::bind(fd, raw(socket_address(ip_, 0)), sizeof(sockaddr_in));
+  if (ip_ != "127.0.0.1") must(::bind(fd, raw(socket_address(ip_, 0)), sizeof(sockaddr_in)) == 0, "bind");
   const int result = ::connect(fd, raw(socket_address(program.ip, program.port)), sizeof(sockaddr_in));
   pollfd done{fd, POLLOUT, 0};
   int error = result == -1 && errno != EINPROGRESS ? errno : 0;

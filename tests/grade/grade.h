@@ -88,6 +88,7 @@ bool fits(const std::string& pattern, const std::string& text);
 std::string escaped(const std::string& bytes, size_t most = 160);
 std::string crc(const std::string& bytes);  // as cksum has it
 std::string text_of(size_t size, char letter = 'x');
+inline const std::string kFox = "\xf0\x9f\xa6\x8a";  // a character of four bytes
 
 // A line of the protocol, taken apart: its fields in any order, its text without the colon.
 struct Line {

@@ -57,8 +57,9 @@ void expect_users(Program& program, int expected) {
 
 CASE_OF(40, R9, ACrowdAtOneAddress, "P2.2, P9",
         "At one IP address 128 peers are listed, not more; one at another address still is.") {
-  auto&& [ann, zoe] = Strangers();
-  const std::string id = zoe.id_by_tcp(ann);
+  Strangers both;
+  Program& ann = both.ann;
+  const std::string id = both.zoe.id_by_tcp(ann);
   fill(ann, id, {"127.0.0.2"}, 140, 129);
   const int before = users(ann);
   check(before == 129 || before == 130, "128 of 140 users at 127.0.0.2 are listed, oneself not counted",
@@ -134,9 +135,10 @@ CASE_OF(60, R9, AFlood, "P9, P2.2", "However many ids are heard, the program doe
 
 CASE_OF(60, R5, TheBeatOfAClass, "P2.3, P4.2",
         "With N users there are N / 20 s between the heartbeats, if that is above 5, and every= says so. (By the list.)") {
-  auto&& [ann, zoe] = Strangers();
+  Strangers both;
+  Program& ann = both.ann;
   Ear all(25252);
-  const std::string id = zoe.id_by_tcp(ann);
+  const std::string id = both.zoe.id_by_tcp(ann);
   fill(ann, id, {"127.0.0.2", "127.0.0.3"}, 80, 161);
   std::vector<double> at;
   double fresh = now();

@@ -216,7 +216,7 @@ void try_again(Queue& queue, std::vector<Outcome>& outcomes) {
   if (static_cast<size_t>(failed) > kMostSecondTries || environment("SECOND_TRIES") == "0") return;
   const double begun = grade::now();
   for (Outcome& outcome : outcomes) {
-    const bool is_in_time = grade::now() + outcome.of->limit / 2 < begun + kForSecondTries;
+    const bool is_in_time = grade::now() + outcome.of->limit / 2.0 < begun + kForSecondTries;
     if (outcome.passed || !is_in_time) continue;
     Outcome second = queue.run_alone(*outcome.of);
     second.is_second_try = true;
@@ -245,6 +245,7 @@ bool is_due(const Case& its, const std::string& last_milestone) {
 
 }  // namespace
 
+// NOLINTNEXTLINE(bugprone-exception-escape): an exception ends it, and shows what it was
 int main(int argc, char** argv) {
   const bool is_table = (argc > 1 && std::string(argv[1]) == "--table") || environment("OUTPUT") == "csv";
   int one = 1;

@@ -8,8 +8,6 @@ using namespace grade;
 
 namespace {
 
-const std::string kFox = "\xf0\x9f\xa6\x8a";
-
 // One line of that many bytes, which is a message: filled up by a field that nobody knows.
 std::string message_of(size_t size, int number) {
   const std::string head = "MSG number=" + std::to_string(number) + " filler=",

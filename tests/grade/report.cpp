@@ -66,10 +66,9 @@ std::string line_by_line(std::string text) {
 void add_step(Ladder& ladder, double at, const std::string& from, const std::string& to, const std::string& text) {
   const std::string& name = from.empty() ? to : from;  // a user has no column: what he does stands in his program's
   if (from == "!") {
-    const std::string missing = text;
-    if (to.find('\r') == std::string::npos) return ladder.missing_note(at, to, missing);
+    if (to.find('\r') == std::string::npos) return ladder.missing_note(at, to, text);
     const size_t cut = to.find('\r');
-    return ladder.missing(at, to.substr(0, cut), to.substr(cut + 1), missing);
+    return ladder.missing(at, to.substr(0, cut), to.substr(cut + 1), text);
   }
   if (from.empty()) return ladder.note(at, name, text);
   if (to.empty()) return ladder.note(at, name, "prints: " + text);

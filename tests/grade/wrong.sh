@@ -61,7 +61,6 @@ fi
 rm -rf "$room"
 mkdir -p "$room"
 grep -v '^#' tests/grade/wrong.txt | grep -F -e "${WRONG-}" >"$room/list"
-# shellcheck disable=SC2016 # it is expanded there
 cut -f 2 "$room/list" | grep '^R[0-9]' | sort -u | xargs -P "${JOBS:-6}" -I CASE sh -c \
   'PEER=$PWD/.build/second FILTER=CASE LONG=1 .build/grade >/dev/null 2>&1 || echo "SURVIVED  nothing is wrong, and yet it fails CASE"' \
   >"$room/results"

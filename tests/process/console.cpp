@@ -385,7 +385,8 @@ TEST_F(Terminals, SendLinesThatArePastedAsMessagesAndNeverAsCommands) {
 class Flooded : public Terminals, public testing::WithParamInterface<std::pair<int, int>> {};
 
 TEST_P(Flooded, LeaveTheTypedLineWholeAfterEveryStep) {
-  const auto [width, height] = GetParam();
+  const int width = GetParam().first;
+  const int height = GetParam().second;
   Console ann(*network, kAnn, width, height);
   Process& bob = network->peer(0, "bob");
   Process& cleo = network->peer(0, "cleo");

@@ -15,8 +15,6 @@
 #include "support/testing.h"
 
 namespace {
-const std::string kAnn = "ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=40000 name=ann group=lab\n";
-const std::string kBob = "OK ChatByP2P/1 HERE id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab\n";
 }
 
 class Files : public OneHost {
@@ -38,7 +36,7 @@ class Files : public OneHost {
   // A sender written by hand: offers, and when it was accepted, sends `rest`.
   Socket offer(const std::string& what, const std::string& rest) const {
     Socket sender = Socket::tcp(*network, 0, "127.0.0.1", 25301);
-    sender.send(kAnn + "OFFER " + what + "\n");
+    sender.send(kAnnsHello + "OFFER " + what + "\n");
     sender.line();
     EXPECT_EQ(sender.line().substr(0, 2), "OK");
     sender.send(rest);
@@ -54,7 +52,7 @@ class Files : public OneHost {
   Socket take(const Socket& listener, const std::string& answer) const {
     Socket receiver = listener.accept();
     receiver.line();
-    receiver.send(kBob);
+    receiver.send(kBobsReply);
     receiver.line();
     receiver.send(answer);
     return receiver;
@@ -355,7 +353,7 @@ TEST_F(Files, ThatTheirSenderCouldNotFinishAreNotStored) {
 
 // Of a file that is offered, so much has to be free, though little of it comes.
 #define NEEDS_SPACE(gigabytes)                                                                   \
-  if (std::filesystem::space("/tmp").available < gigabytes * 1'000'000'000ull)                   \
+  if (std::filesystem::space("/tmp").available < (gigabytes) * 1'000'000'000ull)                 \
   GTEST_SKIP() << #gigabytes " GB have to be free in /tmp"
 
 // On a system of 32 bits, too, where a size_t does not hold that number: 4294967299 would be 3, and END would be read next.
@@ -371,7 +369,7 @@ TEST_F(Files, OfMoreThanFourGigabytesMayComeInOnePiece) {
 TEST_F(Files, ThatComeBeforeTheirOfferIsAnsweredAreRefused) {
   meet({"--port", "25301"});
   Socket sender = Socket::tcp(*network, 0, "127.0.0.1", 25301);
-  sender.send(kAnn + "OFFER size=6 files=1 :x\nDATA offset=0 size=6\nhello\n");
+  sender.send(kAnnsHello + "OFFER size=6 files=1 :x\nDATA offset=0 size=6\nhello\n");
   sender.line();
   EXPECT_EQ(sender.line(), "NO early an offer has to be answered before anything else comes");
   bob->wait_for("receive 1 failed ann@\\S+ 6 bytes, an offer has to be answered before anything else comes: x");
@@ -381,19 +379,19 @@ TEST_F(Files, ThatComeBeforeTheirOfferIsAnsweredAreRefused) {
 TEST_F(Files, AreShownUnderTheNameThatTheyWouldHave) {
   meet({"--port", "25301"});
   Socket sender = Socket::tcp(*network, 0, "127.0.0.1", 25301);
-  sender.send(kAnn + "OFFER size=6 files=1 :holiday.jpg" + std::string(300, ' ') + "/../.bashrc\n");
+  sender.send(kAnnsHello + "OFFER size=6 files=1 :holiday.jpg" + std::string(300, ' ') + "/../.bashrc\n");
   bob->wait_for("receive 1 offered ann@\\S+ 6 bytes: .bashrc");
   bob->say("/transfers");
   bob->wait_for("receive 1 offered ann@\\S+ 6 bytes: .bashrc");
   Socket another = Socket::tcp(*network, 0, "127.0.0.1", 25301);
-  another.send(kAnn + "OFFER size=6 files=1 :/home/ann/photos/\n");
+  another.send(kAnnsHello + "OFFER size=6 files=1 :/home/ann/photos/\n");
   bob->wait_for("receive 2 offered ann@\\S+ 6 bytes in 1 files and folders: photos/");
 }
 
 TEST_F(Files, LargerThanTheFreeSpaceAreRefusedWithTheSpaceThereIs) {
   meet({"--accept", "always", "--port", "25301"});
   Socket sender = Socket::tcp(*network, 0, "127.0.0.1", 25301);
-  sender.send(kAnn + "OFFER size=9000000000000000000 files=1 :huge\n");
+  sender.send(kAnnsHello + "OFFER size=9000000000000000000 files=1 :huge\n");
   sender.line();
   EXPECT_TRUE(std::regex_match(sender.line(), std::regex("NO space only \\d+ bytes are free")));
   bob->wait_for("receive 1 failed ann@\\S+ \\d+ bytes, only \\d+ bytes are free: huge");
@@ -429,7 +427,7 @@ TEST_F(Files, WhoseReceiverIsKilledAreNotReportedAsDelivered) {
   {
     Socket receiver = listener.accept();
     receiver.line();
-    receiver.send(kBob);
+    receiver.send(kBobsReply);
     EXPECT_EQ(receiver.line(), "OFFER size=50000000 files=1 :big");
     receiver.send("OK\n");
     EXPECT_EQ(receiver.line(), "DATA offset=0 size=1048576");
@@ -1049,7 +1047,7 @@ TEST_F(Files, ThatAreResumedHaveTheirSpeedThoughTheirStartIsNoticedLate) {
   meet({"--accept", "always", "--port", "25301"});
   network->folder("bob").write("downloads/x.127.0.0.1.part", std::string(1'000'000, 'x'));
   Socket sender = Socket::tcp(*network, 0, "127.0.0.1", 25301);
-  sender.send(kAnn);
+  sender.send(kAnnsHello);
   sender.line();
   bob->say("/list");
   bob->wait_for("users \\d");

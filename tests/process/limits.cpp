@@ -6,10 +6,6 @@
 
 namespace {
 
-const std::string kAnn =
-    "ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=40000 name=ann group=lab\n";
-const std::string kBob =
-    "OK ChatByP2P/1 HERE id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab\n";
 const std::string kBytes = "DATA offset=0 size=6\nhello\nEND size=6 crc=3015617425\n";
 
 }  // namespace
@@ -30,7 +26,7 @@ class Limits : public OneHost {
   }
   Socket call_bob() const {
     Socket ann = Socket::tcp(*network, 0, "127.0.0.1", 25301);
-    ann.send(kAnn);
+    ann.send(kAnnsHello);
     EXPECT_EQ(ann.line().substr(0, 20), "OK ChatByP2P/1 HERE ");
     return ann;
   }
@@ -47,7 +43,7 @@ class Limits : public OneHost {
     peer->process().say("/send 127.0.0.1:40001 x");
     Socket bob = bobs_door->accept();
     bob.line();
-    bob.send(kBob);
+    bob.send(kBobsReply);
     EXPECT_EQ(bob.line(), "OFFER size=6 files=1 :x");
     return bob;
   }

@@ -7,10 +7,6 @@
 
 #include "support/testing.h"
 
-namespace {
-const std::string kAnn = "ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=40000 name=ann group=lab";
-}
-
 class Messages : public OneHost {
  protected:
   // ann, who lists a bob that is written by hand.
@@ -229,12 +225,12 @@ TEST_F(Messages, AreNotShownTwiceWhenTheyArriveTwice) {
   bob.wait_for("ready .*");
   for (int time = 0; time < 2; ++time) {
     Socket ann = Socket::tcp(*network, 0, "127.0.0.1", 25301);
-    ann.send(kAnn + "\nMSG number=5 :once\n");
+    ann.send(kAnnsHello + "MSG number=5 :once\n");
     EXPECT_EQ(ann.line().substr(0, 22), "OK ChatByP2P/1 HERE id");
     EXPECT_EQ(ann.line(), "OK");
   }
   Socket ann = Socket::tcp(*network, 0, "127.0.0.1", 25301);
-  ann.send(kAnn + "\nMSG number=6 :last\n");
+  ann.send(kAnnsHello + "MSG number=6 :last\n");
   bob.wait_for("message ann@127.0.0.1:40000 private: last");
   EXPECT_EQ(bob.count("message .*once"), 1u);
 }
@@ -355,7 +351,7 @@ TEST_F(Messages, UnderAClaimedIdAreShownWithTheAddressTheyCameFrom) {
   mallory.send("ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=666 name=ann group=lab\nMSG number=1 :forged\n");
   bob.wait_for("message ann@127.0.0.1:666 private: forged");
   Socket own = Socket::tcp(*network, 0, "127.0.0.1", 25301);  // whose number is not used up by that
-  own.send(kAnn + "\nMSG number=1 :genuine\n");
+  own.send(kAnnsHello + "MSG number=1 :genuine\n");
   bob.wait_for("message ann@127.0.0.1:40000 private: genuine");
   EXPECT_EQ(bob.count("changed .*"), 0u);
 }
@@ -366,7 +362,7 @@ TEST_F(Messages, AreNotSwallowedWhereAnotherAddressHasUsedTheirNumbers) {
   bob.wait_for("ready .*");
   const auto say_yes = [&](const std::string& from, int last_number) {
     Socket speaker = Socket::tcp(*network, 0, "127.0.0.1", 25301, from);
-    speaker.send(kAnn + "\n");
+    speaker.send(kAnnsHello);
     speaker.line();
     for (int number = 1; number <= last_number; ++number) {
       speaker.send("MSG number=" + std::to_string(number) + " :yes\n");
@@ -401,7 +397,7 @@ TEST_F(Messages, ThatAreNotUnderstoodGetOneNoAndTheConnectionGoesOn) {
   for (const auto& [request, reply] : std::vector<std::pair<std::string, std::string>>{
            {"MSG number=1 :too early", "NO stranger .*"},
            {"ChatByP2P/2 HELLO id=00000000000000aa ip=127.0.0.1 port=40000 name=ann group=lab", "NO stranger .* ChatByP2P/1"},
-           {kAnn, "OK ChatByP2P/1 HERE .*"},
+           {"ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=40000 name=ann group=lab", "OK ChatByP2P/1 HERE .*"},
            {"DANCE", "NO unknown .*"},
            {"MSG number=x :text", "NO syntax .*"},
            {"MSG number=-1 :text", "NO syntax .*"},
@@ -426,13 +422,13 @@ TEST_F(Messages, WithBytesThatAreNotTextEndTheirConnectionOnly) {
        std::vector<std::string>{std::string("MSG number=1 :\x1b[2J\n"), std::string("MSG number=1 :a\0b\n", 18), std::string("MSG number=1 :\xff\n"),
         "MSG number=1 :" + std::string(5000, 'x') + "\n", std::string(5000, 'x')}) {
     Socket ann = Socket::tcp(*network, 0, "127.0.0.1", 25301);
-    ann.send(kAnn + "\n" + bytes);
+    ann.send(kAnnsHello + bytes);
     EXPECT_EQ(ann.line().substr(0, 2), "OK");
     EXPECT_TRUE(std::regex_match(ann.line(), std::regex("NO (text|long) .*")));
     EXPECT_TRUE(ann.is_closed());
   }
   Socket ann = Socket::tcp(*network, 0, "127.0.0.1", 25301);
-  ann.send(kAnn + "\nMSG number=9 :still here\n");
+  ann.send(kAnnsHello + "MSG number=9 :still here\n");
   bob.wait_for("message ann@\\S+ private: still here");
   EXPECT_EQ(bob.count("message .*"), 1u);
 }

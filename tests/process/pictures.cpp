@@ -26,7 +26,7 @@ std::vector<std::string> words_of(const std::string& svg) {
 }
 
 // Without what no two runs have in common: times, ids, the ports that the kernel chose.
-std::string timeless(std::string word) {
+std::string comparable(std::string word) {
   for (const auto& [pattern, name] : std::vector<std::pair<std::string, std::string>>{
            {"^ *\\d+\\.\\d{4}$", "TIME"},
            {"(id|to)=[0-9a-f]{16}", "$1=ID"},
@@ -57,11 +57,11 @@ TEST_F(Pictures, OfTheFirstContactIsFromARunLikeThis) {
   network->run(0, "tests/first-contact.sh trace --svg >" + scratch.path("made.svg"));
   std::vector<std::string> made;
   for (const std::string& word : words_of(read_file(scratch.path("made.svg"))))
-    made.push_back(timeless(word));
+    made.push_back(comparable(word));
   const std::string kept = read_file("docs/pictures/first-contact.svg");
   EXPECT_GT(words_of(kept).size(), 50u);
   for (const std::string& word : words_of(kept))
-    EXPECT_GE(std::count(made.begin(), made.end(), timeless(word)), 1) << word;
+    EXPECT_GE(std::count(made.begin(), made.end(), comparable(word)), 1) << word;
 }
 
 // What README.md shows first. Of each run differ the time of day and the room on the disk.

@@ -982,6 +982,7 @@ void give_up(int) { ::execlp("rm", "rm", "-rf", "--", work_path.c_str(), nullptr
 
 }  // namespace
 
+// NOLINTNEXTLINE(bugprone-exception-escape): an exception ends it, and shows what it was
 int main(int argc, char** argv) {
   std::cout << "SEED=" << kSeed << ", " << kPeers << " peers, " << kSeconds << " s of storm" << std::endl;
   // What is an assertion to a test is an exception here.

@@ -381,6 +381,7 @@ int run_queue(const Words& options) {
 
 }  // namespace
 
+// NOLINTNEXTLINE(bugprone-exception-escape): an exception ends it, and shows what it was
 int main(int argc, char** argv) {
   if (std::getenv(kQueued)) return run_test(argc, argv);
   return run_queue(Words(argv + 1, argv + argc));

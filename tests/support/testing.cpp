@@ -30,9 +30,10 @@
 #include <thread>
 
 namespace fs = std::filesystem;
-using Clock = std::chrono::steady_clock;
 
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 bool namespaces = false;
 int home_network = -1;
@@ -111,6 +112,8 @@ std::string sanitizer() {
   const char* const name = std::getenv("SANITIZE");
   return name ? name : "";
 }
+
+int class_size() { return sanitizer() == "thread" ? 12 : 30; }
 
 std::string peer_program() {
   const char* given = std::getenv("PEER");

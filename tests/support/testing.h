@@ -57,6 +57,7 @@ class Folder {
 
 std::string peer_program();  // $PEER, or ./peer
 std::string sanitizer();     // with which it was built: $SANITIZE, "thread" or "address,undefined"
+int class_size();            // 30; with the thread sanitizer, which takes ten times the memory and the time, 12
 std::string read_file(const std::string& path);
 std::vector<std::string> lines_of(const std::string& text);  // without their ends
 // Where the text has what the pattern (ECMAScript) says, from left to right. They point into the text.
@@ -166,6 +167,12 @@ class OneHost : public testing::Test {
   }
   std::unique_ptr<Network> network;
 };
+
+// The first line over TCP of ann, and the reply of bob, where a test plays them itself.
+inline const std::string kAnnsHello =
+    "ChatByP2P/1 HELLO id=00000000000000aa ip=127.0.0.1 port=40000 name=ann group=lab\n";
+inline const std::string kBobsReply =
+    "OK ChatByP2P/1 HERE id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab\n";
 
 // A raw socket in a host's namespace. What is waited for and does not come within 10 s ends the test: it is thrown.
 class Socket {

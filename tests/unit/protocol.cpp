@@ -471,7 +471,7 @@ TEST(FileNames, AreNumberedBeforeTheirEnding) {
       {"a (1).txt", 1, "", "a (1) (1).txt"}, {"第一章.课件", 3, "", "第一章 (3).课件"},
       {"a." + repeat("x", 31), 1, "", "a (1)." + repeat("x", 31)},  // what is longer is no ending
       {"a." + repeat("x", 32), 1, "", "a." + repeat("x", 32) + " (1)"}};
-  for (const auto& [name, n, suffix, numbered] : names) EXPECT_EQ(numbered_name(name, n, suffix), numbered);
+  for (const auto& [plain, n, suffix, expected] : names) EXPECT_EQ(numbered_name(plain, n, suffix), expected);
 }
 
 TEST(FileNames, ThatAreTooLongLoseWholeCharactersAndKeepTheirEnding) {

@@ -243,7 +243,7 @@ TEST_F(RosterRules, TheHeartbeatIsSlowerInAClassOfMoreThanAHundred) {
 // All together, over a thousand seconds; one more each, for the moment at which the count begins.
 TEST_F(RosterRules, TheHeartbeatsOfAClassAreTwentyASecondAtMost) {
   settle();
-  for (const size_t users : {30, 100, 253, 1000}) {
+  for (const size_t users : {30u, 100u, 253u, 1000u}) {
     others_are_listed(users - 1);
     pass(60s);  // with the next heartbeat she keeps to their number
     size_t beats = 0;

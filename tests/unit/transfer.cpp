@@ -55,7 +55,7 @@ TEST(Repeats, OfWhoeverWroteLastAreKnownHoweverManyHaveWritten) {
 
 namespace {
 
-const string kHello = "ChatByP2P/1 HELLO id=bbbbbbbbbbbbbbbb ip=127.0.0.1 port=25254 name=bob group=lab";
+const string kBobsHello = "ChatByP2P/1 HELLO id=bbbbbbbbbbbbbbbb ip=127.0.0.1 port=25254 name=bob group=lab";
 const string kHere = "OK ChatByP2P/1 HERE id=bbbbbbbbbbbbbbbb ip=127.0.0.1 port=25254 name=bob group=lab to=aaaaaaaaaaaaaaaa";
 
 void pass(Clock::duration time) { Clock::ahead = Clock::ahead.load() + time; }
@@ -144,7 +144,7 @@ class Transfers : public testing::Test {
   }
   Other introduced() {
     Other bob = connected();
-    bob.say(kHello);
+    bob.say(kBobsHello);
     bob.line();
     return bob;
   }
