@@ -8,8 +8,8 @@
 //           means its clause 4.2.
 //   Part 2  the program: small tools around POSIX calls, the events, and what discovery.cpp and
 //           transfer.cpp, which do not know each other, offer to peer.cpp.
-//   Then a second reading: what a first one can do without: the longer bodies of what the first
-//           one has declared, folders and resumed files on the wire, the checksum, --trace.
+//   Then a second reading, for what you can skip at first: longer bodies of what the first one
+//           declares, folders and resumed files on the wire, the checksum, --trace.
 //
 // One process is one peer. So a part of the program is a file and not a class: its state is in its
 // unnamed namespace, where nobody else sees it. A larger program would make objects of them.
@@ -85,7 +85,7 @@ inline bool is_text(std::string_view text);
 // them invisible.
 inline bool is_name(std::string_view text);
 
-// `text` as it may be shown: what could steer the terminal, or is not UTF-8, becomes \xHH.
+// `text`, safe to show: whatever could steer the terminal, or is not UTF-8, becomes \xHH.
 // Everything that comes from outside passes through here on its way to the screen.
 inline std::string printable(std::string_view text);
 
@@ -101,7 +101,7 @@ inline std::string_view take_word(std::string_view& text);
 
 // ---- Addresses [3.2] ---------------------------------------------------------
 
-// IPv4, in host byte order. Only to_sockaddr() and from_sockaddr() know of network byte order:
+// IPv4, in host byte order. Only to_sockaddr() and from_sockaddr() know about network byte order:
 // forget one htons() elsewhere, and 25253 silently becomes port 42338.
 struct Address {
   uint32_t ip = 0;
@@ -198,8 +198,8 @@ inline std::string key_value(std::string_view key, uint64_t value) {
 
 // ---- Announcements [4.1]: who I am --------------------------------------------
 
-// Who a peer is. The id, drawn at start, is the peer; the name is what it is called, and two may be
-// called the same.
+// Who a peer is. The id, drawn at start, is the peer. Its name is only what it is called, and two
+// peers may have the same one.
 struct Identity {
   std::string id;  // 16 hexadecimal digits; empty: whoever is at the address
   std::string name;
@@ -253,8 +253,7 @@ struct Announcement {
     return line;
   }
 
-  // Nothing for another protocol, another version, another verb, or a field that is missing or
-  // wrong.
+  // Nothing for another protocol, version or verb, or if a field is missing or wrong.
   static std::optional<Announcement> parse(std::string_view text) {
     if (!is_text(text)) return std::nullopt;
     const std::string_view magic = take_word(text);
@@ -288,8 +287,8 @@ struct Announcement {
 
 // ---- Requests [5], [6] ---------------------------------------------------------
 
-// Each parse() is the inverse of its format(): nothing for another verb, or where a field is
-// missing or wrong. They are in the second reading.
+// Each parse() is the inverse of its format(): nothing for another verb, or if a field is missing
+// or wrong. Their bodies are in the second reading.
 
 // MSG number=7 scope=private :See you at nine.
 struct Message {
@@ -377,8 +376,8 @@ struct Reply {
 enum class LineStatus { whole, incomplete, too_long };
 
 // TCP is a stream of bytes: one recv() may bring half a line, or three lines and the beginning of a
-// file. So what comes is kept in a buffer. This takes the next line off what is there, without its
-// LF or CR LF. too_long: more than kMaxLine bytes, whether or not an end is in sight.
+// file. So we keep what comes in a buffer. This takes the next line off it, without its LF or
+// CR LF. too_long: more than kMaxLine bytes, whether or not an end is in sight.
 inline LineStatus take_line(std::string_view& bytes, std::string& line) {
   const std::string_view in_sight = bytes.substr(0, kMaxLine + 2);
   const size_t end = std::min(in_sight.find('\n'), bytes.size());
@@ -397,8 +396,8 @@ inline LineStatus take_line(std::string_view& bytes, std::string& line) {
 // Where the last component of a path begins.
 inline size_t begin_of_name(std::string_view path);
 
-// The name under which a file offered as `path` may be stored: its last component. Nothing where
-// that is no name at all, or could lead out of the folder.
+// The name under which a file offered as `path` may be stored: its last component. Nothing if that
+// is no name at all, or could lead out of the folder.
 inline std::optional<std::string> safe_file_name(std::string_view path);
 
 // ============================================================================
@@ -421,7 +420,7 @@ inline std::string error_text(int error) {
   return std::generic_category().message(error);
 }
 
-// `result`, or, where it is -1, an exception that says what was tried and why it failed:
+// `result`; or, if it is -1, an exception that says what was tried and why it failed:
 // "bind UDP port 25253: Address already in use".
 inline int check(ssize_t result, const std::string& what) {
   if (result == -1)
@@ -480,9 +479,9 @@ inline void set_blocking(int fd);
 inline bool tracing = false;
 inline Descriptor trace_file;  // of --trace=FILE; without one, it goes to the screen
 
-// Shows what passes between us and another peer, with the time:
+// Shows what passes between us and another peer, and when:
 //   20:53:12.033187 TCP 10.0.0.7:41234 -> 10.0.0.9:25253  MSG number=1 scope=private :hello
-// `arrow` is -> for what we send, <- for what we receive, -- for what becomes of the connection.
+// `arrow` is -> for what we send, <- for what we receive, -- for a connection that opens or ends.
 // Does nothing without --trace. Any thread may call it.
 void trace(const char* protocol, Address ours, const char* arrow, Address other,
            std::string_view what);
@@ -549,7 +548,7 @@ struct FileStarted {  // its bytes begin to pass
   uint64_t ticket = 0;
   Clock::time_point when;
   uint64_t resumed_at = 0;  // so many bytes are there already, from an earlier try
-  bool is_anew = false;     // what an earlier try had left is not its beginning any more
+  bool is_anew = false;     // what an earlier try left is no longer its beginning
 };
 struct FileStored {  // it is whole, at the receiver
   uint64_t ticket = 0;
@@ -568,13 +567,13 @@ using Event = std::variant<UserJoined, UserLeft, UserChanged, Told, Traced, Intr
                            MessageReceived, MessageDelivered, MessageFailed, FileOffered,
                            FileStarted, FileStored, FileFailed>;
 
-// Any thread pushes; the main thread takes. A byte in a pipe tells that something is there (the
-// "self-pipe trick"), so that select() waits for events and for sockets alike: a condition variable
-// cannot be waited for beside a socket.
+// Any thread pushes; the main thread takes. A byte in a pipe says that something is there (the
+// "self-pipe trick"), so that select() waits for events and sockets alike. It could not wait for a
+// condition variable.
 class EventQueue {
  public:
-  // Not a constructor: that would run before main() has filled what is missing of the descriptors
-  // 0 to 2.
+  // Not a constructor: that would run before main() has opened those of the descriptors 0 to 2 that
+  // are missing.
   void open();
 
   int descriptor() const { return reader_.get(); }  // readable when something is there
@@ -603,9 +602,9 @@ class EventQueue {
     return std::exchange(events_, {});
   }
 
-  // A connection's thread calls it before it reads on, so that a peer that floods us is slowed down
-  // by TCP (this is called backpressure) instead of filling our memory. False where there was no
-  // room for so long.
+  // A connection's thread calls this before it reads on, so that TCP slows down a peer that floods
+  // us (this is called backpressure), and our memory does not fill up. False if there was no room
+  // in that time.
   bool wait_for_room(std::chrono::milliseconds time);
 
  private:
@@ -627,15 +626,15 @@ inline std::string download_folder = "downloads";
 inline std::vector<std::string> chosen_interfaces;      // by name; empty: all
 inline bool sweeps_allowed = true;                      // not with --scan=off
 
-// To be called once a socket is bound, or is about to connect: where the user has chosen one
-// interface, all that the socket sends and receives passes there.
+// Call this once a socket is bound, or about to connect: if the user has chosen one interface,
+// everything that the socket sends and receives passes there.
 inline void keep_to_chosen_interface(int fd);
 
 // ---- discovery.cpp: who is here, over UDP ------------------------------------------
 
 namespace discovery {
 
-// Opens the shared port and our own, myself.address.port; std::system_error where one is taken.
+// Opens the shared port and our own, myself.address.port; std::system_error if one is taken.
 void open();
 // For the select() loop: adds its sockets; reads what came in.
 void watch(fd_set& readable);
@@ -649,17 +648,17 @@ Clock::duration pause();
 void rename();
 // Says BYE.
 void leave();
-// Somebody has said over TCP who it is: asks it once, over UDP, unless it is listed.
+// A peer has introduced itself over TCP: asks it once, over UDP, unless it is listed.
 void introduced(const Identity& who);
 
 // Who is listed, sorted by name and address.
 std::vector<Identity> users();
 
-// Our own address as others on the first network see it; and towards `ip`: nothing where no route
+// Our own address as others on the first network see it; and towards `ip`: nothing if no route
 // leads there, or only through an interface that is not ours.
 uint32_t own_ip();
 std::optional<uint32_t> source_for(uint32_t ip);
-// What is sent there comes to ourselves.
+// Whether this is our own address.
 bool is_own(Address address);
 
 }  // namespace discovery
@@ -668,27 +667,27 @@ bool is_own(Address address);
 
 namespace transfer {
 
-// Listens on myself.address.port; std::system_error where it is taken. `can_reach` says whether an
-// IP address is reached through the interfaces that we may use.
+// Listens on myself.address.port; std::system_error if it is taken. `can_reach` says whether the
+// interfaces that we may use lead to an IP address.
 void open(bool (*can_reach)(uint32_t ip));
 // For the select() loop: adds its listening socket; accepts one connection.
 void watch(fd_set& readable);
 void accept_connection(const fd_set& readable);
 
-// What becomes of it is told by an event with this number.
+// An event with this number says what became of it.
 void send_message(const Identity& to, const std::string& scope, const std::string& text,
                   uint64_t post);
-// A file or a folder. Gives its ticket, under which events will follow; throws where it cannot be
-// read.
+// A file or a folder. Returns its ticket, which the events about it will carry; throws if it cannot
+// be read.
 uint64_t send_file(const Identity& to, const std::string& path);
 // What the user says to an offer; and the name to store it under, if not its own.
 enum class Consent { open, given, refused };
 void decide(uint64_t ticket, Consent consent, const std::string& store_as);
 // Ends a file transfer, in either direction.
 void cancel(uint64_t ticket);
-// Our user leaves: ends all that is under way, and says so to the others.
+// Our user leaves: ends everything under way, and says so to the others.
 void cancel_all();
-// Remembers that this message has come. False where it had come before: it was sent again [5.3].
+// Remembers that this message has come. False if it had come before: it was sent again [5.3].
 bool remember_message(const Identity& from, uint64_t number);
 
 bool is_sending();  // messages or files of ours are on their way
@@ -806,7 +805,7 @@ inline std::optional<End> End::parse(const Line& line) {
 
 inline constexpr char32_t kNotUtf8 = 0xFFFFFFFF;
 
-// How many bytes a character of UTF-8 has that begins with this one; 0 where none begins so.
+// How many bytes a UTF-8 character has that begins with this one; 0 if none can.
 constexpr size_t character_length(unsigned char lead) {
   if (lead < 0x80) return 1;
   if (lead < 0xC2) return 0;  // a continuation byte, or an overlong form
@@ -900,7 +899,7 @@ inline constexpr CharacterRange kInvisibles[] = {
     {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF},
 };
 
-// What passes for the '@' or the ':' of NAME@IP:PORT: the signs themselves, and those that look
+// What a reader may take for the '@' or the ':' of NAME@IP:PORT: those signs, and others that look
 // like them.
 inline constexpr CharacterRange kLabelSigns[] = {
     // At signs: the sign itself, small, fullwidth.
@@ -963,7 +962,7 @@ inline bool is_name(std::string_view text) {
   return is_visible && length <= kMaxName;
 }
 
-// What counts of a name when it is compared: all but its invisible characters. For a reader cannot
+// What counts when names are compared: everything but invisible characters, because a reader cannot
 // tell apart two names that differ in nothing else.
 inline std::string comparable(std::string_view name) {
   std::string visible;
@@ -1027,8 +1026,7 @@ struct Entry {
   }
 };
 
-// Whether an entry of a folder may be stored under this path: each of its components has to be a
-// name that is safe.
+// Whether an entry of a folder may be stored under this path: each component must be a safe name.
 inline bool is_safe_path(std::string_view path) {
   if (path.empty() || path.size() > kMaxPath)
     return false;
@@ -1072,9 +1070,9 @@ struct Stored {
 
 // ---- Resumed files on the wire [6.6] --------------------------------------------
 
-// OK entries=1 offset=4096 crc=930766865: the reply to the offer of a file of which the receiver
-// has a beginning, from an earlier try: so many bytes, and their checksum. A plain OK where it has
-// none, and always of a folder.
+// OK entries=1 offset=4096 crc=930766865: the reply to an offer if the receiver has the beginning
+// of that file, from an earlier try: so many bytes, and their checksum. A plain OK if it has none,
+// and always for a folder.
 struct Prefix {
   uint64_t entries = 0;
   uint64_t offset = 0;
@@ -1210,7 +1208,7 @@ class Cksum {
     return high | low;
   }
 
-  // What these four bytes do to the CRC when `after` more follow them within the step.
+  // What these four bytes do to the CRC if `after` more follow them within the step.
   static uint32_t effect(uint32_t word, size_t after) {
     return kTables[after + 3][word >> 24] ^
            kTables[after + 2][word >> 16 & 255] ^
@@ -1286,8 +1284,7 @@ inline bool EventQueue::wait_for_room(std::chrono::milliseconds time) {
 namespace discovery {
 
 // Looks for peers again, by broadcast and sweep; or asks every address of network/bits, the nearest
-// first, at `port` (0: at the ports where a peer is found). Tells how far it is and when it has
-// ended.
+// first, at `port` (0: at the ports where a peer is found). Says how far it is, and when it ends.
 void scan();
 void scan(uint32_t network, int bits, uint16_t port);
 
@@ -1298,7 +1295,7 @@ std::vector<std::string> diagnosis();
 
 namespace transfer {
 
-// For /diag: connects, and tells the user what came of it.
+// For /diag: connects, and tells the user what happened.
 void diagnose(const Identity& to);
 // Of a file transfer, so far. A resumed one begins with what was there.
 uint64_t bytes_done(uint64_t ticket);

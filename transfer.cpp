@@ -53,15 +53,15 @@ namespace {
 constexpr auto kConnectTime = 4s;
 constexpr auto kSilence = 10s;      // in the middle of a line, a file, a reply
 constexpr auto kIdle = 30s;         // a conversation unused for so long is closed by its opener
-constexpr auto kForsaken = 60s;     // and, should the opener have vanished, by who accepted it
+constexpr auto kForsaken = 60s;     // and, if the opener has vanished, by the side that accepted it
 constexpr auto kOfferTime = 120s;   // to accept or reject a file
 constexpr auto kStoreTime = 300s;   // to bring it to a slow disk
-constexpr auto kPrefixTime = 120s;  // to read again what an earlier try has left
+constexpr auto kPrefixTime = 120s;  // to read again what an earlier try left
 constexpr auto kSlice = 250ms;      // the poll interval: between two looks at the flag
 // Bytes of a file in one DATA, and in one read(), send(), recv() and write(). By measurement,
 // between two namespaces: 64 KiB 950 MB/s, 256 KiB 1,050, 512 KiB 1,250, 1 MiB 1,400, 4 MiB 1,150.
-// Each wait that ends costs a switch to the other thread; and what does not fit the processor's
-// cache has to be fetched again for the checksum.
+// Each wait that ends costs a switch to the other thread; and whatever does not fit into the
+// processor's cache must be fetched again for the checksum.
 constexpr size_t kChunk = 1024 * 1024;
 
 // ---- State: set before the first thread starts, or the main thread's own, but for the flags ----
@@ -70,7 +70,7 @@ using Flag = std::atomic<bool>;
 
 bool (*can_reach)(uint32_t ip);
 Descriptor listening_socket;
-Clock::time_point accept_after;  // the listening socket is not looked at before
+Clock::time_point accept_after;  // until then the listening socket is left alone
 Flag is_leaving{false};          // everything is cancelled because our user leaves
 Flag is_closing{false};          // the program ends: for any thread that is still tidying up
 uint64_t next_number = 1;        // of a message
@@ -86,7 +86,7 @@ struct Broken : std::runtime_error {
 // We end it, and the other side can and should be told why. This one
 //   Refusal("timeout nobody answered the offer within 120 s", "you did not answer within 120 s")
 // sends  NO timeout nobody answered the offer within 120 s  and shows the second text to our user.
-// With one text, he sees that without its first word, which is for programs.
+// With only one text, he sees it without its first word, which is for programs.
 struct Refusal : std::runtime_error {
   explicit Refusal(const string& why) : Refusal(why, Reply{false, why}.sentence()) {}
   Refusal(const string& why, const string& for_our_user)
@@ -104,12 +104,11 @@ void stop_if(const Flag& cancelled) {
 // A connection: bytes and lines, every wait with a bound
 // ============================================================================
 
-// What errno says of an attempt to connect, and what to do about it.
+// What errno says about an attempt to connect, and what to do about it.
 string meaning_of(int error);
 
-// A thread may block: that is what it is for. SO_RCVTIMEO and SO_SNDTIMEO see to it that no send()
-// or recv() blocks for longer than kSlice, so that between two tries it can look at the clock and
-// at the flag.
+// A thread may block: that is what it is for. SO_RCVTIMEO and SO_SNDTIMEO let no send() or recv()
+// block for longer than kSlice, so that between two tries it can look at the clock and at the flag.
 class Connection {
  public:
   enum class Side { asks, answers };  // whoever has opened a connection asks
@@ -130,7 +129,7 @@ class Connection {
 
   uint32_t local_ip() const { return ours_.ip; }
   void shut_down() const { ::shutdown(fd_, SHUT_RDWR); }  // wakes a thread that waits for it
-  void abandon() const;  // what has not got across yet never will
+  void abandon() const;  // what has not arrived yet never will
   void trace(const char* arrow, string_view what) const;
 
   // A blocking connect() tries for a minute or two, and only on Linux does SO_SNDTIMEO limit it. So
@@ -161,29 +160,29 @@ class Connection {
       } else if (!would_block()) {
         checked(sent, "connection lost");
       }
-      // Cancelled in the middle of it, nothing more can be said: it would be taken for the rest.
+      // Cancelled in the middle, we can say nothing more: it would be taken for the rest.
       const bool is_given_up = cancelled_ || Clock::now() > deadline;
       if (is_given_up && !bytes.empty())
         throw Broken("the other side stopped reading");
     }
   }
 
-  // In one call; in two, it would travel in two segments.
+  // In one call: with two, it would travel in two segments.
   void send_line(const string& line) const {
     trace("->", line);
     send(line + "\n");
   }
 
-  // Waits until something can be read. False where the other side has closed the connection.
+  // Waits until something can be read. False if the other side has closed the connection.
   bool await(Clock::duration patience) const {
     char byte;
     return !unread_.empty() || receive(&byte, 1, MSG_PEEK, Clock::now() + patience) > 0;
   }
   bool has_input() const;  // at once; the end of the connection, and an error, are that, too
 
-  // The next line. It has kSilence to end, however slowly its bytes trickle in.
+  // The next line. It must end within kSilence, however slowly its bytes trickle in.
   string read_line() {
-    while (!events.wait_for_room(kSlice) && !cancelled_) {}  // what comes of it is an event
+    while (!events.wait_for_room(kSlice) && !cancelled_) {}  // a line may become an event
     string line;
     const auto deadline = Clock::now() + kSilence;
     LineStatus status = take_line(unread_, line);
@@ -235,10 +234,10 @@ class Connection {
   }
 
   static bool would_block() { return errno == EAGAIN || errno == EWOULDBLOCK; }
-  static size_t checked(ssize_t result, const string& what);  // throws where it is -1
+  static size_t checked(ssize_t result, const string& what);  // throws if it is -1
   void reject(const string& why) const;                       // throws: it is no line
   void note_open(const char* how);
-  int await_connection() const;    // how the attempt to connect ends: 0, or what errno would be
+  int await_connection() const;    // how the attempt to connect ended: 0, or an errno
   bool read_more(size_t most, int flags, Clock::time_point deadline);  // false: it has ended
 
   template <class Value>
@@ -253,7 +252,7 @@ class Connection {
   const Side side_;
   const Flag& cancelled_;
   vector<char> storage_;
-  string_view unread_;       // the part of it that was received, and not yet taken
+  string_view unread_;       // what was received and not yet taken
   size_t batch_ = kMaxLine;  // what read_line() asks for: little, until bytes of a file have come
 };
 
@@ -266,8 +265,8 @@ class Worker {
   explicit Worker(const Identity& other) : ticket(next_ticket), target(other), peer_(other) {
     ++next_ticket;
   }
-  // end() has to be called before: a destructor runs after those of the derived classes, whose
-  // members the thread still works with.
+  // Call end() first: this destructor runs after those of the derived classes, whose members the
+  // thread still uses.
   virtual ~Worker() = default;
   Worker(const Worker&) = delete;
 
@@ -282,8 +281,8 @@ class Worker {
   void start() {
     thread_ = std::thread([this] { run(); });
   }
-  // Under the lock, or the thread could look at the flag just before, and begin to wait just after:
-  // a lost wake-up.
+  // Under the lock. Otherwise the thread could look at the flag just before, and begin to wait just
+  // after: a lost wake-up.
   void cancel() {
     const std::lock_guard lock(mutex_);
     cancelled_ = true;
@@ -300,10 +299,10 @@ class Worker {
   virtual bool is_accepted() const { return false; }  // the connection was opened to us
 
  protected:
-  virtual void work() = 0;                           // what goes wrong is thrown
+  virtual void work() = 0;                           // throws what goes wrong
   virtual void conclude(const string& failure) = 0;  // empty: it did its work
 
-  void report_start(uint64_t found) const;  // of a file, so many bytes of which were there already
+  void report_start(uint64_t found) const;  // of a file, of which so many bytes were there already
 
   string introduction(Verb verb) const {
     Announcement said;
@@ -328,9 +327,9 @@ class Worker {
   // thread when one of them, or cancelled_, has changed.
   std::mutex mutex_;
   std::condition_variable changed_;
-  optional<Connection> connection_;  // guarded where it is replaced, and outside the thread
+  optional<Connection> connection_;  // guarded when it is replaced, and outside the thread
 
-  Identity peer_;  // the thread's own: who is at the other end, as it says itself
+  Identity peer_;  // the thread's own: who the other side says it is
 
  private:
   void shut_down() {
@@ -380,8 +379,8 @@ class Caller : public Worker {
     events.push(Introduced{peer_});
   }
 
-  // Whether it is the peer we look for, or another one that has its address by now. An empty id is
-  // anyone's.
+  // Whether this is the peer that we want, or another one that now has its address. An empty id
+  // fits anyone.
   bool is_peer(const string& id) const {
     return id.empty() || id == peer_.id;
   }
@@ -404,7 +403,7 @@ class Caller : public Worker {
     return *reply;
   }
 
-  // One request that nothing works without: the text after OK.
+  // A request that must succeed: the text after its OK.
   string demand(const string& line, Clock::duration patience = kSilence) {
     const Reply reply = request(line, patience);
     if (!reply.ok)
@@ -426,7 +425,7 @@ class Conversation : public Caller {
  public:
   using Caller::Caller;
 
-  // False where it is about to end: a new one is needed.
+  // False if it is about to end: a new one is needed.
   bool take(const Order& order) {
     const std::lock_guard lock(mutex_);
     if (is_closed_to_orders_) return false;
@@ -464,7 +463,7 @@ class Conversation : public Caller {
     }
   }
 
-  // What was not delivered, this one included if it was thrown out of deliver(), never will be.
+  // What has not been delivered never will be; that includes the order that deliver() threw out of.
   void conclude(const string& failure) override {
     const std::lock_guard lock(mutex_);
     is_closed_to_orders_ = true;
@@ -472,9 +471,9 @@ class Conversation : public Caller {
     orders_.clear();
   }
 
-  // A kept connection may have gone stale unnoticed: then once more, on a new one. A new one that
-  // cannot be had is the truth; TCP itself has tried more than once. The receiver can tell by the
-  // number, should it get the message twice.
+  // A kept connection may have gone stale unnoticed: then we try once more, on a new one. If we get
+  // no new one, that is final: TCP itself has tried more than once. A receiver who gets the message
+  // twice can tell by its number.
   void deliver(const Order& order) {
     try_to_deliver(order);
     if (progress_ == Progress::lost) try_to_deliver(order);
@@ -492,16 +491,16 @@ class Conversation : public Caller {
 
   void ask(const Order& order) {
     const bool is_kept = connection_ && is_peer(order.to.id) && progress_ != Progress::lost;
-    // What nobody has asked for is the end of a connection.
+    // Input that nobody asked for means that the connection has ended.
     if (!is_kept || connection_->has_input()) open();
-    if (!is_peer(order.to.id)) {  // the orders behind this one may be for whoever is there
+    if (!is_peer(order.to.id)) {  // the next orders may be for whoever is there
       report_failure(order, not_the_peer());
       return;
     }
     const bool is_first = progress_ == Progress::waiting;
     progress_ = is_first ? Progress::sent : Progress::sent_again;
     const Reply reply = request(order.line);
-    // A NO to the second try says nothing of the first.
+    // A NO to the second try says nothing about the first.
     if (reply.ok || is_first) progress_ = Progress::waiting;
     if (reply.ok) events.push(MessageDelivered{order.post, receiver_of(order)});
     else report_failure(order, reply.sentence());
@@ -529,21 +528,21 @@ class Conversation : public Caller {
 //   END size=5 crc=...
 //                                            OK :a.txt  (it is whole, and stored under that name)
 //
-// Either may end it before: the receiver by NO, at any time, the sender by STOP :reason. From
-// protocol.h's second reading: an Entry is a file or subfolder of a folder; a Prefix is what the
-// receiver has already; Stored is its last reply.
+// Either side may end it early: the receiver by NO, at any time, the sender by STOP :reason. From
+// the second reading of protocol.h: an Entry is a file or subfolder of a folder; a Prefix is what
+// the receiver already has; Stored is its last reply.
 
 struct FileError {  // about one file: the others of its folder can still be sent
   string why;
 };
 
-// Entries of a folder that do not arrive. Only a few of them by name: their number, paths and
-// reasons are the sender's.
+// Entries of a folder that do not arrive. Only a few are named, because the sender chooses how many
+// there are, and their paths and reasons.
 class Missed {
  public:
   void add(const string& path, const string& why);
-  void take_back();          // the one that was added last is none of them
-  string text() const;       // for the user; empty where there are none
+  void take_back();          // the last one that was added was a mistake
+  string text() const;       // for the user; empty if there are none
   uint64_t count() const { return count_; }
 
  private:
@@ -551,7 +550,7 @@ class Missed {
   vector<string> named_;
 };
 
-// How far a transfer has come: so many entries have begun, so many bytes of their files have
+// How far a transfer has come: how many entries have begun, and how many bytes of their files have
 // passed.
 struct Position {
   uint64_t entries = 0;
@@ -565,8 +564,8 @@ struct Position {
   End end() const;
 };
 
-// A file on its way out, as a stream of bytes. A Folder is one, too, one entry after the other; a
-// file by itself is one entry without a path. What goes wrong with an entry is a FileError.
+// A file on its way out, as a stream of bytes. A Folder is one, too, entry after entry; a file by
+// itself is one entry without a path. If something goes wrong with an entry, that is a FileError.
 class Source {
  public:
   Source(Descriptor root, const string& name, const Flag& cancelled)
@@ -576,7 +575,7 @@ class Source {
   virtual ~Source() = default;
 
   Offer offer;    // complete after list()
-  Missed missed;  // what is not sent, or could not be
+  Missed missed;  // what was not, or could not be, sent
   Position at;
   Entry entry;    // the present one
 
@@ -584,11 +583,11 @@ class Source {
   virtual bool next();      // goes on to the next entry; false after the last one
   virtual void open() {}    // the present entry
   void read(char* into, size_t size);
-  void expect_end() const;  // all of the entry was read, and it has not changed meanwhile
+  void expect_end() const;  // the whole entry was read, and has not changed meanwhile
   uint64_t left() const { return left_; }  // bytes of the entry, still to be read
 
-  // Whether the file begins with the bytes that the receiver has from an earlier try. If so, we
-  // stand behind them; else at its beginning. False also where they cannot be read, or not in time.
+  // Whether the file begins with the bytes that the receiver has from an earlier try. If so, we are
+  // now behind them, else at the beginning. Also false if they cannot be read, or not in time.
   bool begins_with(const Prefix& theirs);
 
  protected:
@@ -673,10 +672,10 @@ class Upload : public Caller {
     }
   }
 
-  // What is to be sent is gathered, up to kChunk or for 1 s: a folder of many small files costs no
-  // system call for each of its lines. No reply is waited for.
+  // Gathers what is to be sent, up to kChunk or for 1 s, so that a folder of many small files does
+  // not cost a system call for each line. Waits for no reply.
   //
-  // The line counts only when its bytes are there: what cannot be read is not announced.
+  // A line is sent only once its bytes are there: we do not announce what we cannot read.
   void put_data() {
     const uint64_t most = std::min<uint64_t>(kChunk, source_->left());
     const auto size = static_cast<size_t>(most);
@@ -700,12 +699,12 @@ class Upload : public Caller {
     state_ = State::told;
   }
 
-  bool resume(const string& answer);  // false where it has to be sent from its beginning
-  void miss(const string& why);       // the present entry does not go
+  bool resume(const string& answer);  // false if it must be sent from its beginning
+  void miss(const string& why);       // the present entry is not sent
   void say_stop(const Refusal& ours);
   void put_line(const string& line);
-  void make_room(size_t size);             // in piece_; sends what is there, if need be
-  void send_piece();                       // throws where a reply came early: it is a NO
+  void make_room(size_t size);             // in piece_; sends what is in it, if need be
+  void send_piece();                       // throws if a reply came early: it is a NO
   void gather(const string& bytes);
   void report_stored(const Stored& there) const;
 
@@ -720,12 +719,12 @@ class Upload : public Caller {
 // Receiving a file
 // ============================================================================
 
-// Where the bytes go: a .part until they are whole. In the second reading.
+// Where the bytes go: a .part until all are there. In the second reading.
 class Incoming;
 
 constexpr const char* kNotALine = "syntax a line is VERB key=value ... :text";
 
-// What goes wrong is thrown; Service tells both users.
+// Throws what goes wrong; Service tells both users.
 class Download : public Worker {
  public:
   void decide(Consent consent, const string& store_as) override {
@@ -740,7 +739,7 @@ class Download : public Worker {
 
   // From the offer to the reply for its last byte.
   Reply receive_file(const Offer& offered) {
-    // Before the user hears of it, lest the answer come first.
+    // Before the user hears of it, or the answer could come first.
     decide(accept_policy == Accept::always ? Consent::given : Consent::open, "");
     begin(offered);
     events.push(FileOffered{ticket, peer_, offer_});
@@ -761,8 +760,8 @@ class Download : public Worker {
     const string limit = to_string(kOfferTime.count()) + " s";
     const auto deadline = Clock::now() + kOfferTime;
     std::unique_lock lock(mutex_);
-    // A thread can wait for a condition variable or for a socket, not for both: so it looks at the
-    // socket in turn.
+    // A thread can wait for a condition variable or for a socket, but not for both. So in between
+    // it looks at the socket.
     while (!changed_.wait_for(lock, kSlice, [this] { return consent_ != Consent::open; })) {
       stop_if(cancelled_);
       if (Clock::now() > deadline)
@@ -778,9 +777,9 @@ class Download : public Worker {
     return store_as_.empty() ? name : store_as_;
   }
 
-  // The next line of a sender, who may have no more to say than STOP.
+  // The next line of a sender, which may be only a STOP.
   string read_part(Clock::duration patience = kSilence) {
-    stop_if(cancelled_);  // while lines come without a pause, nothing below waits
+    stop_if(cancelled_);  // if lines come without a pause, nothing below waits
     if (!connection_->await(patience))
       throw Broken("the sender has gone");
     const string line = connection_->read_line();
@@ -788,7 +787,7 @@ class Download : public Worker {
     return line;
   }
 
-  // What this line begins. True where it is the end.
+  // What this line begins. True if it is the end.
   bool take_part(const string& line) {
     const auto parsed = Line::parse(line);
     if (!parsed) throw Refusal(kNotALine);
@@ -817,11 +816,11 @@ class Download : public Worker {
   }
 
   void begin(const Offer& offered);
-  string name_to_store() const;       // throws where there is none, or the disk is too full
-  string resume(const string& name);  // says OK, and what there is; the line that comes then
+  string name_to_store() const;       // throws if there is none, or the disk is too full
+  string resume(const string& name);  // says OK, and what is there; returns the next line
   void expect_entry() const;          // to which the bytes belong
   void store(string_view bytes);
-  Reply publish();                    // gives it its final name, and says that
+  Reply publish();                    // gives it its final name, and says so
   void expect_no_stop(const string& line) const;
   void take_entry(const Line& line);  // of a folder
   void check_end(const End& end) const;
@@ -1215,7 +1214,7 @@ void Conversation::report_failure(const Order& order, const string& reason) {
   progress_ = Progress::waiting;
 }
 
-// Whom it was for, who may not be who is there now.
+// Whom it was for; somebody else may be there by now.
 Identity Conversation::receiver_of(const Order& order) const {
   return order.to.id.empty() ? peer_ : order.to;
 }
@@ -1298,7 +1297,7 @@ class Incoming {
 
 // ---- Names ------------------------------------------------------------------------------
 
-// What the other side is to call it: the last component of the path that the user wrote, "photos/"
+// The name for the other side: the last component of the path that the user typed, "photos/"
 // perhaps.
 string name_to_send(const string& path) {
   const string whole = path.substr(0, path.find_last_not_of('/') + 1);
@@ -1392,7 +1391,7 @@ bool Source::begins_with(const Prefix& theirs) {
   try {
     is_read = read_until(theirs.offset);
   } catch (const FileError&) {
-    is_read = false;  // sent anew, it will show what is wrong
+    is_read = false;  // when it is sent again, we will see what is wrong
   }
   if (is_read && at.prefix() == theirs) return true;
   ::lseek(root_.get(), 0, SEEK_SET);
@@ -1627,7 +1626,7 @@ void Download::expect_no_stop(const string& line) const {
 void Download::check_end(const End& end) const {
   const bool is_all = offer_.is_folder() || at_.offset == offer_.size;
   if (is_all && end == at_.end()) return;
-  // What is there is wrong, so the next try must not go on from it.
+  // These bytes are wrong, so the next try must not go on from them.
   if (!offer_.is_folder()) incoming_->start_over();
   throw Refusal("checksum the file did not arrive as it was sent");
 }
@@ -1957,7 +1956,7 @@ void Incoming::enter(const Entry& entry) {
   leave_out(error_text(error));
 }
 
-// What is in a subfolder comes next, by the order of paths.
+// The contents of a subfolder come next, in the order of paths.
 void Incoming::leave_out(const string& why) {
   is_left_out_ = true;
   left_out.add(inside_, why);
@@ -2234,7 +2233,7 @@ void transfer::diagnose(const Identity& to) {
 
 namespace {
 
-// Somebody who has written to us, and the highest numbers of his messages.
+// Someone who has written to us, and the highest numbers of his messages.
 struct Writer {
   string id;
   Address address;
