@@ -72,7 +72,7 @@ void add_step(Ladder& ladder, double at, const std::string& from, const std::str
   }
   if (from.empty()) return ladder.note(at, name, text);
   if (to.empty()) return ladder.note(at, name, "prints: " + text);
-  ladder.message(at, from, to, line_by_line(text));
+  ladder.message(at, from, to, text);
 }
 
 Ladder ladder_of(const std::string& steps) {
@@ -82,7 +82,7 @@ Ladder ladder_of(const std::string& steps) {
     if (parts.size() < 5) continue;
     const int times = std::atoi(parts[3].c_str());
     const std::string often = times > 1 ? " (" + parts[3] + " times)" : "";
-    add_step(ladder, std::atof(parts[0].c_str()), parts[1], parts[2], parts[4] + often);
+    add_step(ladder, std::atof(parts[0].c_str()), parts[1], parts[2], line_by_line(parts[4]) + often);
   }
   return ladder;
 }
