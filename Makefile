@@ -13,6 +13,7 @@
 # make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
 # make segment    how discovery grows with the number of hosts: tests/bench/segment.cpp. make segment SEGMENTS='2 10'
 # make simulate   SEEDS=1000 classes in virtual time, on a network with every fault: tests/simulation/simulate.cpp
+# make crowd      what up to 1,000 peers cost, in virtual time: tests/simulation/crowd.cpp. make crowd CROWDS='30 100'
 # make model      Spin goes through every order of events in two models of the protocol: tests/model. make model SWITCHES=1
 # make soak       20 peers do everything at random for SECONDS=300, and the account must balance: tests/soak/soak.cpp
 # make fuzz       SECONDS=60 of made-up input for every parse(): tests/fuzz/fuzz.cpp; needs clang and libclang-rt-dev
@@ -53,7 +54,7 @@ CAPTURE  ?= .build/first-contact.pcap
 SEGMENTS ?= 2 10 30 100 253
 PEERS    ?= 20
 
-.PHONY: demo systems classroom trace pictures capture test plain-tests grade second wrong smallest handout doccheck mutants model bench segment simulate soak fuzz coverage clean
+.PHONY: demo systems classroom trace pictures capture test plain-tests grade second wrong smallest handout doccheck mutants model bench segment simulate crowd soak fuzz coverage clean
 
 $(PEER): $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -213,6 +214,12 @@ simulate: $(BUILD)/simulate
 	@SEEDS='$(SEEDS)' SEED='$(SEED)' $(BUILD)/simulate
 
 $(BUILD)/simulate: $(BUILD)/tests/simulation/simulate.o $(BUILD)/tests/support/ladder.o
+	$(COMPILE) $^ -o $@
+
+crowd: $(BUILD)/crowd
+	@CROWDS='$(CROWDS)' LOSSES='$(LOSSES)' $(BUILD)/crowd
+
+$(BUILD)/crowd: $(BUILD)/tests/simulation/crowd.o
 	$(COMPILE) $^ -o $@
 
 soak: $(PEER) $(BUILD)/soak

@@ -263,7 +263,7 @@ const Rival kTar = {"tar | nc", "nc tar", "timeout 300 nc -4 -l $PORT </dev/null
                     "tar c -C ${SRC%/*} ${SRC##*/} | timeout 300 nc -N $HOST $PORT", Rival::End::server};
 const Rival kTarSync = {"tar | nc, and sync of the copy", "nc tar", kTar.server + " && sync -f $DST", kTar.client,
                         Rival::End::server};
-const Rival kIperf = {"iperf3 (the ceiling)", "iperf3", "exec iperf3 -s -4 -1 -p $PORT",
+const Rival kIperf = {"iperf3 (no file)", "iperf3", "exec iperf3 -s -4 -1 -p $PORT",
                       "exec iperf3 -J -c $HOST -p $PORT -n $SIZE", Rival::End::reported};
 
 // Read from /proc: a connection made to find out would be the one that nc waits for.

@@ -9,12 +9,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <deque>
 #include <iostream>
 #include <map>
 #include <numeric>
 #include <random>
-#include <set>
 #include <sstream>
 
 #include "support/testing.h"
@@ -240,3 +240,65 @@ TEST_P(FirewallsThatLetInOnlyAnswers, HideNobody) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Manners, FirewallsThatLetInOnlyAnswers, testing::Values(1, 2, 5));
+
+// All are behind firewalls, which have forgotten whom they asked. So they have to ask once more, at
+// the same time as he does: the clock tells them.
+TEST(Manners, WhoComesLaterIsFoundThroughAllFirewallsWhenTheClockSaysSo) {
+  NEEDS_NAMESPACES();
+  constexpr int kUntilFull = 60;  // seconds, from the start on
+  const auto since_full = static_cast<int>(std::time(nullptr) % kFiveMinutes);
+  const int date = 2 * kFiveMinutes - since_full - kUntilFull;
+  Network network(4);
+  std::vector<std::unique_ptr<ClockedPeer>> clocked;
+  std::vector<Process*> peers;
+  const auto start_peer = [&](int host) {
+    const std::vector<std::string> options = {"--name", "u" + std::to_string(host)};
+    clocked.push_back(std::make_unique<ClockedPeer>(network, host, options, date));
+    peers.push_back(&clocked.back()->process());
+  };
+  for (int host = 1; host <= 4; ++host) raise_firewall(network, host);
+  for (int host = 1; host <= 3; ++host) start_peer(host);
+  ASSERT_NO_FATAL_FAILURE(expect_complete_lists(peers, 30));
+  // They have swept for 10 s, and a firewall remembers for 30 s.
+  const auto is_forgotten = [&] {
+    return (std::time(nullptr) + date) % kFiveMinutes >= kFiveMinutes - 13;
+  };
+  ASSERT_TRUE(eventually(kPatience, is_forgotten));
+  start_peer(4);
+  ASSERT_NO_FATAL_FAILURE(expect_complete_lists(peers, 30));
+}
+
+// The table of docs/performance.md: whoever can be reached is reached, and of the others it is said
+// why not.
+TEST(Manners, ThroughFirewallsWhatCanArriveArrivesAndWhatCannotIsExplained) {
+  NEEDS_NAMESPACES();
+  Network network(4);
+  for (const int host : {3, 4}) raise_firewall(network, host);
+  const auto peers = network.peers({"--accept", "always"});
+  ASSERT_NO_FATAL_FAILURE(expect_complete_lists(peers, 30));
+  for (int from = 1; from <= 4; ++from) {
+    Process& sender = *peers[static_cast<size_t>(from - 1)];
+    network.folder("u" + std::to_string(from)).write("notes.txt", "from " + std::to_string(from));
+    for (int to = 1; to <= 4; ++to) {
+      if (to == from) continue;
+      const std::string name = "u" + std::to_string(to);
+      sender.say("/msg " + name + " hello");
+      sender.say("/send " + name + " notes.txt");
+    }
+  }
+  for (int from = 1; from <= 4; ++from) {
+    Process& sender = *peers[static_cast<size_t>(from - 1)];
+    for (int to = 1; to <= 4; ++to) {
+      if (to == from) continue;
+      const std::string whom = "u" + std::to_string(to) + "@\\S+";
+      const bool is_open = to <= 2;
+      const std::string message = is_open ? "delivered " + whom + ": hello"
+                                          : "failed " + whom + ": .*firewall.*open TCP .*: hello";
+      const std::string file = is_open ? "send \\d+ delivered " + whom + ".*"
+                                       : "send \\d+ failed " + whom + ".*firewall.*open TCP .*";
+      for (const std::string& line : {message, file})
+        EXPECT_TRUE(eventually(kPatience, [&] { return sender.count(line) == 1; }))
+            << from << " to " << to << ": " << line << "\n" << sender.output();
+    }
+  }
+}

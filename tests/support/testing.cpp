@@ -546,11 +546,12 @@ int pthread_cond_clockwait(pthread_cond_t* changed, pthread_mutex_t* mutex, cloc
 
 }  // namespace
 
-ClockedPeer::ClockedPeer(const Network& network, int host, const std::vector<std::string>& options) {
+ClockedPeer::ClockedPeer(const Network& network, int host, const std::vector<std::string>& options, int date) {
   const std::string library = folder_.path("clocks.so");
   network.run(0, "cc -shared -fPIC " + folder_.write("clocks.c", kClocks) + " -o " + library + " -ldl");
   std::vector<std::string> command = {"/usr/bin/env", "LD_PRELOAD=" + library, peer_program()};
   command.insert(command.end(), options.begin(), options.end());
+  set_date(date);
   process_ = std::make_unique<Process>(network.descriptor(host), command, folder_.path());
 }
 

@@ -140,7 +140,8 @@ std::string hung_disk(const Network& network, const Folder& folder);
 // the kernel's.
 class ClockedPeer {
  public:
-  ClockedPeer(const Network& network, int host, const std::vector<std::string>& options);
+  // With the time of day so many seconds later than it is, from its start on.
+  ClockedPeer(const Network& network, int host, const std::vector<std::string>& options, int date = 0);
   Process& process() { return *process_; }
   const Folder& folder() const { return folder_; }
   void let_pass(int seconds);                        // on the clock that timers go by, once all threads wait
