@@ -25,7 +25,7 @@ class=$(realpath "$1")
 cd "$(dirname "$0")/../.." || exit 2
 here=$PWD
 grade=${GRADER:-$here/.build/grade}
-[ -n "${GRADER-}" ] || make .build/grade >&2 || exit 2
+[ -n "${GRADER-}" ] || make -j"$(nproc)" .build/grade >&2 || exit 2
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 1' INT TERM
