@@ -113,7 +113,7 @@ class Crowd {
     self.said_ip = peers_[i].address.ip;
     numbers_[peers_[i].address.ip] = i;
     Happening start;
-    start.when = begin_ + chance(1'000'000) * 1us;
+    start.when = begin_ + chance(kStarts / 1us) * 1us;
     start.peer = i;
     queue_.push(start);
     peers_[i].is_planned = true;
