@@ -13,7 +13,8 @@
 // forged [4.4], a last line that must not be lost [5.1], a second try for a message [5.3], a user
 // who may say no [6.2], sending files [6.3], folders, and going on after a break [6.5, 6.6].
 //
-// What the grader gives it for each requirement (tests/grade/smallest.sh holds that true):
+// The points that the grader gives it for each requirement of docs/assignment.md; a test,
+// tests/grade/smallest.sh, checks them:
 // Points: R1 2.5 R2 3.1 R3 6.8 R4 9.2 R5 2.3 R6 1.1 R7 5.7 R8 2.3 R9 0.9 R10 0.0
 
 #include <arpa/inet.h>
@@ -174,6 +175,7 @@ void find_networks(const string& chosen) {
   if (networks.empty()) give_up("no network is up");
 }
 
+// Of several networks the last: the first is usually loopback, where no other machine reaches us.
 string own_address() {
   return networks.back().own_ip + ":" + to_string(own_port);
 }
@@ -291,7 +293,7 @@ void beat() {
 class Connection {
  public:
   explicit Connection(int fd) : fd_(fd) {
-    // Without these, a peer whose cable was pulled out would keep its thread waiting for ever.
+    // Without these, our thread would wait for ever for a peer whose cable was pulled out.
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &kSilence, sizeof kSilence);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &kSilence, sizeof kSilence);
   }
@@ -408,7 +410,7 @@ string receive_file(Connection& connection, const string& offer, const string& w
   string name = their_path.substr(their_path.rfind('/') + 1);  // without a '/': from 0
   if (name.empty() || name[0] == '.') return "NO name that is no name for a file";
 
-  // Until it is whole it has another name. O_EXCL: what has that name already is not ours.
+  // Until it is whole it has another name. O_EXCL: if a file has that name already, open() fails.
   string path = folder + "/" + name;
   string part = path + ".part";
   mkdir(folder.c_str(), 0777);
