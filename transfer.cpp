@@ -858,7 +858,7 @@ class Service : public Download {
       goes_on = serve_request();
   }
 
-  // Whoever has not said who it is may not occupy a connection for long.
+  // Whoever has not said who it is may not be silent for long.
   Clock::duration patience() const { return peer_.id.empty() ? kSilence : kForsaken; }
 
   bool serve_request() {
@@ -1101,10 +1101,11 @@ void Connection::trace(const char* arrow, string_view what) const {
 }
 
 // After a mere close() the kernel goes on sending it, for a minute or more: it would come late,
-// when the receiver has forgotten the number of what was sent in its place.
+// when the receiver has forgotten the number of what was sent in its place. macOS answers EINVAL
+// where the other side has reset the connection: then there is nothing left to send.
 void Connection::abandon() const {
   const linger at_once{1, 0};
-  set_option(SOL_SOCKET, SO_LINGER, at_once);
+  ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
 }
 
 int Connection::await_connection() const {
@@ -1207,9 +1208,11 @@ bool is_too_many(uint32_t ip) {
   return accepted >= kMaxAccepted || from_one >= kMaxAcceptedFromOne;
 }
 
+// Closed right behind that line: where the caller's HELLO is not read yet, a reset may overtake it.
+// To wait for the HELLO would take a thread, and we have no more of them to give.
 void turn_away(const Descriptor& fd, Address from) {
   const string busy = "NO busy too many connections, try again later";
-  trace("TCP", myself.address, "->", from, busy);
+  trace("TCP", local_address(fd.get()), "->", from, busy);
   const string line = busy + "\n";
   ::send(fd.get(), line.data(), line.size(), MSG_DONTWAIT);
 }
@@ -1239,7 +1242,10 @@ class Room {
   void fill(uint64_t bytes);           // so much of it is on the disk by now
 
  private:
+  // While the lock is held.
   static uint64_t free_bytes();
+  static void demand(uint64_t bytes);
+  void take_off(uint64_t bytes);
 
   static inline std::mutex mutex_;       // guards the next one
   static inline uint64_t promised_ = 0;  // bytes, to all transfers
@@ -2047,22 +2053,31 @@ uint64_t Room::free_bytes() {
 
 void Room::expect(uint64_t bytes) {
   const std::lock_guard lock(mutex_);
+  demand(bytes);
+}
+
+void Room::demand(uint64_t bytes) {
   const uint64_t free = free_bytes();
   if (bytes <= free) return;
   const string others = promised_ > 0 ? ", less what other transfers still need" : "";
   throw Refusal("space only " + to_string(free) + " bytes are free" + others);
 }
 
+// All under one lock: between a look and a promise, another transfer could be promised the same.
 void Room::set_aside(uint64_t bytes) {
-  fill(left_);
-  expect(bytes);
   const std::lock_guard lock(mutex_);
+  take_off(left_);
+  demand(bytes);
   promised_ += bytes;
   left_ = bytes;
 }
 
 void Room::fill(uint64_t bytes) {
   const std::lock_guard lock(mutex_);
+  take_off(bytes);
+}
+
+void Room::take_off(uint64_t bytes) {
   const uint64_t filled = std::min(bytes, left_);
   promised_ -= filled;
   left_ -= filled;

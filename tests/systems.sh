@@ -31,7 +31,7 @@ export ZIG_GLOBAL_CACHE_DIR=${ZIG_GLOBAL_CACHE_DIR:-$tools/zig} ZIG_LOCAL_CACHE_
 
 build() {  # SYSTEM COMPILER FLAGS [TARGET]
   local folder=.build/systems/$1
-  MAKEFLAGS= make --no-print-directory -s BUILD="$folder" PEER="$folder/peer" CXX="$2" CXXFLAGS="-O1 -Werror $3" "${4:-$folder/peer}"
+  MAKEFLAGS='' make --no-print-directory -s BUILD="$folder" PEER="$folder/peer" CXX="$2" CXXFLAGS="-O1 -Werror $3" "${4:-$folder/peer}"
 }
 
 # ---- Running ---------------------------------------------------------------------------------
