@@ -11,6 +11,7 @@
 #                 as MILESTONE=1; a table of a folder of submissions: tests/grade/class.sh FOLDER.
 #                 LONG=1, FILTER=R7, JUNIT=file and more: tests/grade/main.cpp
 # make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
+#                 BEFORE=COMMIT: beside our own program as it was then
 # make segment    how discovery grows with the number of hosts: tests/bench/segment.cpp. make segment SEGMENTS='2 10'
 # make simulate   SEEDS=1000 classes in virtual time, on a network with every fault: tests/simulation/simulate.cpp
 # make crowd      what up to 1,000 peers cost, in virtual time: tests/simulation/crowd.cpp. make crowd CROWDS='30 100'
@@ -202,7 +203,9 @@ model:
 	@SWITCHES='$(SWITCHES)' RULE='$(RULE)' tests/model/model.sh
 
 bench: peer $(BUILD)/bench
-	CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' $(BUILD)/bench '$(FILTER:*=)'
+	$(if $(BEFORE),rm -rf .build/before && mkdir -p .build/before && git archive $(BEFORE) | tar x -C .build/before)
+	$(if $(BEFORE),$(MAKE) -C .build/before peer)
+	CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' BENCH_BEFORE='$(if $(BEFORE),$(CURDIR)/.build/before/peer)' $(BUILD)/bench '$(FILTER:*=)'
 
 segment: peer $(BUILD)/segment
 	$(BUILD)/segment $(SEGMENTS)

@@ -274,8 +274,8 @@ struct Announcement {
     said.who.said_ip = *ip;
     said.to = line->field("to");
     said.ask_host = line->field("ask") == "host";
-    const uint64_t every = line->number("every", kMaxEvery).value_or(0);  // else it is ignored
-    said.every = std::max(kHeartbeat, std::chrono::seconds(every));
+    const auto every = line->number("every", kMaxEvery);
+    if (every) said.every = std::max(kHeartbeat, std::chrono::seconds(*every));
     const bool has_id = Identity::is_id(said.who.id);
     const bool has_names = is_name(said.who.name) && is_name(said.who.group);
     const bool is_to_somebody = said.to.empty() || Identity::is_id(said.to);
@@ -421,7 +421,8 @@ inline std::string error_text(int error) {
 }
 
 // `result`; or, if it is -1, an exception that says what was tried and why it failed:
-// "bind UDP port 25253: Address already in use".
+// "bind UDP port 25253: Address already in use". What it returns is a descriptor or a flag, which
+// fits an int; whoever counts bytes takes them from the call itself.
 inline int check(ssize_t result, const std::string& what) {
   if (result == -1)
     throw std::system_error(errno, std::generic_category(), what);

@@ -146,8 +146,9 @@ class Connection {
     note_open("connected");
   }
 
-  // All of it: send() may take only a part. SIGPIPE is ignored by main(), so a peer that is gone
-  // shows as EPIPE here instead of ending the program.
+  // send() may take only a part, so we repeat it until all is sent. Whatever it takes gives the
+  // other side kSilence once more. main() ignores SIGPIPE, so a peer that is gone shows as EPIPE
+  // here instead of ending the program.
   void send(string_view bytes) const {
     auto deadline = Clock::now() + kSilence;
     while (!bytes.empty()) {
@@ -160,7 +161,8 @@ class Connection {
       } else if (!would_block()) {
         checked(sent, "connection lost");
       }
-      // Cancelled in the middle, we can say nothing more: it would be taken for the rest.
+      // If we are cancelled in the middle of a piece, we can say nothing more: a last line would be
+      // taken for part of it.
       const bool is_given_up = cancelled_ || Clock::now() > deadline;
       if (is_given_up && !bytes.empty())
         throw Broken("the other side stopped reading");
@@ -182,7 +184,9 @@ class Connection {
 
   // The next line. It must end within kSilence, however slowly its bytes trickle in.
   string read_line() {
-    while (!events.wait_for_room(kSlice) && !cancelled_) {}  // a line may become an event
+    // A line may become an event. While the queue is full we read nothing: TCP slows the sender.
+    bool has_room = false;
+    while (!has_room && !cancelled_) has_room = events.wait_for_room(kSlice);
     string line;
     const auto deadline = Clock::now() + kSilence;
     LineStatus status = take_line(unread_, line);
@@ -443,8 +447,8 @@ class Conversation : public Caller {
   // How far the front order has come, and what it means if the connection breaks then.
   enum class Progress {
     waiting,    // nothing was sent, or the reply is here: it did not arrive
-    sent,       // on the first connection: it is lost
-    lost,       // it has broken, so the order is sent once more
+    sent,       // on the first connection: we send it once more
+    broken,     // that connection has broken; the second try has not begun
     sent_again  // on the second one: it may have arrived, nobody knows
   };
 
@@ -455,7 +459,7 @@ class Conversation : public Caller {
       // Decided under the lock: an order given from now on opens a new conversation.
       is_closed_to_orders_ = orders_.empty() || cancelled_;
       if (is_closed_to_orders_) return;
-      const Order& next = orders_.front();  // a deque moves no element when others join it
+      const Order next = orders_.front();
       lock.unlock();  // or the main thread would have to wait for the network, too
       deliver(next);
       lock.lock();
@@ -476,7 +480,7 @@ class Conversation : public Caller {
   // twice can tell by its number.
   void deliver(const Order& order) {
     try_to_deliver(order);
-    if (progress_ == Progress::lost) try_to_deliver(order);
+    if (progress_ == Progress::broken) try_to_deliver(order);
   }
 
   void try_to_deliver(const Order& order) {
@@ -485,12 +489,12 @@ class Conversation : public Caller {
     } catch (const Broken&) {
       if (connection_) connection_->abandon();
       if (progress_ != Progress::sent || cancelled_) throw;
-      progress_ = Progress::lost;
+      progress_ = Progress::broken;
     }
   }
 
   void ask(const Order& order) {
-    const bool is_kept = connection_ && is_peer(order.to.id) && progress_ != Progress::lost;
+    const bool is_kept = connection_ && is_peer(order.to.id) && progress_ != Progress::broken;
     // Input that nobody asked for means that the connection has ended.
     if (!is_kept || connection_->has_input()) open();
     if (!is_peer(order.to.id)) {  // the next orders may be for whoever is there
@@ -500,11 +504,14 @@ class Conversation : public Caller {
     const bool is_first = progress_ == Progress::waiting;
     progress_ = is_first ? Progress::sent : Progress::sent_again;
     const Reply reply = request(order.line);
+    if (reply.ok) {
+      progress_ = Progress::waiting;
+      events.push(MessageDelivered{order.post, receiver_of(order)});
+      return;
+    }
     // A NO to the second try says nothing about the first.
-    if (reply.ok || is_first) progress_ = Progress::waiting;
-    if (reply.ok) events.push(MessageDelivered{order.post, receiver_of(order)});
-    else report_failure(order, reply.sentence());
-    progress_ = Progress::waiting;
+    if (is_first) progress_ = Progress::waiting;
+    report_failure(order, reply.sentence());
   }
 
   void report_failure(const Order& order, const string& reason);
@@ -851,7 +858,7 @@ class Service : public Download {
       goes_on = serve_request();
   }
 
-  // Whoever has not said who it is may not occupy a connection for long.
+  // Whoever has not said who it is may not be silent for long.
   Clock::duration patience() const { return peer_.id.empty() ? kSilence : kForsaken; }
 
   bool serve_request() {
@@ -907,6 +914,7 @@ class Service : public Download {
 vector<std::shared_ptr<Worker>> workers;
 std::map<Address, std::weak_ptr<Conversation>> conversations;  // the last one with each address
 
+// What a shared_ptr does in place of `delete`: ~Worker() would be too late to end the thread.
 void end_worker(Worker* worker) {
   worker->end();
   delete worker;
@@ -1093,10 +1101,11 @@ void Connection::trace(const char* arrow, string_view what) const {
 }
 
 // After a mere close() the kernel goes on sending it, for a minute or more: it would come late,
-// when the receiver has forgotten the number of what was sent in its place.
+// when the receiver has forgotten the number of what was sent in its place. macOS answers EINVAL
+// where the other side has reset the connection: then there is nothing left to send.
 void Connection::abandon() const {
   const linger at_once{1, 0};
-  set_option(SOL_SOCKET, SO_LINGER, at_once);
+  ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
 }
 
 int Connection::await_connection() const {
@@ -1199,9 +1208,11 @@ bool is_too_many(uint32_t ip) {
   return accepted >= kMaxAccepted || from_one >= kMaxAcceptedFromOne;
 }
 
+// Closed right behind that line: where the caller's HELLO is not read yet, a reset may overtake it.
+// To wait for the HELLO would take a thread, and we have no more of them to give.
 void turn_away(const Descriptor& fd, Address from) {
   const string busy = "NO busy too many connections, try again later";
-  trace("TCP", myself.address, "->", from, busy);
+  trace("TCP", local_address(fd.get()), "->", from, busy);
   const string line = busy + "\n";
   ::send(fd.get(), line.data(), line.size(), MSG_DONTWAIT);
 }
@@ -1231,7 +1242,10 @@ class Room {
   void fill(uint64_t bytes);           // so much of it is on the disk by now
 
  private:
+  // While the lock is held.
   static uint64_t free_bytes();
+  static void demand(uint64_t bytes);
+  void take_off(uint64_t bytes);
 
   static inline std::mutex mutex_;       // guards the next one
   static inline uint64_t promised_ = 0;  // bytes, to all transfers
@@ -2039,22 +2053,31 @@ uint64_t Room::free_bytes() {
 
 void Room::expect(uint64_t bytes) {
   const std::lock_guard lock(mutex_);
+  demand(bytes);
+}
+
+void Room::demand(uint64_t bytes) {
   const uint64_t free = free_bytes();
   if (bytes <= free) return;
   const string others = promised_ > 0 ? ", less what other transfers still need" : "";
   throw Refusal("space only " + to_string(free) + " bytes are free" + others);
 }
 
+// All under one lock: between a look and a promise, another transfer could be promised the same.
 void Room::set_aside(uint64_t bytes) {
-  fill(left_);
-  expect(bytes);
   const std::lock_guard lock(mutex_);
+  take_off(left_);
+  demand(bytes);
   promised_ += bytes;
   left_ = bytes;
 }
 
 void Room::fill(uint64_t bytes) {
   const std::lock_guard lock(mutex_);
+  take_off(bytes);
+}
+
+void Room::take_off(uint64_t bytes) {
   const uint64_t filled = std::min(bytes, left_);
   promised_ -= filled;
   left_ -= filled;

@@ -3,6 +3,7 @@
 //
 //   make bench                                 all of it: some minutes
 //   make bench FILTER=scp                      the rows whose title, or own name, contains that
+//   make bench BEFORE=COMMIT                   also beside our own program as it was then, in the same run
 //   make bench BENCH_PAIRS=1 BENCH_SCALE=64    one pair a row, sizes divided by 64: to try the benchmark itself
 //   make bench BENCH_DIR=/mnt BENCH_DISK=/mnt  where files lie: by default in memory, so that no disk is measured, and
 //                                              /var/tmp for the rows named disk
@@ -330,10 +331,11 @@ void demand_delivered(const std::string& line) {
 
 // ann, and bob, who takes every file into work.copies(). They have met, and wait for commands.
 struct Ours {
-  Ours(const Place& place, const Work& work, std::vector<std::string> under = {})
+  Ours(const Place& place, const Work& work, std::vector<std::string> under = {},
+       const std::string& program = peer_program())
       : copies(work.copies()),
-        bob(place.network.descriptor(place.to), receiver(std::move(under), "bob", copies), work.path()),
-        ann(place.network.descriptor(place.from), {peer_program(), "--name", "ann"}, work.path()) {
+        bob(place.network.descriptor(place.to), receiver(std::move(under), "bob", copies, program), work.path()),
+        ann(place.network.descriptor(place.from), {program, "--name", "ann"}, work.path()) {
     bob.wait_for("joined ann.*");
     ann.wait_for("joined bob.*");
     ann.say("/list");  // a peer takes its first command when its first scan has ended
@@ -341,8 +343,9 @@ struct Ours {
   }
 
   static std::vector<std::string> receiver(std::vector<std::string> command, const std::string& name,
-                                           const std::string& folder) {
-    for (const std::string& word : {peer_program(), std::string("--name"), name, std::string("--accept"),
+                                           const std::string& folder,
+                                           const std::string& program = peer_program()) {
+    for (const std::string& word : {program, std::string("--name"), name, std::string("--accept"),
                                     std::string("always"), std::string("--dir"), folder})
       command.push_back(word);
     return command;
@@ -522,6 +525,12 @@ std::optional<double> message(Ours& ours) {
   return std::nullopt;
 }
 
+double message_time(Ours& ours) {
+  std::vector<double> times;
+  while (times.size() < kMessages) times.push_back(message(ours).value());
+  return median(times);
+}
+
 void message_latency() {
   begin_section("message, in ms, namespaces", "while busy       idle      ratio   min..max");
   row("while " + size_name(kBig) + " goes to the same peer", "", [] {
@@ -540,12 +549,47 @@ void message_latency() {
       }
       return median(times);
     };
-    const auto idle = [&](size_t) {
-      std::vector<double> times;
-      while (times.size() < kMessages) times.push_back(message(ours).value());
-      return median(times);
-    };
-    compare(kPairs, busy, idle);
+    compare(kPairs, busy, [&](size_t) { return message_time(ours); });
+  });
+}
+
+// ---- Ours, as it was ----------------------------------------------------------------------------
+
+// Each of the two has a place of its own, where nobody else is. Empty, and there are no such rows.
+const std::string kBefore = text_setting("BENCH_BEFORE", "");
+
+void file_as_before(const std::string& source, const Work& work, int hosts) {
+  const Place place(hosts), other_place(hosts);
+  const Work other_work(fs::path(work.path()).parent_path());
+  Ours now(place, work), before(other_place, other_work, {}, kBefore);
+  const double megabytes = static_cast<double>(total_size(source)) / 1e6;
+  compare(
+      kPairs, [&](size_t round) { return megabytes / now.send(source, round); },
+      [&](size_t round) { return megabytes / before.send(source, round); });
+}
+
+void beside_before() {
+  if (kBefore.empty()) return;
+  begin_section("beside the program of before, namespaces", kCompared);
+  for (const auto& [where, name] : {std::pair(kMemory, ""), std::pair(kDisk, ", disk")}) {
+    const std::string folder = where;
+    row("before: one file of " + size_name(kBig) + name, "", [&] {
+      const Work work(folder);
+      file_as_before(make_file(work, kBig, 2), work, 2);
+    });
+    row("before: " + std::to_string(kMany) + " files" + name, "", [&] {
+      const Work work(folder);
+      file_as_before(make_tree(work, kMany), work, 2);
+    });
+  }
+  begin_section("a message, in ms, beside the program of before", kCompared);
+  row("before: a message", "", [] {
+    const Place place(2), other_place(2);
+    const Work work(kMemory), other_work(kMemory);
+    Ours now(place, work), before(other_place, other_work, {}, kBefore);
+    for (Ours* each : {&now, &before}) message(*each);  // opens the connection
+    compare(
+        kPairs, [&](size_t) { return message_time(now); }, [&](size_t) { return message_time(before); });
   });
 }
 
@@ -659,4 +703,5 @@ int main(int argc, char** argv) {
   growth();
   message_latency();
   message_among_many();
+  beside_before();
 }

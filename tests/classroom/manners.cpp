@@ -68,14 +68,18 @@ void give_addresses(const Network& network, const std::vector<std::string>& addr
 }
 
 // What is broadcast on the switch, as tcpdump sees it: ARP requests (the kernel's checks of a
-// neighbour that it knows are no broadcasts) and datagrams.
+// neighbour that it knows are no broadcasts) and datagrams. Where tcpdump is root it wants to become
+// another user to capture, and in the user namespace of somebody who is not root there is none. So
+// dumpcap captures, and tcpdump, as nobody in particular, says what it was.
 class Cable {
  public:
   explicit Cable(const Network& network)
       : tcpdump_(network.descriptor(0),
-                 {"/usr/bin/env", "tcpdump", "-Z", "root", "-lntt", "-i", "br0", "ether broadcast"},
+                 {"/bin/bash", "-c",
+                  "exec dumpcap -q -i br0 -P -w - >"
+                  " >(exec unshare --user tcpdump -lntt -r - 'ether broadcast')"},
                  folder_.path()) {
-    tcpdump_.wait_for("listening on br0.*");
+    tcpdump_.wait_for("reading from file -.*");
   }
 
   // How many datagrams that address has broadcast so far.
@@ -156,6 +160,7 @@ void raise_firewall(const Network& network, int host) {
 TEST(Manners, AClassThatHearsItsBroadcastsAsksForNoAbsentAddress) {
   NEEDS_NAMESPACES();
   NEEDS_PROGRAM("tcpdump", "tcpdump");
+  NEEDS_PROGRAM("dumpcap", "tshark");
   const auto addresses = neighbours();
   Network network(class_size());
   give_addresses(network, addresses);
@@ -177,6 +182,7 @@ TEST(Manners, AClassThatHearsItsBroadcastsAsksForNoAbsentAddress) {
 TEST(Manners, NeighboursFindEachOtherWithoutBroadcastAndAskForFewAbsentAddresses) {
   NEEDS_NAMESPACES();
   NEEDS_PROGRAM("tcpdump", "tcpdump");
+  NEEDS_PROGRAM("dumpcap", "tshark");
   const auto addresses = neighbours();
   Network network(class_size());
   give_addresses(network, addresses);
@@ -189,6 +195,7 @@ TEST(Manners, NeighboursFindEachOtherWithoutBroadcastAndAskForFewAbsentAddresses
 TEST(Manners, ScatteredHostsFindEachOtherWithoutBroadcastAndAskForFewAbsentAddresses) {
   NEEDS_NAMESPACES();
   NEEDS_PROGRAM("tcpdump", "tcpdump");
+  NEEDS_PROGRAM("dumpcap", "tshark");
   const auto addresses = scattered();
   Network network(class_size());
   give_addresses(network, addresses);
@@ -202,6 +209,7 @@ TEST(Manners, ScatteredHostsFindEachOtherWithoutBroadcastAndAskForFewAbsentAddre
 TEST(Manners, SeveralInstancesOfAHostAreAsPoliteAsOne) {
   NEEDS_NAMESPACES();
   NEEDS_PROGRAM("tcpdump", "tcpdump");
+  NEEDS_PROGRAM("dumpcap", "tshark");
   const std::string own = "10.77.0.100";
   Network network(1);
   give_addresses(network, {own});
