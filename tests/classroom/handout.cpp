@@ -284,7 +284,7 @@ TEST_F(Handout, ItsFourthMilestoneIsSeenAsItSays) {
   const std::string resumed = rows.back().see;
   rows.pop_back();
   play(rows);
-  play(rows_of(third.substr(third.find("And a file of 20 MB"))));
+  play(rows_of(third.substr(third.find("a file of 20 MB"))));
   ASSERT_FALSE(HasFailure());
   see("bob", resumed);
   EXPECT_EQ(played_, 4 + 1 + 4 + 9);
