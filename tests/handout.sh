@@ -32,9 +32,11 @@ for name in assignment protocol interface first-contact lab; do
   if [ -e docs/zh/$name.md ]; then cp docs/zh/$name.md "$to/docs/zh"; fi
 done
 cp -r docs/wireshark "$to/docs"
-mkdir "$to/docs/pictures"  # those that are shown: others draw how the reference is built
-cat "$to"/docs/*.md "$to"/docs/zh/*.md | grep -oE 'pictures/[a-z-]+\.(svg|png)' | sort -u | while read -r picture; do
-  cp "docs/$picture" "$to/docs/pictures"
+for folder in docs docs/zh; do  # the pictures that they show: others draw how the reference is built
+  mkdir "$to/$folder/pictures"
+  cat "$to/$folder"/*.md | grep -oE '\(pictures/[a-z-]+\.(svg|png)' | cut -c2- | sort -u | while read -r picture; do
+    cp "$folder/$picture" "$to/$folder/pictures"
+  done
 done
 cp tests/classroom.sh "$to/tests"
 if [ "$GRADER" = source ]; then
