@@ -4,8 +4,8 @@
 // loop of peer.cpp calls receive() when a datagram has arrived, and tick() on every round.
 //
 // Three datagrams do it all [4]: HELLO asks, HERE answers and is the heartbeat, BYE leaves. They
-// travel by broadcast on every network. Where broadcast finds nobody, a sweep sends a HELLO to each
-// address in turn; and the user can have a HELLO sent to an address of his choice (/scan).
+// travel by broadcast on every network. If broadcast finds nobody, a sweep sends a HELLO to each
+// address in turn; and the user can send one to any address (/scan).
 //
 // Roster knows who is here, and decides what to say to whom, and when. It has no socket and no
 // clock: it is told what has arrived and what time it is, and returns the datagrams to send. So a
@@ -15,8 +15,8 @@
 // The first reading ends with the shell. The second covers sweeps, large classes, limits, hosts
 // with several instances, our sockets and interfaces, /scan and /diag.
 //
-// Left out on purpose: authentication. Whoever owns a UDP port may say what he likes about himself,
-// and about nobody else.
+// Left out on purpose: authentication. The owner of a UDP port may say what he likes about himself,
+// but nothing about anybody else.
 
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -103,7 +103,7 @@ class Roster {
     int questions = 0;  // that we have asked since it last showed that it hears us
     Time last_heard;
     Time last_asked;    // or when it was new, or had just answered: no need to ask then
-    Time ask_at = Time::max();     // when a question is to be asked that has to wait
+    Time ask_at = Time::max();     // when to ask a question that must wait
     Time review_at = Time::max();  // when the agenda will look at it
     Time forget_at;                // for one that has left
     seconds every = kHeartbeat;    // between its heartbeats
@@ -129,7 +129,7 @@ class Roster {
   void leave();
   void run(Time now);                                // does whatever is due
   Time next_due() const;
-  // The moment at which the wall clock showed zero, on our own clock: with it, peers that do not
+  // The moment at which the wall clock showed zero, on our own clock. With it, peers that do not
   // know each other can act at the same time.
   void set_epoch(Time epoch);
   void never_sweep();                                // --scan=off
@@ -215,7 +215,7 @@ class Roster {
   void send(const Announcement& what, Address to) { datagrams_.push_back({what, to}); }
   void tell(const Event& event) { events_.push_back(event); }
 
-  Time now_;  // the last time that we were told
+  Time now_;  // what we were last told
   Identity self_;
   std::minstd_rand random_;
   Interfaces networks_;
@@ -225,7 +225,7 @@ class Roster {
   std::multimap<Time, Task> agenda_;             // everything to be done later, in order
   std::map<Address, string> pending_;  // answers that wait: where to, and to which id
   std::map<uint32_t, Broadcasts> broadcasts_;  // that we have heard, by our address
-  std::set<uint32_t> asked_;           // IP addresses that we have sent a HELLO of their own
+  std::set<uint32_t> asked_;           // IP addresses that we have sent a unicast HELLO
   seconds every_ = kHeartbeat;         // between our heartbeats, as we last announced it
   int hellos_left_ = 0;                // of the burst that is under way
   const std::unique_ptr<Probes> probes_;
@@ -337,7 +337,7 @@ void Roster::unlist(Peer& peer, const string& reason) {
   tell(UserLeft{peer.who, reason});
 }
 
-// It has left. Its entry stays for a while, for an older datagram of its may still arrive.
+// It has left. Its entry stays for a while, because an older datagram may still arrive.
 void Roster::dismiss(Peer& peer, const string& reason, Duration time) {
   unlist(peer, reason);
   peer.state = State::left;
@@ -454,9 +454,9 @@ void Roster::send_heartbeat() {
   plan_heartbeat();
 }
 
-// The broadcast also reaches those who hear us though we do not hear them. Each known peer gets a
-// BYE of its own as well: the broadcast may be dropped, or be read from the shared port only after
-// a newer datagram from the other one.
+// The broadcast also reaches those who hear us although we do not hear them. Each known peer gets
+// its own BYE as well: the network may drop the broadcast, or a peer may read it from the shared
+// port only after a newer datagram from the other port.
 void Roster::leave() {
   broadcast(Verb::bye);
   const Announcement bye = announcement(Verb::bye);
