@@ -228,6 +228,7 @@ class Roster {
   std::set<uint32_t> asked_;           // IP addresses that we have sent a unicast HELLO
   seconds every_ = kHeartbeat;         // between our heartbeats, as we last announced it
   int hellos_left_ = 0;                // of the burst that is under way
+  int beats_ = 0;                      // heartbeats that were planned
   const std::unique_ptr<Probes> probes_;
   Time probe_at_ = Time::max();        // when the agenda will look at them
   vector<Datagram> datagrams_;
@@ -1105,6 +1106,8 @@ void Roster::ask_on_loopback() {
 // ---- In a large class [4.2] -----------------------------------------------------------
 
 constexpr size_t kBeatsASecond = 20;   // by all peers of a network together
+constexpr int kEarlyBeats = 3;         // for those that have missed all HELLOs of the burst
+constexpr auto kEarlyPause = 2s;
 constexpr auto kAnswerSpread = 500us;  // for each user, to spread the answers to a broadcast
 constexpr size_t kCrowd = 50;          // with more users, not everybody gets a BYE of his own
 
@@ -1119,7 +1122,9 @@ seconds Roster::interval() const {
 // Peers that started together would send their heartbeats together for ever. A little randomness
 // spreads them.
 void Roster::plan_heartbeat() {
-  const Duration every = every_;
+  const bool is_early = beats_ < kEarlyBeats;
+  const Duration every = is_early ? kEarlyPause : every_;
+  ++beats_;
   const Duration tenth = every / 10;
   const Duration pause = every - tenth + random_time(2 * tenth);
   plan(now_ + pause, {Kind::heartbeat});

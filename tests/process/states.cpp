@@ -228,6 +228,16 @@ TEST_F(States, ThatBeginThrowAwayWhatAnEarlierTryHasLeftButForResumeAndStop) {
   EXPECT_GE(tried, 20);
 }
 
+// "Asks no user": so what comes in one piece with the offer is not too early.
+TEST_F(States, OfAReceiverThatAsksNoUserDoNotIncludeAsking) {
+  Socket socket = connect(25254);
+  socket.send(filled("ChatByP2P/1 HELLO ZOE") + "\nOFFER size=6 files=1 :hello.txt\n" +
+              "DATA offset=0 size=6\nhello\nEND size=6 crc=3015617425\n");
+  EXPECT_TRUE(begins_with(reply_of(socket), "OK ChatByP2P/1 HERE "));
+  EXPECT_EQ(reply_of(socket), "OK");
+  EXPECT_EQ(reply_of(socket), "OK :hello.txt");
+}
+
 // What is looked at before anything else, whatever the state.
 TEST_F(States, AreNotAskedAboutWhatIsNoLine) {
   const std::vector<std::pair<std::string, std::string>> bytes = {
