@@ -1,6 +1,6 @@
-// Networks that fail while people talk and send files, on a virtual classroom whose links and machines fail on command.
+// Networks fail while people talk and send files, in a virtual classroom whose links and machines fail on command.
 // Whatever the fault: nothing is lost without a report, nothing is shown or stored twice, and the lists are right
-// within three heartbeats of the healing. Class keeps the account of all that was sent, and settles it at the end.
+// within three heartbeats after the repair. Class keeps an account of everything sent, and checks it at the end.
 
 #include <signal.h>
 

@@ -1,4 +1,4 @@
-// The limits of protocol.md 2.2, each where it holds and where it does not any more; and what many strangers, or one that
+// The limits of protocol.md 2.2, each tested just inside and just outside; and how much many strangers, or one that
 // floods, may cost.
 
 #include <signal.h>

@@ -18,7 +18,7 @@ std::vector<fs::path> pictures(const std::string& folder, const std::string& ext
   return all;
 }
 
-// What can be read in it, and what leads where. Where the boxes stand is up to the version of dot.
+// Its words, and which box leads to which. Where the boxes are depends on the version of dot.
 std::vector<std::string> words_of(const std::string& svg) {
   std::vector<std::string> all;
   for (const auto& match : matches(svg, "<(text|title)[^>]*>([^<]*)<")) all.push_back(match[2]);
@@ -26,7 +26,7 @@ std::vector<std::string> words_of(const std::string& svg) {
   return all;
 }
 
-// Without what no two runs have in common: times, ids, the ports that the kernel chose.
+// Drops what differs between runs: times, ids, the ports that the kernel chose.
 std::string comparable(std::string word) {
   for (const auto& [pattern, name] : std::vector<std::pair<std::string, std::string>>{
            {"^ *\\d+\\.\\d{4}$", "TIME"},

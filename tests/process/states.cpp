@@ -1,5 +1,5 @@
-// Clause 7 of docs/protocol.md, tried on the program: the tables are read as they stand there, and each example in them
-// is sent in each state that it belongs to. So the document cannot say anything else than the program does.
+// Clause 7 of docs/protocol.md, tried on the program: these tests read its tables, and send each example in the state
+// that it belongs to. So the document always says what the program does.
 //
 // Two peers answer: ann asks her user about a file, and bea takes every one. Each example comes from an IP address of
 // its own, and so meets nothing that another one has left.

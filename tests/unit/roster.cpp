@@ -1,5 +1,5 @@
-// The rules of docs/protocol.md, 4.2 to 4.4, each at its exact time: a Roster is told what has come
-// and what time it is, and says what it sends. No socket, no waiting.
+// The rules of docs/protocol.md, 4.2 to 4.4, each at its exact time: the test tells a Roster what
+// has come and what time it is, and the Roster says what to send. No socket, no waiting.
 
 #include <gtest/gtest.h>
 
