@@ -26,7 +26,7 @@ claim() { # MODEL RULE: the claim that failed; 4 of messages.pml has no line of 
 states() { sed -n 's/^ *\([0-9]*\) states, stored.*/\1/p' "$room/found"; }
 rules() { sed -n 's/^#ifndef \([A-Z_]*\) .*/\1/p' "$1"; }  # those with a comment behind them
 
-# The shortest story is the easiest to read, so the search goes breadth first.
+# The shortest story is the easiest to read, so the search tries short ones first.
 tell() { # MODEL RULE
   build "$1" "$2"
   for steps in 80 160 320 640 1300 2600 $deepest; do
