@@ -477,6 +477,9 @@ TEST(Faults, AMessageThatWasSentOnceMoreDoesNotComeALongTimeAfterItsRepetition) 
                    "add rule inet f in ip saddr 10.77.0.1 tcp sport " + ports[0] + " drop'");
   for (int i = 0; i < 40; ++i) c.talk(1, 2);  // more than the 32 whose numbers the receiver remembers
   EXPECT_TRUE(eventually(40, [&] { return c.delivered(1, 2) == 41; })) << c.peer(1).output();
+  // A receiver that remembers fewer numbers than ours would show what still comes over the old connection. So it must be
+  // gone for good, not merely closed.
+  EXPECT_EQ(connections("state all sport = :" + ports[0]), std::vector<std::string>{});
   c.network.run(2, "nft flush ruleset");
   EXPECT_TRUE(eventually(60, [&] {
     pass(0.2);
