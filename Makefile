@@ -2,7 +2,8 @@
 # make demo       three peers on this host find each other, talk and send a file, over loopback
 # make classroom  HOSTS=4 machines on a network inside this one, with a peer in a terminal for each: docs/lab.md
 # make trace      the first contact of two peers, as both of them traced it: docs/first-contact.md
-# make pictures   docs/pictures anew, from their sources there, with graphviz; the first contact and a session from new runs
+# make pictures   docs/pictures anew, from their sources there, with graphviz, and docs/zh/pictures with Chinese labels; the
+#                 first contact and a session from new runs
 # make capture    the same, as tcpdump sees it on the cable, into CAPTURE=.build/first-contact.pcap, for Wireshark
 # make test       all tests, JOBS=4 at a time; README.md names what they need. Some of them: make test FILTER='Files.*'
 #                 under sanitizers: make test SANITIZE=address,undefined, and SANITIZE=thread; or in one queue
@@ -78,12 +79,19 @@ $(BUILD)/ladder: $(call objects,tests/ladder/main.cpp tests/support/ladder.cpp)
 	$(COMPILE) $^ -o $@
 
 # Without the comments that name the version of dot.
-pictures: $(patsubst %.dot,%.svg,$(wildcard docs/pictures/*.dot)) peer $(BUILD)/ladder
+SOURCES_OF_PICTURES := $(wildcard docs/pictures/*.dot)
+pictures: $(SOURCES_OF_PICTURES:.dot=.svg) $(SOURCES_OF_PICTURES:docs/pictures/%.dot=docs/zh/pictures/%.svg) peer $(BUILD)/ladder
 	tests/first-contact.sh trace --svg >docs/pictures/first-contact.svg
 	tests/session.sh >docs/pictures/session.svg
 
 docs/pictures/%.svg: docs/pictures/%.dot
 	dot -Tsvg $< | sed '/^<!--/d; /^ -->/d' >$@
+
+IN_CHINESE := docs/zh/pictures/translate.awk docs/zh/pictures/labels.txt
+docs/zh/pictures/%.svg: docs/pictures/%.dot $(IN_CHINESE)
+	@mkdir -p .build
+	awk -f $(IN_CHINESE) $< >.build/$*.dot
+	dot -Tsvg .build/$*.dot | sed '/^<!--/d; /^ -->/d' >$@
 
 capture: peer
 	tests/first-contact.sh capture '$(CAPTURE)'

@@ -4,8 +4,8 @@
 // loop of peer.cpp calls receive() when a datagram has arrived, and tick() on every round.
 //
 // Three datagrams do it all [4]: HELLO asks, HERE answers and is the heartbeat, BYE leaves. They
-// travel by broadcast on every network. Where broadcast finds nobody, a sweep sends a HELLO to each
-// address in turn; and the user can have a HELLO sent to an address of his choice (/scan).
+// travel by broadcast on every network. If broadcast finds nobody, a sweep sends a HELLO to each
+// address in turn; and the user can send one to any address (/scan).
 //
 // Roster knows who is here, and decides what to say to whom, and when. It has no socket and no
 // clock: it is told what has arrived and what time it is, and returns the datagrams to send. So a
@@ -15,8 +15,8 @@
 // The first reading ends with the shell. The second covers sweeps, large classes, limits, hosts
 // with several instances, our sockets and interfaces, /scan and /diag.
 //
-// Left out on purpose: authentication. Whoever owns a UDP port may say what he likes about himself,
-// and about nobody else.
+// Left out on purpose: authentication. The owner of a UDP port may say what he likes about himself,
+// but nothing about anybody else.
 
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -103,7 +103,7 @@ class Roster {
     int questions = 0;  // that we have asked since it last showed that it hears us
     Time last_heard;
     Time last_asked;    // or when it was new, or had just answered: no need to ask then
-    Time ask_at = Time::max();     // when a question is to be asked that has to wait
+    Time ask_at = Time::max();     // when to ask a question that must wait
     Time review_at = Time::max();  // when the agenda will look at it
     Time forget_at;                // for one that has left
     seconds every = kHeartbeat;    // between its heartbeats
@@ -116,9 +116,8 @@ class Roster {
     Time end_at() const { return has_left() ? forget_at : last_heard + every * 3; }
   };
 
-  // The same seed gives the same run. `epoch` is the moment at which the wall clock showed zero, on
-  // our own clock: with it, peers that do not know each other can act at the same time.
-  Roster(const Identity& self, uint32_t seed, Time epoch = {});
+  // The same seed gives the same run.
+  Roster(const Identity& self, uint32_t seed);
   ~Roster();
 
   // What happens, and when. `networks` are the ones that are up.
@@ -130,6 +129,9 @@ class Roster {
   void leave();
   void run(Time now);                                // does whatever is due
   Time next_due() const;
+  // The moment at which the wall clock showed zero, on our own clock. With it, peers that do not
+  // know each other can act at the same time.
+  void set_epoch(Time epoch);
   void never_sweep();                                // --scan=off
   void scan(const vector<Range>& ranges, Time now);  // tells the user when it ends
   void scan_all(Time now);                           // all our networks
@@ -213,7 +215,7 @@ class Roster {
   void send(const Announcement& what, Address to) { datagrams_.push_back({what, to}); }
   void tell(const Event& event) { events_.push_back(event); }
 
-  Time now_;  // the last time that we were told
+  Time now_;  // what we were last told
   Identity self_;
   std::minstd_rand random_;
   Interfaces networks_;
@@ -223,9 +225,10 @@ class Roster {
   std::multimap<Time, Task> agenda_;             // everything to be done later, in order
   std::map<Address, string> pending_;  // answers that wait: where to, and to which id
   std::map<uint32_t, Broadcasts> broadcasts_;  // that we have heard, by our address
-  std::set<uint32_t> asked_;           // IP addresses that we have sent a HELLO of their own
+  std::set<uint32_t> asked_;           // IP addresses that we have sent a unicast HELLO
   seconds every_ = kHeartbeat;         // between our heartbeats, as we last announced it
   int hellos_left_ = 0;                // of the burst that is under way
+  int beats_ = 0;                      // heartbeats that were planned
   const std::unique_ptr<Probes> probes_;
   Time probe_at_ = Time::max();        // when the agenda will look at them
   vector<Datagram> datagrams_;
@@ -335,7 +338,7 @@ void Roster::unlist(Peer& peer, const string& reason) {
   tell(UserLeft{peer.who, reason});
 }
 
-// It has left. Its entry stays for a while, for an older datagram of its may still arrive.
+// It has left. Its entry stays for a while, because an older datagram may still arrive.
 void Roster::dismiss(Peer& peer, const string& reason, Duration time) {
   unlist(peer, reason);
   peer.state = State::left;
@@ -452,9 +455,9 @@ void Roster::send_heartbeat() {
   plan_heartbeat();
 }
 
-// The broadcast also reaches those who hear us though we do not hear them. Each known peer gets a
-// BYE of its own as well: the broadcast may be dropped, or be read from the shared port only after
-// a newer datagram from the other one.
+// The broadcast also reaches those who hear us although we do not hear them. Each known peer gets
+// its own BYE as well: the network may drop the broadcast, or a peer may read it from the shared
+// port only after a newer datagram from the other port.
 void Roster::leave() {
   broadcast(Verb::bye);
   const Announcement bye = announcement(Verb::bye);
@@ -594,7 +597,7 @@ void discovery::open() {
   shared_socket = open_shared_socket();
   interfaces = read_interfaces();
   const uint32_t seed = std::random_device()();
-  roster.emplace(myself, seed, start_of_wall_clock());
+  roster.emplace(myself, seed);
   if (!sweeps_allowed) roster->never_sweep();
   roster->start(interfaces, Clock::now());
 }
@@ -619,6 +622,7 @@ void discovery::tick() {
     interfaces = read_interfaces();
     roster->use_networks(interfaces, now);
   }
+  roster->set_epoch(start_of_wall_clock());
   roster->run(now);
   send_and_tell();
 }
@@ -646,7 +650,8 @@ constexpr auto kBroadcastFirst = 3s;  // if nobody is found by then, the network
 constexpr auto kBroadcastProves = 60s;  // that broadcasts arrive: many heartbeats do meanwhile
 constexpr auto kAnswerProves = 15s;     // the same, if only an answer was heard
 constexpr auto kProbePause = 250ms;   // see Probes::pause()
-constexpr auto kSweepAgain = 5min;    // where that is of use
+constexpr auto kSweepAgain = 5min;    // where that is of use; see Probes::period()
+constexpr auto kClockStep = 1s;       // the wall clock was set, or we slept; less is NTP's steering
 constexpr auto kScanGrace = 1s;       // for the last answers to arrive
 constexpr size_t kProbesBetweenNotes = 120;  // of a /scan: 30 s
 constexpr int kSweepBits = 22;        // a sweep is at most a /22: 1,022 addresses
@@ -714,8 +719,7 @@ Addresses addresses_of(const Range& range) {
 
 class Probes {
  public:
-  explicit Probes(Time epoch) : epoch_(epoch) {}
-
+  void set_epoch(Time epoch, Time now);
   void never_sweep() { may_sweep_ = false; }
   void use_networks(const Interfaces& networks, Time now);  // sweeps the new ones
   void note_broadcast(uint32_t ip, Time until);  // its network needs no sweep until then
@@ -734,6 +738,7 @@ class Probes {
     Interface network;
     Time broadcast_works_until;
     int rounds = 0;            // begun so far
+    Duration period = kSweepAgain;  // between rounds
     Time begins_at;            // the next round
     Addresses left;            // still to be asked in this round
   };
@@ -748,7 +753,8 @@ class Probes {
   bool is_worth_it(const Sweep& sweep, const Users& users) const;
   bool is_beside_us(uint32_t ip) const;
   Duration pause(const Users& users) const;
-  Time next_round(const Interface& network) const;
+  Duration period(const Addresses& addresses, const Users& users) const;
+  Time next_round(const Sweep& sweep) const;
   void begin_rounds(const Users& users);
   void skip_found(const Users& users);
   Addresses* next_queue();
@@ -756,7 +762,7 @@ class Probes {
   void tell_progress();
   void end_scan(size_t online);
 
-  const Time epoch_;
+  Time epoch_;             // see Roster::set_epoch()
   Time now_;
   bool may_sweep_ = true;
   Time next_probe_;        // not before
@@ -831,12 +837,13 @@ void Probes::begin_rounds(const Users& users) {
   for (Sweep& sweep : sweeps_) {
     const bool is_due = sweep.begins_at <= now_;
     if (!is_due || !may_sweep_) continue;
-    const Time until = sweep.broadcast_works_until;
-    sweep.begins_at = next_round(sweep.network);
-    if (now_ < until) sweep.begins_at = std::min(sweep.begins_at, until);
-    if (now_ < until || !is_worth_it(sweep, users)) continue;
+    const Addresses all = addresses_of(range_of(sweep.network));
+    sweep.period = period(all, users);
+    sweep.begins_at = next_round(sweep);
+    const bool broadcast_works = now_ < sweep.broadcast_works_until;
+    if (broadcast_works || !is_worth_it(sweep, users)) continue;
     ++sweep.rounds;
-    sweep.left = addresses_of(range_of(sweep.network));
+    sweep.left = all;
   }
 }
 
@@ -872,12 +879,33 @@ bool Probes::is_beside_us(uint32_t ip) const {
 
 // A firewall that lets in nothing but answers forgets a question after 30 s. So two such hosts find
 // each other only if they ask at the same time. They do: when the wall clock shows a multiple of
-// five minutes, or of ten where a sweep takes longer.
-Time Probes::next_round(const Interface& network) const {
-  const bool is_small = bits_of(network) > kSweepBits;
-  const Duration round = is_small ? kSweepAgain : 2 * kSweepAgain;
-  const Duration passed = (now_ - epoch_) % round;
-  return now_ + round - passed;
+// their period.
+Time Probes::next_round(const Sweep& sweep) const {
+  const Duration passed = (now_ - epoch_) % sweep.period;
+  const Time next = now_ + sweep.period - passed;
+  const Time until = sweep.broadcast_works_until;
+  return now_ < until ? std::min(next, until) : next;
+}
+
+// Five minutes, doubled until a round fits in: our networks take turns. So of two periods, one is a
+// multiple of the other, and a slow host still begins together with a fast one.
+Duration Probes::period(const Addresses& addresses, const Users& users) const {
+  const size_t probes = addresses.size() * sweeps_.size();
+  const Duration round = static_cast<int>(probes) * pause(users);
+  Duration period = kSweepAgain;
+  while (period < round)
+    period *= 2;
+  return period;
+}
+
+// The first round of a network depends on when we came, not on the wall clock.
+void Probes::set_epoch(Time epoch, Time now) {
+  now_ = now;
+  const Duration step = epoch - epoch_;
+  if (std::chrono::abs(step) < kClockStep) return;
+  epoch_ = epoch;
+  for (Sweep& sweep : sweeps_)
+    if (sweep.rounds > 0) sweep.begins_at = next_round(sweep);
 }
 
 // The queue whose turn it is. A scan comes first, and the networks take turns, or a large one would
@@ -945,14 +973,19 @@ void Probes::end_scan(size_t online) {
 
 // ---- The roster and its probes --------------------------------------------------------
 
-Roster::Roster(const Identity& self, uint32_t seed, Time epoch)
+Roster::Roster(const Identity& self, uint32_t seed)
     : self_(self),
       random_(seed),
-      probes_(std::make_unique<Probes>(epoch)) {}
+      probes_(std::make_unique<Probes>()) {}
 
 Roster::~Roster() = default;
 
 void Roster::never_sweep() { probes_->never_sweep(); }
+
+void Roster::set_epoch(Time epoch) {
+  probes_->set_epoch(epoch, now_);
+  plan_probe();
+}
 
 void Roster::use_networks(const Interfaces& networks, Time now) {
   now_ = now;
@@ -1073,6 +1106,8 @@ void Roster::ask_on_loopback() {
 // ---- In a large class [4.2] -----------------------------------------------------------
 
 constexpr size_t kBeatsASecond = 20;   // by all peers of a network together
+constexpr int kEarlyBeats = 3;         // for those that have missed all HELLOs of the burst
+constexpr auto kEarlyPause = 2s;
 constexpr auto kAnswerSpread = 500us;  // for each user, to spread the answers to a broadcast
 constexpr size_t kCrowd = 50;          // with more users, not everybody gets a BYE of his own
 
@@ -1087,7 +1122,9 @@ seconds Roster::interval() const {
 // Peers that started together would send their heartbeats together for ever. A little randomness
 // spreads them.
 void Roster::plan_heartbeat() {
-  const Duration every = every_;
+  const bool is_early = beats_ < kEarlyBeats;
+  const Duration every = is_early ? kEarlyPause : every_;
+  ++beats_;
   const Duration tenth = every / 10;
   const Duration pause = every - tenth + random_time(2 * tenth);
   plan(now_ + pause, {Kind::heartbeat});
@@ -1330,7 +1367,8 @@ Descriptor open_shared_socket() {
   }
 }
 
-// As a time on our own clock, which nobody can set.
+// As a time on our own clock, which nobody can set. Ask again and again: the wall clock can be set,
+// and on Linux, ours stands still while a laptop sleeps.
 Time start_of_wall_clock() {
   const auto wall_time = std::chrono::system_clock::now().time_since_epoch();
   return Clock::now() - std::chrono::duration_cast<Duration>(wall_time);

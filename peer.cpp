@@ -5,12 +5,12 @@
 // finds.
 //
 // The first reading ends with main(). It goes from the state through WHO, messages, files and the
-// table of commands to the events and the loop. Each piece stands above the ones that use it. What
-// is declared here without a body is in the second reading, under the same headings.
+// table of commands to the events and the loop. Each piece comes before the ones that use it. The
+// bodies missing here are in the second reading, under the same headings.
 //
 // Only the main thread runs this code (and, in a signal handler, any thread); and only it touches
 // the list of users and the screen. The threads of connections report through the event queue, and
-// handle() gets one event at a time. docs/interface.md has every line that is printed.
+// handle() gets one event at a time. docs/interface.md has every line that the program prints.
 //
 // Left out on purpose: a thread for the screen. If the terminal stops, so does the program.
 
@@ -66,7 +66,7 @@ using UsageError = std::invalid_argument;
 
 bool is_for_people();
 
-// Whether a person sits in front of us, who gets more words and fewer numbers than a script.
+// Whether we talk to a person, who gets more words and fewer numbers than a script.
 const bool terminal = is_for_people();
 
 // What was typed up to Enter, or came through a pipe up to its LF. If several lines were pasted, it
@@ -130,8 +130,8 @@ void print(const string& line) { console.print(line); }
 
 // ---- State --------------------------------------------------------------------------
 
-// A user chosen by /to, or numbered by /list: an id at an address, for as long as it stays listed.
-// Whoever uses that id later may be somebody else.
+// A user chosen by /to, or numbered by /list: an id at an address, as long as it stays listed.
+// Anyone who uses that id later may be somebody else.
 struct Addressee {
   Identity who;
   string gone = {};  // "has left", say; empty while it is still listed
@@ -154,8 +154,8 @@ struct File {
   bool is_sent() const { return direction == "send"; }
 };
 
-// Leaving takes time, for we finish sending first. A second /quit, or a signal, skips to the last
-// stage.
+// Leaving takes time, because we finish sending first. A second /quit, or a signal, skips to the
+// last stage.
 enum class Stage { running, leaving, over };
 
 Stage stage = Stage::running;
@@ -173,7 +173,7 @@ Identity own_entry() {
   return own;
 }
 
-// ---- What stands in the second reading ----------------------------------------------
+// ---- What the second reading has ----------------------------------------------------
 
 // WHO: a word that the user typed for somebody.
 Users those_called(const string& who);   // everybody it can mean
@@ -1925,7 +1925,7 @@ string readable_path(const string& typed, const string& command) {
   return path;
 }
 
-// A receiver who is slow, or says no, does not hold up the others.
+// A slow receiver, or one who says no, does not hold up the others.
 void offer_to(const Users& to, const string& path) {
   if (to.size() == 1) return offer(path, to[0], 0);
   const uint64_t post = open_post("files", path, to);
@@ -2709,8 +2709,8 @@ void obey_signal(int number) {
   signal_caught.compare_exchange_strong(obeyed, 0);  // unless another one has come since
 }
 
-// A thread waits for something without a limit, and close() for that thread. The loop has ended and
-// will not obey a signal, so the next one must count as the second.
+// If a thread waits for something without a limit, close() waits for that thread. The loop has
+// ended and will not obey a signal, so the next one must count as the second.
 void admit_to_hang() {
   if (signal_caught == 0) signal_caught = SIGHUP;
   if (!terminal) return;

@@ -178,7 +178,7 @@ struct Line {
     return result;
   }
 
-  std::string_view field(std::string_view key) const {  // empty where it is missing
+  std::string_view field(std::string_view key) const {  // empty if it is missing
     const auto found = fields.find(key);
     return found == fields.end() ? std::string_view() : found->second;
   }
@@ -397,7 +397,7 @@ inline LineStatus take_line(std::string_view& bytes, std::string& line) {
 inline size_t begin_of_name(std::string_view path);
 
 // The name under which a file offered as `path` may be stored: its last component. Nothing if that
-// is no name at all, or could lead out of the folder.
+// is not a name, or could lead out of the folder.
 inline std::optional<std::string> safe_file_name(std::string_view path);
 
 // ============================================================================
@@ -405,7 +405,7 @@ inline std::optional<std::string> safe_file_name(std::string_view path);
 // ============================================================================
 
 // Every timer runs on the monotonic clock: somebody who sets the date must not empty the list of
-// users. A test sets this one forward, for it cannot wait until 300 s have passed.
+// users. A test sets this one forward: it cannot wait for 300 s.
 struct Clock : std::chrono::steady_clock {
   static inline std::atomic<duration> ahead{duration(0)};
   static time_point now() {
@@ -420,18 +420,18 @@ inline std::string error_text(int error) {
   return std::generic_category().message(error);
 }
 
-// `result`; or, if it is -1, an exception that says what was tried and why it failed:
-// "bind UDP port 25253: Address already in use". What it returns is a descriptor or a flag, which
-// fits an int; whoever counts bytes takes them from the call itself.
+// `result`; or, if it is -1, an exception that says what was tried and why it failed: "bind UDP
+// port 25253: Address already in use". It returns a descriptor or a flag, which fits an int; code
+// that counts bytes uses the call's own result.
 inline int check(ssize_t result, const std::string& what) {
   if (result == -1)
     throw std::system_error(errno, std::generic_category(), what);
   return static_cast<int>(result);
 }
 
-// EINTR, once for the whole program (but for select(), in wait() of peer.cpp): a signal that
-// arrives while a call waits makes the call fail although nothing is wrong. Whoever takes that -1
-// for an error loses a message when somebody types Ctrl-Z and fg: signal(7).
+// EINTR, once for the whole program (except select(), in wait() of peer.cpp): if a signal arrives
+// while a call waits, the call fails although nothing is wrong. If you take that -1 for an error,
+// you lose a message when somebody types Ctrl-Z and fg: signal(7).
 template <class Call>
 auto uninterrupted(Call call) {
   auto result = call();
@@ -449,7 +449,7 @@ inline sockaddr* generic(sockaddr_in& raw) {
 inline Address local_address(int fd);
 
 // Owns a file descriptor and closes it. Move-only: two owners would close it twice, and the second
-// close() may hit a descriptor that another thread was given in between.
+// close() may hit a descriptor that another thread got in between.
 class Descriptor {
  public:
   explicit Descriptor(int fd = -1) : fd_(fd) {}
@@ -573,8 +573,8 @@ using Event = std::variant<UserJoined, UserLeft, UserChanged, Told, Traced, Intr
 // condition variable.
 class EventQueue {
  public:
-  // Not a constructor: that would run before main() has opened those of the descriptors 0 to 2 that
-  // are missing.
+  // Not a constructor: that would run before main() has opened descriptors 0 to 2, if they are
+  // missing.
   void open();
 
   int descriptor() const { return reader_.get(); }  // readable when something is there
@@ -585,9 +585,9 @@ class EventQueue {
     wake();
   }
 
-  // Makes descriptor() readable; async-signal-safe. A full pipe refuses the byte, and is readable
-  // already. errno is put back, for a signal handler may run between a system call and the line
-  // that looks at its errno.
+  // Makes descriptor() readable; async-signal-safe. A full pipe refuses the byte, but is readable
+  // already. We restore errno: a signal handler may run between a system call and the line that
+  // reads its errno.
   void wake() const {
     const int saved = errno;
     if (::write(writer_.get(), "", 1) == -1)
@@ -603,9 +603,9 @@ class EventQueue {
     return std::exchange(events_, {});
   }
 
-  // A connection's thread calls this before it reads on, so that TCP slows down a peer that floods
-  // us (this is called backpressure), and our memory does not fill up. False if there was no room
-  // in that time.
+  // A connection's thread calls this before it reads on. Then TCP slows down a peer that floods us,
+  // instead of our memory filling up: this is called backpressure. False if there was no room in
+  // that time.
   bool wait_for_room(std::chrono::milliseconds time);
 
  private:
@@ -640,8 +640,8 @@ void open();
 // For the select() loop: adds its sockets; reads what came in.
 void watch(fd_set& readable);
 void receive(const fd_set& readable);
-// Does what is due: heartbeats, questions, probes, expiry. pause() is how long it may be until the
-// next tick().
+// Does what is due: heartbeats, questions, probes, expiry. pause() says how long the next tick()
+// may wait.
 void tick();
 Clock::duration pause();
 
@@ -837,8 +837,8 @@ constexpr char32_t decoded(std::string_view text, size_t length) {
   return code;
 }
 
-// Takes the first character off `text`, which must not be empty. kNotUtf8, and one byte taken,
-// where no character of UTF-8 (RFC 3629) begins.
+// Takes the first character off `text`, which must not be empty. Returns kNotUtf8, and takes one
+// byte, if no UTF-8 character (RFC 3629) begins there.
 inline char32_t take_character(std::string_view& text) {
   const size_t length = character_length(static_cast<unsigned char>(text[0]));
   const bool is_whole = length > 0 && text.size() >= length;
@@ -847,8 +847,8 @@ inline char32_t take_character(std::string_view& text) {
   return character;
 }
 
-// Takes the last character off `text`, which must not be empty: in UTF-8 its tail bytes go with its
-// head.
+// Takes the last character off `text`, which must not be empty. In UTF-8, the tail bytes go with
+// their head.
 inline void drop_last_character(std::string& text) {
   while (text.size() > 1 && is_continuation(text.back()))
     text.pop_back();
@@ -876,8 +876,7 @@ inline constexpr CharacterRange kControls[] = {
     {kNotUtf8, kNotUtf8},
 };
 
-// Characters that show as an empty place: spaces, fillers, and signs that are blank by their
-// design.
+// Characters that show as an empty place: spaces, fillers, and signs that are blank by design.
 inline constexpr CharacterRange kBlanks[] = {
     {0x0020, 0x0020}, {0x00A0, 0x00A0},
     {0x115F, 0x1160}, {0x1680, 0x1680},
@@ -900,7 +899,7 @@ inline constexpr CharacterRange kInvisibles[] = {
     {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF},
 };
 
-// What a reader may take for the '@' or the ':' of NAME@IP:PORT: those signs, and others that look
+// What a reader may take for the '@' or the ':' of NAME@IP:PORT: these signs, and others that look
 // like them.
 inline constexpr CharacterRange kLabelSigns[] = {
     // At signs: the sign itself, small, fullwidth.
@@ -963,8 +962,8 @@ inline bool is_name(std::string_view text) {
   return is_visible && length <= kMaxName;
 }
 
-// What counts when names are compared: everything but invisible characters, because a reader cannot
-// tell apart two names that differ in nothing else.
+// What we compare of a name: everything but invisible characters, because two names that differ in
+// nothing else look the same.
 inline std::string comparable(std::string_view name) {
   std::string visible;
   while (!name.empty()) {
@@ -1041,8 +1040,8 @@ inline bool is_safe_path(std::string_view path) {
 
 // ---- What the receiver has stored [6.4], [6.5] ------------------------------------
 
-// OK :photos/, the reply to END. Where entries of the folder could not be stored, their number, and
-// behind the name and a TAB some of them, for people:  OK missing=1 :photos/<TAB>x (too long)
+// OK :photos/, the reply to END. If entries of the folder could not be stored, it has their number,
+// and after the name and a TAB some of them, for people: OK missing=1 :photos/<TAB>x (too long)
 struct Stored {
   std::string name;  // the final one; a folder's ends in a slash
   uint64_t missing = 0;
@@ -1054,7 +1053,7 @@ struct Stored {
       text = "missing=" + std::to_string(missing) + " " + text;
     return which.empty() ? text : text + "\t" + which;
   }
-  static Stored parse(std::string_view text) {  // of a text of another form, all is the name
+  static Stored parse(std::string_view text) {  // in another form, all of it is the name
     const std::string reply = "OK " + std::string(text);
     const auto line = Line::parse(reply);
     const bool has_form = line && line->text;
@@ -1072,8 +1071,8 @@ struct Stored {
 // ---- Resumed files on the wire [6.6] --------------------------------------------
 
 // OK entries=1 offset=4096 crc=930766865: the reply to an offer if the receiver has the beginning
-// of that file, from an earlier try: so many bytes, and their checksum. A plain OK if it has none,
-// and always for a folder.
+// of that file from an earlier try: how many bytes, and their checksum. It is a plain OK if there
+// is no beginning, and always for a folder.
 struct Prefix {
   uint64_t entries = 0;
   uint64_t offset = 0;
@@ -1082,7 +1081,7 @@ struct Prefix {
   bool operator==(const Prefix& o) const {
     return entries == o.entries && offset == o.offset && crc == o.crc;
   }
-  std::string format() const {  // what follows the OK; empty where there is no beginning
+  std::string format() const {  // what follows the OK; empty if there is no beginning
     if (offset == 0) return "";
     std::string fields = key_value("entries", entries);
     fields += key_value("offset", offset);
@@ -1119,8 +1118,8 @@ inline std::optional<std::string> safe_file_name(std::string_view path) {
   return std::string(name);
 }
 
-// The `n`th name to try for a file called `name`: "report.pdf", "report (1).pdf", "report (2).pdf";
-// with `suffix` behind it. Too long a name loses the last characters before its ending.
+// The `n`th name to try for a file called `name`: "report.pdf", "report (1).pdf", "report (2).pdf",
+// followed by `suffix`. If a name is too long, it loses the last characters before its ending.
 inline std::string numbered_name(const std::string& name, unsigned n,
                                  const std::string& suffix = "") {
   constexpr size_t kLongestEnding = 32;
@@ -1138,11 +1137,11 @@ inline std::string numbered_name(const std::string& name, unsigned n,
 
 // ---- The checksum [6.4] -----------------------------------------------------------
 
-// That of POSIX cksum: CRC-32 with polynomial 0x04C11DB7, most significant bit first, the length
+// As POSIX cksum has it: CRC-32 with polynomial 0x04C11DB7, most significant bit first, the length
 // fed in after the data, inverted at the end (POSIX.1-2017, utility cksum).
 //
-// Byte by byte it makes 0.4 GB/s on our machine, eight bytes a step 2.1, sixteen 4.8. What matters
-// is how little waits for the step before: the four look-ups of the first word.
+// Byte by byte it does 0.4 GB/s on our machine, eight bytes a step 2.1, sixteen 4.8. What matters
+// is how little must wait for the previous step: the four look-ups of the first word.
 class Cksum {
  public:
   void add(const char* data, size_t size) {
@@ -1242,14 +1241,15 @@ inline Address local_address(int fd) {
   return Address::from_sockaddr(raw);
 }
 
-// "eth0", of "eth0:1": getifaddrs() calls an address by its label, where it has one.
+// "eth0", of "eth0:1": getifaddrs() returns an address's label, if it has one.
 inline std::string device_of(const std::string& label) {
   return label.substr(0, label.find(':'));
 }
 
-// Even where the host's routes prefer another, as they do a cable to Wi-Fi. The routes decide on a
-// BSD, on Linux before 5.7 for all but root, and among several that were chosen. Not before bind():
-// two sockets of different interfaces may bind the same port, which shall be one instance's alone.
+// Even if the host's routes prefer another one, such as a cable to Wi-Fi. The routes decide on a
+// BSD, on Linux before 5.7 unless you are root, and among several chosen interfaces. Call it after
+// bind(): before, sockets of two interfaces could bind the same port, which must belong to one
+// instance.
 inline void keep_to_chosen_interface(int fd) {
   if (chosen_interfaces.size() != 1) return;
   const std::string name = device_of(chosen_interfaces[0]);
@@ -1285,11 +1285,11 @@ inline bool EventQueue::wait_for_room(std::chrono::milliseconds time) {
 namespace discovery {
 
 // Looks for peers again, by broadcast and sweep; or asks every address of network/bits, the nearest
-// first, at `port` (0: at the ports where a peer is found). Says how far it is, and when it ends.
+// first, at `port` (0: at both ports where a peer can be found). Reports its progress, and its end.
 void scan();
 void scan(uint32_t network, int bits, uint16_t port);
 
-// For /diag: our interfaces, what has passed, and who does not hear us, a line each.
+// For /diag, a line each: our interfaces, what has passed, and who does not hear us.
 std::vector<std::string> diagnosis();
 
 }  // namespace discovery
@@ -1298,7 +1298,7 @@ namespace transfer {
 
 // For /diag: connects, and tells the user what happened.
 void diagnose(const Identity& to);
-// Of a file transfer, so far. A resumed one begins with what was there.
+// Of a file transfer, so far. A resumed one begins with what was already there.
 uint64_t bytes_done(uint64_t ticket);
 
 }  // namespace transfer
@@ -1320,8 +1320,8 @@ inline std::string precise_time() {
   return text.data() + ("." + digits);
 }
 
-// Into a file, each line by one write(), or the threads' lines would be mixed. To the screen by way
-// of the queue, for the screen is the main thread's.
+// Into a file we write each line by one write(), or the threads' lines would mix. To the screen it
+// goes through the queue, because the screen belongs to the main thread.
 inline void trace(const char* protocol, Address ours, const char* arrow, Address other,
                   std::string_view what) {
   if (!tracing) return;

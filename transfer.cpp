@@ -11,12 +11,12 @@
 // the dialogue of each; and what the main thread calls. For a second reading: Incoming, the file on
 // the disk; folders; resuming; and what lets transfers work through every way to fail.
 //
-// A thread ends by itself: at the end of its dialogue, at an error, or soon after cancel(), for
-// while it waits it looks at the flag every quarter of a second. At the end of the program,
-// shutdown() of the socket wakes whoever still waits; close() would not: a recv() goes on waiting,
-// and meanwhile another connection may be given the descriptor's number.
+// A thread ends at the end of its dialogue, at an error, or soon after cancel(): while it waits, it
+// checks the flag every quarter of a second. At the end of the program, shutdown() of the socket
+// wakes threads that still wait. close() would not: a recv() goes on waiting, and meanwhile another
+// connection may get the descriptor's number.
 //
-// Left out on purpose: links, owners, times and permissions of files, but for "executable"; rsync
+// Left out on purpose: links, owners, times and permissions of files, except "executable"; rsync
 // sends those.
 
 #include <dirent.h>
@@ -53,26 +53,26 @@ namespace {
 constexpr auto kConnectTime = 4s;
 constexpr auto kSilence = 10s;      // in the middle of a line, a file, a reply
 constexpr auto kIdle = 30s;         // a conversation unused for so long is closed by its opener
-constexpr auto kForsaken = 60s;     // and, if the opener has vanished, by the side that accepted it
+constexpr auto kForsaken = 60s;     // and, if the opener has gone, by the side that accepted it
 constexpr auto kOfferTime = 120s;   // to accept or reject a file
 constexpr auto kStoreTime = 300s;   // to bring it to a slow disk
 constexpr auto kPrefixTime = 120s;  // to read again what an earlier try left
-constexpr auto kSlice = 250ms;      // the poll interval: between two looks at the flag
-// Bytes of a file in one DATA, and in one read(), send(), recv() and write(). By measurement,
-// between two namespaces: 64 KiB 950 MB/s, 256 KiB 1,050, 512 KiB 1,250, 1 MiB 1,400, 4 MiB 1,150.
-// Each wait that ends costs a switch to the other thread; and whatever does not fit into the
-// processor's cache must be fetched again for the checksum.
+constexpr auto kSlice = 250ms;      // the poll interval: how often a waiting thread checks the flag
+// Bytes of a file in one DATA, and in one read(), send(), recv() and write(). Measured between two
+// namespaces: 64 KiB 950 MB/s, 256 KiB 1,050, 512 KiB 1,250, 1 MiB 1,400, 4 MiB 1,150. With small
+// pieces, each costs a switch to the other thread; large ones do not fit into the processor's
+// cache, and the checksum must fetch them again.
 constexpr size_t kChunk = 1024 * 1024;
 
-// ---- State: set before the first thread starts, or the main thread's own, but for the flags ----
+// ---- State: set before the first thread starts, or the main thread's own, except the flags ----
 
 using Flag = std::atomic<bool>;
 
 bool (*can_reach)(uint32_t ip);
 Descriptor listening_socket;
-Clock::time_point accept_after;  // until then the listening socket is left alone
-Flag is_leaving{false};          // everything is cancelled because our user leaves
-Flag is_closing{false};          // the program ends: for any thread that is still tidying up
+Clock::time_point accept_after;  // until then we do not watch the listening socket
+Flag is_leaving{false};          // everything ends because our user leaves
+Flag is_closing{false};          // the program ends: threads that are still tidying up must stop
 uint64_t next_number = 1;        // of a message
 uint64_t next_ticket = 1;        // of a worker
 
@@ -107,8 +107,8 @@ void stop_if(const Flag& cancelled) {
 // What errno says about an attempt to connect, and what to do about it.
 string meaning_of(int error);
 
-// A thread may block: that is what it is for. SO_RCVTIMEO and SO_SNDTIMEO let no send() or recv()
-// block for longer than kSlice, so that between two tries it can look at the clock and at the flag.
+// A thread may block: that is what it is for. But SO_RCVTIMEO and SO_SNDTIMEO end each send() and
+// recv() after kSlice, so the thread can check the clock and the flag between two tries.
 class Connection {
  public:
   enum class Side { asks, answers };  // whoever has opened a connection asks
@@ -223,7 +223,7 @@ class Connection {
   }
 
  private:
-  // What has arrived, at least one byte; 0 at the end of the connection.
+  // Whatever has arrived, at least one byte; 0 at the end of the connection.
   size_t receive(char* into, size_t most, int flags, Clock::time_point deadline) const {
     while (Clock::now() < deadline) {
       const ssize_t got = uninterrupted([&] {
@@ -239,7 +239,7 @@ class Connection {
 
   static bool would_block() { return errno == EAGAIN || errno == EWOULDBLOCK; }
   static size_t checked(ssize_t result, const string& what);  // throws if it is -1
-  void reject(const string& why) const;                       // throws: it is no line
+  void reject(const string& why) const;                       // throws: it is not a line
   void note_open(const char* how);
   int await_connection() const;    // how the attempt to connect ended: 0, or an errno
   bool read_more(size_t most, int flags, Clock::time_point deadline);  // false: it has ended
@@ -679,8 +679,8 @@ class Upload : public Caller {
     }
   }
 
-  // Gathers what is to be sent, up to kChunk or for 1 s, so that a folder of many small files does
-  // not cost a system call for each line. Waits for no reply.
+  // Gathers what is to be sent, up to kChunk or for 1 s, or a folder of many small files would cost
+  // a system call for each line. Waits for no reply.
   //
   // A line is sent only once its bytes are there: we do not announce what we cannot read.
   void put_data() {
@@ -710,15 +710,15 @@ class Upload : public Caller {
   void miss(const string& why);       // the present entry is not sent
   void say_stop(const Refusal& ours);
   void put_line(const string& line);
-  void make_room(size_t size);             // in piece_; sends what is in it, if need be
+  void make_room(size_t size);             // in piece_; sends its contents first, if need be
   void send_piece();                       // throws if a reply came early: it is a NO
   void gather(const string& bytes);
   void report_stored(const Stored& there) const;
 
   State state_ = State::under_way;
   const std::unique_ptr<Source> source_;
-  vector<char> piece_;  // what is gathered,
-  size_t used_ = 0;          // so many bytes of it,
+  vector<char> piece_;  // what we have gathered,
+  size_t used_ = 0;          // that many bytes of it,
   Clock::time_point sent_at_ = Clock::now();  // since then
 };
 
@@ -858,7 +858,7 @@ class Service : public Download {
       goes_on = serve_request();
   }
 
-  // Whoever has not said who it is may not be silent for long.
+  // A caller who has not introduced himself may not be silent for long.
   Clock::duration patience() const { return peer_.id.empty() ? kSilence : kForsaken; }
 
   bool serve_request() {
@@ -914,7 +914,7 @@ class Service : public Download {
 vector<std::shared_ptr<Worker>> workers;
 std::map<Address, std::weak_ptr<Conversation>> conversations;  // the last one with each address
 
-// What a shared_ptr does in place of `delete`: ~Worker() would be too late to end the thread.
+// A shared_ptr calls this instead of `delete`: ~Worker() would be too late to end the thread.
 void end_worker(Worker* worker) {
   worker->end();
   delete worker;
@@ -971,8 +971,8 @@ void accept_one() {
     start(new Service(from, std::move(fd)));
 }
 
-string name_to_send(const string& path);  // throws where it has none
-struct stat file_status(int fd);          // all 0 where it cannot be known
+string name_to_send(const string& path);  // throws if it has none
+struct stat file_status(int fd);          // all 0 if it fails
 
 }  // namespace
 
@@ -1031,8 +1031,8 @@ void transfer::send_message(const Identity& to, const string& scope, const strin
 
 uint64_t transfer::send_file(const Identity& to, const string& path) {
   check_route(to);
-  // What the path names now is what is sent, whatever it names later. O_NONBLOCK: to open a FIFO
-  // would wait until somebody writes to it.
+  // We send what the path names now, whatever it names later. O_NONBLOCK: opening a FIFO would wait
+  // until somebody writes to it.
   const int fd = ::open(path.c_str(), O_RDONLY | O_NONBLOCK);
   Descriptor root(check(fd, "cannot read " + path));
   const mode_t mode = file_status(fd).st_mode;
@@ -1081,9 +1081,9 @@ namespace {
 
 // ---- What else a connection does ---------------------------------------------------------
 
-// Small files are taken in by so many bytes at once: some sixty of 4 KiB. With one recv() for each,
-// ten thousand take 0.40 s instead of 0.22; with much more, a slow disk would keep us from reading
-// for longer than the sender waits.
+// We receive that many bytes of small files at once: some sixty files of 4 KiB. With one recv() for
+// each, ten thousand take 0.40 s instead of 0.22. With a much larger batch, a slow disk would keep
+// us from reading for longer than the sender waits.
 constexpr size_t kBatch = 256 * 1024;
 
 Connection::~Connection() {
@@ -1100,9 +1100,9 @@ void Connection::trace(const char* arrow, string_view what) const {
   ::trace("TCP", ours_, arrow, other_, what);
 }
 
-// After a mere close() the kernel goes on sending it, for a minute or more: it would come late,
-// when the receiver has forgotten the number of what was sent in its place. macOS answers EINVAL
-// where the other side has reset the connection: then there is nothing left to send.
+// After a plain close() the kernel goes on sending it for a minute or more. It would arrive late,
+// when the receiver has forgotten the number of the message that we sent in its place. macOS
+// answers EINVAL if the other side has reset the connection: then there is nothing left to send.
 void Connection::abandon() const {
   const linger at_once{1, 0};
   ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
@@ -1121,8 +1121,8 @@ int Connection::await_connection() const {
   return error;
 }
 
-// A firewall drops what comes, or it turns it away, by either of the other two errors. Where nobody
-// has the address, no answer to ARP comes for 3 s, which is less than kConnectTime.
+// A firewall drops the packets, or rejects them with one of the other two errors. If nobody has the
+// address, ARP gives up after 3 s, which is less than kConnectTime.
 string meaning_of(int error) {
   const string ports = to_string(kFirstPort) + " to " + to_string(kLastPort);
   const string remedy = "open TCP " + ports + " on that machine";
@@ -1144,8 +1144,8 @@ bool Connection::has_input() const {
   return !unread_.empty() || got >= 0 || !would_block();
 }
 
-// Those that came along with the last line, or else all that are asked for, unless they are long in
-// coming (MSG_WAITALL: to be woken for every few of them costs most).
+// Those that came along with the last line; otherwise all that we ask for, unless that takes long
+// (MSG_WAITALL: waking up for every few bytes would cost most).
 string_view Connection::read(uint64_t most) {
   // size_t may have 32 bits.
   const auto wanted = static_cast<size_t>(std::min<uint64_t>(most, kChunk));
@@ -1157,14 +1157,14 @@ string_view Connection::read(uint64_t most) {
   return bytes;
 }
 
-// Up to `most` bytes more, behind those that are there already.
+// Up to `most` more bytes, behind those that are there already.
 bool Connection::read_more(size_t most, int flags, Clock::time_point deadline) {
   const size_t kept = unread_.size();
   if (kept > 0)
     std::memmove(storage_.data(), unread_.data(), kept);
   if (storage_.size() < kept + most)
     storage_.resize(kept + most);
-  // Before receive(), which may throw: the storage may be another one by now.
+  // Before receive(), which may throw: resize() may have moved the storage.
   unread_ = {storage_.data(), kept};
   const size_t got = receive(storage_.data() + kept, most, flags, deadline);
   unread_ = {storage_.data(), kept + got};
@@ -1177,7 +1177,7 @@ size_t Connection::checked(ssize_t result, const string& what) {
   return static_cast<size_t>(result);
 }
 
-// Whoever answers can say so; whoever has asked has no use for it.
+// The answering side can send a NO; the asking side cannot.
 void Connection::reject(const string& why) const {
   const Refusal refusal(why);
   if (side_ == Side::answers) throw refusal;
@@ -1186,8 +1186,8 @@ void Connection::reject(const string& why) const {
 
 // ---- Too many connections ---------------------------------------------------------------
 
-// Any other error of a connection that was just accepted is its own: whoever has opened it has
-// gone. setsockopt() says so, on macOS, by EINVAL.
+// Any other error on a connection that we have just accepted concerns that one only: the caller has
+// gone. On macOS, setsockopt() says so by EINVAL.
 bool is_shortage(int error) {
   for (const int one : {EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN})
     if (error == one) return true;
@@ -1208,8 +1208,8 @@ bool is_too_many(uint32_t ip) {
   return accepted >= kMaxAccepted || from_one >= kMaxAcceptedFromOne;
 }
 
-// Closed right behind that line: where the caller's HELLO is not read yet, a reset may overtake it.
-// To wait for the HELLO would take a thread, and we have no more of them to give.
+// We close right after that line, so a reset may overtake it if the caller's HELLO is unread. To
+// wait for the HELLO we would need a thread, and we have none to spare.
 void turn_away(const Descriptor& fd, Address from) {
   const string busy = "NO busy too many connections, try again later";
   trace("TCP", local_address(fd.get()), "->", from, busy);
@@ -1225,21 +1225,21 @@ void Conversation::report_failure(const Order& order, const string& reason) {
   progress_ = Progress::waiting;
 }
 
-// Whom it was for; somebody else may be there by now.
+// Whom it was for: somebody else may be there by now.
 Identity Conversation::receiver_of(const Order& order) const {
   return order.to.id.empty() ? peer_ : order.to;
 }
 
-// ---- Where what comes is stored ----------------------------------------------------------
+// ---- Where files are stored ---------------------------------------------------------------
 
-// The room on the disk for one transfer. What it was promised, and has not filled yet, no other
-// transfer of this peer gets. If another program fills the disk, write() fails with ENOSPC.
+// The room on the disk for one transfer. No other transfer of this peer gets what this one was
+// promised and has not filled yet. If another program fills the disk, write() fails with ENOSPC.
 class Room {
  public:
   ~Room() { fill(left_); }             // gives back what was not used
-  static void expect(uint64_t bytes);  // throws a Refusal where less is free; promises nothing
-  void set_aside(uint64_t bytes);      // in place of what was before; throws like expect()
-  void fill(uint64_t bytes);           // so much of it is on the disk by now
+  static void expect(uint64_t bytes);  // throws a Refusal if less is free; promises nothing
+  void set_aside(uint64_t bytes);      // replaces the earlier promise; throws like expect()
+  void fill(uint64_t bytes);           // that much of it is now on the disk
 
  private:
   // While the lock is held.
@@ -1252,39 +1252,39 @@ class Room {
   uint64_t left_ = 0;                    // to this one
 };
 
-// What comes is written into a file or folder of another name, "report.pdf.10.0.0.7.part": the
-// sender's address is in it, so that nobody else's report.pdf, let alone a file of the user's, is
-// taken for the beginning of this one. When it is whole, publish() gives it the name that was
-// offered. When it fails, the .part of a folder is removed, and so is an empty one. That of a file
-// stays, and the next try goes on from there: Download::resume().
+// We write into a file or folder with another name, "report.pdf.10.0.0.7.part". It contains the
+// sender's address, so we never mistake somebody else's report.pdf, or a file of the user's, for
+// the beginning of this one. When it is complete, publish() gives it the name that was offered. If
+// the transfer fails, we remove the .part of a folder, and an empty one. The .part of a file stays,
+// and the next try goes on from there: Download::resume().
 class Incoming {
  public:
   Incoming(const Offer& offer, const string& name, uint32_t from);
   ~Incoming();
   Incoming(const Incoming&) = delete;
 
-  // The `n`th path to try, should another transfer have the one before.
+  // The `n`th path to try, if another transfer has the one before.
   static string part_path(const string& name, unsigned n, uint32_t from);
-  static bool is_part_name(const string& name);  // whether it could be one of these
+  static bool is_part_name(const string& name);  // whether it looks like one of these
 
   Missed missed;    // what its sender could not read
   Missed left_out;  // what we cannot store
   Room room;
 
-  Position beginning(const Flag& cancelled) const;  // what an earlier try has left of a file
-  bool is_kept() const;                             // something stays for the next try
-  void start_over() const;                          // nothing of a file is there any more
-  void empty(const Flag& cancelled) const;          // removes what was left of a folder
+  Position beginning(const Flag& cancelled) const;  // what an earlier try left of a file
+  bool is_kept() const;                             // something stays, for the next try
+  void start_over() const;                          // deletes what was left of a file
+  void empty(const Flag& cancelled) const;          // deletes what was left of a folder
 
-  // An entry of a folder: what is written from now on is its. It may be dropped again.
+  // An entry of a folder: whatever we write from now on is part of it. It may be dropped again.
   void enter(const Entry& entry);
-  void drop(const string& why);  // it did not come whole
-  bool is_within() const;        // one that is not dropped
-  bool takes_bytes() const;      // it is a file, stored or left out
+  void drop(const string& why);  // it did not arrive complete
+  bool is_within() const;        // inside an entry that is not dropped
+  bool takes_bytes() const;      // the entry is a file, stored or left out
   void write(string_view bytes);
 
-  // Onto the disk, and then, unless it was cancelled meanwhile, under the first name that is free,
-  // which it returns: "report.pdf", or "report (1).pdf" where that is taken.
+  // Flushes it to the disk. Then, unless it was cancelled meanwhile, gives it the first free name,
+  // and returns that: "report.pdf", or "report (1).pdf" if that is taken.
   string publish(const Flag& cancelled);
 
  private:
@@ -1306,7 +1306,7 @@ class Incoming {
   string inside_;    // the present entry's path within it
   Descriptor file_;  // the present entry, if it is a file in a folder
   bool is_left_out_ = false;  // the present entry,
-  string lost_;               // and the last subfolder that was
+  string lost_;               // and the last subfolder that was left out
 };
 
 // ---- Names ------------------------------------------------------------------------------
@@ -1326,8 +1326,8 @@ string name_to_send(const string& path) {
   return name;
 }
 
-// Nothing that is above it in the sender's folders counts, and it is not shown: it may be long
-// enough to hide the name. A folder keeps the slash at its end.
+// We ignore the sender's folders above it, and do not show them: they may be long enough to hide
+// the name. A folder keeps the slash at its end.
 void Download::begin(const Offer& offered) {
   offer_ = offered;
   if (offer_.is_folder()) offer_.name.pop_back();
@@ -1344,11 +1344,11 @@ string Download::name_to_store() const {
     throw Refusal("name a file cannot be stored under that name");
   const string part = Incoming::part_path(*name, 0, target.address.ip);
   const bool has_beginning = ::access(part.c_str(), F_OK) == 0;
-  if (!has_beginning) Room::expect(offer_.size);  // else not all of it may be needed
+  if (!has_beginning) Room::expect(offer_.size);  // otherwise we may not need all of it
   return *name;
 }
 
-// ---- Storing what comes ------------------------------------------------------------------
+// ---- Storing it --------------------------------------------------------------------------
 
 void Download::expect_entry() const {
   if (!incoming_->takes_bytes())
@@ -1371,13 +1371,13 @@ Reply Download::publish() {
   return {true, stored.format()};
 }
 
-// It ends a transfer, too, if there was one.
+// This also ends the transfer, if there is one.
 void Service::refuse(const Reply& no, const string& reason) {
   string text = cancelled_ ? "cancelled" : reason;
   if (incoming_ && incoming_->is_kept())
     text += "; what has come is kept, for when it is sent again";
-  // If it is sent again at once, it must not be found locked. To remove a folder takes a while,
-  // so of that both are told before.
+  // If the file is sent again at once, it must not still be locked. Removing a folder takes a
+  // while, so we tell both users before that.
   if (!offer_.is_folder()) incoming_.reset();
   events.push(FileFailed{ticket, {text}});
   connection_->say_last(no.format());
@@ -1405,7 +1405,7 @@ bool Source::begins_with(const Prefix& theirs) {
   try {
     is_read = read_until(theirs.offset);
   } catch (const FileError&) {
-    is_read = false;  // when it is sent again, we will see what is wrong
+    is_read = false;  // when we send it, we will see what is wrong
   }
   if (is_read && at.prefix() == theirs) return true;
   ::lseek(root_.get(), 0, SEEK_SET);
@@ -1413,7 +1413,7 @@ bool Source::begins_with(const Prefix& theirs) {
   return false;
 }
 
-// False where there is less, or it takes too long.
+// False if there are fewer, or if it takes too long.
 bool Source::read_until(uint64_t offset) {
   if (offset > left_) return false;
   const auto deadline = Clock::now() + kPrefixTime;
@@ -1427,9 +1427,8 @@ bool Source::read_until(uint64_t offset) {
   return true;
 }
 
-// What an earlier try has left of a file is offered to the sender, who compares it with the
-// beginning of what it has now. What is left of a folder, by a peer that was killed, is no
-// beginning: it is removed.
+// We tell the sender what an earlier try left of a file, and it compares that with the beginning of
+// what it has now. If a killed peer left part of a folder, we do not resume it, but remove it.
 string Download::resume(const string& name) {
   Position had;
   incoming_ = std::make_shared<Incoming>(offer_, name, target.address.ip);
@@ -1460,7 +1459,7 @@ void Incoming::start_over() const {
   check(::ftruncate(root_.get(), 0), what());
 }
 
-// Nothing where it cannot be read, or not in time.
+// Nothing if it cannot be read, or not in time.
 Position Incoming::beginning(const Flag& cancelled) const {
   const auto deadline = Clock::now() + kPrefixTime;
   vector<char> bytes(kChunk);
@@ -1481,7 +1480,8 @@ Position Incoming::beginning(const Flag& cancelled) const {
 
 // ---- What both sides of a transfer do ----------------------------------------------------
 
-// With the time: the main thread may be late to hear of it, and would find too high a speed.
+// With the time, because the main thread may hear of it late, and would then compute too high a
+// speed.
 void Worker::report_start(uint64_t found) const {
   FileStarted started;
   started.ticket = ticket;
@@ -1538,7 +1538,8 @@ void Source::begin(uint64_t size) {
   left_ = size;
 }
 
-// To less than a second: struct stat has that, too, but under a name that systems do not agree on.
+// With fractions of a second: struct stat has them, too, but each system names the member
+// differently.
 fs::file_time_type last_written(int fd) {
   std::error_code unknown;
   return fs::last_write_time("/dev/fd/" + to_string(fd), unknown);
@@ -1575,7 +1576,7 @@ void Upload::gather(const string& bytes) {
   used_ += bytes.size();
 }
 
-// A slow disk must not keep the receiver waiting for what has been gathered.
+// A slow disk must not keep the receiver waiting for what we have gathered.
 void Upload::make_room(size_t size) {
   const bool is_full = used_ + size > piece_.size();
   const bool is_old = Clock::now() - sent_at_ > 1s;
@@ -1593,15 +1594,15 @@ void Upload::send_piece() {
   sent_at_ = Clock::now();
 }
 
-// The user first: that the other side understands may take its time, or fail for a reason of its
-// own. After END nothing more is said [6.7].
+// We tell our user first: telling the other side may take a while, or fail for another reason.
+// After END we say nothing more [6.7].
 void Upload::say_stop(const Refusal& ours) {
   const bool has_ended = state_ == State::in_doubt;
   report_failure(cancelled_ ? "cancelled" : ours.what());
   if (!has_ended) connection_->finish("STOP :" + ours.no.sentence());
 }
 
-// ", not sent: x (Permission denied)"; nothing where there is none of them.
+// ", not sent: x (Permission denied)"; empty if there are none.
 string remark(const string& what, const string& which) {
   if (which.empty()) return "";
   return ", " + what + ": " + which;
@@ -1632,7 +1633,7 @@ void Download::expect_no_stop(const string& line) const {
   string_view rest = line;
   const string_view verb = take_word(rest);
   const auto parsed = Line::parse(line);
-  if (verb != "STOP" || !parsed) return;  // if it is no line, its reader will say so
+  if (verb != "STOP" || !parsed) return;  // if it is malformed, whoever parses it will say so
   const string reason(parsed->text.value_or("the sender has stopped it"));
   throw Refusal("stopped " + shortened(reason, 999));
 }
@@ -1640,7 +1641,7 @@ void Download::expect_no_stop(const string& line) const {
 void Download::check_end(const End& end) const {
   const bool is_all = offer_.is_folder() || at_.offset == offer_.size;
   if (is_all && end == at_.end()) return;
-  // These bytes are wrong, so the next try must not go on from them.
+  // These bytes are wrong, so the next try must not resume from them.
   if (!offer_.is_folder()) incoming_->start_over();
   throw Refusal("checksum the file did not arrive as it was sent");
 }
@@ -1658,7 +1659,7 @@ void Download::report_stored(const Stored& stored) const {
 
 void Incoming::write(string_view bytes) {
   if (is_left_out_) {
-    room.fill(bytes.size());  // it will not be needed
+    room.fill(bytes.size());  // we will not need that room
     return;
   }
   const int fd = offer_.is_folder() ? file_.get() : root_.get();
@@ -1716,11 +1717,10 @@ struct CloseFolder {
   }
 };
 
-// All that it begins with is the descriptor of what the user named. Below it no link is followed,
-// at no moment: each component of a path is opened by itself, within the folder that is open
-// already. Given a whole path, the kernel would follow what stands there then; and somebody who may
-// write there, and lets our offer wait, has two minutes to put a link to what we did not offer in
-// the place of a folder that we did.
+// It starts from the descriptor of what the user named. Below that we never follow a link: we open
+// each component of a path separately, within the folder that is already open. Given a whole path,
+// the kernel would follow whatever is there by then. Somebody who can write there lets our offer
+// wait, and has two minutes to replace a folder that we offered by a link to one that we did not.
 class Folder : public Source {
  public:
   using Source::Source;
@@ -1736,7 +1736,7 @@ class Folder : public Source {
       const string why = try_to_list(path);
       entries_[i].trouble = why;
     }
-    // By the bytes of their paths: "a/" comes before "a/b".
+    // We compare the bytes of their paths: "a/" comes before "a/b".
     std::sort(entries_.begin(), entries_.end());
   }
 
@@ -1771,14 +1771,14 @@ class Folder : public Source {
 
  private:
   struct Listed {
-    string path;  // within the folder; of a subfolder, with a slash behind it
+    string path;  // within the folder; a subfolder's ends in a slash
     uint64_t size = 0;
     bool is_executable = false;
     string trouble = {};  // why it could not be listed
     bool operator<(const Listed& o) const { return path < o.path; }
   };
 
-  // Adds what is in it to the entries. Returns why it could not.
+  // Adds its contents to the entries. Returns why it could not.
   string try_to_list(const string& folder) {
     try {
       list_folder(folder);
@@ -1790,12 +1790,12 @@ class Folder : public Source {
 
   void list_folder(const string& folder) {
     go_to(folder);
-    Descriptor here = open_here(".", O_DIRECTORY);  // one more, for closedir() closes it
+    Descriptor here = open_here(".", O_DIRECTORY);  // a second one, because closedir() closes it
     const std::unique_ptr<DIR, CloseFolder> names(::fdopendir(here.get()));
     if (!names) throw FileError{error_text(errno)};
     here.release();
     for (;;) {
-      errno = 0;  // at the end readdir() leaves it as it is
+      errno = 0;  // at the end of the folder, readdir() leaves it alone
       // NOLINTNEXTLINE(concurrency-mt-unsafe): each thread reads a stream of its own
       const dirent* found = ::readdir(names.get());
       if (!found) break;
@@ -1838,14 +1838,14 @@ class Folder : public Source {
     entries_.push_back(listed);
   }
 
-  // Of those that should be sent it is one all the same.
+  // It counts as an entry to send all the same.
   void leave_out(const string& path, const string& why) {
     missed.add(path, why);
     ++offer.files;
   }
 
-  // From the root, or from the present folder where that is on the way. To hold each level open
-  // would be simpler, and run out of descriptors in a deep tree.
+  // From the root, or from the present folder if that is on the way. It would be simpler to keep
+  // each level open, but a deep tree would use up the descriptors.
   void go_to(const string& folder) {
     const bool is_on_the_way = folder.compare(0, folder_path_.size(), folder_path_) == 0;
     if (!is_on_the_way) folder_path_.clear();
@@ -1864,7 +1864,7 @@ class Folder : public Source {
     Descriptor found(::openat(folder, name.c_str(), all_flags));
     if (found.get() != -1) return found;
     const string why = error_text(errno);
-    struct stat info{};  // which error says that it is a link, systems do not agree on
+    struct stat info{};  // systems do not agree which error means "it is a link"
     const bool is_there =
         ::fstatat(folder, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
     throw FileError{is_there && S_ISLNK(info.st_mode) ? "became a link" : why};
@@ -1896,12 +1896,11 @@ void Source::expect_end() const {
   char more;
   const bool has_more = ::read(fd_, &more, 1) == 1;
   if (has_more) throw FileError{wrong_size("longer")};
-  // Else it may be half of one version and half of the next, of one length.
+  // Otherwise we might send half of one version and half of the next, if both have one length.
   if (last_written(fd_) != written_) throw FileError{"was changed while it was sent"};
 }
 
-// Of a file that is "longer" or "shorter" than was offered. Those of /proc and /sys are so from the
-// beginning.
+// For a file that is "longer" or "shorter" than offered. Files in /proc and /sys always are.
 string Source::wrong_size(const string& how) const {
   const auto size = static_cast<uint64_t>(file_status(fd_).st_size);
   if (size == size_) return "is " + how + " than its size says";
@@ -1936,7 +1935,7 @@ bool Incoming::is_within() const {
   return !inside_.empty();
 }
 
-// The bytes of a file that is left out are taken, and dropped; a folder has none.
+// We read the bytes of a file that we leave out, and drop them; a folder has none.
 bool Incoming::takes_bytes() const {
   const bool is_ignored = is_left_out_ && inside_.back() != '/';
   return !offer_.is_folder() || file_.get() != -1 || is_ignored;
@@ -1946,16 +1945,16 @@ string Incoming::entry_path() const {
   return path_ + "/" + inside_;
 }
 
-// Whether a disk says so where it takes other paths. EINVAL, EILSEQ: FAT has no ":", other disks
-// nothing but UTF-8.
+// Whether the disk rejects this path, but would take others. EINVAL, EILSEQ: FAT has no ":", and
+// some disks take only UTF-8.
 bool is_about_the_path(int error) {
   for (const int one : {ENAMETOOLONG, ELOOP, EEXIST, EINVAL, EILSEQ})
     if (error == one) return true;
   return false;
 }
 
-// One that cannot be stored because of its path is left out, with what is in it, and no reason for
-// the others not to arrive.
+// If an entry cannot be stored because of its path, we leave it out, with everything in it. The
+// others still arrive.
 void Incoming::enter(const Entry& entry) {
   inside_ = entry.path;
   file_ = Descriptor();
@@ -1977,8 +1976,8 @@ void Incoming::leave_out(const string& why) {
   if (inside_.back() == '/') lost_ = inside_;
 }
 
-// What errno says where that fails; else 0. O_EXCL: on a disk that takes "A" and "a" for the same
-// name, the second would replace the first.
+// Returns 0, or errno if it fails. O_EXCL: on a disk that treats "A" and "a" as the same name, the
+// second would replace the first.
 int Incoming::create(const Entry& entry) {
   const string full = entry_path();
   if (full.back() == '/') {
@@ -1995,14 +1994,14 @@ void Incoming::drop(const string& why) {
   missed.add(inside_, why);
   file_ = Descriptor();
   std::error_code error;
-  if (is_left_out_) left_out.take_back();  // and what has its path is another entry
+  if (is_left_out_) left_out.take_back();  // its path belongs to another entry
   else fs::remove(entry_path(), error);
   is_left_out_ = false;
   inside_.clear();
 }
 
-// Removes what is in `folder`, but for its subfolders. The path of one of those, or nothing where
-// there is none.
+// Removes everything in `folder` except its subfolders. Returns the path of one of those, or
+// nothing if there is none.
 string remove_files(const string& folder, const Flag& stopped) {
   std::error_code error;
   fs::directory_iterator entry(folder, error);
@@ -2015,8 +2014,8 @@ string remove_files(const string& folder, const Flag& stopped) {
   return "";
 }
 
-// Removes all that is in `root`, until `stopped`. Without recursion: its sender has decided how
-// deep it is, and the stack of a thread is small. What cannot be removed stays, with the folders
+// Removes everything in `root`, until `stopped`. It does not recurse: the sender decides how deep
+// the folder is, and a thread's stack is small. What cannot be removed stays, with the folders
 // around it.
 void empty_folder(const string& root, const Flag& stopped) {
   string folder = root;
@@ -2046,7 +2045,7 @@ void Incoming::empty(const Flag& cancelled) const {
 uint64_t Room::free_bytes() {
   struct statvfs disk{};
   const int result = ::statvfs(download_folder.c_str(), &disk);
-  if (result == -1) return UINT64_MAX;  // nobody knows: let it be tried
+  if (result == -1) return UINT64_MAX;  // unknown: let us try
   const uint64_t free = uint64_t{disk.f_bavail} * disk.f_frsize;
   return free - std::min(free, promised_);
 }
@@ -2063,7 +2062,8 @@ void Room::demand(uint64_t bytes) {
   throw Refusal("space only " + to_string(free) + " bytes are free" + others);
 }
 
-// All under one lock: between a look and a promise, another transfer could be promised the same.
+// All under one lock: otherwise another transfer could get the same room between our check and our
+// promise.
 void Room::set_aside(uint64_t bytes) {
   const std::lock_guard lock(mutex_);
   take_off(left_);
@@ -2090,7 +2090,7 @@ string Incoming::part_path(const string& name, unsigned n, uint32_t from) {
   return download_folder + "/" + numbered_name(name, n, suffix);
 }
 
-// A stranger could make bytes with any checksum, and store them where they are taken for the
+// A stranger can make bytes with any checksum. Under such a name, we would take them for the
 // beginning of what somebody else sends next.
 bool Incoming::is_part_name(const string& name) {
   return ::fnmatch("*.[0-9]*.[0-9]*.[0-9]*.[0-9]*.part", name.c_str(), FNM_CASEFOLD) == 0;
@@ -2098,13 +2098,13 @@ bool Incoming::is_part_name(const string& name) {
 
 Incoming::Incoming(const Offer& offer, const string& name, uint32_t from)
     : offer_(offer), name_(name) {
-  // Should it have gone missing. If that fails, open() says why.
+  // In case it has gone missing. If that fails, open() says why.
   ::mkdir(download_folder.c_str(), 0777);
   for (unsigned n = 0; path_.empty(); ++n) take(part_path(name, n, from));
 }
 
 Incoming::~Incoming() {
-  if (!is_ours(path_)) return;  // published: by now the name may be another transfer's
+  if (!is_ours(path_)) return;  // published: another transfer may have the name by now
   if (offer_.is_folder()) {
     empty_folder(path_, is_closing);
     ::rmdir(path_.c_str());
@@ -2121,25 +2121,24 @@ bool Incoming::is_kept() const {
 // another one with the same download folder.
 void Incoming::take(const string& path) {
   if (!open_part(path)) return;
-  // The lock goes with the descriptor, and so with its owner, even if that is killed. On a disk
-  // that knows no locks, the checksum would tell of two writers.
+  // The lock belongs to the descriptor, so it goes when its owner ends, even if killed. On a disk
+  // without locks, the checksum would reveal two writers.
   const int result = ::flock(root_.get(), LOCK_EX | LOCK_NB);
   const bool is_taken = result == -1 && errno == EWOULDBLOCK;
-  // Between our open() and flock() its owner may have finished: then what we hold is a finished
-  // file.
+  // Its owner may have finished between our open() and flock(): then we hold a finished file.
   if (is_taken || !is_ours(path)) return;
   if (offer_.is_folder() || file_status(root_.get()).st_nlink == 1) {
     path_ = path;
     return;
   }
-  // A peer that was killed in publish(), just after link(), has left a finished file with this as
-  // its second name. To write to it would be to change that file.
+  // If a peer was killed in publish(), just after link(), this is a second name of a finished file.
+  // Writing to it would change that file.
   check(::unlink(path.c_str()), what());
   take(path);
 }
 
-// False where something else is there: a link, which O_NOFOLLOW does not go through, or a folder in
-// the place of a file.
+// False if something else is there: a link, which O_NOFOLLOW refuses, or a folder instead of a
+// file.
 bool Incoming::open_part(const string& path) {
   if (offer_.is_folder()) {
     const int result = ::mkdir(path.c_str(), 0777);
@@ -2159,7 +2158,7 @@ bool Incoming::open_part(const string& path) {
   return true;
 }
 
-// Whether `path` still names what we hold: a name can be taken away and given to another.
+// Whether `path` still names what we hold: somebody may have given the name to another file.
 bool Incoming::is_ours(const string& path) const {
   const struct stat held = file_status(root_.get());
   struct stat named{};
@@ -2169,8 +2168,8 @@ bool Incoming::is_ours(const string& path) const {
 
 // ---- Publishing -------------------------------------------------------------------------
 
-// What may be read may be run then, as open() with 0777 would have had it. On a disk that has no
-// such permissions it fails, and the file is there all the same.
+// Whoever may read it may then run it, as after open() with 0777. On a disk without such
+// permissions this fails, and the file is there all the same.
 void Incoming::make_executable() const {
   const mode_t mode = file_status(root_.get()).st_mode;
   const mode_t may_run = (mode & 0444) >> 2;
@@ -2179,8 +2178,8 @@ void Incoming::make_executable() const {
 
 string Incoming::publish(const Flag& cancelled) {
   if (offer_.executable) make_executable();
-  // One file is brought to the disk by fsync(). Ten thousand of them would be ten thousand waits
-  // for the disk; sync(), for all that any program has written, is one.
+  // fsync() brings one file to the disk. For ten thousand files that would be ten thousand waits.
+  // sync(), for everything that any program has written, is one.
   if (offer_.is_folder()) ::sync();
   else check(::fsync(root_.get()), what());
   stop_if(cancelled);
@@ -2196,23 +2195,23 @@ string Incoming::publish(const Flag& cancelled) {
   }
   if (error != 0)
     throw std::system_error(error, std::generic_category(), "cannot store " + final_name);
-  // The name is in the folder, and has to get to the disk, too. Not all file systems can be asked
-  // for that; and the file is there, whatever comes of it.
+  // The name is in the folder, which must get to the disk, too. Not all file systems can do that,
+  // and the file is there in any case.
   ::fsync(folder.get());
   return final_name;
 }
 
-// 0, or why not: EEXIST where something has that name. rename() alone would replace it; so a file
-// is given its name by link(), and where rename() is needed, it replaces a placeholder that was
-// made here, exclusively.
+// Returns 0, or an errno: EEXIST if the name is taken. rename() alone would replace that. So a file
+// gets its name by link(); if we need rename(), it replaces a placeholder that we made here,
+// exclusively.
 int Incoming::give_name(const string& final_path) const {
   if (!offer_.is_folder()) {
     const int result = ::link(path_.c_str(), final_path.c_str());
     const int error = result == -1 ? errno : 0;
     if (error == 0) ::unlink(path_.c_str());
     if (error == 0 || error == EEXIST) return error;
-    // FAT, exFAT, some shares and FUSE have no links, and say so by EPERM, ENOTSUP, ENOSYS... What
-    // is wrong with more than links will show below as well.
+    // FAT, exFAT, some shares and FUSE have no links, and say so by EPERM, ENOTSUP, ENOSYS... If
+    // more is wrong than links, it will show below as well.
   }
   const int trouble = make_placeholder(final_path);
   if (trouble != 0) return trouble;
@@ -2263,10 +2262,11 @@ struct Writer {
   std::set<uint64_t> numbers;
 };
 
-std::list<Writer> writers;  // who wrote last is the last
+std::list<Writer> writers;  // the most recent writer is last
 
-// By the id alone, somebody could use up another's numbers by claiming that; so the address counts,
-// too. A sender whose own address changes between the two tries may be shown twice [5.3].
+// The address counts as well as the id: otherwise somebody could use up another's numbers by
+// claiming the id. If a sender's address changes between two tries, its message may be shown twice
+// [5.3].
 Writer& writer_called(const Identity& who) {
   constexpr size_t kMaxWriters = 3072;
   const auto is_it = [&](const Writer& one) {
@@ -2285,8 +2285,8 @@ Writer& writer_called(const Identity& who) {
 bool transfer::remember_message(const Identity& from, uint64_t number) {
   constexpr size_t kRemembered = 32;
   std::set<uint64_t>& numbers = writer_called(from).numbers;
-  // Numbers grow. One below all that we remember was sent long ago, and comes late: its message was
-  // shown from the second try, and its number has been forgotten since.
+  // Numbers grow. A number below all that we remember is an old one that comes late: we showed the
+  // message from its second try, and have since forgotten the number.
   const bool is_late = numbers.size() == kRemembered && number < *numbers.begin();
   const bool is_known = numbers.count(number) > 0;
   if (is_late || is_known) return false;

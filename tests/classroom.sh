@@ -1,12 +1,12 @@
 #!/bin/sh
-# make classroom: HOSTS machines (4 unless given) on one network, all inside this machine and none of them real, each
-# with a terminal in which a peer runs, so that one person can play a whole class. How to play it: docs/lab.md.
+# make classroom: HOSTS virtual machines (default 4) on one network inside this machine, each with a terminal in which a
+# peer runs. One person can play a whole class. How to play it: docs/lab.md.
 #
 #   ann  10.77.0.1  eth0 ------ v1 |         A machine is a network namespace: interfaces, addresses, ports of its own.
 #   bob  10.77.0.2  eth0 ------ v2 | br0     A cable is a veth pair: what goes in at one end comes out at the other.
 #   carl 10.77.0.3  eth0 ------ v3 |         The switch is a bridge, in one namespace more. Nothing leads out of it.
 #
-# Without a terminal it starts all the same, says how to look in, and lasts until the session or this script is ended.
+# Without a terminal it still starts, says how to look in, and lasts until the session or this script ends.
 set -eu
 peer=${PEER-}
 case $peer in '' | /*) ;; *) peer=$PWD/$peer ;; esac  # from where it was typed

@@ -1,7 +1,7 @@
 #!/bin/sh
-# make coverage: how many lines of each source file the tests have run, and which they have not. gcc counted them, and
-# gcov, which comes with gcc, adds them up. Exits 1 where a file has less than 95 % of its lines run.
-# $1: the folder of the build that ran the tests.
+# make coverage: how many lines of each source file the tests have run, and which they have not. gcc counts them, and
+# gcov, which comes with gcc, adds them up. Exits 1 if less than 95 % of a file's lines ran. $1: the folder of the build
+# that ran the tests.
 set -eu
 folder=$1
 for source in peer discovery transfer tests/unit/protocol tests/unit/console; do set -- "$@" "$folder/$source.gcda"; done

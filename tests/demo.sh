@@ -1,9 +1,9 @@
 #!/bin/sh
-# make demo: the main job without a second machine. Three peers on this host, over loopback only, find each other, talk,
-# send a file, and leave. Shows what each of them printed ("> " is what its user typed), and exits 0 only if all of it
-# happened.
+# make demo: the whole program without a second machine. Three peers on this host, over loopback only, find each other,
+# talk, send a file, and leave. It shows what each of them printed ("> " is what its user typed), and exits 0 only if
+# everything happened.
 set -u
-# In a network namespace of its own, where the system allows one: other peers on this host are then not disturbed.
+# It runs in its own network namespace, if the system allows one, and so disturbs no other peer on this host.
 if [ -z "${PRIVATE-}" ] && unshare -rn ip link set lo up 2>/dev/null; then
   PRIVATE=1 exec unshare -rn sh -c 'ip link set lo up && exec "$0"' "$0"
 fi

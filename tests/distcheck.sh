@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# The tarball of `make dist`, as somebody has it who knows nothing of git: it is unpacked in an empty folder and built
-# where there is no git; what comes of it is installed into an empty root, is run from there, and is removed again
-# without a trace.
+# Tests the tarball of `make dist` as a user without git would: unpacks it into an empty folder, builds it, installs it
+# into an empty root, runs it from there, and removes it again without a trace.
 set -euo pipefail
 
-# Two of those that were installed, in a network of their own: they meet, and one has what the other said.
+# Two installed peers, in their own network, meet, and one gets what the other said.
 session() {
   ip link set lo up
   mkdir near far

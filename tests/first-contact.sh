@@ -1,19 +1,19 @@
 #!/bin/sh
-# make trace, make capture: the first contact of two peers, seen from inside and from the cable. ann and bob, each on a
-# machine of its own, meet, say something, send a small file, and leave.
+# make trace, make capture: the first contact of two peers, seen from inside and on the cable. ann and bob, each on a
+# separate machine, meet, say something, send a small file, and leave.
 #
 #   ann 10.77.0.1  eth0 ----------- eth0  10.77.0.2 bob      two network namespaces, and a veth pair as the cable
 #
 #   first-contact.sh trace [--svg]    draws what both peers traced as one ladder: tests/ladder/main.cpp
 #   first-contact.sh capture FILE     writes what tcpdump saw on the cable to FILE, for Wireshark
 #
-# What the two show is explained in docs/first-contact.md.
+# docs/first-contact.md explains what the two show.
 set -eu
 cd "${0%/*}/.."
 PATH=$PATH:/usr/sbin:/sbin  # as in classroom.sh
 peer=$(realpath "${PEER:-peer}")
 
-# A network, and an empty /run for the names of its namespaces, that nobody else sees; as in classroom.sh.
+# A private network, and a private, empty /run for the names of its namespaces; as in classroom.sh.
 if [ -z "${PRIVATE-}" ]; then
   new="--net --mount"
   [ "$(id -u)" = 0 ] || new="--user --map-root-user $new"

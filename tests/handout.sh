@@ -1,7 +1,7 @@
 #!/bin/sh
-# make handout TO=FOLDER: what a class is given, in a new folder: the assignment, the two specifications, the lab, a
+# make handout TO=FOLDER: puts what a class gets into a new folder: the assignment, the two specifications, the lab, a
 # starter, the virtual classroom and the grader. Not in it: the reference program, the second implementation, the
-# mistakes with their tests, and what is for the lecturer. docs/instructor.md, 1, says how to choose:
+# mistakes with their tests, and the lecturer's pages. docs/instructor.md, 1, helps you choose:
 #
 #   YEAR=2027      with that year's word and ports (tests/yearly.sh), in the whole pack
 #   GRADER=built   the grader as a program and not as source; it runs where this one runs
@@ -14,7 +14,7 @@ mkdir -p "$to"
 to=$(realpath "$to")
 cd "$(dirname "$0")/.."
 
-# A copy, for the year changes files, and the grader of that year has to be built from them.
+# Works on a copy, because yearly.sh changes files, and that year's grader is built from them.
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 tar -c --exclude=./.git --exclude=./.build --exclude=./peer . | tar -xC "$tree"
@@ -32,9 +32,11 @@ for name in assignment protocol interface first-contact lab; do
   if [ -e docs/zh/$name.md ]; then cp docs/zh/$name.md "$to/docs/zh"; fi
 done
 cp -r docs/wireshark "$to/docs"
-mkdir "$to/docs/pictures"  # those that are shown: others draw how the reference is built
-cat "$to"/docs/*.md "$to"/docs/zh/*.md | grep -oE 'pictures/[a-z-]+\.(svg|png)' | sort -u | while read -r picture; do
-  cp "docs/$picture" "$to/docs/pictures"
+for folder in docs docs/zh; do  # the pictures that they show: others draw how the reference is built
+  mkdir "$to/$folder/pictures"
+  cat "$to/$folder"/*.md | grep -oE '\(pictures/[a-z-]+\.(svg|png)' | cut -c2- | sort -u | while read -r picture; do
+    cp "$folder/$picture" "$to/$folder/pictures"
+  done
 done
 cp tests/classroom.sh "$to/tests"
 if [ "$GRADER" = source ]; then

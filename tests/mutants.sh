@@ -1,7 +1,7 @@
 #!/bin/sh
-# make mutants: the tests are tested. docs/pitfalls.md has classic mistakes, and for most of them the change of a line or
-# two that makes it here, and the test that fails then. Each change is made in turn, in a copy, and that test is run.
-# Who passes it has survived: then there is a mistake that no test would notice. Ends with 0 only if none does.
+# make mutants: tests the tests. docs/pitfalls.md has classic mistakes, and for most of them a change of a line or two
+# that makes the mistake here, and the test that then fails. This applies each change in turn, in a copy, and runs that
+# test. If the test passes, the mutant has survived: no test would notice the mistake. Exits 0 only if none survives.
 #
 #   make mutants NUMBERS='1 7 12'     only these pitfalls
 #   make mutants GRADE=1              the grader judges each, too: which requirements noticed it (a minute each)

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds ./peer for other systems, without a warning, and runs what this machine can run of it: each such peer meets
-# ours in a network namespace, and they talk and send a file each way. The unit tests run where the bytes of a number
-# have the other order. README.md has the table that comes of it.
+# Builds ./peer for other systems, without a warning, and runs what this machine can run: each such peer meets ours in a
+# network namespace, and they talk and send a file each way. The unit tests run on the big-endian one. README.md has the
+# table of results.
 #
 #   tests/systems.sh                 all of them;  tests/systems.sh s390x i686  these
 #
 # zig's C++ compiler knows macOS and musl; it comes as an npm package. The others are Debian's cross compilers:
 #   apt-get install g++-i686-linux-gnu g++-arm-linux-gnueabihf g++-s390x-linux-gnu qemu-user npm
-# What zig makes of its own library takes two minutes the first time, and is kept in ~/.cache.
+# zig compiles its own library in two minutes the first time, and keeps it in ~/.cache.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,7 @@
 #!/bin/sh
-# tests/yearly.sh YEAR: changes the word and the ports of the protocol everywhere in this tree, so that a program of last
-# year finds nobody and is found by nobody. The same YEAR gives the same protocol to everybody who uses it. It prints
-# what it changed, and may be run again for the next year. `make handout YEAR=2027` does it in a copy.
+# tests/yearly.sh YEAR: changes the word and the ports of the protocol everywhere in this tree. Then last year's
+# programs find nobody, and nobody finds them. The same YEAR gives everybody the same protocol. It prints what it
+# changed, and you can run it again for the next year. `make handout YEAR=2027` does it in a copy.
 set -eu
 year=${1-}
 case $year in 20[0-9][0-9]) ;; *) echo "usage: tests/yearly.sh YEAR, such as 2027" >&2; exit 2 ;; esac
@@ -11,8 +11,8 @@ export LC_ALL=C  # the corpus of the fuzzer has bytes that are not UTF-8
 old_word=$(sed -n 's/.* kMagic = "\(.*\)\/1";.*/\1/p' protocol.h)
 old_port=$(sed -n 's/.* kDiscoveryPort = \([0-9]*\);.*/\1/p' protocol.h)
 
-# As long as the first word was, for there are examples at the limit of a line. The ports stay below 32768, where Linux
-# begins to take those of outgoing connections; and no new one is an old one, or sed would change it twice.
+# As long as the old word, because some examples are at the limit of a line. The ports stay below 32768, where Linux
+# begins to take those of outgoing connections. No new port is an old one, or sed would change it twice.
 word=ChatByP${year#20}
 port=$((25252 + 257 + year * 263 % 6000))
 distance=$((port - old_port))
@@ -27,7 +27,7 @@ trap 'rm -f "$changes"' EXIT
   printf 's/\\b%d\\b/%d/g\n' "$(swapped $((old_port + 1)))" "$(swapped $((port + 1)))"
 } >"$changes"
 
-# A capture is bytes with checksums in them, and what is said of it belongs to it: first-contact.md, from its section 2.
+# A capture contains checksums, so it stays, with the text about it: first-contact.md, from section 2 on.
 find . \( -path ./.git -o -path ./.build \) -prune -o -type f ! -name '*.pcap' ! -name '*.png' ! -path ./docs/first-contact.md \
   ! -path ./tests/yearly.sh ! -path ./peer -print0 | xargs -0 sed -i -f "$changes"
 sed -i -e '/^## 2/,$b' -f "$changes" docs/first-contact.md

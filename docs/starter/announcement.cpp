@@ -23,7 +23,7 @@ std::optional<Announcement> parse(const std::string& line) {
   if (magic != "ChatByP2P/1") return std::nullopt;
   if (said.verb != "HELLO" && said.verb != "HERE" && said.verb != "BYE") return std::nullopt;
 
-  // The fields may come in any order, and with others among them.
+  // The fields may come in any order, with others in between.
   std::map<std::string, std::string> fields;
   std::string word;
   while (words >> word) {

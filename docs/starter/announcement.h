@@ -1,7 +1,7 @@
-// The line with which a peer speaks of itself: docs/protocol.md, 4.1.
+// The line in which a peer says who it is: docs/protocol.md, 4.1.
 //
-// It knows no socket, so tests/announcement.cpp can try it in a millisecond. Keep it that way: put
-// every line that peers exchange into such a struct, with format() and parse().
+// It uses no socket, so tests/announcement.cpp can test it in a millisecond. Keep it that way:
+// write such a struct, with format() and parse(), for every line that peers exchange.
 
 #ifndef ANNOUNCEMENT_H
 #define ANNOUNCEMENT_H
@@ -22,8 +22,8 @@ struct Announcement {
 
 std::string format(const Announcement& said);
 
-// Nothing where the line is no announcement. It does not check all that the specification asks:
-// what is a name, an id, an address? You will.
+// Returns nothing if the line is not an announcement. It does not check everything that the
+// specification asks for: what is a valid name, id, address? That is for you to add.
 std::optional<Announcement> parse(const std::string& line);
 
 #endif

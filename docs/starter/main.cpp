@@ -1,8 +1,8 @@
-// Your peer begins here. It takes its options, opens its two UDP sockets, says that it is ready,
+// Your peer begins here. It reads its options, opens its two UDP sockets, says that it is ready,
 // broadcasts one HELLO, and waits in select() until its user leaves. That is milestone 0.
 //
-// What is not here yet: it answers nobody, lists nobody, and hears without listening. Look for
-// "You go on here".
+// What is missing: it answers nobody, lists nobody, and never reads what arrives. Look for "You go
+// on here".
 
 #include <arpa/inet.h>
 #include <sys/select.h>
@@ -21,7 +21,7 @@ const uint16_t kSharedPort = 25252;  // docs/protocol.md, 2.1
 const uint16_t kFirstPort = 25253;
 const uint16_t kLastPort = 25508;
 
-// A wrong option, or a port that cannot be had: one sentence, and exit status 2.
+// For a wrong option, or if no port is free: one sentence, and exit status 2.
 [[noreturn]] void give_up(const std::string& sentence) {
   std::cerr << "error: " << sentence << std::endl;
   std::exit(2);
@@ -58,7 +58,8 @@ sockaddr_in address(in_addr_t ip, uint16_t port) {
   return address;
 }
 
-// -1 where the port is taken. At 0.0.0.0: bound to its own address, a socket hears no broadcast.
+// Returns -1 if the port is taken. Binds to 0.0.0.0: bound to its own address, a socket hears no
+// broadcast.
 int open_udp(uint16_t port) {
   const int fd = ::socket(AF_INET, SOCK_DGRAM, 0);
   if (fd == -1) give_up("no socket can be made");
@@ -83,7 +84,7 @@ int main(int argc, char** argv) {
   const int shared_socket = open_udp(kSharedPort);
   Announcement self;
   self.id = random_id();
-  self.ip = "127.0.0.1";  // You go on here: getifaddrs() tells what addresses this host has.
+  self.ip = "127.0.0.1";  // You go on here: getifaddrs() lists this host's addresses.
   self.name = options["--name"];
   self.group = options["--group"];
   self.port = kFirstPort;
@@ -93,7 +94,7 @@ int main(int argc, char** argv) {
     own_socket = open_udp(self.port);
   }
   if (shared_socket == -1 || own_socket == -1) give_up("no port is free");
-  // endl, and not "\n": into a pipe nothing is written before somebody flushes.
+  // endl, not "\n": nothing goes into a pipe before you flush.
   std::cout << "ready " << self.name << "@" << self.ip << ":" << self.port << " " << self.group
             << std::endl;
 
@@ -108,7 +109,7 @@ int main(int argc, char** argv) {
     FD_ZERO(&readable);
     FD_SET(STDIN_FILENO, &readable);
     if (::select(own_socket + 1, &readable, nullptr, nullptr, nullptr) == -1) continue;
-    // You go on here: watch shared_socket and own_socket, too, and answer each HELLO by a HERE.
+    // You go on here: watch shared_socket and own_socket, too, and answer each HELLO with a HERE.
     char typed[4096];
     const ssize_t got = ::read(STDIN_FILENO, typed, sizeof typed);
     if (got <= 0 || std::string(typed, static_cast<size_t>(got)) == "/quit\n") return 0;

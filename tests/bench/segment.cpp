@@ -3,8 +3,8 @@
 //   make segment                       2, 10, 30, 100 and 253 hosts: some ten minutes
 //   make segment SEGMENTS='2 10'       these only
 //
-// Each host is a network namespace with one peer, all started at once, as fast as this machine can; they share its
-// processor, which a real class does not. The columns, of which "each" is the mean of all peers:
+// Each host is a network namespace with one peer. All start at once, as fast as this machine can; unlike a real class,
+// they share one machine's processor. In the columns, "each" is the mean of all peers:
 //
 //   seconds    all: from the start of the last peer until every list is complete, the median of kRounds;
 //              20 % lost: the same, while the switch drops each packet, and each copy of a broadcast, with that chance;

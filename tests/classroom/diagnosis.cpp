@@ -1,4 +1,5 @@
-// When somebody is missing or cannot be reached: what is said of it. Each test breaks one thing, as a classroom would.
+// What the program says when somebody is missing or cannot be reached. Each test breaks one thing that could break in a
+// classroom.
 
 #include "support/testing.h"
 

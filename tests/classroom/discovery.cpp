@@ -1,4 +1,4 @@
-// Finding and losing each other, on virtual networks: what blueprint section 3 promises of discovery.
+// Peers find and lose each other on virtual networks: clause 4 of docs/protocol.md, from outside.
 
 #include <signal.h>
 
@@ -6,8 +6,7 @@
 
 namespace {
 
-// The end of a time in which nobody was to leave: that alone would be seen of a peer that is dead,
-// too.
+// Ends a time in which nobody should leave. Without this check, a dead peer would pass, too.
 void expect_all_to_reach(Process& peer, int others) {
   const std::string all = std::to_string(others);
   peer.say("/all still here?");

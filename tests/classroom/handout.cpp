@@ -1,5 +1,5 @@
-// The handout, docs/assignment.md, played in a class of three as a student would: what is typed, and what has to be
-// seen then, is read from the document. Its prose says in whose pane: the last names before a line that is to be seen.
+// Plays the handout, docs/assignment.md, in a class of three, as a student would: the test reads from the document what
+// to type and what to see. The last name before a line says in whose pane to look.
 
 #include <cstring>
 #include <regex>
@@ -284,7 +284,7 @@ TEST_F(Handout, ItsFourthMilestoneIsSeenAsItSays) {
   const std::string resumed = rows.back().see;
   rows.pop_back();
   play(rows);
-  play(rows_of(third.substr(third.find("And a file of 20 MB"))));
+  play(rows_of(third.substr(third.find("a file of 20 MB"))));
   ASSERT_FALSE(HasFailure());
   see("bob", resumed);
   EXPECT_EQ(played_, 4 + 1 + 4 + 9);

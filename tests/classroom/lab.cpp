@@ -1,5 +1,5 @@
-// make classroom: the script that puts a class on one machine, run as its users do, on a terminal and without one.
-// How to play with it is in docs/lab.md.
+// make classroom, the script that puts a class on one machine, run as its users run it, with and without a terminal;
+// and what docs/lab.md says about it.
 
 #include <signal.h>
 
@@ -27,7 +27,7 @@ std::vector<std::string> first_spans(const std::string& table) {
   return {std::sregex_token_iterator(table.begin(), table.end(), row, 1), std::sregex_token_iterator()};
 }
 
-// Without what no two runs have in common: times, who came first, how much is free; and without borders.
+// Drops what differs between runs: times, who came first, how much is free; and the borders.
 std::string timeless(std::string screen) {
   for (const auto& [pattern, text] :
        {std::pair("\\d\\d:\\d\\d ", "HH:MM "), {"does not; [\\d.]+", "does not; 13"}, {" [kMGT]B are free", " GB are free"},

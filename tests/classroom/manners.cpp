@@ -1,10 +1,10 @@
 // Manners: what a class costs its network, and what it finds through firewalls [protocol.md 4.2,
-// 4.3]. Managed switches cut off a port that sends more than 15 ARP requests a second, so they are
-// counted as tcpdump sees them on the switch.
+// 4.3]. Managed switches cut off a port that sends more than 15 ARP requests a second, so the tests
+// count them, as tcpdump sees them on the switch.
 //
-// A test prints how long its lists took: docs/performance.md has the numbers of a quiet machine. It
-// asserts more patience than that, for the machine may be busy. LONG=1 keeps the firewalls up for
-// ten minutes; else it is as long as a firewall remembers a question, and some.
+// Each test prints how long its lists took; docs/performance.md has the numbers of a quiet machine.
+// The test itself waits longer, because the machine may be busy. With LONG=1 the firewalls stay up
+// for ten minutes; otherwise a little longer than a firewall remembers a question.
 
 #include <algorithm>
 #include <chrono>

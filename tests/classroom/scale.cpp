@@ -1,6 +1,6 @@
-// How many: a class of 30 hosts, a segment that is full (253 hosts and the router), and one host that a whole class is
-// logged in to. What is asserted is that nobody is missing and nothing is lost or shown twice; how long it takes and
-// what it costs, `make segment` measures: docs/performance.md.
+// Many peers: a class of 30 hosts, a full segment (253 hosts and the router), and one host where a whole class is
+// logged in. The tests check that nobody is missing and nothing is lost or shown twice. `make segment` measures time
+// and cost: docs/performance.md.
 
 #include <signal.h>
 
@@ -14,7 +14,7 @@ namespace {
 
 constexpr double kAllTogether = 120;  // seconds: all of them share the processor with the other tests
 
-// As many as there are in a full /24. A sanitizer takes some ten times the memory and the time.
+// As many as a full /24 has. A sanitizer takes some ten times the memory and the time.
 int full_segment() {
   if (sanitizer() == "thread") return 40;
   return sanitizer().empty() ? 253 : 80;

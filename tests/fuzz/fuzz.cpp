@@ -1,10 +1,10 @@
-// make fuzz: whatever bytes come from the network, what protocol.h promises of its functions holds. libFuzzer makes up
+// make fuzz: the functions of protocol.h keep their promises, whatever bytes come from the network. libFuzzer invents
 // the bytes, guided by which lines of protocol.h they reach; AddressSanitizer and UndefinedBehaviorSanitizer watch.
 //
-// Each input goes through every property below: so a file of the corpus is what a peer might send, to be read as it is.
-// In tests/fuzz/corpus are those written by hand, in its folder "found" what runs have found, minimized (-merge=1
-// -use_counters=0). A new finding is written to .build/fuzz, and `.build/fuzz/fuzz FILE` shows it again; when the fault
-// is mended, its file joins the corpus.
+// Each input goes through every property below, so a file of the corpus is simply something that a peer might send.
+// tests/fuzz/corpus has inputs written by hand; its folder "found" has those that runs have found, minimized (-merge=1
+// -use_counters=0). New findings go to .build/fuzz, and `.build/fuzz/fuzz FILE` repeats one; once the fault is fixed,
+// the file joins the corpus.
 
 #include <cstdlib>
 #include <filesystem>
@@ -24,7 +24,7 @@ void require(bool holds, const char* what) {
   std::abort();
 }
 
-// A number that is another one for every input, for choices that shall not depend on its first bytes alone (FNV-1a).
+// A different number for every input, for choices that should not depend on its first bytes alone (FNV-1a).
 size_t chance(std::string_view input) {
   uint64_t hash = 14695981039346656037u;
   for (const char byte : input) hash = (hash ^ static_cast<unsigned char>(byte)) * 1099511628211u;

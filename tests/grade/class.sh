@@ -1,16 +1,17 @@
 #!/bin/sh
 # tests/grade/class.sh [--pairs] FOLDER: builds and grades each submission, that is, each subfolder of FOLDER with a
-# Makefile, and prints a table of their points. Beside the subfolder NAME stand then NAME.build, what `make` said;
-# NAME.grade, the report for its author; and NAME.pictures, a drawing of each case that failed.
+# Makefile, and prints a table of their points. Beside the subfolder NAME it leaves NAME.build, the output of `make`;
+# NAME.grade, the report for its author; and NAME.pictures, a drawing of each failed case.
 #
-# With --pairs each submission meets each other one on a virtual network, and a second table says whether the program of
-# the row found that of the column, and got a message and a file to it: "ok", or what did not work. Of what did not, a
-# capture for Wireshark stands in FOLDER/pairs, as ONE-OTHER.pcap.
+# With --pairs, all submissions meet each other on a virtual network. A second table says whether the row's program
+# found the column's, and got a message and a file to it: "ok", or what did not work. For each pair that failed,
+# FOLDER/pairs has a capture for Wireshark, ONE-OTHER.pcap.
 #
-# `make` runs whatever a Makefile says. So it runs without a network, for BUILD_SECONDS=120 at most, and if this is run
-# as root, as the user BUILD_USER=nobody, in a copy that is thrown away. Where the system refuses to take the network
-# away, a line says so. It can read what that user can: so use a machine, or a container, that has nothing to lose.
-# PROGRAM=peer is the name of what it must build. JOBS=4 pairs meet at a time. GRADER=file is a grader that is built.
+# `make` runs whatever a Makefile says. So it runs without a network, for BUILD_SECONDS=120 at most, and, if you are
+# root, as the user BUILD_USER=nobody, in a temporary copy. If the system does not allow taking the network away, a line
+# says so. A submission can read whatever that user can: use a machine, or a container, that has nothing to lose.
+# PROGRAM=peer is the program that it must build. JOBS=4 pairs meet at a time. GRADER=file is a grader that is already
+# built.
 set -u
 pairs=
 if [ "${1-}" = --pairs ]; then

@@ -774,6 +774,8 @@ CASE_OF(30, R5, BeatsEvery5Seconds, "P4.2, P2.3",
   Ear all(25252);
   Program ann("ann");
   ann.ready();
+  pause(kEarlyBeats);
+  all.forget();
   const Datagram first = all.hears("HERE", {{"to", "-"}, {"name", ann.name}}, 10);
   const Datagram second = all.hears("HERE", {{"to", "-"}, {"name", ann.name}}, 10);
   const double between = second.at - first.at;

@@ -62,6 +62,7 @@ void begin_between_full_fives(int seconds);
 void begin_case(const std::string& folder, int limit, const std::string& seed);
 void end_case();  // ends all programs
 
+constexpr double kEarlyBeats = 7;  // until then, heartbeats may come 2 s apart [4.2]
 constexpr double kSoon = 8;   // for what is done at once, on a machine that has other things to do
 constexpr double kStart = 5;  // for a program to start, or to refuse to
 double now();                // seconds since the case began

@@ -1,4 +1,4 @@
-// R9: whoever does not keep to the protocol harms nobody, and others are served meanwhile.
+// R9: a peer that breaks the protocol harms nobody, and the others are served meanwhile.
 
 #include <unistd.h>
 

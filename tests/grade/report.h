@@ -1,5 +1,5 @@
-// What came of the cases, and all the ways to say it: the report that a student reads, a line of points for a table,
-// and files for machines (JUnit, Gradescope, Classroom 50). main.cpp fills it.
+// The results of the cases, and all the ways to show them: the report that a student reads, a line of points for a
+// table, and files for machines (JUnit, Gradescope, Classroom 50). main.cpp fills it.
 
 #ifndef CHATBYP2P_REPORT_H
 #define CHATBYP2P_REPORT_H

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The smallest peer before the judge: its points for each requirement are those that the head of docs/smallest/peer.cpp
-# says, give or take a point, for a case or two depend on how busy the machine is. It prints both.
+# Grades the smallest peer: its points for each requirement must be those in the head of docs/smallest/peer.cpp, give or
+# take one, because a case or two depend on how busy the machine is. It prints both.
 set -eu
 cd "${0%/*}/../.."
 said=$(sed -n 's,^// Points: ,,p' docs/smallest/peer.cpp)

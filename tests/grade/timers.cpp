@@ -1,6 +1,6 @@
-// The times of protocol.md 2.3. Each is held between bounds that leave room for a program in a slow language, on a machine
-// that has other things to do, and which half or twice that time is outside of. Who waits costs nothing, so all of them
-// run side by side; those of a minute and more only with LONG=1.
+// The times of protocol.md 2.3. The bounds leave room for a program in a slow language on a busy machine, but half or
+// twice the time fails. Waiting costs nothing, so all of these run side by side; those of a minute and more only with
+// LONG=1.
 
 #include <unistd.h>
 
@@ -10,7 +10,7 @@ using namespace grade;
 
 namespace {
 
-// The time at which the other side closed for good: what is sent then comes back as a reset.
+// The time at which the other side closed for good: whatever we send then comes back as a reset.
 double until_it_is_deaf(Talk& talk, double most) {
   const double since = now();
   while (now() - since < most && talk.send("x")) pause(0.5);

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Holds milestones and cases together: no case of a milestone needs what a later one brings. From tests/second, it makes
-# the programs that have milestones 1, 2, 3 and 4 and nothing beyond (unfinished.txt says what is taken out); the starter
-# has milestone 0. Each has to pass every case of its milestone and of those before. MILESTONE=2 judges that one only.
+# Checks that no case of a milestone needs anything from a later one. From tests/second, it makes programs that stop at
+# milestones 1, 2, 3 and 4 (unfinished.txt says what to take out); the starter is milestone 0. Each must pass every case
+# of its milestone and of earlier ones. MILESTONE=2 grades that one only.
 set -eu
 cd "${0%/*}/../.."
 room=$PWD/.build/unfinished

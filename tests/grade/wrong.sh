@@ -1,7 +1,7 @@
 #!/bin/sh
-# make wrong: the grader is graded. Each program of wrong.txt, which has one thing changed, must fail the case that is
-# named there; without the change it must pass. JOBS=6 at a time, for most of a case is waiting.
-# WRONG='TEXT' makes those only whose line has TEXT in it.
+# make wrong: grades the grader. Each program of wrong.txt has one change, and must fail the case named there; without
+# the change it must pass. JOBS=6 run at a time, because a case mostly waits. WRONG='TEXT' takes only lines with TEXT in
+# them.
 set -eu
 cd "${0%/*}/../.."
 room=$PWD/.build/wrong

@@ -1,5 +1,5 @@
 #!/bin/sh
-# make model: Spin looks at every order of events in the models of this folder. A model opens with what it claims.
+# make model: Spin checks every order of events in the models of this folder. Each model opens with its claims.
 #
 #   make model                     all rules on: no claim may fail
 #   make model SWITCHES=1          each rule off in turn: a claim must fail, or the model does not depend on that rule
@@ -26,7 +26,7 @@ claim() { # MODEL RULE: the claim that failed; 4 of messages.pml has no line of 
 states() { sed -n 's/^ *\([0-9]*\) states, stored.*/\1/p' "$room/found"; }
 rules() { sed -n 's/^#ifndef \([A-Z_]*\) .*/\1/p' "$1"; }  # those with a comment behind them
 
-# The shortest story is easiest to read: so the first steps are searched first.
+# The shortest story is the easiest to read, so the search tries short ones first.
 tell() { # MODEL RULE
   build "$1" "$2"
   for steps in 80 160 320 640 1300 2600 $deepest; do

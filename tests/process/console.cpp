@@ -1,4 +1,4 @@
-// The console on a terminal: tmux is the terminal, its keys are pressed, and its screen is read, as a user would.
+// The console on a terminal: tmux is the terminal; the tests press its keys and read its screen, as a user would.
 
 #include <signal.h>
 
@@ -14,7 +14,7 @@
 
 namespace {
 
-// A terminal of its own, in which a peer runs; when it has ended, its exit status and the terminal's modes are shown.
+// A terminal in which a peer runs; when it has ended, it shows the exit status and the terminal's modes.
 class Console {
  public:
   Console(const Network& network, const std::string& arguments, int width = 80, int height = 24,

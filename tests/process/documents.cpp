@@ -1,4 +1,5 @@
-// The documents say what the program does: their sessions are played again, their tables compared with the program.
+// The documents say what the program does: these tests replay their sessions, and compare their tables with the
+// program.
 
 #include <algorithm>
 #include <filesystem>
@@ -12,7 +13,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// A program's own id is drawn anew each time: `id` stands for it in what is expected and in what came.
+// A program draws a new id each time: `id` stands for it in what we expect and in what came.
 std::string with_id(const std::string& line, const std::string& id) {
   const std::string documented = "5f0c61aa97d2b3e4";
   const size_t at = line.find(documented);

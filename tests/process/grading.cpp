@@ -1,5 +1,5 @@
-// The grader as its users meet it: what it says to a beginner, the files it writes for other programs, a class, and what
-// docs/instructor.md shows of Gradescope. What it judges is tried by tests/grade/wrong.sh.
+// The grader as its users see it: what it says to a beginner, the files it writes for other programs, a class, and the
+// scripts for Gradescope in docs/instructor.md. tests/grade/wrong.sh tests how it judges.
 
 #include <algorithm>
 #include <cctype>

@@ -1,10 +1,11 @@
-// Hostile peers, written by hand on raw sockets. Each test is one of them, and says in a comment what he gains.
+// Hostile peers, written by hand on raw sockets. Each test is one of them, and a comment says what the attacker would
+// gain.
 //
-// bob is attacked; ann, a real peer beside him, sends him a message and a file while that goes on. After each test bob
-// is alive, has shown no control character, has stored nothing outside his download folder, and has used no more memory
-// than docs/performance.md allows. He accepts every file, as a careless user would, and may open 1,024 files, as usual.
+// They attack bob. Meanwhile ann, a real peer beside him, sends him a message and a file. After each test bob is alive,
+// has shown no control character, has stored nothing outside his download folder, and has used no more memory than
+// docs/performance.md allows. He accepts every file, as a careless user would, and may open 1,024 files, as usual.
 //
-// The attackers are at 127.0.0.2 and further addresses: each of 127.0.0.0/8 is this host, so one test has thousands.
+// The attackers are at 127.0.0.2 and up: all of 127.0.0.0/8 is this host, so one test can use thousands of addresses.
 
 #include <signal.h>
 #include <unistd.h>

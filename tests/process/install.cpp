@@ -1,5 +1,5 @@
-// What `make install` puts beside the program: the manual page, the completion and the example of a unit say what the
-// program does. That all of it is installed and removed again is seen by tests/distcheck.sh.
+// What `make install` puts beside the program: the manual page, the completion and the example unit say what the
+// program does. tests/distcheck.sh tests that all of it is installed and removed again.
 
 #include <regex>
 

@@ -1,6 +1,6 @@
-// The times of docs/protocol.md, 2.3, that are minutes, without waiting for them: the clock of the
-// peer is put on. Each is kept twice: a little before its end there is still time, and a little
-// after it there is none.
+// The times of docs/protocol.md, 2.3, that are minutes, without waiting for them: the test sets the
+// peer's clock forward. It checks each time twice: just before its end nothing has happened yet,
+// and just after it the time is up.
 
 #include "support/testing.h"
 

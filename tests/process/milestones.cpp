@@ -1,6 +1,6 @@
-// docs/assignment.md and the grader's cases agree: on what a milestone is worth, and on the clauses that it asks for. That
-// no case needs what a later milestone brings is for tests/grade/unfinished.sh; the smallest peer's points, for
-// tests/grade/smallest.sh.
+// docs/assignment.md and the grader's cases agree on the points of each milestone and on its clauses.
+// tests/grade/unfinished.sh checks that no case needs anything from a later milestone; tests/grade/smallest.sh, the
+// smallest peer's points.
 
 #include <cmath>
 #include <map>

@@ -1,4 +1,4 @@
-// What a class is given (tests/handout.sh), taken as a student takes it: into a folder where nothing of this repository is.
+// The pack for a class (tests/handout.sh), used as a student uses it: in a folder without this repository.
 
 #include <filesystem>
 

@@ -1,8 +1,9 @@
-// docs/pictures: each SVG shows what its source makes, and nothing that a page may not have.
+// docs/pictures and docs/zh/pictures: each SVG shows what its source makes, and nothing that a page may not have.
 
 #include <algorithm>
 #include <filesystem>
 #include <regex>
+#include <set>
 
 #include "support/testing.h"
 
@@ -10,14 +11,14 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::vector<fs::path> pictures(const std::string& extension) {
+std::vector<fs::path> pictures(const std::string& folder, const std::string& extension) {
   std::vector<fs::path> all;
-  for (const auto& entry : fs::directory_iterator("docs/pictures"))
+  for (const auto& entry : fs::directory_iterator(folder))
     if (entry.path().extension() == extension) all.push_back(entry.path());
   return all;
 }
 
-// What can be read in it, and what leads where. Where the boxes stand is up to the version of dot.
+// Its words, and which box leads to which. Where the boxes are depends on the version of dot.
 std::vector<std::string> words_of(const std::string& svg) {
   std::vector<std::string> all;
   for (const auto& match : matches(svg, "<(text|title)[^>]*>([^<]*)<")) all.push_back(match[2]);
@@ -25,7 +26,7 @@ std::vector<std::string> words_of(const std::string& svg) {
   return all;
 }
 
-// Without what no two runs have in common: times, ids, the ports that the kernel chose.
+// Drops what differs between runs: times, ids, the ports that the kernel chose.
 std::string comparable(std::string word) {
   for (const auto& [pattern, name] : std::vector<std::pair<std::string, std::string>>{
            {"^ *\\d+\\.\\d{4}$", "TIME"},
@@ -42,14 +43,40 @@ class Pictures : public OneHost {};
 TEST_F(Pictures, AreWhatTheirSourcesMake) {
   NEEDS_PROGRAM("dot", "graphviz");
   const Folder scratch;
-  for (const fs::path& source : pictures(".dot")) {
+  for (const fs::path& source : pictures("docs/pictures", ".dot")) {
     const std::string made = scratch.path(source.stem().string() + ".svg");
     network->run(0, "dot -Tsvg " + source.string() + " >" + made);
     const std::string kept = read_file(fs::path(source).replace_extension(".svg"));
     EXPECT_GT(words_of(kept).size(), 10u) << source;
     EXPECT_EQ(words_of(kept), words_of(read_file(made))) << source << ": make pictures";
   }
-  EXPECT_GE(pictures(".dot").size(), 6u);
+  EXPECT_GE(pictures("docs/pictures", ".dot").size(), 6u);
+}
+
+// Without the blanks that keep a label away from its arrow.
+std::string squeezed(std::string label) {
+  label = std::regex_replace(label, std::regex("^ +| +$"), "");
+  return std::regex_replace(label, std::regex(R"(\\n +)"), R"(\n)");
+}
+
+TEST_F(Pictures, InChineseAreWhatTheSameSourcesAndTheTableMake) {
+  NEEDS_PROGRAM("dot", "graphviz");
+  const Folder scratch;
+  std::set<std::string> labels;
+  for (const fs::path& source : pictures("docs/pictures", ".dot")) {
+    const std::string name = source.stem().string();
+    network->run(0, "awk -f docs/zh/pictures/translate.awk docs/zh/pictures/labels.txt " + source.string() + " >" + scratch.path("dot"));
+    network->run(0, "dot -Tsvg " + scratch.path("dot") + " >" + scratch.path("svg"));
+    const std::string kept = read_file("docs/zh/pictures/" + name + ".svg");
+    EXPECT_EQ(words_of(kept), words_of(read_file(scratch.path("svg")))) << name << ": make pictures";
+    EXPECT_NE(words_of(kept), words_of(read_file(fs::path(source).replace_extension(".svg")))) << name << " is in English";
+    const std::string text = read_file(source);
+    for (const auto& label : matches(text, "label=\"([^\"]*)\"")) labels.insert(squeezed(label[1]));
+  }
+  for (const std::string& line : lines_of(read_file("docs/zh/pictures/labels.txt"))) {
+    if (line.empty() || line[0] == '#') continue;
+    EXPECT_EQ(labels.count(line.substr(0, line.find(" = "))), 1u) << "no picture has: " << line;
+  }
 }
 
 TEST_F(Pictures, OfTheFirstContactIsFromARunLikeThis) {
@@ -82,7 +109,10 @@ TEST_F(Pictures, OfASessionIsFromARunLikeThis) {
 
 TEST_F(Pictures, NeedNothingElse) {
   NEEDS_PROGRAM("xmllint", "libxml2-utils");
-  for (const fs::path& picture : pictures(".svg")) {
+  std::vector<fs::path> all = pictures("docs/pictures", ".svg");
+  for (const fs::path& picture : pictures("docs/zh/pictures", ".svg")) all.push_back(picture);
+  EXPECT_GE(all.size(), 14u);
+  for (const fs::path& picture : all) {
     const std::string svg = read_file(picture);
     EXPECT_NO_THROW(network->run(0, "xmllint --noout --nonet " + picture.string())) << picture;
     for (const std::string word : {"<script", "href=\"http", "url(", "@import", "<image"})
@@ -90,5 +120,8 @@ TEST_F(Pictures, NeedNothingElse) {
     const bool has_background = svg.find("fill=\"white\"") != std::string::npos ||
                                 svg.find(".page { fill: #ffffff;") != std::string::npos;
     EXPECT_TRUE(has_background) << picture << " is not legible on every page";
+    // A reader's machine may have none of the fonts that are named, but a generic family it has.
+    const bool has_generic_font = svg.find("sans-serif\"") != std::string::npos || svg.find("monospace") != std::string::npos;
+    EXPECT_TRUE(has_generic_font) << picture << " needs a font of its own";
   }
 }

@@ -1,5 +1,4 @@
-// The smallest peer, docs/smallest/peer.cpp, and ./peer on one host: whoever can read the one will be understood by the
-// other.
+// The smallest peer, docs/smallest/peer.cpp, and ./peer on one host: they find each other, talk, and send a file.
 
 #include <filesystem>
 

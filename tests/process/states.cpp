@@ -1,5 +1,5 @@
-// Clause 7 of docs/protocol.md, tried on the program: the tables are read as they stand there, and each example in them
-// is sent in each state that it belongs to. So the document cannot say anything else than the program does.
+// Clause 7 of docs/protocol.md, tried on the program: these tests read its tables, and send each example in the state
+// that it belongs to. So the document always says what the program does.
 //
 // Two peers answer: ann asks her user about a file, and bea takes every one. Each example comes from an IP address of
 // its own, and so meets nothing that another one has left.
@@ -226,6 +226,16 @@ TEST_F(States, ThatBeginThrowAwayWhatAnEarlierTryHasLeftButForResumeAndStop) {
       }
   }
   EXPECT_GE(tried, 20);
+}
+
+// "Asks no user": so what comes in one piece with the offer is not too early.
+TEST_F(States, OfAReceiverThatAsksNoUserDoNotIncludeAsking) {
+  Socket socket = connect(25254);
+  socket.send(filled("ChatByP2P/1 HELLO ZOE") + "\nOFFER size=6 files=1 :hello.txt\n" +
+              "DATA offset=0 size=6\nhello\nEND size=6 crc=3015617425\n");
+  EXPECT_TRUE(begins_with(reply_of(socket), "OK ChatByP2P/1 HERE "));
+  EXPECT_EQ(reply_of(socket), "OK");
+  EXPECT_EQ(reply_of(socket), "OK :hello.txt");
 }
 
 // What is looked at before anything else, whatever the state.

@@ -1,4 +1,4 @@
-// The X-ray: what --trace prints of a session, and what the documents show of it.
+// The X-ray: what --trace prints during a session, and what the documents show of it.
 
 #include <cstdlib>
 #include <regex>
@@ -11,7 +11,7 @@ namespace {
 constexpr char kLine[] =
     R"(\d\d:\d\d:\d\d\.\d{6} (UDP|TCP) \d+\.\d+\.\d+\.\d+:\d+ *(->|<-|--) \d+\.\d+\.\d+\.\d+:\d+  .+)";
 
-// Without what no two runs have in common: times, ids, the ports that the kernel chose, descriptors.
+// Drops what differs between runs: times, ids, the ports that the kernel chose, descriptors.
 std::string timeless(std::string line) {
   for (const auto& [pattern, name] : std::vector<std::pair<std::string, std::string>>{
            {"^(\\d\\d:\\d\\d:\\d\\d)?\\d?\\.?\\d{6} ?", ""}, {"^ *\\d+\\.\\d{4} ", ""}, {"id=[0-9a-f]{10,16}", "id=ID"},

@@ -1,4 +1,4 @@
-// docs/wireshark/chatbyp2p.lua: what tshark shows with it, of captures that are made here.
+// docs/wireshark/chatbyp2p.lua: what tshark shows with it of captures that these tests make.
 
 #include <algorithm>
 #include <filesystem>
@@ -13,7 +13,7 @@ namespace {
 constexpr char kIntroduction[] =
     "ChatByP2P/1 HELLO id=0123456789abcdef ip=127.0.0.1 port=9 name=zoe group=lab\n";
 
-// What one stranger says over TCP, and the breach that is shown of it ("" for none).
+// What one stranger says over TCP, and the breach that tshark reports ("" for none).
 struct Session {
   std::string says;
   std::string breach;

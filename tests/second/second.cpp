@@ -592,7 +592,8 @@ void sweepAgain(bool first) {                                                  /
     startSweep(sweep, all, 0);
 }
 void udpLoop() {
-    double nextBeat = now() + 5, nextBurst = 0, nextSweep = 0, nextLook = now() + 2;
+    int beats = 1;                                                              // sent, or planned
+    double nextBeat = now() + 2, nextBurst = 0, nextSweep = 0, nextLook = now() + 2;
     std::time_t part = std::time(nullptr) / 300;                                // which five minutes of the clock on the wall
     bool first = true;
     while (!leaving) {
@@ -611,7 +612,7 @@ void udpLoop() {
         if (t > nextLook) { nextLook = t + 2; if (readInterfaces()) { Lock lock(mu); scanAll(false); } }
         Lock lock(mu);
         if (burst > 0 && t >= nextBurst) { broadcast("HELLO"); --burst; nextBurst = t + 0.25; }
-        if (t >= nextBeat) { broadcast("HERE"); nextBeat = t + static_cast<double>(interval()) * (0.9 + dice() / 5); }
+        if (t >= nextBeat) { broadcast("HERE"); nextBeat = t + (++beats <= 3 ? 2.0 : static_cast<double>(interval())) * (0.9 + dice() / 5); }
         if (std::time(nullptr) / 300 != part) { part = std::time(nullptr) / 300; sweepAgain(std::exchange(first, false)); }
         Sweep& s = scanned.done < scanned.left.size() ? scanned : sweep;        // one pace for all
         if (s.done < s.left.size() && t >= nextSweep && t >= s.from) {

@@ -15,8 +15,8 @@
 //              apart for all, and measured over a minute of peace
 //   left       how often somebody was said to have left in that minute, though all are there
 //
-// It fails where lists are not complete after a minute, where more than 20 heartbeats are sent a
-// second (and a tenth, for chance), or where, without loss, somebody is said to have left.
+// It fails if lists are not complete after a minute, if all together send more than 20 heartbeats a
+// second (and a tenth, for chance), or if, without loss, somebody is said to have left.
 
 #include <cstdio>
 #include <cstdlib>

@@ -1,8 +1,8 @@
 // make simulate: a class in virtual time. Several Rosters, one for each peer, on a network that
 // loses, doubles, reorders and delays; hosts that are cut off, one way or both; peers that are
 // paused, killed, and started again on the same port; addresses that change; a stranger who forges.
-// Some networks drop broadcasts, and some hosts have a firewall that lets in only answers. All of
-// it follows from one seed, so a schedule that failed can be played again.
+// Some networks drop broadcasts, and some hosts have a firewall that lets in only answers. One seed
+// decides everything, so you can replay a schedule that failed.
 //
 //   make simulate SEEDS=1000     so many schedules, from seed 1 on
 //   make simulate SEED=7         one of them, as a ladder of its datagrams

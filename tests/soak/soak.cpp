@@ -1,6 +1,6 @@
 // make soak: 20 peers on 7 hosts join, leave, rename themselves, talk, send, cancel, and are killed, at random, on a
-// network that breaks now and then. At the end the account is drawn up: what each sender said of each message and file,
-// beside what the receivers showed and what lies in their folders.
+// network that breaks now and then. At the end it compares what each sender said about each message and file with what
+// the receivers showed and what is in their folders.
 //
 //   make soak                          five minutes of it, and one more in which all comes to rest
 //   make soak SECONDS=60 PEERS=20      SECONDS of storm

@@ -1,8 +1,8 @@
-// What macOS and the BSDs do differently, done on Linux: for LD_PRELOAD. `make elsewhere` runs tests
-// of discovery, messages and files with a ./peer that has it: so each difference is tested on a
-// machine that has none of them. What does not even compile there is for tests/systems.sh.
+// Does on Linux what macOS and the BSDs do differently, by LD_PRELOAD. `make elsewhere` runs tests
+// of discovery, messages and files with a ./peer that has it loaded, so we test each difference on
+// a machine without it. tests/systems.sh finds what does not even compile there.
 //
-// It imitates only what our program meets, as it meets it. The tests themselves run without it.
+// It imitates only what our program comes across. The tests themselves run without it.
 
 #define _GNU_SOURCE
 #include <dirent.h>

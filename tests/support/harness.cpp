@@ -1,4 +1,4 @@
-// What the tests stand on, tested: their main(), and what testing.h promises.
+// Tests of the tests' own base: their main(), and the promises of testing.h.
 
 #include <signal.h>
 #include <unistd.h>

@@ -1,8 +1,7 @@
-// main() of the tests: one queue. Each test is a process of its own, in a private network of its own, JOBS=4 of them at
-// a time, for most of a test is waiting. Those that take longest, which tests/support/seconds names, begin first.
-// Each is a line when it has ended, and what it printed follows if it failed. At last comes how many tests passed,
-// failed and were skipped. A test whose process ends before the test has failed. With STRICT=1, or in CI, a skipped
-// test is a failure.
+// main() of the tests: one queue. Each test is a separate process in a private network. JOBS=4 run at a time, because a
+// test mostly waits. The longest, which tests/support/seconds names, begin first. Each prints a line when it ends; if
+// it failed, its output follows. The last line says how many tests passed, failed and were skipped. If a process ends
+// before its test does, the test has failed. With STRICT=1, or in CI, a skipped test is a failure.
 //
 //   KINDS='plain thread'   runs each test once for each kind: with the program as it is, or as it is built for that
 //                          sanitizer. Unit tests have parts of the program within them: .build/thread/run-units. The

@@ -451,11 +451,12 @@ int Network::descriptor(int host) const { return namespaces_.at(static_cast<size
 
 void Network::run(int host, const std::string& command) const { shell(descriptor(host), command); }
 
-// With SECOND_PLAYS=bob every bob is tests/second, and two implementations meet.
+// With SECOND_PLAYS=bob every bob is another program: SECOND, or tests/second.
 static std::string program_of(const std::string& name) {
   const char* const played = std::getenv("SECOND_PLAYS");
+  const char* const given = std::getenv("SECOND");
   const bool is_played = played != nullptr && name == played;
-  return is_played ? fs::absolute(".build/second").string() : peer_program();
+  return is_played ? fs::absolute(given ? given : ".build/second").string() : peer_program();
 }
 
 Process& Network::peer(int host, const std::string& name, std::vector<std::string> options) {

@@ -1,5 +1,5 @@
-// What peer.cpp makes of what is typed: pure functions and the line editor, without a terminal and without a process.
-// They are no one else's business, so they stand in no header: the whole file is included here.
+// How peer.cpp reads what you type: pure functions and the line editor, without a terminal or a process. Nobody else
+// needs them, so no header declares them: this includes the whole file.
 
 #define main peer_main
 #include "peer.cpp"

@@ -1,5 +1,5 @@
-// The pure functions of protocol.h, each at its limits: one less, just met, one more. No socket and no process, but for
-// the cksum command, whose result ours must be.
+// The pure functions of protocol.h, each at its limits: one less, the limit, one more. No socket and no process, except
+// the cksum command, whose result ours must match.
 
 #include "protocol.h"
 

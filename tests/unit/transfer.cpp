@@ -1,8 +1,8 @@
-// What transfer.cpp makes of what comes: lines and bytes in, lines and bytes out, without another process. Its classes
-// are no one else's business, so they stand in no header: the whole file is included here.
+// How transfer.cpp answers: lines and bytes in, lines and bytes out, without another process. Nobody else needs its
+// classes, so no header declares them: this includes the whole file.
 //
-// One end of a socket is a worker's, with its thread; the other is the test's. The clock is the test's, too: what may
-// take five minutes takes as long as it takes the worker to look at it, a quarter of a second.
+// A worker with its thread has one end of a socket; the test has the other. The test also sets the clock: a wait of
+// five minutes ends as soon as the worker looks at it, after a quarter of a second.
 
 #include <gtest/gtest.h>
 #include <poll.h>

@@ -1,4 +1,4 @@
-// What format() writes, parse() reads; and what is no announcement is none.
+// parse() reads what format() writes, and rejects everything else.
 
 #include "announcement.h"
 
