@@ -1318,13 +1318,14 @@ void Roster::hear_of_another(const Announcement& said) {
 // The question was meant for the whole host, but the kernel gave it to us alone. So we name the
 // other instances on our host.
 void Roster::answer_for_host(const string& asker, Address from) {
-  for (const auto& [id, peer] : peers_) {
-    const bool is_beside_us = has_ip(networks_, peer.who.address.ip);
-    if (id == asker || !is_beside_us || !peer.is_listed()) continue;
-    Announcement here;
-    here.verb = Verb::here;
-    here.who = peer.who;
-    send(here, from);
+  for (const Interface& network : networks_) {
+    for (const Peer* const peer : peers_at(network.ip)) {
+      if (peer->who.id == asker || !peer->is_listed()) continue;
+      Announcement here;
+      here.verb = Verb::here;
+      here.who = peer->who;
+      send(here, from);
+    }
   }
 }
 

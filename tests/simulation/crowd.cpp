@@ -42,7 +42,7 @@ using Words = std::shared_ptr<const Announcement>;
 struct Peer {
   std::unique_ptr<Roster> roster;
   Address address;
-  bool is_planned = false;   // its next task is in the queue
+  Time planned = Time::max();  // when the queue has what its agenda has next
   size_t listed = 0;
   size_t left = 0;
   size_t burst = 0;          // datagrams of the present 10 ms
@@ -116,7 +116,7 @@ class Crowd {
     start.when = begin_ + chance(kStarts / 1us) * 1us;
     start.peer = i;
     queue_.push(start);
-    peers_[i].is_planned = true;
+    peers_[i].planned = start.when;
     waiting_.insert(i);
   }
 
@@ -130,13 +130,12 @@ class Crowd {
     now_ = next.when;
     Peer& peer = peers_[next.peer];
     const bool has_started = waiting_.count(next.peer) == 0;
-    if (!next.words) {
-      peer.is_planned = false;
-      if (has_started) peer.roster->run(now_);
-      else start(next.peer);
-    } else if (has_started) {
-      receive(peer, next);
-    }
+    const bool is_task = !next.words;
+    if (is_task && next.when != peer.planned) return true;  // one that came earlier did it
+    if (is_task) peer.planned = Time::max();
+    if (is_task && has_started) peer.roster->run(now_);
+    else if (is_task) start(next.peer);
+    else if (has_started) receive(peer, next);
     follow(next.peer);
     return true;
   }
@@ -176,17 +175,16 @@ class Crowd {
     plan(i);
   }
 
-  // An entry that is too early does no harm.
+  // To look too early does no harm. But what was planned for later must not be carried out then, or
+  // each task that comes in between would leave one more for ever.
   void plan(uint32_t i) {
-    const Time due = peers_[i].roster->next_due();
-    if (waiting_.count(i) > 0 || due == Time::max()) return;
-    if (peers_[i].is_planned && planned_[i] <= due) return;
+    const Time due = std::max(peers_[i].roster->next_due(), now_);
+    if (waiting_.count(i) > 0 || peers_[i].planned <= due) return;
     Happening next;
-    next.when = std::max(due, now_);
+    next.when = due;
     next.peer = i;
     queue_.push(next);
-    peers_[i].is_planned = true;
-    planned_[i] = next.when;
+    peers_[i].planned = due;
   }
 
   void send(uint32_t i, const Datagram& datagram) {
@@ -227,7 +225,6 @@ class Crowd {
   uint32_t loss_;                // percent
   std::vector<Peer> peers_;
   std::unordered_map<uint32_t, uint32_t> numbers_;  // of the peers, by their IP addresses
-  std::unordered_map<uint32_t, Time> planned_;      // when the queue has them next
   std::set<uint32_t> waiting_;                      // for their start
   std::priority_queue<Happening> queue_;
   size_t complete_ = 0;          // so many lists are complete
