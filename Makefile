@@ -234,7 +234,7 @@ $(BUILD)/simulate: $(BUILD)/tests/simulation/simulate.o $(BUILD)/tests/support/l
 	$(COMPILE) $^ -o $@
 
 crowd: $(BUILD)/crowd
-	@CROWDS='$(CROWDS)' LOSSES='$(LOSSES)' $(BUILD)/crowd
+	@GLIBC_TUNABLES=glibc.malloc.hugetlb=1 CROWDS='$(CROWDS)' LOSSES='$(LOSSES)' $(BUILD)/crowd
 
 $(BUILD)/crowd: $(BUILD)/tests/simulation/crowd.o
 	$(COMPILE) $^ -o $@
