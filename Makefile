@@ -14,6 +14,7 @@
 # make bench      how fast files go, beside nc, rsync, scp...: tests/bench/bench.cpp. Some rows: make bench FILTER=scp
 #                 BEFORE=COMMIT: beside our own program as it was then
 # make segment    how discovery grows with the number of hosts: tests/bench/segment.cpp. make segment SEGMENTS='2 10'
+#                 BEFORE=COMMIT: beside our own program as it was then
 # make simulate   SEEDS=1000 classes in virtual time, on a network with every fault: tests/simulation/simulate.cpp
 # make crowd      what up to 1,000 peers cost, in virtual time: tests/simulation/crowd.cpp. make crowd CROWDS='30 100'
 # make model      Spin goes through every order of events in two models of the protocol: tests/model. make model SWITCHES=1
@@ -210,13 +211,18 @@ mutants: peer
 model:
 	@SWITCHES='$(SWITCHES)' RULE='$(RULE)' tests/model/model.sh
 
-bench: peer $(BUILD)/bench
+# Our own program as it was at BEFORE, if that is given.
+EARLIER := $(if $(BEFORE),$(CURDIR)/.build/before/peer)
+.PHONY: earlier
+earlier:
 	$(if $(BEFORE),rm -rf .build/before && mkdir -p .build/before && git archive $(BEFORE) | tar x -C .build/before)
 	$(if $(BEFORE),$(MAKE) -C .build/before peer)
-	CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' BENCH_BEFORE='$(if $(BEFORE),$(CURDIR)/.build/before/peer)' $(BUILD)/bench '$(FILTER:*=)'
 
-segment: peer $(BUILD)/segment
-	$(BUILD)/segment $(SEGMENTS)
+bench: peer $(BUILD)/bench earlier
+	CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' BENCH_BEFORE='$(EARLIER)' $(BUILD)/bench '$(FILTER:*=)'
+
+segment: peer $(BUILD)/segment earlier
+	BENCH_BEFORE='$(EARLIER)' $(BUILD)/segment $(SEGMENTS)
 
 $(BUILD)/bench $(BUILD)/segment: $(BUILD)/%: $(BUILD)/tests/bench/%.o $(BUILD)/tests/support/testing.o
 	$(COMPILE) $^ -lgtest -o $@
@@ -228,7 +234,7 @@ $(BUILD)/simulate: $(BUILD)/tests/simulation/simulate.o $(BUILD)/tests/support/l
 	$(COMPILE) $^ -o $@
 
 crowd: $(BUILD)/crowd
-	@CROWDS='$(CROWDS)' LOSSES='$(LOSSES)' $(BUILD)/crowd
+	@GLIBC_TUNABLES=glibc.malloc.hugetlb=1 CROWDS='$(CROWDS)' LOSSES='$(LOSSES)' $(BUILD)/crowd
 
 $(BUILD)/crowd: $(BUILD)/tests/simulation/crowd.o
 	$(COMPILE) $^ -o $@

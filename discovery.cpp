@@ -108,6 +108,7 @@ class Roster {
     Time forget_at;                // for one that has left
     seconds every = kHeartbeat;    // between its heartbeats
     bool was_broadcast = false;    // whether one of its broadcasts has ever reached us
+    bool has_asked = false;        // whether a HELLO has: else it cannot list us
 
     bool is_listed() const { return state == State::listed; }
     bool has_left() const { return state == State::left; }
@@ -275,6 +276,7 @@ void Roster::hear_from_peer(const Announcement& said, Duration delay) {
   // Why does a listed peer ask? Perhaps because our datagrams do not arrive. But if every question
   // were answered with a question, there would be no end to it.
   const bool is_asking = said.verb == Verb::hello;
+  if (is_asking) peer->has_asked = true;
   const bool is_doubtful = is_asking && now_ - peer->last_asked > kHeartbeat;
   if (is_new || is_doubtful) ask_after(delay, *peer);
 }
@@ -1318,13 +1320,14 @@ void Roster::hear_of_another(const Announcement& said) {
 // The question was meant for the whole host, but the kernel gave it to us alone. So we name the
 // other instances on our host.
 void Roster::answer_for_host(const string& asker, Address from) {
-  for (const auto& [id, peer] : peers_) {
-    const bool is_beside_us = has_ip(networks_, peer.who.address.ip);
-    if (id == asker || !is_beside_us || !peer.is_listed()) continue;
-    Announcement here;
-    here.verb = Verb::here;
-    here.who = peer.who;
-    send(here, from);
+  for (const Interface& network : networks_) {
+    for (const Peer* const peer : peers_at(network.ip)) {
+      if (peer->who.id == asker || !peer->is_listed()) continue;
+      Announcement here;
+      here.verb = Verb::here;
+      here.who = peer->who;
+      send(here, from);
+    }
   }
 }
 
@@ -1528,6 +1531,12 @@ vector<string> discovery::diagnosis() {
   for (const auto& [id, peer] : roster->peers()) {
     const bool is_heard = !peer.is_listed() && !peer.has_left();
     if (is_heard) lines.push_back(peer.who.label() + " is heard, but does not hear us");
+    // Through a NAT our HELLO may come from another port than it names: who hears it answers, and
+    // does nothing more [4.3].
+    const bool is_one_sided = peer.is_listed() && !peer.has_asked;
+    if (is_one_sided)
+      lines.push_back(peer.who.label() + " answers us, but has never asked us: it cannot list " +
+                      "us, most likely because a router (NAT) changes our port");
   }
   return lines;
 }

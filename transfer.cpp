@@ -105,7 +105,7 @@ void stop_if(const Flag& cancelled) {
 // ============================================================================
 
 // What errno says about an attempt to connect, and what to do about it.
-string meaning_of(int error);
+string meaning_of(int error, const Identity& other);
 
 // A thread may block: that is what it is for. But SO_RCVTIMEO and SO_SNDTIMEO end each send() and
 // recv() after kSlice, so the thread can check the clock and the flag between two tries.
@@ -134,14 +134,14 @@ class Connection {
 
   // A blocking connect() tries for a minute or two, and only on Linux does SO_SNDTIMEO limit it. So
   // the socket does not block until it is connected.
-  void connect() {
+  void connect(const Identity& other) {
     sockaddr_in raw = other_.to_sockaddr();
     set_non_blocking(fd_);
     const int result = ::connect(fd_, generic(raw), sizeof raw);
     int error = result == -1 ? errno : 0;
     if (error == EINPROGRESS || error == EINTR) error = await_connection();
     if (error != 0)
-      throw Broken("cannot connect to " + other_.text() + ": " + meaning_of(error));
+      throw Broken("cannot connect to " + other_.text() + ": " + meaning_of(error, other));
     set_blocking(fd_);
     note_open("connected");
   }
@@ -374,7 +374,7 @@ class Caller : public Worker {
     Descriptor fd(check(::socket(AF_INET, SOCK_STREAM, 0), "socket"));
     keep_to_chosen_interface(fd.get());
     use(std::move(fd), Connection::Side::asks);
-    connection_->connect();
+    connection_->connect(target);
     const auto here = Announcement::parse(demand(introduction(Verb::hello)));
     if (!here || here->verb != Verb::here)
       throw Broken("what answers there is not a peer");
@@ -1123,14 +1123,20 @@ int Connection::await_connection() const {
 
 // A firewall drops the packets, or rejects them with one of the other two errors. If nobody has the
 // address, ARP gives up after 3 s, which is less than kConnectTime.
-string meaning_of(int error) {
+string meaning_of(int error, const Identity& other) {
+  // Its datagrams come from an address that is not the one it has: a router translates.
+  const bool is_hidden = other.said_ip != 0 && other.said_ip != other.address.ip;
+  if (is_hidden)
+    return error_text(error) + "; a router (NAT) hides it, for it says " +
+           Address{other.said_ip}.ip_text() + ": it can write to you, but you reach it only if " +
+           "that router forwards TCP " + to_string(other.address.port) + " to it";
   const string ports = to_string(kFirstPort) + " to " + to_string(kLastPort);
   const string remedy = "open TCP " + ports + " on that machine";
   string cause;
   if (error == ETIMEDOUT)
     cause = "most likely a firewall there lets nothing in";
   if (error == ECONNREFUSED)
-    cause = "no peer runs at that port, or a firewall there turns us away";
+    cause = "no peer runs at that port, or a firewall or router there turns us away";
   if (error == EHOSTUNREACH || error == EHOSTDOWN)  // the second on macOS and the BSDs
     cause = "nobody has that address, the access point keeps you apart, "
             "or a firewall there turns us away";

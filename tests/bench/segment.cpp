@@ -2,6 +2,7 @@
 //
 //   make segment                       2, 10, 30, 100 and 253 hosts: some ten minutes
 //   make segment SEGMENTS='2 10'       these only
+//   make segment BEFORE=COMMIT         beside our own program as it was then: each step is measured for both, in turn
 //
 // Each host is a network namespace with one peer. All start at once, as fast as this machine can; unlike a real class,
 // they share one machine's processor. In the columns, "each" is the mean of all peers:
@@ -15,6 +16,8 @@
 //              does to deliver a datagram in another namespace is counted for the sender
 //   MiB        resident memory of each, RSS, and the part of it that it shares with no other process, anon
 //   lost       datagrams, of all peers, that found the receive buffer full
+//
+// With BEFORE, each size has three rows: now, before, and the first divided by the second.
 
 #include <signal.h>
 #include <time.h>
@@ -132,34 +135,117 @@ double one_more(Network& network, Peers& peers) {
   return seconds;
 }
 
-void measure(int hosts) {
+// One of the two programs on a segment of one size: its path, and what has been measured of it.
+struct Measured {
+  explicit Measured(const std::string& path) : program(path) {}
+  std::string program;
+  std::vector<double> all;    // seconds, of each round
+  std::vector<double> lossy;
+  double newcomer = 0;
+  Cost found;                 // until all lists were complete
+  Cost idle;                  // in a minute; of the CPU, the share of one core
+  double dropped = 0;         // of all peers
+};
+
+Cost minute_between(const Cost& before, const Cost& after, double seconds) {
+  const double minutes = seconds / 60;
+  Cost idle = after;
+  idle.sent = (after.sent - before.sent) / minutes;
+  idle.received = (after.received - before.received) / minutes;
+  idle.sent_kib = (after.sent_kib - before.sent_kib) / minutes;
+  idle.received_kib = (after.received_kib - before.received_kib) / minutes;
+  idle.cpu = (after.cpu - before.cpu) / seconds;
+  return idle;
+}
+
+// Network::peer() starts what PEER names.
+void use(const Measured& measured) { ::setenv("PEER", measured.program.c_str(), 1); }
+
+// All that takes one start: how the lists fill, a while of peace, and one more.
+void measure_once(Measured& measured, int hosts) {
+  use(measured);
   Network network(hosts);
   Peers peers;
-  std::vector<double> all = {start_all(network, peers, hosts)}, lossy;
-  const Cost found = cost(peers);
+  measured.all.push_back(start_all(network, peers, hosts));
+  measured.found = cost(peers);
   std::this_thread::sleep_for(kSettle);
   const auto begin = Clock::now();
   const Cost before = cost(peers);
   std::this_thread::sleep_for(kIdle);
   const Cost after = cost(peers);
-  const double time = since(begin), minutes = time / 60;
-  const double newcomer = one_more(network, peers);
-  while (all.size() < kRounds) {
+  measured.idle = minute_between(before, after, since(begin));
+  measured.dropped = after.dropped * hosts;
+  measured.newcomer = one_more(network, peers);
+}
+
+// Each starts anew, and the next one is started when it has ended.
+void measure_rounds(std::vector<Measured>& programs, int hosts) {
+  Network network(hosts);
+  Peers peers;
+  const auto start = [&](Measured& measured, std::vector<double>& times) {
+    use(measured);
+    times.push_back(start_all(network, peers, hosts));
     kill_all(peers);
-    all.push_back(start_all(network, peers, hosts));
-  }
+  };
+  for (int round = 1; round < kRounds; ++round)
+    for (Measured& measured : programs)
+      start(measured, measured.all);
   network.run(0, "nft 'add table bridge f; add chain bridge f lose { type filter hook forward priority 0; }; "
                  "add rule bridge f lose numgen random mod 100 < 20 drop'");
-  while (lossy.size() < kRounds) {
-    kill_all(peers);
-    lossy.push_back(start_all(network, peers, hosts));
+  for (int round = 0; round < kRounds; ++round)
+    for (Measured& measured : programs)
+      start(measured, measured.lossy);
+}
+
+// ---- The table ----------------------------------------------------------------------------
+
+struct Column {
+  int width;
+  int decimals;
+  double value;
+};
+
+std::vector<Column> row_of(const Measured& measured) {
+  const Cost& found = measured.found;
+  const Cost& idle = measured.idle;
+  return {
+      {8, 2, median(measured.all)},  {10, 2, median(measured.lossy)}, {9, 2, measured.newcomer},
+      {8, 0, found.sent},            {6, 0, found.sent_kib},          {6, 0, found.received},
+      {6, 0, found.received_kib},    {8, 0, idle.sent},               {6, 0, idle.sent_kib},
+      {6, 0, idle.received},         {6, 0, idle.received_kib},       {8, 0, found.cpu * 1000},
+      {7, 3, idle.cpu * 100},        {7, 1, idle.resident},           {6, 2, idle.anonymous},
+      {6, 0, measured.dropped},
+  };
+}
+
+void print(int hosts, const std::vector<Column>& row, const char* of_whom) {
+  std::printf("%5d", hosts);
+  for (const Column& column : row)
+    std::printf("%*.*f", column.width, column.decimals, column.value);
+  std::printf("%s\n", of_whom);
+}
+
+// Where both are nothing, the ratio is "nan".
+std::vector<Column> ratio(const std::vector<Column>& now, const std::vector<Column>& before) {
+  std::vector<Column> ratios = now;
+  for (size_t i = 0; i < ratios.size(); ++i) {
+    ratios[i].value = now[i].value / before[i].value;
+    ratios[i].decimals = 2;
   }
-  std::printf("%5d %7.2f %9.2f %8.2f %7.0f %5.0f %5.0f %5.0f %7.0f %5.0f %5.0f %5.0f %7.0f %6.3f %6.1f %5.2f %5.0f\n",
-              hosts, median(all), median(lossy), newcomer, found.sent, found.sent_kib, found.received,
-              found.received_kib, (after.sent - before.sent) / minutes, (after.sent_kib - before.sent_kib) / minutes,
-              (after.received - before.received) / minutes, (after.received_kib - before.received_kib) / minutes,
-              found.cpu * 1000, (after.cpu - before.cpu) / time * 100, after.resident, after.anonymous,
-              after.dropped * hosts);
+  return ratios;
+}
+
+void measure(int hosts, const std::vector<std::string>& paths) {
+  std::vector<Measured> programs(paths.begin(), paths.end());
+  for (Measured& measured : programs)
+    measure_once(measured, hosts);
+  measure_rounds(programs, hosts);
+  const std::vector<Column> now = row_of(programs.front());
+  print(hosts, now, programs.size() > 1 ? "  now" : "");
+  if (programs.size() == 1) return;
+  const std::vector<Column> before = row_of(programs.back());
+  print(hosts, before, "  before");
+  print(hosts, ratio(now, before), "  ratio");
 }
 
 }  // namespace
@@ -178,8 +264,11 @@ int main(int argc, char** argv) {
               "            MiB\n"
               "hosts     all 20%% lost one more    sent   KiB   got   KiB    sent   KiB   got   KiB      ms      %%"
               "    RSS  anon  lost\n");
+  std::vector<std::string> programs = {peer_program()};
+  const char* const before = std::getenv("BENCH_BEFORE");
+  if (before && *before) programs.push_back(before);
   try {
-    for (int i = 1; i < argc; ++i) measure(std::atoi(argv[i]));
+    for (int i = 1; i < argc; ++i) measure(std::atoi(argv[i]), programs);
   } catch (const std::exception& error) {
     std::cerr << error.what() << std::endl;
     return 1;

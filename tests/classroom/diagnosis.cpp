@@ -162,7 +162,8 @@ INSTANTIATE_TEST_SUITE_P(
     Diagnosis, FirewallOfAnother,
     testing::Values(Firewall{"drops", "drop", "Connection timed out; most likely a firewall there lets nothing in"},
                     Firewall{"resets", "reject with tcp reset",
-                             "Connection refused; no peer runs at that port, or a firewall there turns us away"},
+                             "Connection refused; no peer runs at that port, or a firewall or router there turns us "
+                             "away"},
                     Firewall{"prohibits", "reject with icmp type admin-prohibited",
                              "No route to host; nobody has that address, the access point keeps you apart, or a firewall "
                              "there turns us away"}),
