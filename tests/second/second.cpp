@@ -114,6 +114,9 @@ int burst = 0;                                      // HELLOs still to broadcast
 struct Sweep { std::vector<Addr> left; size_t done = 0, count = 0; double end = 0, from = 0; } sweep, scanned;     // ours; what the user has asked for
 bool scanning = false;                              // and its end is to be told
 std::set<std::uint32_t> askedIps;                   // by a HELLO of their own
+std::map<std::uint32_t, double> works;              // 4.3: until when broadcast works, by the number of the network
+struct Answer { string id; double at; };
+std::map<Addr, Answer> answers;                     // 4.2: to broadcasts; each waits a random time
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 double dice() { static thread_local std::mt19937 r{std::random_device{}()}; return std::uniform_real_distribution<>(0, 1)(r); }
@@ -510,9 +513,15 @@ bool isHost(Addr a) {                                                          /
         return ~n.mask > 1 && (a.ip == n.broadcast || a.ip == (n.ip & n.mask));
     });
 }
-void broadcastWorks(std::uint32_t ip) {                                        // 4.3: where this one is; so there is nothing to sweep
+long instances() {                                                             // 4.3: of this host share one pace
+    return 1 + std::count_if(peers.begin(), peers.end(), [](auto& i) { return i.second.listed && isLocal(i.second.at.ip); });
+}
+bool isSwept(const Net& n) { return !n.loopback && works[n.ip & n.mask] <= now(); }
+void broadcastWorks(std::uint32_t ip, double seconds) {                        // 4.3: where this one is; so there is nothing to sweep
     for (const Net& n : nets) {
         if ((n.ip & n.mask) != (ip & n.mask)) continue;
+        double& until = works[n.ip & n.mask];
+        until = std::max(until, now() + seconds);
         const auto there = [&](Addr a) { return (a.ip & n.mask) == (n.ip & n.mask); };
         sweep.left.erase(std::remove_if(sweep.left.begin() + static_cast<long>(sweep.done), sweep.left.end(), there), sweep.left.end());
     }
@@ -530,9 +539,12 @@ void onDatagram(string line, Addr from, bool onShared) {
         return;
     }
     const bool isBroadcast = onShared && !a->askHost;
-    if (!isLocal(from.ip) && (isBroadcast || (a->verb == "HERE" && a->to == me.id && !askedIps.count(from.ip)))) broadcastWorks(from.ip);
+    if (!isLocal(from.ip) && (isBroadcast || (a->verb == "HERE" && a->to == me.id && !askedIps.count(from.ip)))) broadcastWorks(from.ip, isBroadcast ? 60 : 15);
+    const bool waits = isBroadcast && a->verb == "HELLO";
+    const double when = now() + (waits ? dice() * static_cast<double>(users()) * 0.0005 : 0);
+    if (waits) answers.emplace(from, Answer{a->id, when});                      // one for each asker
     if (a->verb == "HELLO") {
-        sayTo(from, "HERE", " to=" + a->id);
+        if (!waits) sayTo(from, "HERE", " to=" + a->id);
         if (a->askHost)
             for (const auto& [id, p] : peers)
                 if (p.listed && id != a->id && isLocal(p.at.ip))
@@ -547,6 +559,14 @@ void onDatagram(string line, Addr from, bool onShared) {
     if (isBroadcast) p->byBroadcast = true;
     if (a->verb == "HERE" && a->to == me.id) shown(*p);
     else if (a->verb == "HELLO" && p->listed && !p->asking && now() - std::max(p->lastAsked, p->shown) >= 5) ask(*p);
+    if (waits && p->asking && p->asked == 0) p->nextAsk = when;                 // the question goes with the answer
+}
+void answerBroadcasts() {
+    for (auto i = answers.begin(); i != answers.end();) {
+        if (i->second.at > now()) { ++i; continue; }
+        sayTo(i->first, "HERE", " to=" + i->second.id);
+        i = answers.erase(i);
+    }
 }
 void question(Peer& p) {
     p.lastAsked = now();
@@ -564,7 +584,7 @@ void startSweep(Sweep& s, const std::vector<Addr>& add, double wait) {
 void startScan(const std::vector<Addr>& add) {                                 // takes the place of another
     startSweep(scanned, add, 0);
     scanning = true;
-    if (add.size() > 10) say("note: scanning " + std::to_string(add.size()) + " addresses, " + std::to_string(add.size() / 2) + " s to go");
+    if (add.size() > 10) say("note: scanning " + std::to_string(add.size()) + " addresses, " + std::to_string(add.size() * static_cast<size_t>(instances()) / 2) + " s to go");
 }
 std::vector<Addr> hosts(std::uint32_t ip, std::uint32_t mask) {                // the host addresses of a network, at most a /22, nearest first
     if (~mask + 1u > 1024 || mask == 0) mask = 0xFFFFFC00;
@@ -580,15 +600,19 @@ void scanAll(bool told) {
     burst = 3;
     std::vector<Addr> all;
     for (const Net& n : nets)
-        if (!n.loopback) for (Addr a : hosts(n.ip, n.mask)) all.push_back(a);
+        if (told ? !n.loopback : isSwept(n)) for (Addr a : hosts(n.ip, n.mask)) all.push_back(a);
     if (told) startScan(all); else startSweep(sweep, all, 3);                   // broadcast first
 }
-void sweepAgain(bool first) {                                                  // at the full five minutes: 4.3
+void sweepAgain(bool& first) {                                                 // at the full five minutes: 4.3
     std::vector<Addr> all;
     for (const Net& n : nets) {
         const auto isThere = [&](auto& i) { return i.second.listed && !isLocal(i.second.at.ip) && (i.second.at.ip & n.mask) == (n.ip & n.mask); };
-        if (!n.loopback && (first || std::any_of(peers.begin(), peers.end(), isThere))) for (Addr a : hosts(n.ip, n.mask)) all.push_back(a);
+        if (isSwept(n) && (first || std::any_of(peers.begin(), peers.end(), isThere))) for (Addr a : hosts(n.ip, n.mask)) all.push_back(a);
     }
+    long period = 1;                                                            // of five minutes, until a sweep fits in
+    while (300 * period < static_cast<long>(all.size()) * instances() / 2) period *= 2;
+    if (std::time(nullptr) / 300 % period != 0) return;
+    first = false;
     startSweep(sweep, all, 0);
 }
 void udpLoop() {
@@ -598,7 +622,7 @@ void udpLoop() {
     bool first = true;
     while (!leaving) {
         pollfd p[2] = {{udp, POLLIN, 0}, {shared, POLLIN, 0}};
-        poll(p, 2, 20);
+        poll(p, 2, answers.empty() ? 20 : 1);
         for (const pollfd& q : p) {
             char bytes[2048];
             sockaddr_in from{};
@@ -609,15 +633,16 @@ void udpLoop() {
             }
         }
         const double t = now();
+        { Lock lock(mu); answerBroadcasts(); }
         if (t > nextLook) { nextLook = t + 2; if (readInterfaces()) { Lock lock(mu); scanAll(false); } }
         Lock lock(mu);
         if (burst > 0 && t >= nextBurst) { broadcast("HELLO"); --burst; nextBurst = t + 0.25; }
         if (t >= nextBeat) { broadcast("HERE"); nextBeat = t + (++beats <= 3 ? 2.0 : static_cast<double>(interval())) * (0.9 + dice() / 5); }
-        if (std::time(nullptr) / 300 != part) { part = std::time(nullptr) / 300; sweepAgain(std::exchange(first, false)); }
+        if (std::time(nullptr) / 300 != part) { part = std::time(nullptr) / 300; sweepAgain(first); }
         Sweep& s = scanned.done < scanned.left.size() ? scanned : sweep;        // one pace for all
         if (s.done < s.left.size() && t >= nextSweep && t >= s.from) {
             sayTo(s.left[s.done++], "HELLO", " ask=host");
-            nextSweep = t + 0.25;
+            nextSweep = t + 0.25 * static_cast<double>(instances());
             s.end = t + 1;
         }
         if (scanning && scanned.done >= scanned.left.size() && t >= scanned.end) {

@@ -436,7 +436,16 @@ Network::Network(int hosts, int bits) {
     run(host, "ip -batch " + scratch.write("batch", own + address(host) + rest));
 }
 
+// Which of two implementations this process has started.
+static bool has_started_ours = false, has_started_second = false;
+
+static void expect_both_kinds() {
+  if (std::getenv("SECOND_PLAYS") == nullptr) return;
+  EXPECT_TRUE(has_started_ours && has_started_second) << "only one of two implementations took part";
+}
+
 Network::~Network() {
+  if (!processes_.empty()) expect_both_kinds();
   for (const auto& process : processes_) process->signal(SIGTERM);  // all at once, for each may take a moment
   processes_.clear();
   for (const int network : namespaces_) ::close(network);  // the last reference: the kernel takes it all down
@@ -456,6 +465,7 @@ static std::string program_of(const std::string& name) {
   const char* const played = std::getenv("SECOND_PLAYS");
   const char* const given = std::getenv("SECOND");
   const bool is_played = played != nullptr && name == played;
+  (is_played ? has_started_second : has_started_ours) = true;
   return is_played ? fs::absolute(given ? given : ".build/second").string() : peer_program();
 }
 
