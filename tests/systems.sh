@@ -87,9 +87,9 @@ run_units() {  # SYSTEM COMPILER EMULATOR
     objects+=("$folder/$(basename "$unit" .cc).o")
     [ -e "${objects[-1]}" ] || "$2" -std=c++17 -O1 -I$google -I$google/include -c "$unit" -o "${objects[-1]}"
   done
-  for unit in tests/unit/*.cpp tests/support/{ladder,testing}.cpp; do
-    build "$1" "$2" "-isystem $google/include" "$folder/${unit%.cpp}.o"
-    objects+=("$folder/${unit%.cpp}.o")
+  for unit in tests/unit/together tests/support/{ladder,testing}; do
+    build "$1" "$2" "-isystem $google/include" "$folder/$unit.o"
+    objects+=("$folder/$unit.o")
   done
   "$2" -static -pthread "${objects[@]}" -o "$folder/run-units" 2>/dev/null  # getaddrinfo()
   timeout 120 "$3" "$folder/run-units" --gtest_brief=1 --gtest_filter='-Keys.*' | tee "$folder/units"

@@ -320,6 +320,7 @@ TEST_F(FilesWithoutEnd, AreCancelledAtOnce) {
   bob->say("/cancel 1");
   bob->wait_for("receive 1 failed ann@\\S+ 0 bytes in 100000000 files and folders, cancelled: photos/");
   EXPECT_EQ(sender->line(), "NO cancelled the other user has cancelled it");
+  sender->end_output();  // or bob reads on for as long as he does so that his NO arrives
   EXPECT_TRUE(eventually(30, [&] { return network->folder("bob").names("downloads").empty(); }));
 }
 

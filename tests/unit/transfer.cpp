@@ -71,9 +71,9 @@ class Other {
   void say(const string& line) const { put(line + "\n"); }
 
   // Whether something has come within that time, the end included.
-  bool hears(double seconds) const {
+  bool hears(double patience) const {
     pollfd arrival{fd_.get(), POLLIN, 0};
-    return !bytes_.empty() || ::poll(&arrival, 1, static_cast<int>(seconds * 1000)) == 1;
+    return !bytes_.empty() || ::poll(&arrival, 1, static_cast<int>(patience * 1000)) == 1;
   }
   // The same when so much time has passed. The worker begins to wait before that, and looks at the clock after it. Like
   // the main thread, we join the threads that have ended: only then are their sockets closed.
