@@ -415,15 +415,15 @@ const Command kCommands[] = {
     {"/group", " TEXT", "a message to everyone in your group", " Where do we meet?",
      send_to_group},
     {"/all", " TEXT", "a message to everyone", " Lunch?", send_to_all},
-    {"/send", " [WHO] PATH", "offer a file or a folder; without WHO: to whom /to chose",
+    {"/send", " [WHO] PATH", "offer a file or a folder; without WHO, to the /to user",
      " bob Documents/my report.pdf", offer_to_one,
-     "send a large folder as a tar archive: only a file goes on after a break"},
+     "send a large folder as a tar archive: only a file resumes after a break"},
     {"/sendgroup", " PATH", "to everyone in your group", " photos/", offer_to_group},
     {"/sendall", " PATH", "to everyone", " task.pdf", offer_to_all},
-    {"/accept", " [N [AS]]", "take the file of offer N, as AS; without N: the only one",
+    {"/accept", " [N [AS]]", "accept offer N, as AS; without N, the only one",
      " 1 bobs report.pdf", accept_offer},
-    {"/reject", " [N]", "do not take it", " 1", reject_offer},
-    {"/cancel", " [N]", "end transfer N; without N: the only one", " 1", cancel_transfer},
+    {"/reject", " [N]", "refuse it", " 1", reject_offer},
+    {"/cancel", " [N]", "end transfer N; without N, the only one", " 1", cancel_transfer},
     {"/transfers", "", "offers and transfers under way", "", list_transfers},
     {"/name", " NEW", "change your name", " ann2", change_name},
     {"/join", " GROUP", "change your group", " chess", change_group},
@@ -445,7 +445,7 @@ void run_command(const string& name, const string& rest) {
   const Command& command = command_called(name);
   const bool takes_nothing = string_view(command.arguments).empty();
   const bool is_too_much = takes_nothing && !rest.empty();
-  if (is_too_much) fail(name + " takes nothing behind it; /help " + name);
+  if (is_too_much) fail(name + " takes no arguments; /help " + name);
   command.run(rest);
 }
 
@@ -1271,7 +1271,7 @@ void report_rejected(const string& bytes) {
   constexpr size_t kShown = 8;
   if (bytes.empty()) return;
   const string some = bytes.substr(0, kShown);
-  print("note: left out, for it is not UTF-8: " + some + "; is your terminal set to UTF-8?");
+  print("note: left out, because it is not UTF-8: " + some + "; is your terminal set to UTF-8?");
 }
 
 optional<TypedLine> Console::take_line() {
@@ -1834,11 +1834,11 @@ Strings lines_with_text(const string& text) {
   return lines;
 }
 
-// Each line is a message to whom /to chose. None is a command, whatever it begins with.
+// Each line is a message to the user that /to chose. None is a command, whatever it begins with.
 void say_lines(const TypedLine& typed) {
   const bool is_command = typed.text[0] == '/' && !typed.begins_pasted;
   const string advice = "; paste them without a command in front";
-  if (is_command) fail("several lines go to whom /to chose" + advice);
+  if (is_command) fail("several lines go to the user that /to chose" + advice);
   const Strings lines = lines_with_text(typed.text);
   // Check all of them before we send any: half a text helps nobody.
   for (const string& line : lines) expect_message(line);
@@ -2086,7 +2086,7 @@ void scan(string target) {
     ip = address->ip;
     port = address->port;
   }
-  if (!ip || !bits) fail("/scan takes nothing, ADDRESS, ADDRESS:PORT or NETWORK/BITS");
+  if (!ip || !bits) fail("/scan takes ADDRESS, ADDRESS:PORT, NETWORK/BITS, or no argument");
   if (!discovery::source_for(*ip)) fail("no usable route leads to " + target);
   discovery::scan(*ip, static_cast<int>(*bits), port);
 }
@@ -2101,7 +2101,7 @@ void print_meaning(const Command& command) {
 void help(string name) {
   if (name.empty()) {
     for (const Command& command : kCommands) print_meaning(command);
-    return print_help("any other line is a message to whom /to chose; a first // sends one /");
+    return print_help("any other line goes to the /to user; // at its start sends one /");
   }
   if (name[0] != '/') name = "/" + name;
   const Command& command = command_called(name);
@@ -2126,9 +2126,9 @@ void diagnose(string who) {
   print("diag: ports UDP 25252, UDP and TCP " + to_string(myself.address.port) + " are open");
   for (const string& line : discovery::diagnosis())
     print("diag: " + line);
-  print("diag: where ours never came back, the firewall of this machine must let in UDP 25252 to "
-        "25508 and TCP 25253 to 25508; where only ours came, nobody else is there, or the access "
-        "point keeps its clients apart; where a peer does not hear us, its machine has a firewall");
+  print("diag: if ours never came back, the firewall of this machine must let in UDP 25252 to "
+        "25508 and TCP 25253 to 25508; if only ours came, nobody else is there, or the access "
+        "point keeps its clients apart; if a peer does not hear us, its machine has a firewall");
 }
 
 // ---- What Tab adds ------------------------------------------------------------------
@@ -2476,7 +2476,7 @@ const Option kOptions[] = {
      add_interface},
     {"--dir", "DIR", "a folder: where received files go (downloads)", set_folder},
     {"--accept", "HOW", "ask, always or never: what to do with offered files (ask)", set_policy},
-    {"--scan", "HOW", "on or off: ask all addresses where broadcast finds nobody (on)", set_sweeps},
+    {"--scan", "HOW", "on or off: ask all addresses if broadcast finds nobody (on)", set_sweeps},
     {"--trace", "[=FILE]",
      "show, or add to FILE, what passes through the sockets (off)", set_trace},
     {"--version", "", "which version this is", print_version},

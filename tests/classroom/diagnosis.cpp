@@ -11,7 +11,7 @@ TEST(Diagnosis, IsOneScreen) {
   ann.wait_for("joined bob.*");
   bob.wait_for("joined ann.*");
   ann.say("/diag");
-  ann.wait_for("diag: where ours never came back, .* UDP 25252 to 25508 and TCP 25253 to 25508; .*");  // the last one
+  ann.wait_for("diag: if ours never came back, .* UDP 25252 to 25508 and TCP 25253 to 25508; .*");  // the last one
   for (const char* line : {"ports UDP 25252, UDP and TCP 25253 are open", "interface lo: our broadcast came back [1-9]\\d* times",
                            "interface eth0: our broadcast came back [1-9]\\d* times, another host's came \\d+ times", "[1-9]\\d* datagrams sent",
                            "[1-9]\\d* datagrams received"})
@@ -74,7 +74,7 @@ TEST(Diagnosis, TellsBothSidesOfAFirewallThatLetsInOnlyAnswers) {
   bob.wait_for("joined ann.*");
   ann.say("/diag");
   ann.wait_for("diag: interface eth0: our broadcast came back 0 times, another host's came 0 times");
-  ann.wait_for("diag: where ours never came back, the firewall of this machine must let in UDP 25252 to 25508 and .*");
+  ann.wait_for("diag: if ours never came back, the firewall of this machine must let in UDP 25252 to 25508 and .*");
   EXPECT_TRUE(eventually(10, [&] {
     bob.say("/diag");
     return bob.prints("diag: interface eth0: our broadcast came back [1-9]\\d* times, another host's came [1-9]\\d* times", 1);
@@ -98,7 +98,7 @@ TEST(Diagnosis, NamesAnAccessPointThatKeepsItsClientsApart) {
     ann.say("/diag");
     return ann.prints("diag: interface eth0: our broadcast came back [1-9]\\d* times, another host's came 0 times", 1);
   }));
-  ann.wait_for("diag: .*; where only ours came, nobody else is there, or the access point keeps its clients apart; .*");
+  ann.wait_for("diag: .*; if only ours came, nobody else is there, or the access point keeps its clients apart; .*");
 }
 
 TEST(Diagnosis, NamesAMissingRoute) {

@@ -221,7 +221,7 @@ TEST_F(Commands, EachWrongCommandIsOneSentenceAndTheProgramGoesOn) {
       {"/", "there is no command /; /help lists them"},
       {"/lsit", "there is no command /lsit; /help lists them"},
       {"/sen", "there is no command /sen \\(did you mean /send or /sendgroup or /sendall\\?\\); .*"},
-      {"/list all", "/list takes nothing behind it; /help /list"},
+      {"/list all", "/list takes no arguments; /help /list"},
       {"/help dance", "there is no command /dance; .*"},
       {"hello?", "to whom\\? choose with /to WHO, or write /msg WHO TEXT"},
       {"/to", "to whom\\? .*"},
@@ -229,7 +229,7 @@ TEST_F(Commands, EachWrongCommandIsOneSentenceAndTheProgramGoesOn) {
       {"/to bobo", "nobody called bobo is online; /list shows who is"},
       {"/msg bo hello", "nobody called bo is online \\(did you mean bob@127.0.0.1:\\d+\\?\\); .*"},
       {"/msg b hello", "nobody called b is online \\(did you mean bob@127.0.0.1:\\d+\\?\\); .*"},
-      {"    /list all", "/list takes nothing behind it; .*"},  // pasted out of a document
+      {"    /list all", "/list takes no arguments; .*"},  // pasted out of a document
       {"/to 99", "nobody called 99 is online; .*"},
       {"/msg", "to whom\\? .*"},
       {"/msg bob", "there is no text to send"},
@@ -249,14 +249,14 @@ TEST_F(Commands, EachWrongCommandIsOneSentenceAndTheProgramGoesOn) {
       {"/name /quit", "a name or group is 1 to 32 characters .* no / first"},
       {"/name two words", "a name or group is 1 to 32 characters .*"},
       {"/join " + std::string(33, 'g'), "a name or group is 1 to 32 characters .*"},
-      {"/list x", "/list takes nothing behind it; /help /list"},
+      {"/list x", "/list takes no arguments; /help /list"},
       {"/help dance", "there is no command /dance.*; /help lists them"},
       {"/to bob hello", "/to takes one user; /msg bob TEXT sends one message"},
       {"/msg bbo hello", "nobody called bbo is online; /list shows who is"},
       {"/diag nobody", "nobody called nobody is online; .*"},
-      {"/scan here", "/scan takes nothing, ADDRESS, ADDRESS:PORT or NETWORK/BITS"},
-      {"/scan 127.0.0.1/33", "/scan takes nothing, .*"},
-      {"/scan 127.0.0.1:0", "/scan takes nothing, .*"},
+      {"/scan here", "/scan takes ADDRESS, ADDRESS:PORT, NETWORK/BITS, or no argument"},
+      {"/scan 127.0.0.1/33", "/scan takes ADDRESS, .*"},
+      {"/scan 127.0.0.1:0", "/scan takes ADDRESS, .*"},
       {"/scan 10.1.2.3", "no usable route leads to 10.1.2.3"}};
   for (const auto& [command, sentence] : wrong) {
     ann.say(command);

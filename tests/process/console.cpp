@@ -160,7 +160,7 @@ TEST_F(Terminals, TellWhatIsTypedAndIsNotUtf8) {
   ASSERT_TRUE(ann.shows("/help lists"));
   ann.press("-H e9");  // an e with an accent, in Latin-1
   ann.type("x");
-  EXPECT_TRUE(ann.shows("note: left out, for it is not UTF-8: \\\\xe9; is your terminal set to UTF-8\\?\n")) << ann.screen();
+  EXPECT_TRUE(ann.shows("note: left out, because it is not UTF-8: \\\\xe9; is your terminal set to UTF-8\\?\n")) << ann.screen();
   EXPECT_TRUE(ann.ends_in("ann> x", 6)) << ann.screen();
 }
 
@@ -368,7 +368,7 @@ TEST_F(Terminals, SendLinesThatArePastedAsMessagesAndNeverAsCommands) {
   ann.type("/msg bob ");  // typed, it means one line: what follows was for bob alone, and /to may have chosen another
   ann.paste("one\ntwo");
   ann.press("Enter");
-  EXPECT_TRUE(ann.shows("error: several lines go to whom /to chose; ")) << ann.screen();
+  EXPECT_TRUE(ann.shows("error: several lines go to the user that /to chose; ")) << ann.screen();
   ann.paste("/list\n");  // one line is one line
   ann.press("Enter");
   EXPECT_TRUE(ann.shows("\nusers 2\n")) << ann.screen();
