@@ -87,7 +87,7 @@ CASE(R1, NamesOf33Characters, "I1, I6", "A name or a group of 33 characters is r
 }
 
 CASE(R1, NamesThatAreNone, "I1, I6, P3.1",
-     "Names with blanks or control characters, that are no UTF-8, empty, or invisible, are refused.") {
+     "A name is refused if it has blanks or control characters, or is not UTF-8, empty, or invisible.") {
   expect_refused({{"--name", "two words"},
                   {"--name", ""},
                   {"--name", "a\tb"},
@@ -121,7 +121,7 @@ CASE(R1, InstancesOfAHost, "P2.1, I1", "Several run on one host, each at the fir
 }
 
 CASE(R1, APortThatIsHalfTaken, "P2.1",
-     "Its port is free for UDP and TCP alike: one that another program has for either is passed over.") {
+     "Its port is free for both UDP and TCP: it skips one that another program uses for either.") {
   Stranger both("both", 25253);
   Ear udp(25254);
   Program ann("ann");
@@ -183,7 +183,7 @@ CASE(R2, SaysHelloAtStart, "P4.2",
   all.hears("HELLO");
 }
 
-CASE(R2, SaysWhoItIs, "P4.1", "Its HELLO tells id, address, port, name and group.") {
+CASE(R2, SaysWhoItIs, "P4.1", "Its HELLO contains id, address, port, name and group.") {
   Ear all(25252);
   Program ann("ann", {}, 0, "chess");
   const Datagram hello =
@@ -202,7 +202,7 @@ CASE(R2, SpeaksFromItsOwnPort, "P1", "Every datagram of a peer leaves from its o
   check(hello.port == 25253, "a HELLO from port 25253", "one from port " + std::to_string(hello.port));
 }
 
-CASE(R2, SaysItThreeTimes, "P2.3", "It says HELLO three times at start, for a datagram may be lost.") {
+CASE(R2, SaysItThreeTimes, "P2.3", "It says HELLO three times at start, because a datagram may be lost.") {
   Ear all(25252);
   Program ann("ann");
   for (int i = 0; i < 3; ++i) all.hears("HELLO", {}, 4);
@@ -238,7 +238,7 @@ CASE(R2, BroadcastsOnItsNetwork, "P4.2",
 }
 
 CASE(R2, AsksEveryAddress, "P4.3",
-     "It asks every address of its network by itself, for networks may drop broadcasts.") {
+     "It asks each address of its network separately, because networks may drop broadcasts.") {
   classroom(2);
   for (const char* address : {"3", "16", "30"})
     network().run(2, std::string("ip addr add 10.77.0.") + address + "/27 dev eth0");
@@ -249,7 +249,7 @@ CASE(R2, AsksEveryAddress, "P4.3",
 }
 
 CASE(R2, AsksForTheWholeHost, "P4.3",
-     "A sweep's HELLO carries ask=host, for it reaches only one of a host's instances.") {
+     "A sweep's HELLO carries ask=host, because it reaches only one of a host's instances.") {
   classroom(2);
   Ear two(25253, "10.77.0.2", 2);
   Program ann("ann", {}, 1);
@@ -413,7 +413,7 @@ CASE_OF(30, R2, AScanTakesTheOthersPlace, "I2, I3", "A second /scan takes the pl
   ann.prints_not("scanned ...", 3);
 }
 
-CASE(R2, AScanLooksAgain, "P4.2, I2", "/scan says HELLO to the broadcast address again, and tells when it is over.") {
+CASE(R2, AScanLooksAgain, "P4.2, I2", "/scan says HELLO to the broadcast address again, and reports its end.") {
   Ear all(25252);
   Program ann("ann");
   ann.ready();
@@ -424,7 +424,7 @@ CASE(R2, AScanLooksAgain, "P4.2, I2", "/scan says HELLO to the broadcast address
   ann.prints("scanned ... addresses; 0 users online");
 }
 
-CASE(R2, AScanOfOneAddress, "I2, I3", "/scan ADDRESS:PORT asks who is there, and lists who answers.") {
+CASE(R2, AScanOfOneAddress, "I2, I3", "/scan ADDRESS:PORT asks the peer there, and lists it if it answers.") {
   Stranger zoe("zoe");
   Program ann("ann");
   ann.ready().say("/scan " + zoe.at());
@@ -443,7 +443,7 @@ CASE(R2, AnAddressThatIsNew, "P4.2", "When the host gets an address later, HELLO
   all.hears("HELLO", {{"ip", "10.77.0.9"}}, 15);
 }
 
-CASE(R2, IsNotFoundByItself, "P4.1", "Its own datagrams, which come back, are dropped: nobody lists himself.") {
+CASE(R2, IsNotFoundByItself, "P4.1", "It drops its own datagrams, which come back: nobody lists himself.") {
   Program ann("ann");
   ann.ready().say("/scan");
   ann.prints("scanned ...");
@@ -462,7 +462,7 @@ CASE(R2, KeepsToAnInterface, "I1", "With --interface lo nothing leaves through a
 
 // ---- R3 ------------------------------------------------------------------------------------------------------------
 
-CASE(R3, AnswersAHello, "P4.2", "Who says HELLO gets a HERE, with the own id in `to`, at the port that it came from.") {
+CASE(R3, AnswersAHello, "P4.2", "A HELLO gets a HERE, with the asker's id in `to`, at the port that it came from.") {
   auto&& [ann, zoe] = Strangers();
   zoe.tell(ann, zoe.hello());
   const Datagram here =
@@ -486,14 +486,14 @@ CASE(R3, AllInstancesAnswerABroadcast, "P4.2, P2.1", "A broadcast reaches all in
 }
 
 CASE(R3, AnswersWhereTheQuestionCameFrom, "P4.2",
-     "The answer goes to the source port, even where the question names another.") {
+     "The answer goes to the source port, even if the question names another.") {
   auto&& [ann, zoe] = Strangers();
   Ear other(31001);
   other.send("127.0.0.1", ann.port, zoe.hello());
   other.hears("HERE", {{"to", zoe.id}});
 }
 
-CASE(R3, HasOneId, "P1, P4.1", "HELLO, HERE and an introduction over TCP all tell the same id.") {
+CASE(R3, HasOneId, "P1, P4.1", "HELLO, HERE and an introduction over TCP all have the same id.") {
   Ear all(25252);
   auto&& [ann, zoe] = Strangers();
   const std::string id = zoe.id_of(ann);
@@ -509,7 +509,7 @@ CASE(R3, AsksWhoHasAsked, "P4.4", "A peer that is new is asked, too: does it hea
   zoe.hears("HELLO", {{"name", ann.name}});
 }
 
-CASE(R3, ListsWhoHearsIt, "P4.4, I3", "Who has answered the question is listed, and the user is told.") {
+CASE(R3, ListsWhoHearsIt, "P4.4, I3", "A peer that has answered the question is listed, and the user sees it.") {
   Program ann("ann");
   ann.ready();
   Stranger zoe("zoe", 0, "chess");
@@ -535,7 +535,7 @@ CASE(R3, RepeatsItsQuestion, "P4.4, P2.3", "A question that is not answered is r
 }
 
 CASE(R3, AsksAfterAnIntroduction, "P5.2, P4.4",
-     "Who introduces himself over TCP is asked over UDP; his answer lists him, and the introduction does not.") {
+     "A peer that introduces itself over TCP is asked over UDP; its answer lists it, not the introduction.") {
   auto&& [ann, zoe] = Strangers();
   zoe.answers = zoe.beats = false;
   zoe.introduced(ann);
@@ -638,7 +638,7 @@ CASE(R3, NamesAtTheirLimit, "P2.2, P3.1", "A name of 32 characters of four bytes
 
 // ---- R4 ------------------------------------------------------------------------------------------------------------
 
-CASE(R4, ListsWhoAnswers, "P4.4", "Who answers the HELLO that is broadcast at start is listed.") {
+CASE(R4, ListsWhoAnswers, "P4.4", "A peer that answers the broadcast HELLO is listed.") {
   Stranger zoe("zoe");
   zoe.join_broadcasts();
   Program ann("ann");
@@ -659,7 +659,7 @@ CASE(R4, ListsAllWhoAnswer, "P4.4, I3",
     ann.prints("user ... - " + each.name + " " + each.group + " 127.0.0.1:" + std::to_string(each.ear.port));
 }
 
-CASE(R4, TheListHasOneself, "I3", "/list has one's own entry, marked with *.") {
+CASE(R4, TheListHasOneself, "I3", "/list shows your own entry, marked with *.") {
   Program ann("ann");
   ann.ready().say("/list");
   ann.prints("user 1 * " + ann.name + " " + ann.group + " " + ann.at());
@@ -676,7 +676,7 @@ CASE(R4, TheListIsNumbered, "I3", "The entries of /list are numbered, from 1 on,
   for (int i = 1; i <= 3; ++i) ann.prints("user " + std::to_string(i) + " ...");
 }
 
-CASE(R4, FoundBySweepAlone, "P4.3, P4.4", "Where no broadcast passes, who answers the sweep is listed.") {
+CASE(R4, FoundBySweepAlone, "P4.3, P4.4", "If no broadcast passes, a peer that answers the sweep is listed.") {
   classroom(2);
   Stranger zoe("zoe", 0, "lab", 2, "10.77.0.2");
   Ear shared(25252, "10.77.0.2", 2);
@@ -719,7 +719,7 @@ CASE(R4, AnAnswerFromAnotherPort, "P4.3, P4.4",
 }
 
 CASE(R4, SaysAnotherAddress, "P4.1, I3",
-     "A peer stands under the address that it speaks from; /list also shows the one that it gives.") {
+     "/list shows a peer's source address, and also the address that it gives.") {
   auto&& [ann, zoe] = Strangers();
   zoe.announced_ip = "10.9.9.9";
   zoe.meet(ann);
@@ -783,7 +783,7 @@ CASE_OF(30, R5, BeatsEvery5Seconds, "P4.2, P2.3",
         std::to_string(between).substr(0, 4) + " s");
 }
 
-CASE(R5, WhoSaysByeIsGone, "P4.2, I3", "Who says BYE is taken off the list at once.") {
+CASE(R5, WhoSaysByeIsGone, "P4.2, I3", "A peer that says BYE leaves the list at once.") {
   auto&& [ann, zoe] = Listed();
   zoe.tell(ann, zoe.bye());
   zoe.answers = zoe.beats = false;
@@ -792,7 +792,7 @@ CASE(R5, WhoSaysByeIsGone, "P4.2, I3", "Who says BYE is taken off the list at on
   ann.prints("users 1");
 }
 
-CASE(R5, NobodySaysByeForAnother, "P4.2, P9", "A BYE from another address than the peer's takes nobody off.") {
+CASE(R5, NobodySaysByeForAnother, "P4.2, P9", "A BYE from another address than the peer's removes nobody.") {
   auto&& [ann, zoe] = Listed();
   for (const int port : {zoe.ear.port, 31001}) {  // zoe's number, at another IP address, and another
     const Ear mallory(port, "127.0.0.2");
@@ -1009,7 +1009,7 @@ CASE(R5, SaysBye, "P4.2, I6",
 }
 
 CASE(R5, ARestart, "P4.4, I3",
-     "A new id at the port of another means that the peer there was started anew: one goes, one comes.") {
+     "A new id at the port of another means that the peer there has restarted: one goes, one comes.") {
   auto&& [ann, zoe] = Listed();
   zoe.id = drawn_id("anew");
   zoe.tell(ann, zoe.hello());
@@ -1081,7 +1081,7 @@ CASE(R5, HearsayIsAsked, "P4.3", "A HERE from another port than its own lists no
 }
 
 CASE(R5, AnIdStaysWhereItIsHeard, "P4.4, P9",
-     "The entry of a peer that is alive is not taken over from another address.") {
+     "Nobody at another address takes over the entry of a peer that is alive.") {
   Program ann("ann");
   ann.ready();
   Stranger zoe("zoe"), mallory("mallory");

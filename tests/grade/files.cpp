@@ -134,7 +134,7 @@ CASE(R8, ChoosesTheFolder, "I1", "--dir chooses the folder, which is made if its
 }
 
 CASE(R8, NothingIncompleteHasAName, "P6.4, P9",
-     "Until all has come and was verified, nothing stands under the file's name.") {
+     "Until everything has come and is verified, no file has that name.") {
   Receiver r;
   Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :" + the_file());
   talk.send("DATA offset=0 size=6\n" + six_bytes().substr(0, 3));
@@ -159,7 +159,7 @@ CASE(R8, WrongChecksums, "P6.4, P7", "A file whose checksum or size is wrong is 
   r.bob.has_not_stored(the_file());
 }
 
-CASE(R8, LessThanOffered, "P6.4, P7", "Less than was offered is no file, even with the checksum of what came.") {
+CASE(R8, LessThanOffered, "P6.4, P7", "Fewer bytes than offered are refused, even with their right checksum.") {
   Receiver r;
   Talk& talk = r.zoe.offers(r.bob, "size=7 files=1 :" + the_file());
   talk.ask(six_as_data() + six_as_end(), "NO checksum...");
@@ -199,7 +199,7 @@ CASE(R8, EmptyFiles, "P6.4", "An empty file has no DATA, and the checksum 429496
   r.bob.has_stored("empty", "");
 }
 
-CASE(R8, BytesTooEarly, "P6.2, P7", "What is sent before the offer is answered ends it, right or wrong: NO early.") {
+CASE(R8, BytesTooEarly, "P6.2, P7", "Any line before the answer to the offer ends it, right or wrong: NO early.") {
   Receiver r("ask");
   for (const char* line : {"DATA offset=0 size=6\nhello", "MSG number=1 :too early", "DANCE badly", "STOP it"}) {
     Talk& talk = r.asks("size=6 files=1 :" + the_file());
@@ -313,7 +313,7 @@ CASE(R8, SendsALargeFile, "P6.3, P6.4",
 }
 
 CASE(R8, SendsWhatItOffered, "P9, P6.3",
-     "Where a link has taken the place of the file that was offered, what it leads to is not sent.") {
+     "If a link replaces the offered file, its target is not sent.") {
   Sender s;
   s.ann.write("a.txt", "public");
   const std::string secret = s.ann.write("secret", "secret"), offered = s.ann.path("a.txt");
@@ -328,7 +328,7 @@ CASE(R8, SendsWhatItOffered, "P9, P6.3",
 }
 
 CASE(R8, AnOfferThatIsDeclined, "P6.2, I3, I6",
-     "A NO to the offer is said, and nothing is sent; the exit status is 1.") {
+     "After a NO to the offer nothing is sent, the user sees why, and the exit status is 1.") {
   Sender s;
   s.ann.write("a.txt", six_bytes());
   Talk& talk = s.offer("a.txt", {}, "a.txt");
@@ -432,7 +432,7 @@ CASE(R8, TwoOfItsKind, "P6, I3, I6",
 
 // ---- R8: what is easily forgotten ----------------------------------------------------------------------------------
 
-CASE(R8, BytesThatAreNoText, "I3", "Of what is printed, bytes that are not UTF-8 are shown as \\xhh, with small letters.") {
+CASE(R8, BytesThatAreNoText, "I3", "Bytes that are not UTF-8 are printed as \\xhh, in lower case.") {
   const std::string folder = "d" + std::string("\xff\xae");
   Program bob("bob", {"--accept", "always", "--dir", folder});
   bob.ready();
@@ -474,7 +474,7 @@ CASE(R10, AFolderArrives, "P6.5, I3", "A folder arrives with its files, its subf
                ": downloads/photos/");
 }
 
-CASE(R10, AFileThatCanBeRun, "P6.1", "A file by itself keeps that it can be executed, as one in a folder does.") {
+CASE(R10, AFileThatCanBeRun, "P6.1", "A single file stays executable, like one in a folder.") {
   Sender s;
   ::chmod(s.ann.write("run.sh", kRun).c_str(), 0755);
   Program bob("bob", {"--accept", "always"});
@@ -507,7 +507,7 @@ CASE(R10, WrongChecksums, "P6.5, P6.4", "A folder whose checksum is wrong is not
   r.bob.has_not_stored("photos");
 }
 
-CASE(R10, NothingIncompleteHasAName, "P6.4, P6.5", "Until all has come nothing stands under the folder's name.") {
+CASE(R10, NothingIncompleteHasAName, "P6.4, P6.5", "Until everything has come, no folder has that name.") {
   Receiver r;
   Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :photos/");
   talk.send("FILE :a.txt\n" + six_as_data());
@@ -546,7 +546,7 @@ CASE(R10, WhatTheReceiverLeftOut, "P6.5, I3",
                ", not stored: a (File name too long): photos (1)/");
 }
 
-CASE(R10, WhatIsMissing, "P6.5, I3", "What the sender could not read is left out, and the user is told why.") {
+CASE(R10, WhatIsMissing, "P6.5, I3", "Entries that the sender could not read are left out, and the user sees why.") {
   Receiver r;
   Talk& talk = r.zoe.offers(r.bob, "size=6 files=2 :photos/");
   talk.ask(
@@ -559,7 +559,7 @@ CASE(R10, WhatIsMissing, "P6.5, I3", "What the sender could not read is left out
   r.bob.has_not_stored("photos/a.txt");
 }
 
-CASE(R10, PathsThatAreNone, "P6.5, P9", "A path that leads out of the folder, or is none, is refused.") {
+CASE(R10, PathsThatAreNone, "P6.5, P9", "A path that leads out of the folder, or is malformed, is refused.") {
   Receiver r;
   for (const char* path : {"../x", "/x", "a/../../x", "", "..", "a//b", "./a", "tab\there"}) {
     Talk& talk = r.zoe.offers(r.bob, "size=6 files=2 :photos/", "OK...");
@@ -613,7 +613,7 @@ CASE(R10, SendsAFolder, "P6.5, I3", "A folder is sent in the order of its paths,
 }
 
 CASE(R10, SendsWhatItOffered, "P9, P6.5",
-     "Where a link has taken the place of a subfolder that was offered, what is behind it is not sent.") {
+     "If a link replaces an offered subfolder, its target is not sent.") {
   Sender s;
   for (const char* file : {"photos/first/x", "photos/sub/x"}) s.ann.write(file, "public");
   s.ann.write("secret/x", "secret");
@@ -658,7 +658,7 @@ CASE(R10, TwoOfItsKind, "P6.5", "Between two peers that run this program a folde
 // ---- R10: going on -------------------------------------------------------------------------------------------------
 
 CASE(R10, ABrokenFileGoesOn, "P6.6, I3",
-     "What has come of a file that broke off is named in the OK to the next offer; RESUME goes on from there.") {
+     "The OK to the next offer names what has come of a broken file; RESUME goes on from there.") {
   Receiver r;
   Talk& first = r.zoe.offers(r.bob, "size=6 files=1 :" + the_file());
   first.send("DATA offset=0 size=6\n" + six_bytes().substr(0, 3));
@@ -671,7 +671,7 @@ CASE(R10, ABrokenFileGoesOn, "P6.6, I3",
   r.bob.has_stored(the_file(), six_bytes());
 }
 
-CASE(R10, OrBeginsAnew, "P6.6", "Who does not say RESUME begins anew, and nothing of the earlier try is in the file.") {
+CASE(R10, OrBeginsAnew, "P6.6", "Without RESUME the file starts over, and contains nothing of the earlier try.") {
   Receiver r;
   Talk& first = r.zoe.offers(r.bob, "size=6 files=1 :" + the_file());
   first.send("DATA offset=0 size=6\nJEL");
@@ -683,7 +683,7 @@ CASE(R10, OrBeginsAnew, "P6.6", "Who does not say RESUME begins anew, and nothin
 }
 
 CASE(R10, ABrokenFolderComesAnew, "P6.6, P6.5",
-     "Of a folder that broke off no beginning is named, and nothing of the earlier try is in the one that is stored.") {
+     "A broken folder starts over: no beginning is named, and the stored one contains nothing of the earlier try.") {
   Receiver r;
   Talk& first = r.zoe.offers(r.bob, "size=18 files=3 :photos/");
   first.send("FILE :a.txt\n" + six_as_data() + "FILE :old.txt\nDATA offset=6 size=12\n#!/");
@@ -708,7 +708,7 @@ CASE(R10, ResumesAFile, "P6.6, I3", "When the receiver has the beginning, the se
   s.ann.prints("send 1 started ..." + s.zoe.at() + " 6 bytes, resumed at 3: a.txt");
 }
 
-CASE(R10, NotWhatHasChanged, "P6.6, I3", "When that beginning is not that of its file, the sender begins anew.") {
+CASE(R10, NotWhatHasChanged, "P6.6, I3", "If that is not the beginning of its file, the sender starts over.") {
   Sender s;
   s.ann.write("a.txt", six_bytes());
   Talk& talk = s.offer("a.txt", {}, "a.txt");

@@ -31,7 +31,7 @@ struct Attacked {
 
 }  // namespace
 
-CASE(R9, GarbageOverUdp, "P4.1, P9", "Datagrams of garbage are dropped, and who comes after them is answered.") {
+CASE(R9, GarbageOverUdp, "P4.1, P9", "Datagrams of garbage are dropped, and the next peer gets its answer.") {
   Attacked on;
   for (unsigned i = 0; i < 300; ++i) on.mallory.tell(on.bob, garbage(i * 3, i));
   for (const std::string& head : {on.mallory.hello(), std::string("ChatByP2P/1 "), std::string("ChatByP2P/1 HELLO ")})
@@ -52,7 +52,7 @@ CASE(R9, GarbageOverTcp, "P7, P9", "Garbage over TCP ends its own connection at 
 }
 
 CASE(R9, LinesThatAreNotText, "P3.1, P7",
-     "A line with control characters, or that is no UTF-8, gets NO text, and ends the connection.") {
+     "A line with control characters, or not in UTF-8, gets NO text, and ends the connection.") {
   Attacked on;
   for (const std::string& text :
        {std::string("\x1b[2J"), std::string("a\0b", 3), std::string("\x7f"), std::string("a\rb"), std::string("\xff"),
@@ -98,7 +98,7 @@ CASE(R9, RepliesAsRequests, "P7", "Replies that nobody asked for are unknown req
   on.bob.serves();
 }
 
-CASE(R9, ASilentStranger, "P2.3, P9", "While one who has connected says nothing, or half a line, another is served.") {
+CASE(R9, ASilentStranger, "P2.3, P9", "While one caller says nothing, or half a line, another is served.") {
   Attacked on;
   on.mallory.call(on.bob);
   on.mallory.call(on.bob).send("ChatByP2P/1 HEL");
@@ -161,7 +161,7 @@ CASE(R9, AResetInAFile, "P6.4, P9",
 }
 
 CASE(R9, FileNamesThatAreNone, "P6.1, P7",
-     "File names that are none are refused with NO name, and nothing is stored.") {
+     "Invalid file names are refused with NO name, and nothing is stored.") {
   Attacked on;
   for (const std::string& name : {std::string(".."), std::string("."), std::string("a/.."), std::string("/"),
                                   std::string("//"), std::string("../"), text_of(256), std::string("a\tb")}) {
@@ -174,7 +174,7 @@ CASE(R9, FileNamesThatAreNone, "P6.1, P7",
 }
 
 CASE(R9, FileNamesThatLeadAway, "P6.1, P9",
-     "Of a path only the last component is used, and shown: nothing is stored outside the folder.") {
+     "Only the last component of a path is used and shown: nothing is stored outside the folder.") {
   Attacked on;
   for (const auto& [path, name] : {std::pair<std::string, std::string>("../../escaped", "escaped"),
                                    {"/tmp/../absolute", "absolute"},
@@ -213,7 +213,7 @@ CASE(R9, LinksAreNotFollowed, "P9", "A symbolic link in the download folder is n
 }
 
 CASE(R9, AForgedId, "P5.2, P4.4",
-     "What is said under another's id is shown with the address it came from, and takes nothing from its owner. (By the list.)") {
+     "A message under another's id is shown with its source address, and takes nothing from the owner. (By the list.)") {
   Attacked on;
   Stranger zoe("zoe");
   zoe.meet(on.bob);
@@ -284,7 +284,7 @@ CASE(R9, RepliesThatAreNone, "P3.2, P5.1, P7",
 }
 
 CASE(R9, AFileThatIsTooLarge, "P6.1, P7",
-     "More than there is room for is refused with NO space; a size that is none, with NO syntax.") {
+     "A file larger than the free space gets NO space; a malformed size, NO syntax.") {
   Attacked on;
   Talk& talk = on.mallory.introduced(on.bob);
   for (const char* what :

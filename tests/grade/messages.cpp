@@ -54,7 +54,7 @@ CASE(R6, DeliveredMeansAcknowledged, "P5.3, I3",
 }
 
 CASE(R6, ANoIsAFailure, "P5.1, P7, I3",
-     "A NO, of whatever word, means that the message is not delivered, and that is said.") {
+     "Any NO means that the message is not delivered, and the program says so.") {
   auto&& [ann, zoe] = Strangers();
   for (const char* no : {"NO unknown no such request", "NO toothache whatever that is"}) {
     ann.say("/msg " + zoe.at() + " " + words(no));
@@ -96,7 +96,7 @@ CASE(R6, OneAfterTheOther, "P5.1, P5.3",
   }
 }
 
-CASE(R6, NobodyIsThere, "I3, I6", "A message to where nobody listens has failed, and the exit status tells it.") {
+CASE(R6, NobodyIsThere, "I3, I6", "A message to an address where nobody listens fails, and the exit status shows it.") {
   Program ann("ann");
   ann.ready().say("/msg 127.0.0.1:9 " + words("hello"));
   ann.prints("failed ...127.0.0.1:9: ...not delivered: " + words("hello"));
@@ -104,7 +104,7 @@ CASE(R6, NobodyIsThere, "I3, I6", "A message to where nobody listens has failed,
   ann.expect_exit(1);
 }
 
-CASE(R6, AnotherIsThere, "P5.2", "Where another id answers than the one that was meant, nothing more is said (By the list.)") {
+CASE(R6, AnotherIsThere, "P5.2", "If another id answers than the one that was meant, nothing more is sent (By the list.)") {
   auto&& [ann, zoe] = Listed();
   zoe.introduces = false;
   ann.say("/msg " + zoe.name + " " + words("secret"));
@@ -164,7 +164,7 @@ CASE(R6, WaysToSayWho, "I2", "WHO is a name, a number of /list, NAME@IP:PORT, or
   }
 }
 
-CASE(R6, AmbiguousNames, "I2, I3", "Where a name fits two users, the command is refused and both are named (By the list.)") {
+CASE(R6, AmbiguousNames, "I2, I3", "If a name fits two users, the command is refused and both are named (By the list.)") {
   auto&& [ann, zoe] = Listed();
   Stranger other("zoe");
   other.meet(ann);
@@ -227,7 +227,7 @@ CASE(R6, UnknownCommands, "I3, I6", "A command that does not exist is an error, 
 }
 
 CASE(R6, ToTheGroup, "I2, I3, P5.3",
-     "/group reaches everyone in the own group, nobody else, and says how many have it (By the list.)") {
+     "/group reaches everyone in the user's group, nobody else, and says how many have it (By the list.)") {
   auto&& [ann, zoe] = Listed();
   Stranger yan("yan"), eve("eve", 0, "chess");
   yan.meet(ann), eve.meet(ann);
@@ -242,7 +242,7 @@ CASE(R6, ToTheGroup, "I2, I3, P5.3",
   check(eve.asked().request("MSG").text == words("only you"), "nothing but the second message", "the first");
 }
 
-CASE(R6, ToAll, "I2, I3, P5.3", "/all reaches everyone; who could not be reached is named (By the list.)") {
+CASE(R6, ToAll, "I2, I3, P5.3", "/all reaches everyone, and names those it could not reach (By the list.)") {
   auto&& [ann, zoe] = Listed();
   Stranger eve("eve", 0, "chess"), yan("yan");
   eve.meet(ann), yan.meet(ann);
@@ -278,7 +278,7 @@ CASE(R6, TextsAsTheyAre, "P3.2, I2", "Blanks, colons, TABs and every script arri
 }
 
 CASE(R6, TheEndOfInput, "I2, I6",
-     "The end of input ends its last line, and lets what is to be sent be sent first; the status is 0 if all was delivered.") {
+     "The end of input ends the last line, but first everything is sent; the status is 0 if all was delivered.") {
   Stranger zoe("zoe");
   Program ann("ann");
   ann.say("/msg " + zoe.at() + " one");
@@ -333,7 +333,7 @@ CASE(R6, ANameThatIsANumber, "I2",
 
 // ---- R6: what the program shows ------------------------------------------------------------------------------------
 
-CASE(R6, ShowsAMessage, "P5.3, I3", "A message is shown with who sent it, from where, and to whom it was.") {
+CASE(R6, ShowsAMessage, "P5.3, I3", "A message is shown with its sender, the sender's address, and its scope.") {
   auto&& [ann, zoe] = Strangers();
   Talk& talk = zoe.introduced(ann);
   int number = 0;
@@ -446,7 +446,7 @@ CASE(R7, CrLf, "P3.2", "Lines may end with CR LF; the CR is no part of the text.
   ann.has_stored("cr.txt", "\r\n");
 }
 
-CASE(R7, HalfClose, "P5.1", "Who has said all and half-closes the connection still gets the replies.") {
+CASE(R7, HalfClose, "P5.1", "A peer that half-closes the connection still gets its replies.") {
   auto&& [ann, zoe] = Strangers();
   Talk& talk = zoe.call(ann);
   talk.send(zoe.hello() + "\nMSG number=1 :" + words("all") + "\n");
@@ -541,7 +541,7 @@ CASE(R7, AKeyGivenTwice, "P3.2, P7", "A key that is given twice makes the line w
   ann.prints_not("message ...");
 }
 
-CASE(R7, StrangersFirst, "P5.2, P7", "Who has not introduced himself gets NO stranger, and may do so then.") {
+CASE(R7, StrangersFirst, "P5.2, P7", "Before an introduction, a request gets NO stranger; the introduction may follow.") {
   auto&& [ann, zoe] = Strangers();
   Talk& talk = zoe.call(ann);
   for (const std::string& request : {std::string("MSG number=1 :too early"), std::string("OFFER size=1 files=1 :x"),
@@ -554,14 +554,14 @@ CASE(R7, StrangersFirst, "P5.2, P7", "Who has not introduced himself gets NO str
 }
 
 CASE(R7, LaterVersions, "P8, P7",
-     "A HELLO of a later version gets NO stranger, with the version that is spoken, and another try is possible.") {
+     "A HELLO of a later version gets NO stranger, with the version spoken here, and another try is possible.") {
   auto&& [ann, zoe] = Strangers();
   Talk& talk = zoe.call(ann);
   talk.ask("ChatByP2P/2" + zoe.hello().substr(11), "NO stranger...ChatByP2P/1...");
   talk.ask(zoe.hello(), "OK ChatByP2P/1 HERE ...");
 }
 
-CASE(R7, ItsOwnId, "P7", "Who introduces himself with the receiver's own id gets NO self.") {
+CASE(R7, ItsOwnId, "P7", "An introduction with the receiver's own id gets NO self.") {
   auto&& [ann, zoe] = Strangers();
   zoe.id = zoe.id_by_tcp(ann);
   zoe.call(ann).ask(zoe.hello(), "NO self...");
@@ -578,7 +578,7 @@ CASE(R7, AnotherId, "P5.2, P7", "HELLO may be repeated with another name, but no
 }
 
 CASE(R7, Repeats, "P5.3, P7",
-     "A message that comes once more, with the same number, gets OK, and is not shown again.") {
+     "A repeated message, with the same number, gets OK, and is not shown again.") {
   auto&& [ann, zoe] = Strangers();
   Talk& talk = zoe.introduced(ann);
   for (int i = 0; i < 2; ++i) talk.ask("MSG number=5 :" + words("once"), "OK...");
@@ -631,7 +631,7 @@ CASE(R7, ASecondTry, "P5.3",
 }
 
 CASE(R7, ASecondTryOfAKeptConnection, "P5.3",
-     "That holds for a connection that was kept, too; and the next message does not overtake it.") {
+     "The same goes for a kept connection; and the next message does not overtake it.") {
   auto&& [ann, zoe] = Strangers();
   ann.say("/msg " + zoe.at() + " one");
   Talk& first = zoe.asked();
