@@ -88,12 +88,17 @@ $(BUILD)/ladder: $(call objects,tests/ladder/main.cpp tests/support/ladder.cpp)
 
 # Without the comments that name the version of dot.
 SOURCES_OF_PICTURES := $(wildcard docs/pictures/*.dot)
-pictures: $(SOURCES_OF_PICTURES:.dot=.svg) $(SOURCES_OF_PICTURES:docs/pictures/%.dot=docs/zh/pictures/%.svg) peer $(BUILD)/ladder
+pictures: $(SOURCES_OF_PICTURES:.dot=.svg) docs/pictures/heartbeats.svg docs/pictures/lists.svg $(SOURCES_OF_PICTURES:docs/pictures/%.dot=docs/zh/pictures/%.svg) peer $(BUILD)/ladder
 	tests/first-contact.sh trace --svg >docs/pictures/first-contact.svg
 	tests/session.sh >docs/pictures/session.svg
 
 docs/pictures/%.svg: docs/pictures/%.dot
 	dot -Tsvg $< | sed '/^<!--/d; /^ -->/d' >$@
+
+docs/pictures/heartbeats.svg: docs/pictures/crowd.txt
+docs/pictures/lists.svg: docs/pictures/segment.txt
+docs/pictures/%.svg: docs/pictures/%.gp
+	gnuplot $< | sed '/^<desc>/d' >$@
 
 IN_CHINESE := docs/zh/pictures/translate.awk docs/zh/pictures/labels.txt
 docs/zh/pictures/%.svg: docs/pictures/%.dot $(IN_CHINESE)

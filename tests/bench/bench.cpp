@@ -1,5 +1,4 @@
-// make bench: how fast files go, side by side with what a user would take instead, and with the ceiling, which iperf3
-// shows.
+// make bench: how fast files go, side by side with what a user would take instead, and with iperf3, which only sends.
 //
 //   make bench                                 all of it: some minutes
 //   make bench FILTER=scp                      the rows whose title, or own name, contains that
@@ -241,8 +240,6 @@ struct Rival {
 
 const Rival kNc = {"nc", "nc", "exec nc -4 -l $PORT </dev/null >$DST/copy", "exec nc -N $HOST $PORT <$SRC",
                    Rival::End::server};
-const Rival kSocat = {"socat", "socat", "exec socat -u TCP4-LISTEN:$PORT CREATE:$DST/copy",
-                      "exec socat -u FILE:$SRC TCP4:$HOST:$PORT", Rival::End::server};
 const Rival kRsync = {"rsync (daemon)", "rsync",
                       "printf 'use chroot=no\\nreverse lookup=no\\nuid=0\\ngid=0\\n[to]\\npath=%s\\nread only=no\\n' "
                       "$DST >$WORK/rsync; "
@@ -258,7 +255,6 @@ const Rival kScp = {"scp", "scp sshd unshare",
                     "exec scp -q -F none -i $WORK/key -o IdentitiesOnly=yes -o StrictHostKeyChecking=no "
                     "-o UserKnownHostsFile=/dev/null -o BatchMode=yes -P $PORT $SRC $(id -un)@$HOST:$DST/copy",
                     Rival::End::client};
-const Rival kCp = {"cp", "cp", "", "exec cp -r $SRC $DST/copy", Rival::End::client};
 // `timeout`: unlike a program that was exec'ed, a part of a pipeline is not killed with the shell.
 const Rival kTar = {"tar | nc", "nc tar", "timeout 300 nc -4 -l $PORT </dev/null | tar x -C $DST",
                     "tar c -C ${SRC%/*} ${SRC##*/} | timeout 300 nc -N $HOST $PORT", Rival::End::server};
@@ -331,10 +327,9 @@ void demand_delivered(const std::string& line) {
 
 // ann, and bob, who takes every file into work.copies(). They have met, and wait for commands.
 struct Ours {
-  Ours(const Place& place, const Work& work, std::vector<std::string> under = {},
-       const std::string& program = peer_program())
+  Ours(const Place& place, const Work& work, const std::string& program = peer_program())
       : copies(work.copies()),
-        bob(place.network.descriptor(place.to), receiver(std::move(under), "bob", copies, program), work.path()),
+        bob(place.network.descriptor(place.to), receiver("bob", copies, program), work.path()),
         ann(place.network.descriptor(place.from), {program, "--name", "ann"}, work.path()) {
     bob.wait_for("joined ann.*");
     ann.wait_for("joined bob.*");
@@ -342,13 +337,9 @@ struct Ours {
     ann.wait_for("users 2");
   }
 
-  static std::vector<std::string> receiver(std::vector<std::string> command, const std::string& name,
-                                           const std::string& folder,
+  static std::vector<std::string> receiver(const std::string& name, const std::string& folder,
                                            const std::string& program = peer_program()) {
-    for (const std::string& word : {program, std::string("--name"), name, std::string("--accept"),
-                                    std::string("always"), std::string("--dir"), folder})
-      command.push_back(word);
-    return command;
+    return {program, "--name", name, "--accept", "always", "--dir", folder};
   }
 
   // The seconds it took.
@@ -368,9 +359,8 @@ struct Ours {
 };
 
 // One row: ours against one rival, both with the same source.
-void against(const Rival& rival, const Place& place, const Work& work, const std::string& source, size_t pairs,
-             const std::vector<std::string>& under = {}) {
-  Ours ours(place, work, under);
+void against(const Rival& rival, const Place& place, const Work& work, const std::string& source, size_t pairs) {
+  Ours ours(place, work);
   const double megabytes = static_cast<double>(total_size(source)) / 1e6;
   compare(
       pairs, [&](size_t round) { return megabytes / ours.send(source, round); },
@@ -395,9 +385,9 @@ void big_file() {
           [&] { against(*rival, Place(hosts), work, make_file(work, kBig), kPairs); });
   };
   begin_section("big file, " + size_name(kBig) + ", loopback", kCompared);
-  rows(0, {&kNc, &kSocat, &kRsync, &kScp, &kCp, &kIperf});
+  rows(0, {&kNc, &kRsync, &kScp, &kIperf});
   begin_section("big file, " + size_name(kBig) + ", namespaces", kCompared);
-  rows(2, {&kNc, &kSocat, &kRsync, &kScp, &kIperf});
+  rows(2, {&kNc, &kRsync, &kScp, &kIperf});
 }
 
 void big_file_at_1_gbit() {
@@ -414,26 +404,20 @@ void big_file_at_1_gbit() {
     });
 }
 
+// On a disk, tar is shown with a sync after it, for ours has its copies on the disk when it ends.
 void many_files() {
-  const auto rows = [&](int hosts, const std::string& where, const std::vector<const Rival*>& rivals,
-                        const std::string& under = "") {
+  const auto compare_with = [&](const Rival& rival, int hosts, const std::string& where) {
     const Work work(where);
-    for (const Rival* rival : rivals)
-      row(rival->name + (under.empty() ? "" : ", " + under), rival->programs + " " + under, [&] {
-        std::vector<std::string> wrapper;
-        if (!under.empty()) wrapper = {"/usr/bin/env", under};
-        against(*rival, Place(hosts), work, make_tree(work, kMany), kPairs, wrapper);
-      });
+    row(rival.name, rival.programs,
+        [&] { against(rival, Place(hosts), work, make_tree(work, kMany), kPairs); });
   };
   const std::string title = "many files, " + std::to_string(kMany) + " of 4 KiB, ";
   begin_section(title + "loopback", kCompared);
-  rows(0, kMemory, {&kTar, &kCp});
+  compare_with(kTar, 0, kMemory);
   begin_section(title + "namespaces", kCompared);
-  rows(2, kMemory, {&kTar});
-  // On a disk our fsync costs. tar has none: it is shown beside ours with it and, under eatmydata, without.
+  compare_with(kTar, 2, kMemory);
   begin_section(title + "disk", kCompared);
-  rows(2, kDisk, {&kTar, &kTarSync});
-  rows(2, kDisk, {&kTar}, "eatmydata");
+  compare_with(kTarSync, 2, kDisk);
 }
 
 // All that arrives, in MB/s: at ten receivers at once, and at one of them alone.
@@ -454,7 +438,7 @@ void ten_receivers() {
       folders.push_back(work.copies() + "/" + name);
       fs::create_directory(folders.back());
       receivers.push_back(std::make_unique<Process>(place.network.descriptor(1 + i),
-                                                    Ours::receiver({}, name, folders.back()), work.path()));
+                                                    Ours::receiver(name, folders.back()), work.path()));
     }
     for (int i = 1; i <= kReceivers; ++i) ann.wait_for("joined .*");
     const auto timed = [&](const std::string& command, const std::string& ends) {
@@ -565,7 +549,7 @@ void file_as_before(const std::string& source, const Work& work) {
   const Place place(2);
   const Place other_place(2);
   Ours now(place, work);
-  Ours before(other_place, work, {}, kBefore);
+  Ours before(other_place, work, kBefore);
   const double megabytes = static_cast<double>(total_size(source)) / 1e6;
   compare(
       kPairs, [&](size_t round) { return megabytes / now.send(source, round); },
@@ -590,7 +574,7 @@ void beside_before() {
   row("before: a message", "", [] {
     const Place place(2), other_place(2);
     const Work work(kMemory), other_work(kMemory);
-    Ours now(place, work), before(other_place, other_work, {}, kBefore);
+    Ours now(place, work), before(other_place, other_work, kBefore);
     for (Ours* each : {&now, &before}) message(*each);  // opens the connection
     compare(
         kPairs, [&](size_t) { return message_time(now); }, [&](size_t) { return message_time(before); });

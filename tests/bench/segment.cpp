@@ -225,7 +225,7 @@ void print(int hosts, const std::vector<Column>& row, const char* of_whom) {
   std::printf("%s\n", of_whom);
 }
 
-// Where both are nothing, the ratio is "nan".
+// Of nothing to nothing it is "nan".
 std::vector<Column> ratio(const std::vector<Column>& now, const std::vector<Column>& before) {
   std::vector<Column> ratios = now;
   for (size_t i = 0; i < ratios.size(); ++i) {

@@ -21,7 +21,7 @@ std::vector<fs::path> pictures(const std::string& folder, const std::string& ext
 // Its words, and which box leads to which. Where the boxes are depends on the version of dot.
 std::vector<std::string> words_of(const std::string& svg) {
   std::vector<std::string> all;
-  for (const auto& match : matches(svg, "<(text|title)[^>]*>([^<]*)<")) all.push_back(match[2]);
+  for (const auto& match : matches(svg, "<(text|title|tspan)[^>]*>([^<]*)<")) all.push_back(match[2]);
   std::sort(all.begin(), all.end());
   return all;
 }
@@ -51,6 +51,32 @@ TEST_F(Pictures, AreWhatTheirSourcesMake) {
     EXPECT_EQ(words_of(kept), words_of(read_file(made))) << source << ": make pictures";
   }
   EXPECT_GE(pictures("docs/pictures", ".dot").size(), 6u);
+}
+
+// Each value is a word as well, so a curve of other numbers has other words.
+TEST_F(Pictures, OfTheCurvesAreWhatTheMeasurementsMake) {
+  NEEDS_PROGRAM("gnuplot", "gnuplot-nox");
+  const Folder scratch;
+  for (const fs::path& source : pictures("docs/pictures", ".gp")) {
+    const std::string made = scratch.path(source.stem().string() + ".svg");
+    network->run(0, "gnuplot " + source.string() + " >" + made);
+    const std::string kept = read_file(fs::path(source).replace_extension(".svg"));
+    EXPECT_GT(words_of(kept).size(), 10u) << source;
+    EXPECT_EQ(words_of(kept), words_of(read_file(made))) << source << ": make pictures";
+  }
+  EXPECT_EQ(pictures("docs/pictures", ".gp").size(), 2u);
+}
+
+// The tables in performance.md are those from which the curves are drawn.
+TEST_F(Pictures, OfTheCurvesHaveTheirNumbersInTheDocument) {
+  const std::string document = read_file("docs/performance.md");
+  size_t lines = 0;
+  for (const fs::path& table : pictures("docs/pictures", ".txt")) {
+    std::istringstream text(read_file(table));
+    for (std::string line; std::getline(text, line); ++lines)
+      EXPECT_NE(document.find("    " + line + "\n"), std::string::npos) << table << ": " << line;
+  }
+  EXPECT_GT(lines, 10u);
 }
 
 // Without the blanks that keep a label away from its arrow.
