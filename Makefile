@@ -98,7 +98,7 @@ docs/pictures/%.svg: docs/pictures/%.dot
 docs/pictures/heartbeats.svg: docs/pictures/crowd.txt
 docs/pictures/lists.svg: docs/pictures/segment.txt
 docs/pictures/%.svg: docs/pictures/%.gp
-	gnuplot $< | sed '/^<desc>/d' >$@
+	gnuplot $< | sed '/^<desc>/d; s/fill="#ffffff"/fill="white"/' >$@
 
 IN_CHINESE := docs/zh/pictures/translate.awk docs/zh/pictures/labels.txt
 docs/zh/pictures/%.svg: docs/pictures/%.dot $(IN_CHINESE)
