@@ -184,7 +184,7 @@ TEST_F(Grading, OfAClassIsATableAndAMatrixOfWhoWorksWithWhom) {
   submit("dora", "cp /bin/cat peer");
   submit("erin", "test `wc -l </proc/net/dev` = 3 && cp " + peer_program() + " peer");  // a head of two lines, and lo
   const std::string said = run("ip link add veth8 type veth peer name veth9 && FILTER=R1.SaysThatItIsReady "
-                               "tests/grade/class.sh --pairs " + folder.path("class"), 0, 300);
+                               "PEER=/nothing tests/grade/class.sh --pairs " + folder.path("class"), 0, 300);
   EXPECT_FALSE(matches(said, "ann +0\\.5 ").empty()) << said;
   EXPECT_FALSE(matches(said, "carl +does not build: see carl.build").empty()) << said;
   EXPECT_FALSE(matches(said, "ann +- +ok +ready +ok").empty()) << said;

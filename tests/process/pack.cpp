@@ -38,6 +38,11 @@ TEST_F(Pack, HasAllThatAStudentNeedsInThatYearsProtocol) {
   const std::string report = typed("make grade CXXFLAGS=-O0 PEER=mine/peer MILESTONE=0");
   EXPECT_TRUE(std::regex_search(report, std::regex("milestone 0 +(\\S+) of +\\1 points, +(\\d+) of +\\2 cases\n"))) << report;
   EXPECT_EQ(report.find("milestone 1"), std::string::npos) << report;
+
+  // In one's own folder, as the report says how to run a case again.
+  const std::string again = typed("make -C mine grade COURSE=$PWD FILTER=R1.SaysThatItIsReady SEED=7");
+  EXPECT_NE(again.find("1 of  1 cases"), std::string::npos) << again;
+  EXPECT_NE(again.find("SEED=7)"), std::string::npos) << again;
 }
 
 TEST_F(Pack, HasNothingThatGivesTheSolutionAway) {
