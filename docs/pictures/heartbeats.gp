@@ -9,9 +9,11 @@ set yrange [0:220]
 set grid ytics lc rgb "#dddddd"
 unset key
 set label "before: one from each every 5 s" at 560,150 right tc rgb "#a03020"
-set label "now: at most 20, however many they are" at 1000,40 right tc rgb "#30587f"
+set label "now: 20 on average, however many they are" at 1000,40 right tc rgb "#30587f"
 
-# The rows without loss: the number of users, then what they would send every 5 s, and what they did send.
+# Only the rows without loss: the number of users, then what they would send every 5 s, and what they did send. The other
+# rows are missing: as mere NaN, they would break the line.
+set datafile missing NaN
 kept(lost, value) = lost == 0 ? value : NaN
 named(users, lost, value) = lost == 0 && users > 100 ? sprintf("%.0f", value) : ""
 plot "docs/pictures/crowd.txt" skip 2 using 1:(kept($2, $10)) with linespoints lw 2 pt 7 ps 0.6 lc rgb "#a03020", \
