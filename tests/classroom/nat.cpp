@@ -47,7 +47,7 @@ TEST(Nat, ThatKeepsOurPortLetsBothListEachOtherAndOneWrite) {
   EXPECT_FALSE(ann.prints("left .*", 17));  // no heartbeat passes, so each asks the other
   EXPECT_EQ(bob.count("left .*"), 0u);
   ann.say("/diag");
-  ann.wait_for("diag: where ours never came back.*");
+  ann.wait_for("diag: .*ours never came back.*");
   EXPECT_EQ(ann.count("diag: bob@.*"), 0u);
 }
 
