@@ -223,12 +223,12 @@ mutants: peer
 model:
 	@SWITCHES='$(SWITCHES)' RULE='$(RULE)' tests/model/model.sh
 
-# Our own program as it was at BEFORE, if that is given.
+# Our own program as it was at BEFORE, if that is given. A plain `make`, for `make -n` runs $(MAKE), and nothing is there yet.
 EARLIER := $(if $(BEFORE),$(CURDIR)/.build/before/peer)
 .PHONY: earlier
 earlier:
 	$(if $(BEFORE),rm -rf .build/before && mkdir -p .build/before && git archive $(BEFORE) | tar x -C .build/before)
-	$(if $(BEFORE),$(MAKE) -C .build/before peer)
+	$(if $(BEFORE),make -C .build/before peer)
 
 bench: peer $(BUILD)/bench earlier
 	CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' BENCH_BEFORE='$(EARLIER)' $(BUILD)/bench '$(FILTER:*=)'
