@@ -1121,14 +1121,16 @@ seconds Roster::interval() const {
   return std::max(kHeartbeat, seconds(needed));
 }
 
-// Peers that started together would send their heartbeats together for ever. A little randomness
-// spreads them.
+// Peers that started together would send their heartbeats together for ever. So the first pause
+// after the early ones has any length, and a little randomness keeps them apart.
 void Roster::plan_heartbeat() {
   const bool is_early = beats_ < kEarlyBeats;
-  const Duration every = is_early ? kEarlyPause : every_;
+  const bool is_first = beats_ == kEarlyBeats;
   ++beats_;
+  const Duration every = is_early ? kEarlyPause : every_;
   const Duration tenth = every / 10;
-  const Duration pause = every - tenth + random_time(2 * tenth);
+  Duration pause = every - tenth + random_time(2 * tenth);
+  if (is_first) pause = random_time(every);
   plan(now_ + pause, {Kind::heartbeat});
 }
 
