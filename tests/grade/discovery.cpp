@@ -545,7 +545,8 @@ CASE(R3, AsksAfterAnIntroduction, "P5.2, P4.4",
   ann.prints("joined " + zoe.me());
 }
 
-CASE(R3, AToInAHello, "P4.4", "Only a HERE is an answer: a HELLO with our id in `to` lists nobody.") {
+CASE(R3, AToInAHello, "P4.4, P4.1",
+     "Only a HERE is an answer: a HELLO with our id in `to` lists nobody. An empty `to` is as good as none.") {
   auto&& [ann, zoe] = Strangers();
   zoe.answers = zoe.beats = false;
   const std::string id = zoe.id_of(ann);
@@ -553,6 +554,10 @@ CASE(R3, AToInAHello, "P4.4", "Only a HERE is an answer: a HELLO with our id in 
   ann.prints_not("joined ...", 1);
   zoe.tell(ann, zoe.here(id));
   ann.prints("joined " + zoe.me());
+  Stranger eve("eve");
+  eve.is_mute();
+  eve.tell(ann, eve.hello() + " to=");
+  eve.hears("HERE", {{"to", eve.id}});
 }
 
 CASE(R3, NamesTheOtherInstances, "P4.3",
@@ -818,7 +823,7 @@ CASE_OF(45, R5, WhoIsSilentIsGone, "P2.3, P4.4", "Who is not heard for 15 s is t
   auto&& [ann, zoe] = Listed();
   zoe.answers = zoe.beats = false;
   const double since = now();
-  ann.prints("left " + zoe.who() + ": silent for 15 s", 27);
+  ann.prints("left " + zoe.who() + ": silent for ...", 27);
   expect_took(since, 10, 26, zoe.name + " is gone after 15 s");
 }
 

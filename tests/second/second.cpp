@@ -246,7 +246,7 @@ std::optional<Announcement> parseAnnouncement(const string& line) {
     const auto ip = parseIp(r.get("ip"));
     const auto port = number(r.get("port"), 65535);
     Announcement a{r.verb, r.get("id"), r.get("name"), r.get("group"), r.get("to"), 0, 0, r.get("ask") == "host"};
-    if (r.wrong || !isId(a.id) || !ip || !port || *port == 0 || !isName(a.name) || !isName(a.group) || (r.fields.count("to") && !isId(a.to))
+    if (r.wrong || !isId(a.id) || !ip || !port || *port == 0 || !isName(a.name) || !isName(a.group) || (!a.to.empty() && !isId(a.to))
         || (a.verb != "HELLO" && a.verb != "HERE" && a.verb != "BYE")) return {};
     a.ip = *ip;
     a.port = static_cast<std::uint16_t>(*port);
@@ -637,7 +637,7 @@ void udpLoop() {
         if (t > nextLook) { nextLook = t + 2; if (readInterfaces()) { Lock lock(mu); scanAll(false); } }
         Lock lock(mu);
         if (burst > 0 && t >= nextBurst) { broadcast("HELLO"); --burst; nextBurst = t + 0.25; }
-        if (t >= nextBeat) { broadcast("HERE"); nextBeat = t + (++beats <= 3 ? 2.0 : static_cast<double>(interval())) * (0.9 + dice() / 5); }
+        if (t >= nextBeat) { broadcast("HERE"); nextBeat = t + static_cast<double>(++beats <= 3 ? 2 : interval()) * (beats == 4 ? dice() : 0.9 + dice() / 5); }
         if (std::time(nullptr) / 300 != part) { part = std::time(nullptr) / 300; sweepAgain(first); }
         Sweep& s = scanned.done < scanned.left.size() ? scanned : sweep;        // one pace for all
         if (s.done < s.left.size() && t >= nextSweep && t >= s.from) {
