@@ -60,10 +60,58 @@ TEST_F(Smallest, ReceivesAFileAsItWasAndReplacesNone) {
 TEST_F(Smallest, SaysWhoLeavesAndLeaves) {
   ann_->say("/quit");
   zoe_->wait_for("left ann@127.0.0.1:25254: said bye");
+  EXPECT_EQ(ann_->exit_status(), 0);  // it says BYE before it lets go of its port, which bob is to get
   Process& bob = network->peer(0, "bob");
   bob.wait_for("joined zoe@127.0.0.1:25253 lab");
   zoe_->wait_for("joined bob@127.0.0.1:25254 lab");
   zoe_->say("/quit");
   EXPECT_EQ(zoe_->exit_status(), 0);
   bob.wait_for("left zoe@127.0.0.1:25253: said bye");
+}
+
+// Nobody else is at that address: its peer has no room, or has hung up.
+TEST_F(Smallest, SaysWhyAMessageWasNotDelivered) {
+  const Socket yans = Socket::udp(*network, 0, 25300);
+  const Socket listener = Socket::tcp_listener(*network, 0, 25300);
+  yans.meet("127.0.0.1", 25253, "id=0123456789abcdef ip=127.0.0.1 port=25300 name=yan group=lab");
+  zoe_->wait_for("joined yan@127.0.0.1:25300 lab");
+  zoe_->say("/msg yan Hi!");
+  {
+    Socket connection = listener.accept();
+    connection.line();
+    connection.send("NO busy try again later\n");
+    zoe_->wait_for("failed yan@127.0.0.1:25300: NO busy try again later; not delivered: Hi!");
+  }
+  zoe_->say("/msg yan Hi again!");
+  {
+    Socket connection = listener.accept();
+    connection.line();
+  }
+  zoe_->wait_for("failed yan@127.0.0.1:25300: no reply; not delivered: Hi again!");
+}
+
+TEST_F(Smallest, TakesNoBytesOfARefusedFileForRequests) {
+  Socket yans = Socket::tcp(*network, 0, "127.0.0.1", 25253);
+  yans.send("ChatByP2P/1 HELLO id=0123456789abcdef ip=127.0.0.1 port=25300 name=yan group=lab\n");
+  EXPECT_EQ(yans.line().substr(0, 20), "OK ChatByP2P/1 HERE ");
+  yans.send("OFFER size=6 files=1 :hello.txt\n");
+  EXPECT_EQ(yans.line(), "OK");
+  yans.send("DATA offset=0 size=7\n");
+  EXPECT_EQ(yans.line().substr(0, 10), "NO syntax ");
+  yans.send("MSG number=1 :from a file\n");
+  EXPECT_TRUE(yans.is_closed());
+}
+
+TEST_F(Smallest, SaysInOneSentenceWhyItCannotStart) {
+  const std::string program = working_folder() + "/.build/smallest";
+  Process nowhere(network->descriptor(0), {program, "--interface", "eth9"}, folder_.path());
+  EXPECT_EQ(nowhere.exit_status(), 2);
+  nowhere.wait_for("smallest: no such network is up");
+
+  const Network another(1);
+  const Socket taken = Socket::udp(another, 0, 25252);
+  taken.share_port_no_more();
+  Process late(another.descriptor(0), {program}, folder_.path());
+  EXPECT_EQ(late.exit_status(), 2);
+  late.wait_for("smallest: another program has UDP port 25252");
 }
