@@ -4,6 +4,8 @@
 //
 //     make smallest && .build/smallest --name zoe --group lab
 //
+// On a machine with several networks, say which one: --interface eth0.
+//
 // Read it from top to bottom: what peers say, the list, a connection, a file. At the end stands
 // main(), the whole program on one page. The main thread waits in select() for the keyboard and
 // three sockets. Each TCP connection has a thread of its own. These threads share nothing with it
