@@ -637,7 +637,7 @@ void udpLoop() {
         if (t > nextLook) { nextLook = t + 2; if (readInterfaces()) { Lock lock(mu); scanAll(false); } }
         Lock lock(mu);
         if (burst > 0 && t >= nextBurst) { broadcast("HELLO"); --burst; nextBurst = t + 0.25; }
-        if (t >= nextBeat) { broadcast("HERE"); nextBeat = t + static_cast<double>(++beats <= 3 ? 2 : interval()) * (beats == 4 ? dice() : 0.9 + dice() / 5); }
+        if (t >= nextBeat) { broadcast("HERE"); ++beats; nextBeat = t + static_cast<double>(beats <= 3 ? 2 : interval()) * (beats == 4 ? dice() : 0.9 + dice() / 5); }
         if (std::time(nullptr) / 300 != part) { part = std::time(nullptr) / 300; sweepAgain(first); }
         Sweep& s = scanned.done < scanned.left.size() ? scanned : sweep;        // one pace for all
         if (s.done < s.left.size() && t >= nextSweep && t >= s.from) {
