@@ -87,6 +87,29 @@ TEST_F(Files, NeverReplaceOneThatIsThere) {
   EXPECT_EQ(read_file(downloaded("report.pdf")), "mine");
 }
 
+// Many disks of Macs and all sticks take "Notes" and "notes" for one name.
+TEST_F(Files, NeverReplaceOneWhoseNameDiffersOnlyInItsCase) {
+  meet({"--accept", "always"});
+  network->folder("bob").write("downloads/notes", "mine");
+  network->folder("ann").write("Notes", "hers");
+  ann->say("/send bob Notes");
+  const std::string name = ann->wait_for("send \\d+ delivered .*: Notes.*");
+  EXPECT_EQ(read_file(downloaded(name.substr(name.find(": Notes") + 2))), "hers");
+  EXPECT_EQ(read_file(downloaded("notes")), "mine");
+  EXPECT_EQ(network->folder("bob").names("downloads").size(), 2u);
+}
+
+TEST_F(Files, OfAFolderWhoseNamesDifferOnlyInTheirCaseReplaceNoneOfThem) {
+  meet({"--accept", "always"});
+  const std::string folder = network->folder("ann").path("x");
+  network->run(0, "mkdir " + folder + " && echo one >" + folder + "/README && echo two >" + folder + "/readme");
+  ann->say("/send bob x");
+  const std::string told = ann->wait_for("send \\d+ delivered .*: x/");
+  EXPECT_EQ(read_file(downloaded("x/README")), "one\n");  // it comes first
+  const bool is_left_out = told.find("not stored: readme (File exists)") != std::string::npos;
+  EXPECT_EQ(read_file(downloaded("x/readme")), is_left_out ? "" : "two\n");
+}
+
 TEST_F(Files, ThatCanBeRunCanBeRunWhereTheyArrive) {
   meet({"--accept", "always", "--port", "25301"});
   network->run(0, "cd " + network->folder("ann").path() + " && printf '#!/bin/sh\n' | tee run text && chmod 750 run");

@@ -220,6 +220,48 @@ TEST_F(Messages, AreTriedOnceMoreWhenAKeptConnectionHasDied) {
   EXPECT_EQ(second.line(), "MSG number=3 scope=private :three");  // and nothing has overtaken it
 }
 
+// On macOS, no option of such a connection can be set any more.
+TEST_F(Messages, AreTriedOnceMoreWhenAKeptConnectionWasReset) {
+  Process& ann = ann_who_lists_bob();
+  ann.say("/msg bob one");
+  Socket first = bobs_door_->accept();
+  first.line();
+  first.send(kBobsReply);
+  EXPECT_EQ(first.line(), "MSG number=1 scope=private :one");
+  first.reset();
+  Socket second = bobs_door_->accept();
+  second.line();
+  second.send(kBobsReply);
+  EXPECT_EQ(second.line(), "MSG number=1 scope=private :one");
+  second.send("OK\n");
+  ann.wait_for("delivered bob@127.0.0.1:40001: one");
+}
+
+// Many have given up before they are accepted: nobody who comes after them has to wait for that.
+TEST_F(Messages, OfWhoeverComesAfterManyWhoGaveUpAreRead) {
+  Process& bob = network->peer(0, "bob", {"--port", "25301"});
+  bob.wait_for("ready .*");
+  bob.signal(SIGSTOP);
+  for (int i = 0; i < 100; ++i) Socket::tcp(*network, 0, "127.0.0.1", 25301).reset();
+  Socket ann = Socket::tcp(*network, 0, "127.0.0.1", 25301);
+  ann.send(kAnnsHello + "MSG number=1 :here I am\n");
+  bob.signal(SIGCONT);
+  bob.wait_for("message ann@\\S+ private: here I am", 15);
+}
+
+// macOS knows no upper limit, and takes none above 10,240.
+TEST_F(Messages, OfAsManyAsAPeerTakesFindDescriptors) {
+  const Folder folder;
+  const std::string few = "ulimit -S -n 256 && exec \"$0\" --name bob --group lab --port 25301";
+  Process bob(network->descriptor(0), {"/bin/sh", "-c", few, peer_program()}, folder.path());
+  bob.wait_for("ready .*");
+  const std::string limits = read_file("/proc/" + std::to_string(bob.pid()) + "/limits");
+  std::smatch limit;
+  ASSERT_TRUE(std::regex_search(limits, limit, std::regex("Max open files +(\\d+) +(\\d+) ")));
+  const int hard = std::stoi(limit[2]);
+  EXPECT_GE(std::stoi(limit[1]), std::min(hard, 3 * 512)) << limits;  // a connection, a folder and a file each
+}
+
 TEST_F(Messages, AreNotShownTwiceWhenTheyArriveTwice) {
   Process& bob = network->peer(0, "bob", {"--port", "25301"});
   bob.wait_for("ready .*");

@@ -40,11 +40,20 @@ static int option_of(int fd, int option) {
 
 enum { kMostDescriptors = 10240 };
 
-static char is_accepted[kMostDescriptors];
+static char was_connected[kMostDescriptors];
+static char was_shut_down[kMostDescriptors];
+
+static int is_known(int fd) { return fd >= 0 && fd < kMostDescriptors; }
+
+static void note_connected(int fd, int is_connected) {
+  if (!is_known(fd)) return;
+  was_connected[fd] = (char)is_connected;
+  was_shut_down[fd] = 0;
+}
 
 int socket(int domain, int type, int protocol) {
   const int fd = REAL(socket)(domain, type, protocol);
-  if (fd >= 0 && fd < kMostDescriptors) is_accepted[fd] = 0;
+  note_connected(fd, 0);
   return fd;
 }
 
@@ -52,18 +61,35 @@ int socket(int domain, int type, int protocol) {
 int accept(int listener, struct sockaddr* address, socklen_t* length) {
   const int fd = REAL(accept)(listener, address, length);
   if (fd == -1) return -1;
-  if (fd < kMostDescriptors) is_accepted[fd] = 1;
+  note_connected(fd, 1);
   fcntl(fd, F_SETFL, fcntl(listener, F_GETFL));
   return fd;
 }
 
-// Who opened it has reset it: no option can be set any more, and it has no ends.
-static int is_gone(int fd) {
+int shutdown(int fd, int how) {
+  const int result = REAL(shutdown)(fd, how);
+  if (result == 0 && how == SHUT_RDWR && is_known(fd)) was_shut_down[fd] = 1;
+  return result;
+}
+
+static int state_of(int fd) {
   struct tcp_info info = {0};
   socklen_t length = sizeof info;
-  if (fd < 0 || fd >= kMostDescriptors || !is_accepted[fd]) return 0;
   const int result = REAL(getsockopt)(fd, IPPROTO_TCP, TCP_INFO, &info, &length);
-  return result == 0 && info.tcpi_state == TCP_CLOSE;
+  return result == -1 ? 0 : info.tcpi_state;
+}
+
+// It was reset, or has ended: it has no two ends any more.
+static int is_gone(int fd) {
+  return is_known(fd) && was_connected[fd] && state_of(fd) == TCP_CLOSE;
+}
+
+// Nothing can be sent or received any more, so no option can be set either.
+static int is_shut_down(int fd) {
+  if (!is_known(fd) || !was_connected[fd]) return 0;
+  const int state = state_of(fd);
+  const int is_at_end = state == TCP_LAST_ACK || state == TCP_CLOSING || state == TCP_TIME_WAIT;
+  return was_shut_down[fd] || is_at_end || is_gone(fd);
 }
 
 int getsockname(int fd, struct sockaddr* address, socklen_t* length) {
@@ -72,7 +98,7 @@ int getsockname(int fd, struct sockaddr* address, socklen_t* length) {
 
 // A UDP port is shared by SO_REUSEPORT alone.
 int setsockopt(int fd, int level, int option, const void* value, socklen_t length) {
-  if (is_gone(fd)) return fails_with(EINVAL);
+  if (is_shut_down(fd)) return fails_with(EINVAL);
   const int is_udp = level == SOL_SOCKET && option_of(fd, SO_TYPE) == SOCK_DGRAM;
   if (is_udp && option == SO_REUSEADDR) return 0;
   if (is_udp && option == SO_REUSEPORT) option = SO_REUSEADDR;
@@ -83,6 +109,7 @@ static int host_is_down(void) { return errno == EHOSTUNREACH ? fails_with(EHOSTD
 
 // A blocking one takes as long as it takes, whatever SO_SNDTIMEO says; and an absent host is down.
 int connect(int fd, const struct sockaddr* address, socklen_t length) {
+  note_connected(fd, 1);
   struct timeval limit = {0, 0};
   const struct timeval none = {0, 0};
   socklen_t size = sizeof limit;
@@ -116,25 +143,30 @@ ssize_t sendto(int fd, const void* bytes, size_t size, int flags, const struct s
 // PATH_MAX is 1,024.
 static int is_too_long(const char* path) { return strlen(path) >= 1024; }
 
-// A disk that takes "A" and "a" for one name: whether something has this one, but for its case.
-static int is_taken(const char* path) {
-  char folder[1024];
+// A disk that takes "A" and "a" for one name: whether something has this name but for its case,
+// and which one it is. `found` has room for 1,024 bytes.
+static int is_taken(const char* path, char* found) {
+  struct stat its;
+  if (fstatat(AT_FDCWD, path, &its, AT_SYMLINK_NOFOLLOW) == 0) return 0;  // it has that very name
   const char* slash = strrchr(path, '/');
   const char* name = slash == NULL ? path : slash + 1;
-  const int size = slash == NULL ? 1 : (int)(slash - path + 1);
-  snprintf(folder, sizeof folder, "%.*s", size, slash == NULL ? "." : path);
-  DIR* names = opendir(folder);
+  const int size = (int)(name - path);
+  snprintf(found, 1024, "%.*s", size, path);
+  DIR* names = opendir(size == 0 ? "." : found);
   if (names == NULL) return 0;
-  int found = 0;
-  for (const struct dirent* one = readdir(names); one != NULL && !found; one = readdir(names))
-    found = strcasecmp(one->d_name, name) == 0 && strcmp(one->d_name, name) != 0;
+  int is_there = 0;
+  for (const struct dirent* one = readdir(names); one != NULL && !is_there; one = readdir(names)) {
+    is_there = strcasecmp(one->d_name, name) == 0;
+    if (is_there) snprintf(found, 1024, "%.*s%s", size, path, one->d_name);
+  }
   closedir(names);
-  return found;
+  return is_there;
 }
 
 int mkdir(const char* path, mode_t mode) {
   if (is_too_long(path)) return fails_with(ENAMETOOLONG);
-  if (is_taken(path)) return fails_with(EEXIST);
+  char found[1024];
+  if (is_taken(path, found)) return fails_with(EEXIST);
   return REAL(mkdir)(path, mode);
 }
 
@@ -144,9 +176,16 @@ int open64(const char* path, int flags, ...) {
   const mode_t mode = flags & O_CREAT ? va_arg(rest, mode_t) : 0;
   va_end(rest);
   if (is_too_long(path)) return fails_with(ENAMETOOLONG);
+  char found[1024];
+  if (!is_taken(path, found)) return REAL(open64)(path, flags, mode);
   const int is_exclusive = (flags & O_CREAT) && (flags & O_EXCL);
-  if (is_exclusive && is_taken(path)) return fails_with(EEXIST);
-  return REAL(open64)(path, flags, mode);
+  return is_exclusive ? fails_with(EEXIST) : REAL(open64)(found, flags, mode);
+}
+
+// Whoever has the new name, but for its case, is replaced.
+int rename(const char* from, const char* to) {
+  char found[1024];
+  return REAL(rename)(from, is_taken(to, found) ? found : to);
 }
 
 // A stick with exFAT has no links; Linux says EPERM of it.

@@ -672,6 +672,12 @@ bool Socket::send(const std::string& bytes) const {
 
 void Socket::end_output() const { ::shutdown(fd_, SHUT_WR); }
 
+void Socket::reset() {
+  const linger at_once{1, 0};
+  ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  ::close(std::exchange(fd_, -1));
+}
+
 void Socket::send_to(const std::string& ip, int port, const std::string& datagram) const {
   const sockaddr_in raw = socket_address(ip, port);
   ::sendto(fd_, datagram.data(), datagram.size(), 0, reinterpret_cast<const sockaddr*>(&raw), sizeof raw);

@@ -188,6 +188,7 @@ class Socket {
   Socket accept() const;
   bool send(const std::string& bytes) const;         // false once the other side has closed the connection
   void end_output() const;                           // half-closes: nothing more will be sent
+  void reset();                                      // ends the connection with a reset
   void send_to(const std::string& ip, int port, const std::string& datagram) const;
   // A datagram with a source that is forged.
   static void forge(const Network& network, int host, const std::string& from_ip, int from_port,
