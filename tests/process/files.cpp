@@ -553,7 +553,7 @@ TEST_F(Files, KilledAtAnyMomentArriveWholeWhenTheyAreSentAgain) {
   for (int round = 0; round < (rounds ? std::atoi(rounds) : 8); ++round) {
     ann->say("/send bob big");
     const size_t moment = random() % content.size();
-    EXPECT_TRUE(eventually(10, [&] { return part_size() >= moment || ann->prints("send \\d+ delivered .*", 0); }));
+    EXPECT_TRUE(eventually(40, [&] { return part_size() >= moment || ann->prints("send \\d+ delivered .*", 0); }));
     const bool sender_dies = round % 2 == 0;
     (sender_dies ? ann : bob)->signal(SIGKILL);
     EXPECT_EQ((sender_dies ? ann : bob)->exit_status(), 128 + SIGKILL);
