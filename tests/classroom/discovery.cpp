@@ -230,6 +230,7 @@ TEST(Discovery, LeavesByTheInterfaceThatWasChosenWhateverTheRoutesPrefer) {
     network.run(0, "ip link add " + name + " type veth peer name far-" + name + " && ip link set far-" + name + " up && " +
                        "ip addr add 10.77.0." + std::to_string(++last_byte) + "/28 brd + dev " + name +
                        " && ip link set " + name + " up && " +
+                       "until ip link show " + name + " | grep -q 'state UP'; do sleep 0.02; done && " +
                        "ip neigh add 10.77.0.5 lladdr 02:00:00:00:00:05 dev " + name);
   }
   const Folder scratch;
