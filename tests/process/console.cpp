@@ -567,7 +567,7 @@ TEST_F(Terminals, AreLeftInOrderByTheSecondCtrlCToo) {
   ann.wait_for("left bob@\\S+: said bye");
   EXPECT_TRUE(eventually(10, [&] {
     bob.press("C-c");
-    return bob.shows("ended", 0.2);
+    return bob.shows("ended", 1);
   })) << bob.screen();
   EXPECT_TRUE(bob.shows("ended 130")) << bob.screen();
   EXPECT_TRUE(bob.shows(" icanon ")) << bob.screen();
