@@ -87,13 +87,14 @@ $(BUILD)/ladder: $(call objects,tests/ladder/main.cpp tests/support/ladder.cpp)
 	$(COMPILE) $^ -o $@
 
 # Without the comments that name the version of dot.
+DRAW = dot -Tsvg $(1) | sed '/^<!--/d; /^ -->/d' >$@
 SOURCES_OF_PICTURES := $(wildcard docs/pictures/*.dot)
 pictures: $(SOURCES_OF_PICTURES:.dot=.svg) docs/pictures/heartbeats.svg docs/pictures/lists.svg $(SOURCES_OF_PICTURES:docs/pictures/%.dot=docs/zh/pictures/%.svg) peer $(BUILD)/ladder
 	tests/first-contact.sh trace --svg >docs/pictures/first-contact.svg
 	tests/session.sh >docs/pictures/session.svg
 
 docs/pictures/%.svg: docs/pictures/%.dot
-	dot -Tsvg $< | sed '/^<!--/d; /^ -->/d' >$@
+	$(call DRAW,$<)
 
 docs/pictures/heartbeats.svg: docs/pictures/crowd.txt
 docs/pictures/lists.svg: docs/pictures/segment.txt
@@ -104,7 +105,7 @@ IN_CHINESE := docs/zh/pictures/translate.awk docs/zh/pictures/labels.txt
 docs/zh/pictures/%.svg: docs/pictures/%.dot $(IN_CHINESE)
 	@mkdir -p .build
 	awk -f $(IN_CHINESE) $< >.build/$*.dot
-	dot -Tsvg .build/$*.dot | sed '/^<!--/d; /^ -->/d' >$@
+	$(call DRAW,.build/$*.dot)
 
 capture: peer
 	tests/first-contact.sh capture '$(CAPTURE)'

@@ -490,7 +490,7 @@ Announcement Roster::announcement(Verb verb) const {
 // The shell: two sockets, and a clock
 // ============================================================================
 
-constexpr auto kLook = 250ms;         // between two looks at the interfaces
+constexpr auto kLook = 250ms;         // between two looks at the interfaces and the wall clock
 constexpr auto kLongestPause = 100ms;
 constexpr int kDatagramsAtOnce = 64;  // from each socket, before everything else gets its turn
 
@@ -503,7 +503,7 @@ Descriptor own_socket;
 
 optional<Roster> roster;
 Interfaces interfaces;  // those that are up, and that we may use
-Time next_look;         // when to read them again
+Time next_look;         // when to look again: see kLook
 
 // Defined in the second reading.
 Interfaces read_interfaces();
@@ -623,8 +623,8 @@ void discovery::tick() {
     next_look = now + kLook;
     interfaces = read_interfaces();
     roster->use_networks(interfaces, now);
+    roster->set_epoch(start_of_wall_clock());
   }
-  roster->set_epoch(start_of_wall_clock());
   roster->run(now);
   send_and_tell();
 }

@@ -38,33 +38,34 @@ std::string comparable(std::string word) {
 
 }  // namespace
 
-class Pictures : public OneHost {};
+class Pictures : public OneHost {
+ protected:
+  // Each source in docs/pictures makes, with that program, the picture that is kept beside it.
+  void expect_what_they_make(const std::vector<fs::path>& sources, const std::string& program) {
+    const Folder scratch;
+    for (const fs::path& source : sources) {
+      const std::string made = scratch.path(source.stem().string() + ".svg");
+      network->run(0, program + " " + source.string() + " >" + made);
+      const std::string kept = read_file(fs::path(source).replace_extension(".svg"));
+      EXPECT_GT(words_of(kept).size(), 10u) << source;
+      EXPECT_EQ(words_of(kept), words_of(read_file(made))) << source << ": make pictures";
+    }
+  }
+};
 
 TEST_F(Pictures, AreWhatTheirSourcesMake) {
   NEEDS_PROGRAM("dot", "graphviz");
-  const Folder scratch;
-  for (const fs::path& source : pictures("docs/pictures", ".dot")) {
-    const std::string made = scratch.path(source.stem().string() + ".svg");
-    network->run(0, "dot -Tsvg " + source.string() + " >" + made);
-    const std::string kept = read_file(fs::path(source).replace_extension(".svg"));
-    EXPECT_GT(words_of(kept).size(), 10u) << source;
-    EXPECT_EQ(words_of(kept), words_of(read_file(made))) << source << ": make pictures";
-  }
-  EXPECT_GE(pictures("docs/pictures", ".dot").size(), 6u);
+  const auto sources = pictures("docs/pictures", ".dot");
+  expect_what_they_make(sources, "dot -Tsvg");
+  EXPECT_GE(sources.size(), 6u);
 }
 
 // Each value is a word as well, so a curve of other numbers has other words.
 TEST_F(Pictures, OfTheCurvesAreWhatTheMeasurementsMake) {
   NEEDS_PROGRAM("gnuplot", "gnuplot-nox");
-  const Folder scratch;
-  for (const fs::path& source : pictures("docs/pictures", ".gp")) {
-    const std::string made = scratch.path(source.stem().string() + ".svg");
-    network->run(0, "gnuplot " + source.string() + " >" + made);
-    const std::string kept = read_file(fs::path(source).replace_extension(".svg"));
-    EXPECT_GT(words_of(kept).size(), 10u) << source;
-    EXPECT_EQ(words_of(kept), words_of(read_file(made))) << source << ": make pictures";
-  }
-  EXPECT_EQ(pictures("docs/pictures", ".gp").size(), 2u);
+  const auto sources = pictures("docs/pictures", ".gp");
+  expect_what_they_make(sources, "gnuplot");
+  EXPECT_EQ(sources.size(), 2u);
 }
 
 // The tables in performance.md are those from which the curves are drawn.

@@ -114,6 +114,14 @@ class RosterRules : public testing::Test {
     return all;
   }
 
+  // Until then nobody is probed. A sweep begins with her own host: others may be on it.
+  void expect_sweep_after(Clock::duration time) {
+    pass(time - 1ms);
+    EXPECT_EQ(probes(), Texts{});
+    pass(1ms);
+    EXPECT_EQ(probes(), Texts{"10.77.0.1:25253"});
+  }
+
   // "HELLO 10.77.0.2:25253", and what of `to` and `ask` there is.
   Texts sent() {
     Texts texts;
@@ -476,10 +484,7 @@ TEST_F(RosterRules, NobodySaysByeForAnother) {
 
 TEST_F(RosterRules, BroadcastComesFirstAndTheSweepAfterThreeSecondsNearestFirst) {
   start();
-  pass(2999ms);
-  EXPECT_EQ(probes(), Texts{});
-  pass(1ms);
-  EXPECT_EQ(probes(), Texts{"10.77.0.1:25253"});  // her own host first: others may be on it
+  expect_sweep_after(3s);
   Texts all;
   for (int i = 0; i < 11; ++i) {
     pass(249ms);
@@ -656,10 +661,7 @@ TEST_F(RosterRules, WhenTheWallClockIsSetTheNextSweepMovesWithIt) {
   pass(200s);
   probes();
   ann.set_epoch(Time{} - 30s);  // the wall clock shows 230 s past the hour
-  pass(70s - 1ms);
-  EXPECT_EQ(probes(), Texts{});
-  pass(1ms);
-  EXPECT_EQ(probes(), Texts{"10.77.0.1:25253"});
+  expect_sweep_after(70s);
   bob_says("HERE", " every=60 to=" + kAnn);
   pass(100s);
   probes();
@@ -676,10 +678,7 @@ TEST_F(RosterRules, WhenTheWallClockIsSetTheNextSweepMovesWithIt) {
 TEST_F(RosterRules, ThatTheWallClockIsSetDoesNotMoveTheFirstSweep) {
   start();
   ann.set_epoch(Time{} - 100s);
-  pass(3s - 1ms);
-  EXPECT_EQ(probes(), Texts{});
-  pass(1ms);
-  EXPECT_EQ(probes(), Texts{"10.77.0.1:25253"});
+  expect_sweep_after(3s);
 }
 
 // As NTP does all the time. The sweep that is due must not be put off for five minutes by it.
