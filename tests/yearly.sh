@@ -1,7 +1,7 @@
 #!/bin/sh
 # tests/yearly.sh YEAR: changes the word and the ports of the protocol everywhere in this tree. Then last year's
 # programs find nobody, and nobody finds them. The same YEAR gives everybody the same protocol. It prints what it
-# changed, and you can run it again for the next year. `make handout YEAR=2027` does it in a copy.
+# changed. Run it again for the next year; for the same one it changes nothing. `make handout YEAR=2027` does it in a copy.
 set -eu
 year=${1-}
 case $year in 20[0-9][0-9]) ;; *) echo "usage: tests/yearly.sh YEAR, such as 2027" >&2; exit 2 ;; esac
@@ -14,6 +14,10 @@ old_port=$(sed -n 's/.* kDiscoveryPort = \([0-9]*\);.*/\1/p' protocol.h)
 # As long as the old word, because some examples are at the limit of a line. The ports stay below 32768, where Linux
 # begins to take those of outgoing connections. No new port is an old one, or sed would change it twice.
 word=ChatByP${year#20}
+if [ "$word" = "$old_word" ]; then
+  echo "this is the protocol of $year already: $word/1, shared port $old_port"
+  exit
+fi
 port=$((25252 + 257 + year * 263 % 6000))
 distance=$((port - old_port))
 if [ "${distance#-}" -lt 257 ]; then port=$((port + 514)); fi

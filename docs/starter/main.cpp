@@ -1,8 +1,8 @@
 // Your peer begins here. It reads its options, opens its two UDP sockets, says that it is ready,
 // broadcasts one HELLO, and waits in select() until its user leaves. That is milestone 0.
 //
-// What is missing: it answers nobody, lists nobody, and never reads what arrives. Look for "You go
-// on here".
+// What is missing: it answers nobody, lists nobody, never reads what arrives, and has no TCP port.
+// Look for "You go on here".
 
 #include <arpa/inet.h>
 #include <sys/select.h>
@@ -44,6 +44,7 @@ std::map<std::string, std::string> read_options(int argc, char** argv) {
       value = argv[++i];
     }
     if (key != "--name" && key != "--group") give_up(key + " is not an option");
+    // You go on here: size() counts bytes, and the specification counts characters.
     if (value.empty() || value.size() > 32) give_up("a name or group has 1 to 32 characters");
     options[key] = value;
   }
@@ -110,6 +111,7 @@ int main(int argc, char** argv) {
     FD_SET(STDIN_FILENO, &readable);
     if (::select(own_socket + 1, &readable, nullptr, nullptr, nullptr) == -1) continue;
     // You go on here: watch shared_socket and own_socket, too, and answer each HELLO with a HERE.
+    // And here: one read() may bring half a line, or three; and whoever leaves says BYE first.
     char typed[4096];
     const ssize_t got = ::read(STDIN_FILENO, typed, sizeof typed);
     if (got <= 0 || std::string(typed, static_cast<size_t>(got)) == "/quit\n") return 0;

@@ -1,7 +1,7 @@
-#!/bin/sh
-# tests/grade/class.sh [--pairs] FOLDER: builds and grades each submission, that is, each subfolder of FOLDER with a
-# Makefile, and prints a table of their points. Beside the subfolder NAME it leaves NAME.build, the output of `make`;
-# NAME.grade, the report for its author; and NAME.pictures, a drawing of each failed case.
+#!/usr/bin/env bash
+# tests/grade/class.sh [--pairs] FOLDER: builds and grades each submission, that is, each subfolder of FOLDER, and prints
+# a table of their points. Beside the subfolder NAME it leaves NAME.build, the output of `make`; NAME.grade, the report
+# for its author; and NAME.pictures, a drawing of each failed case.
 #
 # With --pairs, all submissions meet each other on a virtual network. A second table says whether the row's program
 # found the column's, and got a message and a file to it: "ok", or what did not work. For each pair that failed,
@@ -10,8 +10,11 @@
 # `make` runs whatever a Makefile says. So it runs without a network, for BUILD_SECONDS=120 at most, and, if you are
 # root, as the user BUILD_USER=nobody, in a temporary copy. If the system does not allow taking the network away, a line
 # says so. A submission can read whatever that user can: use a machine, or a container, that has nothing to lose.
-# PROGRAM=peer is the program that it must build. JOBS=4 pairs meet at a time. GRADER=file is a grader that is already
-# built.
+#
+#   PROGRAM=peer         the program that a submission must build
+#   SUBMISSIONS=1        so many are graded at a time: by default, one for every two cores
+#   PAIRS=8              so many pairs meet at a time
+#   GRADER=file          a grader that is already built; it takes JOBS, LONG, FILTER and SEED as in main.cpp
 set -u
 pairs=
 if [ "${1-}" = --pairs ]; then
@@ -24,88 +27,125 @@ if [ $# -ne 1 ] || [ ! -d "$1" ]; then
 fi
 class=$(realpath "$1")
 cd "$(dirname "$0")/../.." || exit 2
-here=$PWD
-grade=${GRADER:-$here/.build/grade}
+grader=${GRADER:-$PWD/.build/grade}
 [ -n "${GRADER-}" ] || make -j"$(nproc)" .build/grade >&2 || exit 2
+cores=$(nproc)
+submissions_at_once=${SUBMISSIONS:-$(((cores + 1) / 2))}
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-trap 'exit 1' INT TERM
 chmod 755 "$scratch"
+mkdir "$scratch/built" "$scratch/points"
+
+# Each job is a process group, so it ends with all that it has started.
+set -m
+end_jobs() {
+  for job in $(jobs -p); do kill -- "-$job" 2>/dev/null; done
+  wait
+}
+trap 'rm -rf "$scratch"' EXIT
+trap 'end_jobs; exit 1' INT TERM
+
+# Runs COMMAND for each line of standard input, with that line as its argument; COUNT of them at a time.
+at_once() {
+  local count=$1 command=$2 line
+  while IFS= read -r line; do
+    while [ "$(jobs -rp | wc -l)" -ge "$count" ]; do wait -n; done
+    "$command" "$line" </dev/null &
+  done
+  wait
+}
+
+# ---- Building -------------------------------------------------------------------------------------------------------
 
 is_root=
 if [ "$(id -u)" -eq 0 ] && setpriv --reuid "${BUILD_USER:-nobody}" --clear-groups true 2>/dev/null; then is_root=yes; fi
-alone="unshare -rn"
-[ -z "$is_root" ] || alone="unshare -n"
-if ! $alone true 2>/dev/null; then
-  alone=
+alone=(unshare -rn)
+[ -z "$is_root" ] || alone=(unshare -n)
+if ! "${alone[@]}" true 2>/dev/null; then
+  alone=()
   echo "class.sh: this system takes no network away (unshare is refused), so what make starts can reach it" >&2
 fi
 
-build() { # FOLDER: what `make` says there, with nothing of ours in its environment
-  folder=$1
+# What `make` says in that folder, with nothing of ours in its environment.
+run_make() {
+  local folder=$1
   set -- timeout -k 5 "${BUILD_SECONDS:-120}" env -i PATH="$PATH" HOME="$folder" LANG=C.UTF-8 make
   [ -z "$is_root" ] || set -- setpriv --reuid "${BUILD_USER:-nobody}" --clear-groups --no-new-privs "$@"
-  # shellcheck disable=SC2086 # two words, or none
-  (cd "$folder" && $alone "$@" </dev/null 2>&1) | head -c 1000000
+  (cd "$folder" && "${alone[@]}" "$@" 2>&1) | { head -c 1000000; cat >/dev/null; }
+  return "${PIPESTATUS[0]}"
 }
+
+program_of() { echo "$scratch/built/$1/${PROGRAM:-peer}"; }
+is_built() { [ -f "$(program_of "$1")" ] && [ -x "$(program_of "$1")" ]; }
+
+build() {
+  local name=$1
+  local copy=$scratch/built/$name
+  rm -f "$class/$name.build" "$class/$name.grade"
+  rm -rf "$class/$name.pictures"
+  cp -a "$class/$name" "$copy"
+  if [ -n "$is_root" ]; then chown -R "${BUILD_USER:-nobody}" "$copy"; fi
+  if [ ${#alone[@]} -eq 0 ]; then
+    echo "class.sh: built with a network, which this system does not take away" >"$class/$name.build"
+  fi
+  # A program that was handed in with sources that do not build is not theirs.
+  run_make "$copy" >>"$class/$name.build" || rm -f "$(program_of "$name")"
+  chmod -R a+rX "$copy"
+}
+
+# ---- Grading --------------------------------------------------------------------------------------------------------
+
+grade() {
+  local name=$1
+  PEER=$(program_of "$name") POINTS="$scratch/points/$name" REPORTS="$class/$name.pictures" \
+    "$grader" >"$class/$name.grade" 2>&1
+  echo "class.sh: graded $name" >&2
+}
+
+row() {
+  local name=$1
+  if ! is_built "$name"; then
+    printf '%-24s %s\n' "$name" "does not build: see $name.build"
+  elif [ ! -s "$scratch/points/$name" ]; then
+    printf '%-24s %s\n' "$name" "cannot be graded here: see $name.grade"
+  else
+    printf '%-24s' "$name"
+    # The line begins with the program, whose path may have blanks.
+    awk '{ for (i = NF - 10; i < NF; ++i) printf " %6s", $i; printf " %7s\n", $NF }' "$scratch/points/$name"
+  fi
+}
+
+: >"$scratch/submissions"
+: >"$scratch/good"
+for folder in "$class"/*/; do
+  case $folder in */\*/ | *.pictures/ | */pairs/) ;; *) basename "$folder" >>"$scratch/submissions" ;; esac
+done
+at_once "$cores" build <"$scratch/submissions"
+while IFS= read -r name; do
+  if is_built "$name"; then echo "$name" >>"$scratch/good"; fi
+done <"$scratch/submissions"
+at_once "$submissions_at_once" grade <"$scratch/good"
 
 printf '%-24s %6s %6s %6s %6s %6s %6s %6s %6s %6s %6s %7s\n' peer R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 total
-for submission in "$class"/*/; do
-  name=$(basename "$submission")
-  [ -e "$submission/Makefile" ] || continue
-  cp -a "$submission" "$scratch/$name"
-  if [ -n "$is_root" ]; then chown -R "${BUILD_USER:-nobody}" "$scratch/$name"; fi
-  [ -n "$alone" ] || echo "class.sh: built with a network, which this system does not take away" >"$class/$name.build"
-  [ -z "$alone" ] || : >"$class/$name.build"
-  build "$scratch/$name" >>"$class/$name.build"
-  program=$scratch/$name/${PROGRAM:-peer}
-  if [ -f "$program" ] && [ -x "$program" ]; then
-    chmod -R a+rX "$scratch/$name"
-    rm -rf "$class/$name.pictures"
-    PEER=$program POINTS="$scratch/points" REPORTS="$class/$name.pictures" "$grade" \
-      >"$class/$name.grade" 2>&1
-    echo "$name" >>"$scratch/built"
-    if [ ! -s "$scratch/points" ]; then
-      printf '%-24s %s\n' "$name" "cannot be graded here: see $name.grade"
-      continue
-    fi
-    points=$(awk '{ for (i = NF - 10; i <= NF; ++i) print $i }' "$scratch/points")  # behind the program
-    printf '%-24s' "$name"
-    # shellcheck disable=SC2086 # a word for each column
-    printf ' %6s %6s %6s %6s %6s %6s %6s %6s %6s %6s %7s\n' $points
-  else
-    printf '%-24s %s\n' "$name" "does not build: see $name.build"
-  fi
-  rm -f "$scratch/points"
-done
+while IFS= read -r name; do row "$name"; done <"$scratch/submissions"
 [ -n "$pairs" ] || exit 0
-[ -e "$scratch/built" ] || exit 0
+[ -s "$scratch/good" ] || exit 0
 
-# ---- Each meets each other one: a line "ONE OTHER RESULT" for each direction. Names may have blanks, but no TABs.
+# ---- Each meets each other one: a line "ONE OTHER RESULT" for each direction. Names may have blanks, but no TABs. -----
+
+meet() {
+  local one=${1%$'\t'*} other=${1#*$'\t'} results there back
+  results=$("$grader" --pair "$(program_of "$one")" "$(program_of "$other")" "$class/pairs/$one-$other.pcap" \
+    2>/dev/null)
+  read -r there back <<<"$results"
+  printf '%s\t%s\t%s\n%s\t%s\t%s\n' "$one" "$other" "${there:-nothing}" "$other" "$one" "${back:-nothing}" \
+    >>"$scratch/results"
+}
 
 mkdir -p "$class/pairs"
-meet() { # NUMBER: the pair of this line
-  IFS="$tab" read -r one other <<PAIR
-$(sed -n "$1p" "$scratch/pairs")
-PAIR
-  read -r there back <<RESULT
-$("$grade" --pair "$scratch/$one/${PROGRAM:-peer}" "$scratch/$other/${PROGRAM:-peer}" "$class/pairs/$one-$other.pcap" 2>/dev/null)
-RESULT
-  printf '%s\t%s\t%s\n' "$one" "$other" "${there:-nothing}"
-  printf '%s\t%s\t%s\n' "$other" "$one" "${back:-nothing}"
-}
-tab=$(printf '\t')
-awk -v OFS='\t' '{ for (i = 1; i < NR; ++i) print earlier[i], $0; earlier[NR] = $0 }' "$scratch/built" >"$scratch/pairs"
-total=$(wc -l <"$scratch/pairs")
-number=0
-while [ "$number" -lt "$total" ]; do
-  for _ in $(seq "${JOBS:-4}"); do
-    number=$((number + 1))
-    [ "$number" -gt "$total" ] || meet "$number" >"$scratch/result.$number" &
-  done
-  wait
-done
-cat "$scratch"/result.* >"$scratch/results" 2>/dev/null
+rm -f "$class"/pairs/*.pcap
+: >"$scratch/results"
+awk -v OFS='\t' '{ for (i = 1; i < NR; ++i) print earlier[i], $0; earlier[NR] = $0 }' "$scratch/good" >"$scratch/pairs"
+at_once "${PAIRS:-8}" meet <"$scratch/pairs"
 echo
 awk -F '\t' '
   NR == FNR { names[++count] = $0; next }
@@ -119,5 +159,5 @@ awk -F '\t' '
       for (k = 1; k <= count; ++k) printf " %-20s", i == k ? "-" : result[names[i], names[k]]
       print ""
     }
-  }' "$scratch/built" "$scratch/results"
+  }' "$scratch/good" "$scratch/results"
 rmdir "$class/pairs" 2>/dev/null || true

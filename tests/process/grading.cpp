@@ -1,5 +1,7 @@
 // The grader as its users see it: what it says to a beginner, the files it writes for other programs, a class, and the
-// scripts for Gradescope in docs/instructor.md. tests/grade/wrong.sh tests how it judges.
+// scripts in docs/gradescope. tests/grade/wrong.sh tests how it judges.
+
+#include <signal.h>
 
 #include <algorithm>
 #include <cctype>
@@ -69,16 +71,12 @@ double sum(const std::string& text, const std::string& pattern) {
   return all;
 }
 
-// The block of the document that begins with this line.
-std::string block(const std::string& document, const std::string& first) {
-  std::string all;
-  bool is_inside = false;
-  for (const std::string& line : lines_of(read_file(document))) {
-    if (line == "    " + first) is_inside = true;
-    if (is_inside && !line.empty() && line.rfind("    ", 0) != 0) break;
-    if (is_inside) all += (line.empty() ? line : line.substr(4)) + "\n";
-  }
-  return all;
+// That were started with this argument.
+int processes_with(const std::string& argument) {
+  int count = 0;
+  for (const auto& entry : fs::directory_iterator("/proc"))
+    if (read_file(entry.path() / "cmdline").find(argument) != std::string::npos) ++count;
+  return count;
 }
 
 }  // namespace
@@ -168,6 +166,13 @@ TEST_F(Grading, WritesFilesForOtherPrograms) {
   EXPECT_FALSE(matches(tests, "\"name\": \"R1.Leaving: .*\"number\": \"1\\.[0-9]+\".*\"status\": \"passed\"").empty());
   EXPECT_FALSE(matches(results, "\"score\": 8\\.000,").empty()) << results.substr(0, 100);
 
+  // What is extra comes on top.
+  grade("FILTER=R10.EmptyOnes GRADESCOPE=" + gradescope + " PEER=" + peer_program(), 0);
+  const std::string extra = read_file(gradescope);
+  EXPECT_TRUE(Json(extra).is_valid()) << extra;
+  EXPECT_GT(sum(extra, "\"score\": ([0-9.]+)"), 0) << extra;
+  EXPECT_EQ(sum(extra, "\"max_score\": ([0-9.]+)"), 0) << extra;
+
   const std::string result = read_file(classroom50);
   EXPECT_TRUE(Json(result).is_valid()) << result;
   for (const char* field : {"\"schema\": \"classroom50/result/v1\"", "\"classroom\": \"net\"",
@@ -181,12 +186,18 @@ TEST_F(Grading, OfAClassIsATableAndAMatrixOfWhoWorksWithWhom) {
   submit("ann", "cp " + peer_program() + " peer");
   submit("bob", "cp " + root() + "/.build/second peer");
   submit("carl", "false");
+  std::ofstream(folder.path("class/carl/peer")) << "#!/bin/sh\n";  // built earlier, perhaps by somebody else
+  fs::permissions(folder.path("class/carl/peer"), fs::perms::owner_all);
+  std::ofstream(folder.path("class/carl/Makefile")) << "all:\n\tfalse\n";
   submit("dora", "cp /bin/cat peer");
+  submit("fred/mine", "cp " + peer_program() + " peer");  // one folder too deep
   submit("erin", "test `wc -l </proc/net/dev` = 3 && cp " + peer_program() + " peer");  // a head of two lines, and lo
   const std::string said = run("ip link add veth8 type veth peer name veth9 && FILTER=R1.SaysThatItIsReady "
                                "PEER=/nothing tests/grade/class.sh --pairs " + folder.path("class"), 0, 300);
   EXPECT_FALSE(matches(said, "ann +0\\.5 ").empty()) << said;
   EXPECT_FALSE(matches(said, "carl +does not build: see carl.build").empty()) << said;
+  EXPECT_FALSE(matches(said, "fred +does not build: see fred.build").empty()) << said;
+  EXPECT_NE(read_file(folder.path("class/fred.build")).find("no makefile"), std::string::npos);
   EXPECT_FALSE(matches(said, "ann +- +ok +ready +ok").empty()) << said;
   EXPECT_FALSE(matches(said, "bob +ok +- +ready +ok").empty()) << said;
   EXPECT_FALSE(matches(said, "erin +ok +ok +ready +-").empty()) << said << read_file(folder.path("class/erin.build"));
@@ -195,32 +206,47 @@ TEST_F(Grading, OfAClassIsATableAndAMatrixOfWhoWorksWithWhom) {
   EXPECT_TRUE(fs::exists(folder.path("class/dora.pictures/R1.SaysThatItIsReady.svg")));
 }
 
-// The files that docs/instructor.md shows, in a folder laid out as Gradescope lays out /autograder.
+// A lecturer who presses Ctrl-C wants his machine back.
+TEST_F(Grading, OfAClassThatIsInterruptedEndsAllThatItHasStarted) {
+  const std::string ready = program("ready", "echo \"ready $2@127.0.0.1:25253 $4\"; exec sleep 1000");
+  submit("ann", "cp " + ready + " peer");
+  submit("bob", "cp " + ready + " peer");
+  const std::string command = "unset JOBS; GRADER=$PWD/.build/grade FILTER=R1.SaysThatItIsReady "
+                              "exec tests/grade/class.sh --pairs " + folder.path("class");
+  Process script(network->descriptor(0), {"/bin/sh", "-c", command}, root());
+  const std::string capture = folder.path("class/pairs/ann-bob.pcap");
+  ASSERT_TRUE(eventually(60, [&] { return fs::exists(capture); })) << script.output();
+  EXPECT_GT(processes_with(capture), 0);
+  script.signal(SIGINT);
+  EXPECT_EQ(script.exit_status(), 1);
+  EXPECT_TRUE(eventually(10, [&] { return processes_with(capture) == 0; }));
+}
+
+// docs/gradescope, in a folder laid out as Gradescope lays out /autograder. Nothing is installed there, and no user made.
 TEST_F(Grading, RunsAsGradescopeRunsIt) {
-  const std::string there = folder.path("autograder"), document = root() + "/docs/instructor.md";
-  for (const char* name : {"source", "submission", "results"}) fs::create_directories(there + "/" + name);
+  const std::string there = folder.path("autograder");
+  for (const char* name : {"source", "submission", "results", "bin"}) fs::create_directories(there + "/" + name);
   fs::create_directory_symlink(root(), there + "/source/chatbyp2p");
-  for (const auto& [name, first_line] : {std::pair("setup.sh", "#!/bin/sh"), {"run_autograder", "#!/bin/sh -u"}}) {
-    std::string script = block(document, first_line);
+  for (const char* name : {"setup.sh", "run_autograder"}) {
+    std::string script = read_file(root() + "/docs/gradescope/" + name);
     ASSERT_FALSE(script.empty()) << name;
-    for (size_t at = 0; (at = script.find("/autograder", at)) != std::string::npos; at += there.size())
+    for (size_t at = 0; (at = script.find("/autograder/", at)) != std::string::npos; at += there.size())
       script.replace(at, std::string("/autograder").size(), there);
-    std::ofstream(there + "/" + name) << script;
-    fs::permissions(there + "/" + name, fs::perms::owner_all);
+    program("autograder/source/" + std::string(name), script);
   }
-  // Nothing is installed, and what would be made is only named.
-  fs::create_directories(there + "/bin");
-  fs::copy_file("/bin/true", there + "/bin/apt-get");
-  run("PATH=" + there + "/bin:$PATH MAKEFLAGS=n " + there + "/setup.sh", 0);
+  for (const char* name : {"apt-get", "useradd", "chown", "chmod"}) program("autograder/bin/" + std::string(name), "exit 0");
+  program("autograder/bin/runuser", "shift 3; exec \"$@\"");  // of: -u student --
+  run("PATH=" + there + "/bin:$PATH MAKEFLAGS=n " + there + "/source/setup.sh", 0);
+  const std::string autograder = "PATH=" + there + "/bin:$PATH FILTER=R1 " + there + "/source/run_autograder";
 
   std::ofstream(there + "/submission/Makefile") << "peer:\n\tcp " << peer_program() << " peer\n";
-  run("FILTER=R1 " + there + "/run_autograder", 0);
+  run(autograder, 0);
   const std::string good = read_file(there + "/results/results.json");
   EXPECT_TRUE(Json(good).is_valid()) << good;
   EXPECT_FALSE(matches(good, "\"score\": 8\\.000,").empty()) << good.substr(0, 200);
 
   std::ofstream(there + "/submission/Makefile") << "peer:\n\tfalse\n";
-  run("FILTER=R1 " + there + "/run_autograder", 0);
+  run(autograder, 0);
   const std::string bad = read_file(there + "/results/results.json");
   EXPECT_TRUE(Json(bad).is_valid()) << bad;
   EXPECT_FALSE(matches(bad, "\"score\": 0,").empty()) << bad;

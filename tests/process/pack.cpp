@@ -1,4 +1,4 @@
-// The pack for a class (tests/handout.sh), used as a student uses it: in a folder without this repository.
+// The pack for a class (tests/handout.sh), used as a student uses it: where this repository cannot be seen.
 
 #include <filesystem>
 
@@ -13,10 +13,14 @@ class Pack : public OneHost {
     network->run(0, choices + " tests/handout.sh " + pack() + " >" + scratch_.path("said"));
   }
   std::string pack() const { return scratch_.path("pack"); }
-  // What a command prints that is typed in the pack.
-  std::string typed(const std::string& command) const {
+  // What commands print that are typed in the pack, on a machine without this repository: its folder is empty there.
+  std::string typed(const std::string& commands) const {
     const std::string output = scratch_.path("output");
-    network->run(0, "cd " + pack() + " && unset MAKEFLAGS MAKELEVEL FILTER JOBS && (" + command + ") >" + output + " 2>&1 || cat " + output);
+    const std::string repository = fs::current_path();
+    const std::string script =
+        scratch_.write("script", "set -e\nmount -t tmpfs none '" + repository + "'\n[ ! -e '" + repository +
+                                     "/Makefile' ]\ncd " + pack() + "\nunset MAKEFLAGS MAKELEVEL FILTER JOBS PEER\n" + commands);
+    network->run(0, "unshare -rm sh " + script + " >" + output + " 2>&1 || cat " + output);
     return read_file(output);
   }
   std::string file(const std::string& name) const { return read_file(scratch_.path("pack/" + name)); }

@@ -1,7 +1,7 @@
 // 你的对等方从这里开始。它接受选项，打开两个 UDP 套接字，输出 ready，广播一个 HELLO，然后在
 // select() 中等待，直到用户离开。这就是里程碑 0。
 //
-// 还没有的：它不回答任何人，不列出任何人，收到的也不读。请查找“从这里继续”。
+// 还没有的：它不回答任何人，不列出任何人，收到的也不读，也没有 TCP 端口。请查找“从这里继续”。
 
 #include <arpa/inet.h>
 #include <sys/select.h>
@@ -43,6 +43,7 @@ std::map<std::string, std::string> read_options(int argc, char** argv) {
       value = argv[++i];
     }
     if (key != "--name" && key != "--group") give_up(key + " is not an option");
+    // 从这里继续：size() 数的是字节，而规范数的是字符。
     if (value.empty() || value.size() > 32) give_up("a name or group has 1 to 32 characters");
     options[key] = value;
   }
@@ -108,6 +109,7 @@ int main(int argc, char** argv) {
     FD_SET(STDIN_FILENO, &readable);
     if (::select(own_socket + 1, &readable, nullptr, nullptr, nullptr) == -1) continue;
     // 从这里继续：也监视 shared_socket 和 own_socket，并用 HERE 回答每个 HELLO。
+    // 还有这里：一次 read() 读到的可能是半行，也可能是三行；离开之前要先发出 BYE。
     char typed[4096];
     const ssize_t got = ::read(STDIN_FILENO, typed, sizeof typed);
     if (got <= 0 || std::string(typed, static_cast<size_t>(got)) == "/quit\n") return 0;
