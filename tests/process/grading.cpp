@@ -208,9 +208,10 @@ TEST_F(Grading, OfAClassIsATableAndAMatrixOfWhoWorksWithWhom) {
 
 // A lecturer who presses Ctrl-C wants his machine back.
 TEST_F(Grading, OfAClassThatIsInterruptedEndsAllThatItHasStarted) {
-  const std::string ready = program("ready", "echo \"ready $2@127.0.0.1:25253 $4\"; exec sleep 1000");
-  submit("ann", "cp " + ready + " peer");
-  submit("bob", "cp " + ready + " peer");
+  for (const std::string name : {"ann", "bob"}) {
+    submit(name, "true");
+    program("class/" + name + "/peer", "echo \"ready $2@127.0.0.1:25253 $4\"; exec sleep 1000");
+  }
   const std::string command = "unset JOBS; GRADER=$PWD/.build/grade FILTER=R1.SaysThatItIsReady "
                               "exec tests/grade/class.sh --pairs " + folder.path("class");
   Process script(network->descriptor(0), {"/bin/sh", "-c", command}, root());
