@@ -72,7 +72,7 @@ CASE(R1, DefaultsWithoutATerminal, "I1",
   dora.prints("ready " + drawn("dora") + "@127.0.0.1:25253 lab");
 }
 
-CASE(R1, NamesOf32Characters, "I1, P2.2", "A name and a group may have 32 characters, of whatever script.") {
+CASE(R1, NamesOf32Characters, "I1, P2.2", "A name and a group may have 32 characters, in any script.") {
   {
     Program latin(text_of(32, 'n'), {}, 0, text_of(31, 'g'));
     latin.prints("ready " + text_of(32, 'n') + "@... " + text_of(31, 'g'));
@@ -111,7 +111,7 @@ CASE(R1, ItsPortIsOpen, "P1, P2.1", "Its own port is open for TCP and for UDP.")
   zoe.id_of(ann);
 }
 
-CASE(R1, InstancesOfAHost, "P2.1, I1", "Several run on one host, each at the first port from 25253 on that is free.") {
+CASE(R1, InstancesOfAHost, "P2.1, I1", "Several peers run on one host, each at the first free port from 25253 on.") {
   Program a("a");
   a.prints("ready " + a.name + "@127.0.0.1:25253 " + a.group);
   Program b("b");
@@ -121,7 +121,7 @@ CASE(R1, InstancesOfAHost, "P2.1, I1", "Several run on one host, each at the fir
 }
 
 CASE(R1, APortThatIsHalfTaken, "P2.1",
-     "Its port is free for both UDP and TCP: it skips one that another program uses for either.") {
+     "Its port is free for both UDP and TCP: it skips a port that another program uses for either.") {
   Stranger both("both", 25253);
   Ear udp(25254);
   Program ann("ann");
@@ -155,7 +155,7 @@ CASE(R1, PlacesThatAreNotThere, "I1, I6", "An interface or a folder that is not 
   expect_refused({{"--name", "ann", "--interface", "eth9"}, {"--name", "ann", "--dir", "/nowhere/at/all"}});
 }
 
-CASE(R1, Help, "I1", "--help prints the options, and that is all.") {
+CASE(R1, Help, "I1", "--help prints the options, and does nothing else.") {
   Program ann("", {"--help"});
   ann.expect_exit(0);
   for (const char* option : {"--name", "--group", "--port", "--interface", "--dir", "--accept"})
@@ -163,7 +163,7 @@ CASE(R1, Help, "I1", "--help prints the options, and that is all.") {
           escaped(ann.output(), 100));
 }
 
-CASE(R1, Leaving, "I6", "/quit, the end of input, Ctrl-C, SIGTERM and SIGHUP end it, with exit status 0.") {
+CASE(R1, Leaving, "I6", "/quit, the end of input, Ctrl-C, SIGTERM and SIGHUP end the program, with exit status 0.") {
   for (const int how : {0, -1, SIGINT, SIGTERM, SIGHUP}) {
     Program ann("ann");
     ann.ready();
@@ -208,7 +208,7 @@ CASE(R2, SaysItThreeTimes, "P2.3", "It says HELLO three times at start, because 
   for (int i = 0; i < 3; ++i) all.hears("HELLO", {}, 4);
 }
 
-CASE(R2, AnIdIsDrawnAnew, "P1", "A peer that is started again is another one: it has another id.") {
+CASE(R2, AnIdIsDrawnAnew, "P1", "A peer that is started again is another peer: it has another id.") {
   Ear all(25252);
   std::set<std::string> ids;
   for (int i = 0; i < 3; ++i) {
@@ -287,29 +287,32 @@ struct Swept {
   std::list<Ear> ears;
 };
 
-CASE_OF(40, R2, BroadcastFirst, "P2.3, P4.3", "A sweep begins 3 s after the first broadcast, where that has found nobody.") {
+CASE_OF(40, R2, BroadcastFirst, "P2.3, P4.3",
+        "A sweep begins 3 s after the first broadcast, if that has found nobody.") {
   Swept swept;
   Ear all(25252, "10.77.0.31", 2);
   Program ann("ann", {}, 1);
   const double first = all.hears("HELLO").at;
   until(12, [&] { return !swept.asked().empty(); }, ann.name + " asks an address of the network");
   const double after = swept.asked().front().first - first;
-  check(after > 2.1 && after < 5.4, "3 s after the first broadcast (from 2.1 to 5.4 s are taken)",
+  check(after > 2.1 && after < 5.4, "3 s after the first broadcast (from 2.1 to 5.4 s are accepted)",
         "after " + std::to_string(after).substr(0, 4) + " s");
 }
 
-CASE_OF(40, R2, ThePaceOfASweep, "P2.3, P4.3", "A sweep asks one address every 0.25 s: faster, and a switch cuts it off.") {
+CASE_OF(40, R2, ThePaceOfASweep, "P2.3, P4.3",
+        "A sweep asks one address every 0.25 s: if it were faster, a switch could cut it off.") {
   constexpr size_t kCounted = 17;
   Swept swept;
   Program ann("ann", {}, 1);
   until(25, [&] { return swept.asked().size() >= kCounted; }, ann.name + " asks 17 addresses of the network");
   const auto asked = swept.asked();
   const double pace = (asked[kCounted - 1].first - asked[0].first) / (kCounted - 1);
-  check(pace > 0.17 && pace < 0.4, "one address every 0.25 s (from 0.17 to 0.4 s are taken)",
+  check(pace > 0.17 && pace < 0.4, "one address every 0.25 s (from 0.17 to 0.4 s are accepted)",
         "one every " + std::to_string(pace).substr(0, 5) + " s");
 }
 
-CASE_OF(40, R2, TheNearestFirst, "P4.3", "A sweep asks the nearest addresses first: 10, 8, 11, 7, 12, 6, if one's own is 9.") {
+CASE_OF(40, R2, TheNearestFirst, "P4.3",
+        "A sweep asks the nearest addresses first: 10, 8, 11, 7, 12, 6, if one's own is 9.") {
   Swept swept;
   Program ann("ann", {}, 1);
   until(20, [&] { return swept.asked().size() >= 6; }, ann.name + " asks six addresses of the network");
@@ -350,7 +353,8 @@ CASE_OF(40, R2, NoSweepWhereBroadcastWorks, "P4.3",
   yan.id_of(bob);
 }
 
-CASE_OF(40, R2, ANeighboursProbe, "P4.3", "A neighbour's probe stops no sweep: it does not show that broadcast works.") {
+CASE_OF(40, R2, ANeighboursProbe, "P4.3",
+        "A neighbour's probe stops no sweep: it does not show that broadcast works.") {
   Swept swept;
   Program ann("ann", {}, 1);
   ann.ready();
@@ -360,7 +364,7 @@ CASE_OF(40, R2, ANeighboursProbe, "P4.3", "A neighbour's probe stops no sweep: i
   until(12, [&] { return swept.asked().size() >= 4; }, ann.name + " sweeps its network all the same");
 }
 
-CASE_OF(328, R2, SweepsAgain, "P2.3, P4.3", "A sweep is repeated at the full five minutes of the clock on the wall.") {
+CASE_OF(328, R2, SweepsAgain, "P2.3, P4.3", "A sweep is repeated at each full five minutes of the wall clock.") {
   classroom(2);
   network().run(1, "ip addr flush dev eth0; ip addr add 10.77.0.1/29 brd + dev eth0");
   network().run(2, "ip addr flush dev eth0; ip addr add 10.77.0.2/29 brd + dev eth0");
@@ -390,21 +394,24 @@ double burst() {
 }
 
 // On a busy machine a program may stand still between its clock and its sendto(), so it may start three times.
-CASE_OF(60, R2, TheBurst, "P2.3, P4.2", "At start it says HELLO three times by broadcast, 0.25 s apart, and not more often.") {
+CASE_OF(60, R2, TheBurst, "P2.3, P4.2",
+        "At start it says HELLO three times by broadcast, 0.25 s apart, and not more often.") {
   const auto is_right = [](double took) { return took > 0.32 && took < 0.9; };
   double took = burst();
   for (int again = 0; again < 2 && !is_right(took); ++again) took = burst();
-  check(is_right(took), "0.5 s from the first to the third (from 0.32 to 0.9 s are taken)",
+  check(is_right(took), "0.5 s from the first to the third (from 0.32 to 0.9 s are accepted)",
         std::to_string(took).substr(0, 4) + " s");
 }
 
-CASE(R2, AScanOfALargeNetwork, "P2.2, I2, I3", "Of a network with more than 1,022 addresses a scan takes the /22 around the one given, and says so.") {
+CASE(R2, AScanOfALargeNetwork, "P2.2, I2, I3",
+     "In a network of more than 1,022 addresses, a scan asks the /22 around the given one, and says so.") {
   Program ann("ann");
   ann.ready().say("/scan 127.5.0.0/16");
   ann.prints("note: scanning 1022 addresses, ...");
 }
 
-CASE_OF(30, R2, AScanTakesTheOthersPlace, "I2, I3", "A second /scan takes the place of the first, and one end is told.") {
+CASE_OF(30, R2, AScanTakesTheOthersPlace, "I2, I3",
+        "A second /scan replaces the first, and only one end is reported.") {
   auto&& [ann, zoe] = Strangers();
   ann.say("/scan 127.5.0.0/27");
   pause(1);
@@ -433,7 +440,7 @@ CASE(R2, AScanOfOneAddress, "I2, I3", "/scan ADDRESS:PORT asks the peer there, a
   ann.prints("scanned 1 addresses; 1 users online");
 }
 
-CASE(R2, AnAddressThatIsNew, "P4.2", "When the host gets an address later, HELLO is said on that network.") {
+CASE(R2, AnAddressThatIsNew, "P4.2", "When the host gets a new address, the peer says HELLO on that network.") {
   classroom(2);
   network().run(1, "ip addr flush dev eth0");
   Ear all(25252, "10.77.0.31", 2);
@@ -443,7 +450,7 @@ CASE(R2, AnAddressThatIsNew, "P4.2", "When the host gets an address later, HELLO
   all.hears("HELLO", {{"ip", "10.77.0.9"}}, 15);
 }
 
-CASE(R2, IsNotFoundByItself, "P4.1", "It drops its own datagrams, which come back: nobody lists himself.") {
+CASE(R2, IsNotFoundByItself, "P4.1", "It drops its own broadcasts when they come back: nobody lists himself.") {
   Ear all(25252);
   Program ann("ann");
   for (int i = 0; i < 3; ++i) all.hears("HELLO", {}, 4);  // they have come back to her, too
@@ -470,7 +477,7 @@ CASE(R3, AnswersAHello, "P4.2", "A HELLO gets a HERE, with the asker's id in `to
   check(here.port == 25253, "an answer from port 25253", "one from port " + std::to_string(here.port));
 }
 
-CASE(R3, AnswersABroadcast, "P4.2", "A HELLO to the shared port is answered, too, from the own port.") {
+CASE(R3, AnswersABroadcast, "P4.2", "A HELLO to the shared port is answered, too, from the peer's own port.") {
   auto&& [ann, zoe] = Strangers();
   zoe.ear.send("127.255.255.255", 25252, zoe.hello());
   const Datagram here = zoe.hears("HERE", {{"to", zoe.id}, {"name", ann.name}});
@@ -503,7 +510,7 @@ CASE(R3, HasOneId, "P1, P4.1", "HELLO, HERE and an introduction over TCP all hav
   talk.request("HERE", {{"id", id}, {"to", zoe.id}});
 }
 
-CASE(R3, AsksWhoHasAsked, "P4.4", "A peer that is new is asked, too: does it hear us?") {
+CASE(R3, AsksWhoHasAsked, "P4.4", "A new peer is asked, too: does it hear us?") {
   auto&& [ann, zoe] = Strangers();
   zoe.tell(ann, zoe.hello());
   zoe.hears("HELLO", {{"name", ann.name}});
@@ -546,7 +553,7 @@ CASE(R3, AsksAfterAnIntroduction, "P5.2, P4.4",
 }
 
 CASE(R3, AToInAHello, "P4.4, P4.1",
-     "Only a HERE is an answer: a HELLO with our id in `to` lists nobody. An empty `to` is as good as none.") {
+     "Only a HERE is an answer: a HELLO with our id in `to` lists nobody. An empty `to` counts as none.") {
   auto&& [ann, zoe] = Strangers();
   zoe.answers = zoe.beats = false;
   const std::string id = zoe.id_of(ann);
@@ -651,7 +658,7 @@ CASE(R4, ListsWhoAnswers, "P4.4", "A peer that answers the broadcast HELLO is li
 }
 
 CASE(R4, ListsAllWhoAnswer, "P4.4, I3",
-     "All who answer are listed: /list shows each with group and address, and how many they are.") {
+     "All who answer are listed: /list shows each with group and address, and how many there are.") {
   std::list<Stranger> all;
   for (int i = 0; i < 5; ++i)
     all.emplace_back("u" + std::to_string(i), 0, i < 3 ? "lab" : "chess").join_broadcasts();
@@ -712,7 +719,7 @@ CASE(R4, AnAnswerWithoutTo, "P4.4", "A HERE from somebody new, without `to`, lis
 }
 
 CASE(R4, AnAnswerFromAnotherPort, "P4.3, P4.4",
-     "A HERE with our id in `to` that comes from another port than the one in it lists nobody.") {
+     "A HERE with our id in `to` lists nobody if it comes from another port than it names.") {
   auto&& [ann, zoe] = Strangers();
   zoe.is_mute();
   const std::string id = zoe.id_of(ann);
@@ -784,7 +791,7 @@ CASE_OF(30, R5, BeatsEvery5Seconds, "P4.2, P2.3",
   const Datagram first = all.hears("HERE", {{"to", "-"}, {"name", ann.name}}, 10);
   const Datagram second = all.hears("HERE", {{"to", "-"}, {"name", ann.name}}, 10);
   const double between = second.at - first.at;
-  check(between > 3.4 && between < 8, "5 s between them (from 3.4 to 8 s are taken)",
+  check(between > 3.4 && between < 8, "5 s between them (from 3.4 to 8 s are accepted)",
         std::to_string(between).substr(0, 4) + " s");
 }
 
@@ -819,7 +826,8 @@ CASE(R5, AfterABye, "P4.2", "For 15 s after its BYE nothing is listed under an i
   zoe.id_of(ann);
 }
 
-CASE_OF(45, R5, WhoIsSilentIsGone, "P2.3, P4.4", "Who is not heard for 15 s is taken off the list, and not before.") {
+CASE_OF(45, R5, WhoIsSilentIsGone, "P2.3, P4.4",
+        "A peer that is silent for 15 s is taken off the list, and not before.") {
   auto&& [ann, zoe] = Listed();
   zoe.answers = zoe.beats = false;
   const double since = now();
@@ -827,7 +835,7 @@ CASE_OF(45, R5, WhoIsSilentIsGone, "P2.3, P4.4", "Who is not heard for 15 s is t
   expect_took(since, 10, 26, zoe.name + " is gone after 15 s");
 }
 
-CASE_OF(30, R5, AsksWhoIsOverdue, "P4.4, P2.3", "Who is not heard for 6 s is asked.") {
+CASE_OF(30, R5, AsksWhoIsOverdue, "P4.4, P2.3", "A peer that is silent for 6 s is asked.") {
   auto&& [ann, zoe] = Listed();
   pause(0.5);
   zoe.beats = false;
@@ -835,11 +843,11 @@ CASE_OF(30, R5, AsksWhoIsOverdue, "P4.4, P2.3", "Who is not heard for 6 s is ask
   for (Datagram& one : zoe.ear.heard) one.used = true;
   const double since = now();
   const double asked = zoe.hears("HELLO", {{"name", ann.name}}, 12).at;
-  expect_between(since, asked, 3.4, 10.5, zoe.name + ", who was heard last some moments ago, is asked after 6 s");
+  expect_between(since, asked, 3.4, 10.5, zoe.name + ", heard a moment ago, is asked after 6 s");
 }
 
 CASE_OF(40, R5, NoQuestionForEachHello, "P4.4, P2.3",
-        "A listed peer that says HELLO is asked, too, but not more often than every 5 s. (By the list.)") {
+        "A listed peer that says HELLO is asked, too, but not more often than every 5 s. (Needs the list.)") {
   auto&& [ann, zoe] = Listed();
   zoe.id_of(ann);
   pause(1);
@@ -864,7 +872,7 @@ CASE_OF(40, R5, NoQuestionForEachHello, "P4.4, P2.3",
 }
 
 CASE_OF(45, R5, QuestionsOfAHeardOne, "P4.4, P2.3",
-        "Who is heard but does not answer is asked every 0.5 to 0.75 s, 24 times; then every 5 s.") {
+        "A peer that is heard but does not answer is asked every 0.5 to 0.75 s, 24 times; then every 5 s.") {
   auto&& [ann, zoe] = Strangers();
   zoe.is_mute();
   zoe.tell(ann, zoe.hello());
@@ -881,20 +889,20 @@ CASE_OF(45, R5, QuestionsOfAHeardOne, "P4.4, P2.3",
     if (Line(one.bytes).is("HELLO", {{"name", ann.name}})) at.push_back(one.at);
   check(at.size() > 6, "24 questions and more", std::to_string(at.size()));
   const double pace = (at[6] - at[0]) / 6;
-  check(pace > 0.4 && pace < 0.95, "a question every 0.5 to 0.75 s (from 0.4 to 0.95 s are taken)",
+  check(pace > 0.4 && pace < 0.95, "a question every 0.5 to 0.75 s (from 0.4 to 0.95 s are accepted)",
         "one every " + std::to_string(pace).substr(0, 4) + " s");
   size_t quick = 1;
   while (quick < at.size() && at[quick] - at[quick - 1] < 2.3) ++quick;
-  check(quick >= 18 && quick <= 30, "24 such questions (from 18 to 30 are taken)", std::to_string(quick));
+  check(quick >= 18 && quick <= 30, "24 such questions (from 18 to 30 are accepted)", std::to_string(quick));
   check(at.size() <= quick + 5, "then one every 5 s", std::to_string(at.size() - quick) + " more");
   check(at.size() >= quick + 2, "then one every 5 s", "none, 10 s after the first of them");
   const double slow_pace = at[quick + 1] - at[quick];
-  check(slow_pace > 3.4 && slow_pace < 9, "then one every 5 s (from 3.4 to 9 s are taken)",
+  check(slow_pace > 3.4 && slow_pace < 9, "then one every 5 s (from 3.4 to 9 s are accepted)",
         "after " + std::to_string(slow_pace).substr(0, 4) + " s");
 }
 
 CASE_OF(50, R5, FifteenSecondsAfterABye, "P4.2, P2.3",
-        "For 15 s after its BYE nothing is listed under an id, and then it is. (By the list.)") {
+        "For 15 s after a BYE, no peer is listed under its id; after that, one may be. (Needs the list.)") {
   auto&& [ann, zoe] = Listed();
   const std::string id = zoe.id_of(ann);
   zoe.is_mute();
@@ -905,11 +913,11 @@ CASE_OF(50, R5, FifteenSecondsAfterABye, "P4.2, P2.3",
     zoe.tell(ann, zoe.here(id));
     pause(0.5);
   }
-  expect_took(since, 10, 26, "15 s after her BYE " + zoe.name + " is listed again, for she shows that she hears");
+  expect_took(since, 10, 26, "15 s after her BYE " + zoe.name + " is listed again, because she shows that she hears");
 }
 
 CASE_OF(40, R5, FiveSecondsAfterAReplacement, "P4.4, P2.3",
-        "For 5 s after another has taken its port nothing is listed under an id. (By the list.)") {
+        "For 5 s after a peer was replaced, nothing is listed under its id. (Needs the list.)") {
   auto&& [ann, zoe] = Listed();
   const std::string id = zoe.id_of(ann), before = zoe.id;
   zoe.is_mute();
@@ -929,7 +937,7 @@ CASE_OF(40, R5, FiveSecondsAfterAReplacement, "P4.4, P2.3",
 }
 
 CASE_OF(30, R5, NotBeforeTenSeconds, "P4.4, P2.3, P9",
-        "A peer that is silent for 6 s keeps its address: nobody else may take its id before 10 s. (By the list.)") {
+        "A peer that is silent for 6 s keeps its address: nobody else may take its id before 10 s. (Needs the list.)") {
   auto&& [ann, zoe] = Listed();
   const std::string id = zoe.id_of(ann);
   zoe.is_mute();
@@ -946,7 +954,7 @@ CASE_OF(30, R5, NotBeforeTenSeconds, "P4.4, P2.3, P9",
   zoe.tell(ann, zoe.here(id));
 }
 
-CASE_OF(45, R5, WhoAnswersStays, "P4.4", "Who sends no heartbeat but answers questions stays on the list.") {
+CASE_OF(45, R5, WhoAnswersStays, "P4.4", "A peer that sends no heartbeat but answers questions stays on the list.") {
   auto&& [ann, zoe] = Strangers();
   zoe.beats = false;
   zoe.meet(ann);
@@ -956,7 +964,7 @@ CASE_OF(45, R5, WhoAnswersStays, "P4.4", "Who sends no heartbeat but answers que
 }
 
 CASE_OF(60, R5, WhoDoesNotHearUs, "P4.4, I3",
-        "Who is heard but answers no question, 24 times, is taken off: it does not hear us.") {
+        "A peer that is heard but leaves 24 questions unanswered is taken off: it does not hear us.") {
   auto&& [ann, zoe] = Listed();
   zoe.answers = false;
   for (int i = 0; i < 12; ++i) {
@@ -985,7 +993,7 @@ CASE(R5, AGroupThatChanges, "P4.2, I3", "A new group is seen at once, too.") {
   ann.prints("changed " + zoe.me() + ": was " + before, 4);
 }
 
-CASE(R5, TellsItsNewName, "P4.2, I2", "/name and /join are told to each peer that is known, at once; the id stays.") {
+CASE(R5, TellsItsNewName, "P4.2, I2", "After /name and /join, each known peer is told at once; the id stays.") {
   auto&& [ann, zoe] = Listed();
   const std::string id = zoe.id_of(ann);
   const std::string name = drawn("anna"), group = drawn("chess");
@@ -1014,7 +1022,7 @@ CASE(R5, SaysBye, "P4.2, I6",
 }
 
 CASE(R5, ARestart, "P4.4, I3",
-     "A new id at the port of another means that the peer there has restarted: one goes, one comes.") {
+     "A new id at a listed peer's port means that the peer there has restarted: one leaves, one joins.") {
   auto&& [ann, zoe] = Listed();
   zoe.id = drawn_id("anew");
   zoe.tell(ann, zoe.hello());
@@ -1025,7 +1033,7 @@ CASE(R5, ARestart, "P4.4, I3",
 }
 
 CASE(R5, AHelloOustsNobody, "P4.4",
-     "A new id at the port of a listed peer ousts it only when it has shown that it hears us. (By the list.)") {
+     "A new id at a listed peer's port replaces it only once it has shown that it hears us. (Needs the list.)") {
   auto&& [ann, zoe] = Listed();
   const std::string id = zoe.id_of(ann);
   zoe.is_mute();
@@ -1038,7 +1046,7 @@ CASE(R5, AHelloOustsNobody, "P4.4",
 }
 
 CASE_OF(60, R5, WhoBeatsSlowly, "P2.3, P4.1, P4.4",
-        "Of who says every=10, 10 s are an interval: asked after 12 s, gone after 30. (By the list.)") {
+        "A peer that says every=10 is asked after 12 s of silence, and gone after 30. (Needs the list.)") {
   auto&& [ann, zoe] = Strangers();
   const std::string id = zoe.id_of(ann);
   zoe.is_mute();
@@ -1054,7 +1062,7 @@ CASE_OF(60, R5, WhoBeatsSlowly, "P2.3, P4.1, P4.4",
 }
 
 CASE_OF(45, R5, AnEveryThatIsNone, "P2.3, P4.1",
-        "every= is taken from 6 to 60, and else read as 5: or somebody were immortal. (By the list.)") {
+        "every= counts from 6 to 60; anything else is read as 5, or a peer could be immortal. (Needs the list.)") {
   Program ann("ann");
   ann.ready();
   Stranger zoe("zoe"), yan("yan");
@@ -1068,12 +1076,13 @@ CASE_OF(45, R5, AnEveryThatIsNone, "P2.3, P4.1",
   pause(0.3);
   yan.ear.forget();
   const double asked = yan.hears("HELLO", {{"name", ann.name}}, 12).at;
-  expect_between(since, asked, 3.4, 10.5, yan.name + ", of every=1, is asked after 6 s");
+  expect_between(since, asked, 3.4, 10.5, yan.name + ", with every=1, is asked after 6 s");
   ann.prints("left " + zoe.who() + ": silent for ...", 27);
-  expect_took(since, 10, 26, zoe.name + ", of every=600, is gone after 15 s");
+  expect_took(since, 10, 26, zoe.name + ", with every=600, is gone after 15 s");
 }
 
-CASE(R5, HearsayIsAsked, "P4.3", "A HERE from another port than its own lists nobody: its peer is asked there.") {
+CASE(R5, HearsayIsAsked, "P4.3",
+     "A HERE from another port than it names lists nobody: the peer at that port is asked.") {
   Program ann("ann");
   ann.ready();
   Stranger gossip("gossip"), zoe("zoe");
@@ -1102,7 +1111,7 @@ CASE(R5, AnIdStaysWhereItIsHeard, "P4.4, P9",
 }
 
 CASE_OF(30, R5, AnIdThatMoves, "P4.4, P2.3",
-        "A peer whose address has changed is the same, once nothing was heard from the old one for 10 s.") {
+        "A peer may move to another address once nothing has come from the old one for 10 s.") {
   auto&& [ann, zoe] = Listed();
   zoe.answers = zoe.beats = false;
   pause(11);

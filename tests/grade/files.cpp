@@ -92,7 +92,7 @@ CASE(R8, AsksItsUser, "P6.2, I2, I3",
   r.bob.has_stored(the_file(), six_bytes());
 }
 
-CASE(R8, AcceptsAlways, "I1", "With --accept always it comes without a question.") {
+CASE(R8, AcceptsAlways, "I1", "With --accept always a file comes without a question.") {
   Receiver r;
   r.zoe.offers(r.bob, "size=6 files=1 :" + the_file(), "OK...").ask(six_as_data() + six_as_end(), "OK :" + the_file());
   r.bob.has_stored(the_file(), six_bytes());
@@ -125,7 +125,7 @@ CASE(R8, AcceptsUnderAnotherName, "I2, P6.4", "/accept N AS stores it under the 
   r.bob.has_not_stored(the_file());
 }
 
-CASE(R8, ChoosesTheFolder, "I1", "--dir chooses the folder, which is made if its parent is there.") {
+CASE(R8, ChoosesTheFolder, "I1", "--dir chooses the folder, which is created if its parent exists.") {
   Program bob("bob", {"--accept", "always", "--dir", "elsewhere"});
   bob.ready();
   Stranger zoe("zoe");
@@ -159,7 +159,7 @@ CASE(R8, WrongChecksums, "P6.4, P7", "A file whose checksum or size is wrong is 
   r.bob.has_not_stored(the_file());
 }
 
-CASE(R8, LessThanOffered, "P6.4, P7", "Fewer bytes than offered are refused, even with their right checksum.") {
+CASE(R8, LessThanOffered, "P6.4, P7", "Fewer bytes than offered are refused, even if their checksum is right.") {
   Receiver r;
   Talk& talk = r.zoe.offers(r.bob, "size=7 files=1 :" + the_file());
   talk.ask(six_as_data() + six_as_end(), "NO checksum...");
@@ -167,7 +167,7 @@ CASE(R8, LessThanOffered, "P6.4, P7", "Fewer bytes than offered are refused, eve
 }
 
 CASE(R8, MoreThanOffered, "P6.3, P7",
-     "More than was offered, no bytes, those of another offset, or a line that belongs elsewhere, are refused.") {
+     "More bytes than offered, none, those of another offset, or a line that belongs elsewhere are refused.") {
   Receiver r;
   for (const std::string& data :
        {std::string("DATA offset=0 size=7\nhello!\n"), std::string("DATA offset=1 size=5\n"), std::string("DATA offset=0 size=-1\n"),
@@ -188,7 +188,7 @@ CASE(R8, ReplacesNothing, "P6.4",
   Talk& talk = r.zoe.offers(r.bob, "size=6 files=1 :" + the_file());
   talk.send(six_as_data() + six_as_end() + "\n");
   const std::string name = Line(talk.expect("OK :...")).text;
-  check(name != the_file(), "another name than " + the_file(), name);
+  check(name != the_file(), "a name other than " + the_file(), name);
   r.bob.has_stored(the_file(), "mine");
   r.bob.has_stored(name, six_bytes());
 }
@@ -199,7 +199,7 @@ CASE(R8, EmptyFiles, "P6.4", "An empty file has no DATA, and the checksum 429496
   r.bob.has_stored("empty", "");
 }
 
-CASE(R8, BytesTooEarly, "P6.2, P7", "Any line before the answer to the offer ends it, right or wrong: NO early.") {
+CASE(R8, BytesTooEarly, "P6.2, P7", "Any line before the answer, right or wrong, ends the offer: NO early.") {
   Receiver r("ask");
   for (const char* line : {"DATA offset=0 size=6\nhello", "MSG number=1 :too early", "DANCE badly", "STOP it"}) {
     Talk& talk = r.asks("size=6 files=1 :" + the_file());
@@ -225,7 +225,7 @@ CASE(R8, TheSenderStops, "P6.2, P6.3, P7",
   r.bob.prints("receive ... failed " + r.zoe.who() + " 6 bytes, ...the dog ate it...: " + the_file());
 }
 
-CASE(R8, TheReceiverCancels, "I2, P7", "/cancel N ends what is coming, and tells the sender: NO cancelled.") {
+CASE(R8, TheReceiverCancels, "I2, P7", "/cancel N ends an incoming transfer, and tells the sender: NO cancelled.") {
   Receiver r("ask");
   Talk& talk = r.asks("size=6 files=1 :" + the_file());
   const std::string n = r.offered();
@@ -308,7 +308,7 @@ CASE(R8, SendsALargeFile, "P6.3, P6.4",
   Talk& talk = s.offer(s.ann.path("large"), {{"size", "3000001"}, {"files", "1"}}, "large");
   talk.send("OK\n");
   const Received got(talk);
-  check(got.bytes == content, "the bytes of the file", "others");
+  check(got.bytes == content, "the bytes of the file", "other bytes");
   check(got.crc == crc(content), "crc=" + crc(content), got.crc);
 }
 
@@ -400,7 +400,8 @@ CASE(R8, FilesThatAreNotThere, "I3, I6", "A file that is not there is an error, 
   s.ann.expect_exit(1);
 }
 
-CASE(R8, ToAll, "I2, I3", "/sendall offers to everyone, and says at the end who has it and who has not. (By the list.)") {
+CASE(R8, ToAll, "I2, I3",
+     "/sendall offers to everyone, and says at the end who has it and who has not. (Needs the list.)") {
   Sender s;
   Stranger yan("yan");
   s.zoe.meet(s.ann), yan.meet(s.ann);
@@ -441,7 +442,8 @@ CASE(R8, BytesThatAreNoText, "I3", "Bytes that are not UTF-8 are printed as \\xh
   bob.prints("receive 1 stored " + zoe.who() + " 6 bytes, cksum " + crc(six_bytes()) + ": d\\xff\\xae/" + the_file());
 }
 
-CASE(R8, TwoOffersOfOneName, "P6.4", "Two files of one name that come at the same time are both stored, under two names.") {
+CASE(R8, TwoOffersOfOneName, "P6.4",
+     "Two files of one name that come at the same time are both stored, under two names.") {
   Receiver r;
   Stranger yan("yan", 0, "lab", 0, "127.0.0.2");
   Talk &one = r.zoe.offers(r.bob, "size=6 files=1 :" + the_file()),
@@ -450,7 +452,7 @@ CASE(R8, TwoOffersOfOneName, "P6.4", "Two files of one name that come at the sam
   two.ask("DATA offset=0 size=3\nabcEND size=3 crc=" + crc("abc"), "OK :" + the_file());
   one.send(six_bytes().substr(3) + six_as_end() + "\n");
   const std::string name = Line(one.expect("OK :...")).text;
-  check(name != the_file(), "another name than " + the_file(), name);
+  check(name != the_file(), "a name other than " + the_file(), name);
   r.bob.has_stored(the_file(), "abc");
   r.bob.has_stored(name, six_bytes());
 }
@@ -487,7 +489,7 @@ CASE(R10, AFileThatCanBeRun, "P6.1", "A single file stays executable, like one i
   talk.ask("END size=12 crc=" + crc(kRun), "OK :run.sh");
   struct stat run{};
   ::stat(bob.path("downloads/run.sh").c_str(), &run);
-  check((run.st_mode & 0100) != 0, "run.sh can be executed", "otherwise");
+  check((run.st_mode & 0100) != 0, "run.sh can be executed", "it cannot");
 }
 
 CASE(R10, EmptyOnes, "P6.5", "Empty files and empty subfolders arrive, too.") {
@@ -570,7 +572,7 @@ CASE(R10, PathsThatAreNone, "P6.5, P9", "A path that leads out of the folder, or
   r.bob.has_not_stored("x");
 }
 
-CASE(R10, WhatIsOutOfOrder, "P6.5, P7", "Entries out of order, twice, or more than were offered, are refused.") {
+CASE(R10, WhatIsOutOfOrder, "P6.5, P7", "Entries that are out of order, come twice, or exceed the offer are refused.") {
   Receiver r;
   for (const char* lines :
        {"FILE :b\nFILE :a\n", "FILE :a\nFILE :a\n", "FILE :a\nFILE :b\nFILE :c\n", "DATA offset=0 size=1\n",
@@ -652,7 +654,7 @@ CASE(R10, TwoOfItsKind, "P6.5", "Between two peers that run this program a folde
   ann.say("/send " + bob.name + " photos/");
   ann.prints("send 1 delivered " + bob.name + "@... 40000 bytes in 8 files and folders, cksum ...: photos/");
   check(std::system(("diff -r '" + ann.path("photos") + "' '" + bob.path("downloads/photos") + "'").c_str()) == 0,
-        "the same folder", "another");
+        "the same folder", "a different one");
 }
 
 // ---- R10: going on -------------------------------------------------------------------------------------------------
@@ -708,7 +710,7 @@ CASE(R10, ResumesAFile, "P6.6, I3", "When the receiver has the beginning, the se
   s.ann.prints("send 1 started ..." + s.zoe.at() + " 6 bytes, resumed at 3: a.txt");
 }
 
-CASE(R10, NotWhatHasChanged, "P6.6, I3", "If that is not the beginning of its file, the sender starts over.") {
+CASE(R10, NotWhatHasChanged, "P6.6, I3", "If the receiver has another beginning, the sender starts over.") {
   Sender s;
   s.ann.write("a.txt", six_bytes());
   Talk& talk = s.offer("a.txt", {}, "a.txt");

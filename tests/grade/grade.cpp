@@ -381,7 +381,7 @@ void expect_took(double since, double least, double most, const std::string& wha
 void expect_between(double since, double at, double least, double most, const std::string& what) {
   const double took = at - since;
   char bounds[64], came[32];
-  std::snprintf(bounds, sizeof bounds, " (from %g to %g s are taken)", least, most);
+  std::snprintf(bounds, sizeof bounds, " (from %g to %g s are accepted)", least, most);
   std::snprintf(came, sizeof came, "after %.1f s", took);
   check(took >= least && took <= most, what + bounds, came);
 }
@@ -552,7 +552,7 @@ void Program::say_bytes(const std::string& bytes) {
   size_t done = 0;
   until(kSoon, [&] {
     const ssize_t wrote = ::write(in_, bytes.data() + done, bytes.size() - done);
-    if (wrote == -1 && errno != EAGAIN) fail(name + " reads its input", "it has closed it, or ended");
+    if (wrote == -1 && errno != EAGAIN) fail(name + " reads its input", "it has closed its input, or ended");
     done += static_cast<size_t>(std::max<ssize_t>(wrote, 0));
     return done == bytes.size();
   }, name + " reads its input");
@@ -720,7 +720,7 @@ void Program::has_stored(const std::string& file, const std::string& content) co
 
 void Program::has_not_stored(const std::string& file) const {
   check(fs::symlink_status(path("downloads/" + file)).type() == fs::file_type::not_found,
-        "nothing stands under the name downloads/" + escaped(file), "it is there");
+        "no file has the name downloads/" + escaped(file), "it is there");
 }
 
 // ---- UDP -----------------------------------------------------------------------------------------------------------
@@ -923,9 +923,9 @@ Line Talk::request(const std::string& verb, const Fields& required) {
 std::string Talk::bytes(size_t size) {
   until(
       kSoon + 2, [&] { return buffer_.size() >= size || ended_; },
-      "to " + who_ + " come " + std::to_string(size) + " bytes");
+      who_ + " gets " + std::to_string(size) + " bytes");
   const std::string got = buffer_.substr(0, size);
-  check(got.size() == size, "to " + who_ + " come " + std::to_string(size) + " bytes", std::to_string(got.size()));
+  check(got.size() == size, who_ + " gets " + std::to_string(size) + " bytes", std::to_string(got.size()));
   buffer_.erase(0, size);
   return got;
 }
@@ -937,12 +937,12 @@ void Talk::expect_end(double seconds) {
 void Talk::expect_reset(double seconds) {
   const std::string expected = program_ + " resets the connection of " + who_;
   until(seconds, [&] { return ended_; }, expected);
-  check(was_reset_, expected, "the end, in the usual way");
+  check(was_reset_, expected, "a normal end");
 }
 
 void Talk::expect_silence(double seconds) {
   pause(seconds);
-  check(buffer_.empty() && !ended_, "to " + who_ + " comes nothing for " + std::to_string(seconds).substr(0, 3) + " s",
+  check(buffer_.empty() && !ended_, who_ + " gets nothing for " + std::to_string(seconds).substr(0, 3) + " s",
         ended_ ? "the end of the connection" : escaped(buffer_));
 }
 

@@ -80,7 +80,7 @@ CASE(R9, ASourceThatIsNoPeers, "P4.2, P9",
   all.hears_not("HELLO", {}, 0);
 }
 
-CASE(R9, LinesWithoutEnd, "P2.2, P7", "A line that does not end gets NO long, and is not collected.") {
+CASE(R9, LinesWithoutEnd, "P2.2, P7", "A line that does not end gets NO long, and does not fill the memory.") {
   Attacked on;
   Talk& talk = on.mallory.introduced(on.bob);
   for (int i = 0; i < 50 && talk.send(text_of(100'000)); ++i) pause(0.001);
@@ -109,12 +109,12 @@ CASE(R9, ASilentStranger, "P2.3, P9", "While one caller says nothing, or half a 
 }
 
 CASE_OF(40, R9, HalfALine, "P2.3, P7",
-        "Who does not end his line gets NO failed after 10 s, and who says nothing is cut off.") {
+        "A line without an end gets NO failed after 10 s, and a caller who says nothing is cut off.") {
   Attacked on;
   Talk &mute = on.mallory.call(on.bob), &half = on.mallory.introduced(on.bob);
   half.send("MSG number=1 :and th");
   pause(6.5);
-  check(!mute.has_ended() && !half.has_ended() && !half.has_line(), "10 s of patience", "less than 6.5 s");
+  check(!mute.has_ended() && !half.has_ended() && !half.has_line(), "it waits for 10 s", "less than 6.5 s");
   half.expect("NO failed...");
   half.expect_end();
   mute.expect_end();
@@ -192,7 +192,7 @@ CASE(R9, FileNamesThatLeadAway, "P6.1, P9",
 }
 
 CASE(R9, FileNamesThatSteer, "P3.1, P7, I3",
-     "A file name with an escape sequence is no text; one in quotes and blanks is a name.") {
+     "A file name with an escape sequence is not text; one with quotes and blanks is a name.") {
   Attacked on;
   on.mallory.introduced(on.bob).ask("OFFER size=0 files=1 :\x1b]0;owned\x07", "NO text...");
   const std::string odd = "-rf $(reboot) `x` ; \"a' *.txt";
@@ -213,7 +213,8 @@ CASE(R9, LinksAreNotFollowed, "P9", "A symbolic link in the download folder is n
 }
 
 CASE(R9, AForgedId, "P5.2, P4.4",
-     "A message under another's id is shown with its source address, and takes nothing from the owner. (By the list.)") {
+     "A message under another's id is shown with its source address, and takes nothing from the owner. "
+     "(Needs the list.)") {
   Attacked on;
   Stranger zoe("zoe");
   zoe.meet(on.bob);
@@ -227,7 +228,7 @@ CASE(R9, AForgedId, "P5.2, P4.4",
 }
 
 CASE(R9, AnIntroductionOustsNobody, "P5.2, P4.4",
-     "A new id that introduces itself over TCP, with a listed peer's port, takes nothing from it. (By the list.)") {
+     "A new id that introduces itself over TCP, with a listed peer's port, takes nothing from it. (Needs the list.)") {
   Attacked on;
   Stranger zoe("zoe");
   zoe.meet(on.bob);
@@ -242,7 +243,7 @@ CASE(R9, AnIntroductionOustsNobody, "P5.2, P4.4",
 }
 
 CASE(R9, AnIntroductionRenamesNobody, "P5.2, P4.4",
-     "Over TCP nobody gets another name or group on the list, under his own id or another's. (By the list.)") {
+     "Over TCP nobody gets another name or group on the list, under his own id or another's. (Needs the list.)") {
   Attacked on;
   Stranger zoe("zoe");
   zoe.meet(on.bob);
@@ -260,7 +261,7 @@ CASE(R9, AnIntroductionRenamesNobody, "P5.2, P4.4",
 }
 
 CASE(R9, RepliesThatAreNone, "P3.2, P5.1, P7",
-     "Garbage, or a line without end, as a reply: the message has failed, and the program goes on.") {
+     "If the reply is garbage, or a line without end, the message fails, and the program goes on.") {
   Attacked on;
   on.mallory.introduces = false;
   for (const std::string& reply :

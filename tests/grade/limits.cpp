@@ -56,7 +56,7 @@ void expect_users(Program& program, int expected) {
 // ---- The list -----------------------------------------------------------------------------------------------------
 
 CASE_OF(40, R9, ACrowdAtOneAddress, "P2.2, P9",
-        "At one IP address 128 peers are listed, not more; one at another address still is.") {
+        "At one IP address, at most 128 peers are listed; one at another address still is.") {
   Strangers both;
   Program& ann = both.ann;
   const std::string id = both.zoe.id_by_tcp(ann);
@@ -83,7 +83,7 @@ CASE_OF(60, R9, ACrowd, "P2.2, P9", "The list has room for 1,024 peers, and for 
 }
 
 CASE_OF(60, R9, WhoIsRemembered, "P2.2, P4.2",
-        "1,280 peers are remembered; of more than that, who was silent for longest is forgotten.") {
+        "1,280 peers are remembered; for one more, the peer that has been silent longest is forgotten.") {
   for (const bool is_forgotten : {false, true}) {
     Program ann("ann");
     ann.ready();
@@ -134,7 +134,7 @@ CASE_OF(60, R9, AFlood, "P9, P2.2", "However many ids are heard, the program doe
 }
 
 CASE_OF(60, R5, TheBeatOfAClass, "P2.3, P4.2",
-        "With N users there are N / 20 s between the heartbeats, if that is above 5, and every= says so. (By the list.)") {
+        "With N users, N / 20 s pass between heartbeats if that is above 5, and every= says so. (Needs the list.)") {
   Strangers both;
   Program& ann = both.ann;
   Ear all(25252);
@@ -155,12 +155,12 @@ CASE_OF(60, R5, TheBeatOfAClass, "P2.3, P4.2",
     }
     return at.size() >= 2;
   }, "two heartbeats with every=9 of " + ann.name + ", who lists 161 or 162 users");
-  check(at[1] - at[0] > 7 && at[1] - at[0] < 12, "9 s between them (from 7 to 12 s are taken)",
+  check(at[1] - at[0] > 7 && at[1] - at[0] < 12, "9 s between them (from 7 to 12 s are accepted)",
         std::to_string(at[1] - at[0]).substr(0, 4) + " s");
 }
 
 CASE_OF(40, R5, TheByeOfAClass, "P4.2",
-        "With more than 50 users a BYE goes by broadcast, and by itself only to who was never heard so. (By the list.)") {
+        "With over 50 users, BYE goes by broadcast, and by unicast to peers never heard that way. (Needs the list.)") {
   Ear all(25252);
   auto&& [ann, zoe] = Strangers();
   Stranger yan("yan");
@@ -177,7 +177,7 @@ CASE_OF(40, R5, TheByeOfAClass, "P4.2",
 // ---- Connections ---------------------------------------------------------------------------------------------------
 
 CASE_OF(60, R9, TooManyConnectionsInAll, "P2.2, P5.1, P7",
-        "512 connections are served, whose ever they are; one more gets NO busy, and there is room again when one ends.") {
+        "512 connections are served in all; one more gets NO busy, and there is room again when one ends.") {
   Program bob("bob");
   bob.ready();
   std::list<Stranger> callers;
@@ -199,7 +199,7 @@ CASE_OF(60, R9, TooManyConnectionsInAll, "P2.2, P5.1, P7",
 // ---- Lines ---------------------------------------------------------------------------------------------------------
 
 CASE(R8, NumbersOutOfRange, "P2.2, P3.2, P7",
-     "A checksum goes to 2^32 - 1, an offset and a size to 2^63 - 1: beyond that the line is wrong.") {
+     "A checksum may be up to 2^32 - 1, an offset or a size up to 2^63 - 1: beyond that the line is wrong.") {
   Program bob("bob", {"--accept", "always"});
   bob.ready();
   Stranger zoe("zoe");
@@ -215,7 +215,7 @@ CASE(R8, NumbersOutOfRange, "P2.2, P3.2, P7",
   talk.ask("DATA offset=0 size=6\nhello\nEND size=6 crc=3015617425", "OK :" + the_file());  // over 2^31
 }
 
-CASE(R10, PathsAtTheirLimit, "P2.2, P6.5, P7", "A path of 4,000 bytes is one; one of 4,001 gets NO syntax.") {
+CASE(R10, PathsAtTheirLimit, "P2.2, P6.5, P7", "A path of 4,000 bytes is accepted; one of 4,001 gets NO syntax.") {
   Program bob("bob", {"--accept", "always"});
   bob.ready();
   Stranger zoe("zoe");

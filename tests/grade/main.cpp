@@ -273,7 +273,7 @@ int main(int argc, char** argv) {
   }
   if (argc == 5 && std::string(argv[1]) == "--pair") return grade::play_pair(argv[2], argv[3], argv[4]) ? 0 : 1;
   if (::access(program.c_str(), X_OK) == -1) {
-    std::cerr << "grade: " << program << " is not a program that can be started; build it first\n";
+    std::cerr << "grade: " << program << " cannot be started; build it first\n";
     return 2;
   }
   grade::begin_case("", 0, seed);  // from here on now() is how long it takes
@@ -282,8 +282,8 @@ int main(int argc, char** argv) {
   for (const Case* each : counted)
     if (is_chosen(*each, filter) && is_due(*each, last_milestone)) chosen.push_back(each);
   if (chosen.empty()) {
-    std::cerr << "grade: no case is called " << filter
-              << "; FILTER takes R1 to R10, or one such as R1.Leaving (and LONG=1 adds those that wait long)\n";
+    std::cerr << "grade: there is no case " << filter
+              << "; FILTER takes R1 to R10, or a case such as R1.Leaving (LONG=1 adds those that wait long)\n";
     return 2;
   }
   const auto jobs = static_cast<size_t>(std::max(1, std::atoi(environment("JOBS", "6").c_str())));

@@ -20,7 +20,7 @@ std::string message_of(size_t size, int number) {
 // ---- R6: what the program sends ------------------------------------------------------------------------------------
 
 CASE(R6, IntroducesItselfAndSpeaks, "P5.2, P5.3, I2",
-     "/msg connects to the user's port, says HELLO, and then the message, with number and scope.") {
+     "/msg connects to the user's port, says HELLO, then sends the message, with number and scope.") {
   auto&& [ann, zoe] = Strangers();
   ann.say("/msg " + zoe.at() + " " + words("Hello"));
   zoe.introduces = false;
@@ -33,7 +33,7 @@ CASE(R6, IntroducesItselfAndSpeaks, "P5.2, P5.3, I2",
         escaped(msg.whole));
 }
 
-CASE(R6, WaitsForTheReplyToItsHello, "P5.1", "Nothing is said before the reply to HELLO has come.") {
+CASE(R6, WaitsForTheReplyToItsHello, "P5.1", "Nothing more is said before the reply to HELLO has come.") {
   auto&& [ann, zoe] = Strangers();
   zoe.introduces = false;
   ann.say("/msg " + zoe.at() + " " + words("secret"));
@@ -104,7 +104,8 @@ CASE(R6, NobodyIsThere, "I3, I6", "A message to an address where nobody listens 
   ann.expect_exit(1);
 }
 
-CASE(R6, AnotherIsThere, "P5.2", "If another id answers than the one that was meant, nothing more is sent (By the list.)") {
+CASE(R6, AnotherIsThere, "P5.2",
+     "If another id answers than the one that was meant, nothing more is sent. (Needs the list.)") {
   auto&& [ann, zoe] = Listed();
   zoe.introduces = false;
   ann.say("/msg " + zoe.name + " " + words("secret"));
@@ -132,13 +133,15 @@ CASE(R6, PlainLines, "I2, I3", "After /to WHO plain lines go to WHO, and //text 
   }
 }
 
-CASE(R6, ByTheBeginningOfAName, "I2", "/to takes the beginning of a name that nobody else's begins with (By the list.)") {
+CASE(R6, ByTheBeginningOfAName, "I2",
+     "/to takes the beginning of a name, if no other name begins with it. (Needs the list.)") {
   auto&& [ann, zoe] = Listed();
   ann.say("/to " + zoe.name.substr(0, 3));
   ann.prints("to " + zoe.who());
 }
 
-CASE(R6, NobodyAfterAWrongChoice, "I2", "After a /to that fails nobody is chosen: the next plain line is refused (By the list.)") {
+CASE(R6, NobodyAfterAWrongChoice, "I2",
+     "After a /to that fails, nobody is chosen: the next plain line is refused. (Needs the list.)") {
   auto&& [ann, zoe] = Listed();
   ann.say("/to " + zoe.name);
   ann.prints("to " + zoe.who());
@@ -148,7 +151,7 @@ CASE(R6, NobodyAfterAWrongChoice, "I2", "After a /to that fails nobody is chosen
   ann.prints("error: ...");
 }
 
-CASE(R6, WaysToSayWho, "I2", "WHO is a name, a number of /list, NAME@IP:PORT, or IP:PORT (By the list.)") {
+CASE(R6, WaysToSayWho, "I2", "WHO is a name, a number of /list, NAME@IP:PORT, or IP:PORT. (Needs the list.)") {
   auto&& [ann, zoe] = Listed();
   ann.say("/list");
   const std::string entry = ann.prints("user ... - " + zoe.name + " " + zoe.group + " " + zoe.at());
@@ -164,7 +167,8 @@ CASE(R6, WaysToSayWho, "I2", "WHO is a name, a number of /list, NAME@IP:PORT, or
   }
 }
 
-CASE(R6, AmbiguousNames, "I2, I3", "If a name fits two users, the command is refused and both are named (By the list.)") {
+CASE(R6, AmbiguousNames, "I2, I3",
+     "If a name fits two users, the command is refused and both are named. (Needs the list.)") {
   auto&& [ann, zoe] = Listed();
   Stranger other("zoe");
   other.meet(ann);
@@ -177,7 +181,7 @@ CASE(R6, AmbiguousNames, "I2, I3", "If a name fits two users, the command is ref
 }
 
 CASE_OF(40, R6, WhoComesLaterWithAnId, "I2",
-        "/to means a user for as long as he stays listed: who comes later, with his id, gets none of it (By the list.)") {
+        "/to means a user only while he stays listed: a later peer with his id gets nothing. (Needs the list.)") {
   auto&& [ann, zoe] = Listed();
   ann.say("/to " + zoe.name);
   ann.prints("to " + zoe.who());
@@ -194,7 +198,7 @@ CASE_OF(40, R6, WhoComesLaterWithAnId, "I2",
 }
 
 CASE(R6, NamesThatLookAlike, "P3.1, I2, I3",
-     "Names that are the same without their invisible characters are one to WHO: the command is refused, too (By the list.)") {
+     "Names that differ only in invisible characters are the same for WHO: the command is refused. (Needs the list.)") {
   auto&& [ann, zoe] = Listed();
   Stranger other("zoe");
   other.name.insert(2, "\u200D");
@@ -227,7 +231,7 @@ CASE(R6, UnknownCommands, "I3, I6", "A command that does not exist is an error, 
 }
 
 CASE(R6, ToTheGroup, "I2, I3, P5.3",
-     "/group reaches everyone in the user's group, nobody else, and says how many have it (By the list.)") {
+     "/group reaches everyone in the user's group and nobody else, and says how many got it. (Needs the list.)") {
   auto&& [ann, zoe] = Listed();
   Stranger yan("yan"), eve("eve", 0, "chess");
   yan.meet(ann), eve.meet(ann);
@@ -242,7 +246,7 @@ CASE(R6, ToTheGroup, "I2, I3, P5.3",
   check(eve.asked().request("MSG").text == words("only you"), "nothing but the second message", "the first");
 }
 
-CASE(R6, ToAll, "I2, I3, P5.3", "/all reaches everyone, and names those it could not reach (By the list.)") {
+CASE(R6, ToAll, "I2, I3, P5.3", "/all reaches everyone, and names those it could not reach. (Needs the list.)") {
   auto&& [ann, zoe] = Listed();
   Stranger eve("eve", 0, "chess"), yan("yan");
   eve.meet(ann), yan.meet(ann);
@@ -260,7 +264,7 @@ CASE(R6, LongTexts, "I2, P2.2", "A text of 4,000 bytes is sent, one of 4,001 ref
   ann.say("/msg " + zoe.at() + " " + text_of(4001));
   ann.prints("error: ...");
   ann.say("/msg " + zoe.at() + " " + text_of(4000));
-  check(zoe.asked().request("MSG").text == text_of(4000), "the 4,000 bytes", "others");
+  check(zoe.asked().request("MSG").text == text_of(4000), "the 4,000 bytes", "another text");
 }
 
 CASE(R6, TextsAsTheyAre, "P3.2, I2", "Blanks, colons, TABs and every script arrive as they were typed.") {
@@ -278,7 +282,7 @@ CASE(R6, TextsAsTheyAre, "P3.2, I2", "Blanks, colons, TABs and every script arri
 }
 
 CASE(R6, TheEndOfInput, "I2, I6",
-     "The end of input ends the last line, but first everything is sent; the status is 0 if all was delivered.") {
+     "The end of input also ends the last line. All is sent before the program ends, with 0 if all was delivered.") {
   Stranger zoe("zoe");
   Program ann("ann");
   ann.say("/msg " + zoe.at() + " one");
@@ -306,7 +310,7 @@ CASE(R6, TwoOfItsKindTalk, "P5.3, I3", "Between two peers that run this program 
   bob.prints_not("message ...", 0.3);
 }
 
-CASE(R6, SeveralBlanks, "I2", "Between words one blank or several are the same, and none counts before a command.") {
+CASE(R6, SeveralBlanks, "I2", "Several blanks between words count as one; blanks before a command do not count.") {
   auto&& [ann, zoe] = Strangers();
   ann.say("  /msg   " + zoe.at() + "    two  " + words("blanks"));
   const Line msg = zoe.asked().request("MSG");
@@ -314,7 +318,7 @@ CASE(R6, SeveralBlanks, "I2", "Between words one blank or several are the same, 
 }
 
 CASE(R6, ANameThatIsANumber, "I2",
-     "A word that is one user's name and another's number of /list is refused, and both are named. (By the list.)") {
+     "A word that is one user's name and another's number in /list is refused, and both are named. (Needs the list.)") {
   auto&& [ann, zoe] = Listed();
   Stranger yan("yan");
   yan.meet(ann);
@@ -344,7 +348,7 @@ CASE(R6, ShowsAMessage, "P5.3, I3", "A message is shown with its sender, the sen
   }
 }
 
-CASE(R6, UnknownScopes, "P5.3", "A scope that nobody knows, or none, is read as private.") {
+CASE(R6, UnknownScopes, "P5.3", "An unknown scope, or none, is read as private.") {
   auto&& [ann, zoe] = Strangers();
   Talk& talk = zoe.introduced(ann);
   talk.ask("MSG number=1 scope=planet :" + words("planet"), "OK...");
@@ -365,7 +369,8 @@ CASE_WORTH(4, 30, R7, HelloInPieces, "P5.1, P3.2", "A HELLO is understood wherev
   }
 }
 
-CASE_WORTH(4, 30, R7, MessagesInPieces, "P5.1, P3.2", "A MSG is understood wherever the network cuts it, and shown once.") {
+CASE_WORTH(4, 30, R7, MessagesInPieces, "P5.1, P3.2",
+           "A MSG is understood wherever the network cuts it, and shown once.") {
   auto&& [ann, zoe] = Strangers();
   const std::string tail = " scope=all :" + words("héllo") + "\n";
   Talk& talk = zoe.introduced(ann);
@@ -485,7 +490,7 @@ CASE(R7, TextsAtTheirLimit, "P2.2, P5.3, P7",
   ann.prints_not("message ...");
 }
 
-CASE(R7, NamesAtTheirLimit, "P2.2, P7", "Over TCP, too, a name has 32 characters at most, of whatever script.") {
+CASE(R7, NamesAtTheirLimit, "P2.2, P7", "Over TCP, too, a name has at most 32 characters, in any script.") {
   Program ann("ann");
   ann.ready();
   std::string foxes;
@@ -541,7 +546,8 @@ CASE(R7, AKeyGivenTwice, "P3.2, P7", "A key that is given twice makes the line w
   ann.prints_not("message ...");
 }
 
-CASE(R7, StrangersFirst, "P5.2, P7", "Before an introduction, a request gets NO stranger; the introduction may follow.") {
+CASE(R7, StrangersFirst, "P5.2, P7",
+     "Before an introduction, a request gets NO stranger; the introduction may follow.") {
   auto&& [ann, zoe] = Strangers();
   Talk& talk = zoe.call(ann);
   for (const std::string& request : {std::string("MSG number=1 :too early"), std::string("OFFER size=1 files=1 :x"),
@@ -591,7 +597,8 @@ CASE(R7, Repeats, "P5.3, P7",
   ann.prints_not("message ...");
 }
 
-CASE(R7, ThirtyTwoRepeats, "P5.3", "The 32 highest numbers of a peer are remembered; a lower one comes late, and is not shown.") {
+CASE(R7, ThirtyTwoRepeats, "P5.3",
+     "The 32 highest numbers of a peer are remembered; a lower one is late, and is not shown.") {
   auto&& [ann, zoe] = Strangers();
   Talk& talk = zoe.introduced(ann);
   for (int round = 0; round < 2; ++round)
@@ -671,14 +678,14 @@ CASE_OF(45, R7, NoReply, "P5.3, P2.3",
   const double since = now();
   pause(7);
   Talk& second = zoe.asked();
-  check(now() - since > 6.5, "10 s of patience", std::to_string(now() - since) + " s");
+  check(now() - since > 6.5, "it waits for 10 s", std::to_string(now() - since) + " s");
   second.request("MSG", {{"number", number}});
   second.send("OK\n");
   ann.prints("delivered ..." + zoe.at() + ": " + words("hello"));
 }
 
 CASE_WORTH(4, 20, R7, RepliesInPieces, "P3.2, P5.1",
-     "Replies, too, are understood however they are cut, with CR LF or a text behind OK.") {
+     "Replies, too, are understood however they are cut, with CR LF or a text after OK.") {
   auto&& [ann, zoe] = Strangers();
   zoe.introduces = false;
   ann.say("/msg " + zoe.at() + " one");
@@ -694,7 +701,7 @@ CASE_WORTH(4, 20, R7, RepliesInPieces, "P3.2, P5.1",
 }
 
 CASE_OF(60, R7, IdleConversations, "P2.3, P5.1",
-        "A conversation that was not used for 30 s is closed by who has opened it, without a line.") {
+        "The opener closes a conversation that was not used for 30 s, without a line.") {
   auto&& [ann, zoe] = Strangers();
   ann.say("/msg " + zoe.at() + " " + words("hello"));
   Talk& talk = zoe.asked();
@@ -702,5 +709,6 @@ CASE_OF(60, R7, IdleConversations, "P2.3, P5.1",
   talk.send("OK\n");
   const double since = now();
   talk.expect_end(48);
-  check(now() - since > 20 && !talk.has_line(), "30 s of patience, and no line", std::to_string(now() - since) + " s");
+  check(now() - since > 20 && !talk.has_line(), "it waits for 30 s, and says nothing",
+        std::to_string(now() - since) + " s");
 }

@@ -89,7 +89,7 @@ bool milestones_are_valid() {
   std::map<std::string, int> unknown = kOfCase;
   for (const Case& each : all_cases()) unknown.erase(each.id());
   for (const auto& [id, number] : unknown)
-    std::cerr << "grade: milestones.cpp names " << id << ", and there is no such case\n";
+    std::cerr << "grade: milestones.cpp names " << id << ", but there is no such case\n";
   return unknown.empty();
 }
 

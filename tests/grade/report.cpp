@@ -137,14 +137,14 @@ const std::vector<Requirement>& requirements() {
   static const std::vector<Requirement> all = {
       {"R1", "starts with a name, a group and a port of its own; refuses wrong options", 8},
       {"R2", "looks for others, by broadcast and by asking every address", 12},
-      {"R3", "answers who asks, and lists who hears it", 10},
+      {"R3", "answers whoever asks, and lists whoever hears it", 10},
       {"R4", "lists all who answered, and /list shows them", 10},
       {"R5", "keeps the list true", 10},
       {"R6", "sends messages to one, a group, or all, and says what became of them", 15},
-      {"R7", "takes a stream for a stream", 15},
+      {"R7", "treats a stream as a stream", 15},
       {"R8", "offers, accepts, verifies and stores files", 12},
-      {"R9", "is harmed by no stranger", 8},
-      {"R10", "folders, and files that go on (extra)", 10}};
+      {"R9", "is not harmed by strangers", 8},
+      {"R10", "sends and stores folders, and resumes files (extra)", 10}};
   return all;
 }
 

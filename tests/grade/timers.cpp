@@ -34,7 +34,7 @@ void write_large(const Program& program, const std::string& file, size_t size) {
 
 // ---- Seconds -------------------------------------------------------------------------------------------------------
 
-CASE_OF(30, R6, Connecting, "P2.3, I3", "Where nobody answers a connection, the message has failed after 4 s.") {
+CASE_OF(30, R6, Connecting, "P2.3, I3", "If nobody answers the attempt to connect, the message fails after 4 s.") {
   classroom(2);
   network().run(1, "ip neigh add 10.77.0.9 lladdr 02:00:00:00:00:99 dev eth0 nud permanent");
   Program ann("ann", {}, 1);
@@ -46,22 +46,22 @@ CASE_OF(30, R6, Connecting, "P2.3, I3", "Where nobody answers a connection, the 
 }
 
 CASE_OF(30, R9, BeforeTheIntroduction, "P2.3, P5.4",
-        "Who has not introduced himself is given 10 s, from the connection and again from each line on.") {
+        "A caller who has not introduced himself has 10 s, counted anew from each line.") {
   auto&& [ann, zoe] = Strangers();
   Talk &mute = zoe.call(ann), &wrong = zoe.call(ann);
   const double since = now();
   pause(6);
-  check(!mute.has_ended(), "10 s of patience", "less than 6 s");
+  check(!mute.has_ended(), "it waits for 10 s", "less than 6 s");
   wrong.ask("MSG number=1 :too early", "NO stranger...");
   const double again = now();
   mute.expect_end(14);
-  expect_took(since, 6.5, 18, "who says nothing is cut off after 10 s");
+  expect_took(since, 6.5, 18, "a caller who says nothing is cut off after 10 s");
   wrong.expect_end(16);
-  expect_took(again, 6.5, 18, "and who has said a line, 10 s after that");
+  expect_took(again, 6.5, 18, "a caller who has said a line is cut off 10 s after that");
 }
 
 CASE_OF(40, R9, ALineThatDrips, "P2.3, P7",
-        "From the first byte of a line to its end 10 s may pass, however steadily the bytes come.") {
+        "A line may take 10 s from its first byte to its end, however steadily the bytes come.") {
   auto&& [ann, zoe] = Strangers();
   Talk& talk = zoe.introduced(ann);
   const double since = now();
@@ -76,7 +76,7 @@ CASE_OF(40, R9, ALineThatDrips, "P2.3, P7",
 }
 
 CASE_OF(45, R8, ASenderThatFallsSilent, "P2.3, P7",
-        "Within a transfer 10 s may pass from one byte to the next; who is slow, but goes on, is served.") {
+        "Within a transfer, 10 s may pass between two bytes; a slow sender that goes on is served.") {
   Program bob("bob", {"--accept", "always"});
   bob.ready();
   Stranger zoe("zoe");
@@ -100,7 +100,7 @@ CASE_OF(45, R8, ASenderThatFallsSilent, "P2.3, P7",
 }
 
 CASE_OF(45, R8, AReceiverThatReadsNoMore, "P2.3, I3",
-        "When the other side takes no more bytes for 10 s, the transfer has failed.") {
+        "When the other side takes no more bytes for 10 s, the transfer fails.") {
   Program ann("ann");
   ann.ready();
   Stranger zoe("zoe");
@@ -117,7 +117,7 @@ CASE_OF(45, R8, AReceiverThatReadsNoMore, "P2.3, I3",
 }
 
 CASE_OF(45, R7, ReadsOnAfterItsLastLine, "P5.1, P2.3",
-        "Who ends a connection half-closes it and reads on for 10 s, or a reset may overtake its last line.") {
+        "A side that ends a connection half-closes it and reads on for 10 s, or a reset may overtake its last line.") {
   auto&& [ann, zoe] = Strangers();
   Talk& talk = zoe.introduced(ann);
   talk.send(text_of(20'000));
@@ -125,7 +125,7 @@ CASE_OF(45, R7, ReadsOnAfterItsLastLine, "P5.1, P2.3",
   talk.expect_end();
   check(!talk.was_reset(), ann.name + " half-closes the connection, and takes what still comes", "it is reset");
   const double deaf = until_it_is_deaf(talk, 20);
-  check(deaf > 7 && deaf < 18, ann.name + " reads on for 10 s (from 7 to 18 s are taken)",
+  check(deaf > 7 && deaf < 18, ann.name + " reads on for 10 s (from 7 to 18 s are accepted)",
         "for " + std::to_string(deaf).substr(0, 4) + " s");
 }
 
@@ -138,7 +138,7 @@ CASE_OF(45, R7, AFailedConversationIsReset, "P5.3, P2.3",
   const double since = now();
   Talk* second = nullptr;
   until(19, [&] { return first.has_ended(); }, ann.name + " gives up the old connection");
-  expect_took(since, 6.5, 18, "a reply is waited for for 10 s");
+  expect_took(since, 6.5, 18, "it waits 10 s for a reply");
   first.expect_reset(4);
   second = &zoe.asked();
   second->request("MSG");
@@ -149,7 +149,7 @@ CASE_OF(45, R7, AFailedConversationIsReset, "P5.3, P2.3",
 // ---- Minutes -------------------------------------------------------------------------------------------------------
 
 CASE_OF(110, R7, AnIdleCaller, "P2.3, P5.4",
-        "A conversation whose opener says nothing for 60 s is ended by who accepted it, without a line.") {
+        "If the opener says nothing for 60 s, the other side ends the conversation, without a line.") {
   auto&& [ann, zoe] = Strangers();
   Talk& talk = zoe.introduced(ann);
   talk.ask("MSG number=1 :" + words("hello"), "OK...");
@@ -159,7 +159,8 @@ CASE_OF(110, R7, AnIdleCaller, "P2.3, P5.4",
   check(!talk.has_line(), "no line", "one");
 }
 
-CASE_OF(170, R8, AnOfferNobodyAnswers, "P2.3, P6.2, P7, I3", "An offer that nobody answers for 120 s gets NO timeout.") {
+CASE_OF(170, R8, AnOfferNobodyAnswers, "P2.3, P6.2, P7, I3",
+        "An offer that nobody answers for 120 s gets NO timeout.") {
   Program bob("bob");
   bob.ready();
   Stranger zoe("zoe");
@@ -174,7 +175,7 @@ CASE_OF(170, R8, AnOfferNobodyAnswers, "P2.3, P6.2, P7, I3", "An offer that nobo
 }
 
 CASE_OF(190, R8, TheFirstLineAfterAnOk, "P2.3, P6.6",
-        "After the OK to an offer its sender has 130 s for the first line, for he may have much to read again.") {
+        "After the OK to an offer, the sender has 130 s for the first line: it may have much to read again.") {
   Program bob("bob", {"--accept", "always"});
   bob.ready();
   Stranger zoe("zoe");
@@ -185,7 +186,7 @@ CASE_OF(190, R8, TheFirstLineAfterAnOk, "P2.3, P6.6",
   expect_took(since, 97, 170, "NO failed, after 130 s");
 }
 
-CASE_OF(325, R8, NoReplyToAnOffer, "P2.3, P6.2, I3", "The reply to an offer is waited for for 250 s.") {
+CASE_OF(325, R8, NoReplyToAnOffer, "P2.3, P6.2, I3", "A sender waits 250 s for the reply to its offer.") {
   Program ann("ann");
   ann.ready();
   Stranger zoe("zoe");
@@ -195,7 +196,7 @@ CASE_OF(325, R8, NoReplyToAnOffer, "P2.3, P6.2, I3", "The reply to an offer is w
   expect_took(since, 188, 310, ann.name + " gives up after 250 s");
 }
 
-CASE_OF(325, R8, NoReplyToAnEnd, "P2.3, P6.4, I3", "The reply to END is waited for for 300 s.") {
+CASE_OF(325, R8, NoReplyToAnEnd, "P2.3, P6.4, I3", "A sender waits 300 s for the reply to END.") {
   Program ann("ann");
   ann.ready();
   Stranger zoe("zoe");
