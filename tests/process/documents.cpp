@@ -283,17 +283,23 @@ TEST(References, OfTheTourAndTheExercisesNameFunctionsThatExist) {
   }
 }
 
+// A function: one line, or from its first line up to the bracket that stands below its beginning.
+std::string body_of(const std::string& source, const std::smatch& head) {
+  const std::string line = head[0], indent = head[1];
+  if (line.back() != '{') return line;
+  const auto begin = static_cast<size_t>(head.position());
+  return source.substr(begin, source.find("\n" + indent + "}", begin) - begin);
+}
+
 // README.md: pattern, function, and what to look for there.
 TEST(References, OfThePatternsLeadToTheirLines) {
   const std::string readme = read_file("README.md");
   size_t patterns = 0;
-  for (const auto& row : matches(readme, R"(\| `([a-z]+\.(?:cpp|h))` `(\w+)\(\)` \| `([^`]+)` \|)")) {
+  for (const auto& row : matches(readme, R"(\| `([a-z]+\.(?:cpp|h))` `~?(\w+)\(\)` \| `([^`]+)` \|)")) {
     const std::string source = read_file(row[1]), fragment = row[3];
     bool is_there = false;
-    for (const auto& name : matches(source, "\\b" + row[2].str() + "\\(")) {
-      const std::string body = source.substr(static_cast<size_t>(name.position()), 1800);
-      is_there = is_there || body.find(fragment) != std::string::npos;
-    }
+    for (const auto& head : matches(source, "\n( *)[^ \n][^\n;]*\\b" + row[2].str() + "\\([^\n]*"))
+      is_there = is_there || body_of(source, head).find(fragment) != std::string::npos;
     EXPECT_TRUE(is_there) << row[1] << " has no " << fragment << " in " << row[2] << "()";
     ++patterns;
   }
