@@ -107,8 +107,8 @@ class Roster {
     Time review_at = Time::max();  // when the agenda will look at it
     Time forget_at;                // for one that has left
     seconds every = kHeartbeat;    // between its heartbeats
-    bool was_broadcast = false;    // whether one of its broadcasts has ever reached us
-    bool has_asked = false;        // whether a HELLO has: else it cannot list us
+    bool was_broadcast = false;    // whether a broadcast of its own has ever reached us
+    bool has_asked = false;        // whether a HELLO of its own has: if not, it cannot list us
 
     bool is_listed() const { return state == State::listed; }
     bool has_left() const { return state == State::left; }
@@ -151,6 +151,9 @@ class Roster {
 
  private:
   using State = Peer::State;
+
+  // From here on you may skip to the first section behind the class. Each group of functions below
+  // has a section of its own; what is not in the first reading is in the second.
 
   enum class Kind { greet, heartbeat, answer, probe, review };
   struct Task {
@@ -226,10 +229,10 @@ class Roster {
   std::multimap<Time, Task> agenda_;             // everything to be done later, in order
   std::map<Address, string> pending_;  // answers that wait: where to, and to which id
   std::map<uint32_t, Broadcasts> broadcasts_;  // that we have heard, by our address
-  std::set<uint32_t> asked_;           // IP addresses that we have sent a unicast HELLO
+  std::set<uint32_t> asked_;           // IP addresses to which we have sent a unicast HELLO
   seconds every_ = kHeartbeat;         // between our heartbeats, as we last announced it
   int hellos_left_ = 0;                // of the burst that is under way
-  int beats_ = 0;                      // heartbeats that were planned
+  int beats_ = 0;                      // heartbeats planned so far: the first few come sooner
   const std::unique_ptr<Probes> probes_;
   Time probe_at_ = Time::max();        // when the agenda will look at them
   vector<Datagram> datagrams_;
@@ -237,6 +240,9 @@ class Roster {
 };
 
 // ---- A datagram has come ------------------------------------------------------------
+
+// A HELLO is answered. A HELLO or a HERE makes its sender known, or shows that it is still there; a
+// HERE that answers us gets it onto the list. A BYE takes it off.
 
 void Roster::hear(const Announcement& words, Address from, Door door, Time now) {
   now_ = now;
@@ -250,6 +256,7 @@ void Roster::hear(const Announcement& words, Address from, Door door, Time now) 
     answer_after(delay, said.who.id, from);
     if (said.ask_host) answer_for_host(said.who.id, from);
   }
+  // Only the owner of a port can send from it. From another port, this is hearsay.
   const bool is_of_another = from.port != said.who.address.port;
   if (is_of_another) hear_of_another(said);
   else if (said.verb == Verb::bye) hear_bye(said.who);
@@ -350,11 +357,14 @@ void Roster::dismiss(Peer& peer, const string& reason, Duration time) {
 
 // ---- What is due ----------------------------------------------------------------------
 
+// The agenda holds everything to be done later. For each peer, that is its next review: is it to be
+// asked, or given up?
+
 void Roster::run(Time now) {
   now_ = now;
   while (next_due() <= now_) {
     const auto first = agenda_.begin();
-    const auto [due, task] = *first;
+    const auto [due, task] = *first;  // a copy, which erase() leaves alone
     agenda_.erase(first);
     carry_out(task, due);
   }
@@ -366,11 +376,11 @@ Time Roster::next_due() const {
 
 void Roster::carry_out(const Task& task, Time due) {
   switch (task.kind) {
-    case Kind::greet: return greet();
-    case Kind::heartbeat: return send_heartbeat();
-    case Kind::answer: return answer_pending(task.address);
-    case Kind::probe: return probe(due);
-    case Kind::review: return review(task.id, due);
+    case Kind::greet: greet(); break;
+    case Kind::heartbeat: send_heartbeat(); break;
+    case Kind::answer: answer_pending(task.address); break;
+    case Kind::probe: probe(due); break;
+    case Kind::review: review(task.id, due); break;
   }
 }
 
@@ -435,6 +445,8 @@ void Roster::ask(Peer& peer) {
 
 // ---- What we say of ourselves -------------------------------------------------------
 
+// A burst of HELLOs at the start, then a HERE every few seconds, and at the end a BYE.
+
 void Roster::start(const Interfaces& networks, Time now) {
   now_ = now;
   networks_ = networks;
@@ -442,8 +454,10 @@ void Roster::start(const Interfaces& networks, Time now) {
   plan_heartbeat();
 }
 
+// After the first HELLO we know whether our broadcasts come back to us on loopback.
 void Roster::greet() {
-  if (hellos_left_ < kBurst) ask_on_loopback();
+  const bool is_first = hellos_left_ == kBurst;
+  if (!is_first) ask_on_loopback();
   broadcast(Verb::hello);
   --hellos_left_;
   if (hellos_left_ > 0) plan(now_ + kBurstPause, {Kind::greet});
@@ -544,7 +558,9 @@ void send_datagram(const Datagram& datagram) {
   const auto source = discovery::source_for(to.ip);
   if (!source) return;  // no usable route leads there
   Announcement what = datagram.what;
-  if (what.who.id == myself.id) what.who.said_ip = *source;
+  // It may be about another instance on our host: see answer_for_host().
+  const bool is_about_us = what.who.id == myself.id;
+  if (is_about_us) what.who.said_ip = *source;
   const string text = what.format();
   trace("UDP", {*source, myself.address.port}, "->", to, text);
   const int fd = own_socket.get();
@@ -577,13 +593,14 @@ void receive_from(Door door) {
   // Do not loop until the socket is empty. In a storm of datagrams it never is, and the keyboard
   // would have to wait.
   for (int i = 0; i < kDatagramsAtOnce; ++i) {
-    std::array<char, kMaxDatagram + 1> bytes;  // one more, or a longer one, cut, would look valid
+    // The kernel cuts off what does not fit. With one byte more we see that there was more.
+    std::array<char, kMaxDatagram + 1> bytes;
     sockaddr_in raw{};
     socklen_t length = sizeof raw;
     // MSG_DONTWAIT: select() may report a datagram that the kernel then drops for a wrong checksum.
     const ssize_t got =
         ::recvfrom(fd, bytes.data(), bytes.size(), MSG_DONTWAIT, generic(raw), &length);
-    if (got == -1) return;
+    if (got == -1) return;  // nothing is left, or select() will call us again
     const auto size = static_cast<size_t>(got);
     const string_view text(bytes.data(), size);
     const Address from = Address::from_sockaddr(raw);
@@ -649,8 +666,8 @@ namespace {
 // ---- Probes: sweeps and scans [4.3] -----------------------------------------------------
 
 constexpr auto kBroadcastFirst = 3s;  // if nobody is found by then, the network is swept
-constexpr auto kBroadcastProves = 60s;  // that broadcasts arrive: many heartbeats do meanwhile
-constexpr auto kAnswerProves = 15s;     // the same, if only an answer was heard
+constexpr auto kBroadcastProves = 60s;  // for so long, one that arrived shows that broadcast works
+constexpr auto kAnswerProves = 15s;     // for so long, an answer to ours shows it
 constexpr auto kProbePause = 250ms;   // see Probes::pause()
 constexpr auto kSweepAgain = 5min;    // where that is of use; see Probes::period()
 constexpr auto kClockStep = 1s;       // the wall clock was set, or we slept; less is NTP's steering

@@ -19,7 +19,6 @@
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <termios.h>
 #include <wchar.h>
 
@@ -142,8 +141,8 @@ struct File {
   uint64_t number = 0;  // which the user sees
   uint64_t ticket = 0;  // which transfer uses
   uint64_t post = 0;    // if it goes to many: what they all belong to; else 0
-  string direction;     // "send" or "receive"
-  string state = "offered";
+  string direction;     // the word that is printed: send or receive
+  string state = "offered";  // then answered, started; at last delivered, stored or failed
   Identity who;  // at the other end
   string name;   // as offered; once it has arrived, as stored
   uint64_t size = 0;
@@ -174,6 +173,8 @@ Identity own_entry() {
 }
 
 // ---- What the second reading has ----------------------------------------------------
+
+// Do not read this list. It is here because C++ wants names declared, and for looking one up.
 
 // WHO: a word that the user typed for somebody.
 Users those_called(const string& who);   // everybody it can mean
@@ -233,9 +234,6 @@ void diagnose(string who);
 void help(string name);
 
 // Who comes and goes.
-void note_joined(const Identity& who);
-void note_left(const Identity& who, const string& why);
-void note_changed(const Identity& who, const Identity& before);
 void show_news();                         // if it is due
 void show_news_of(const Identity& who);   // first, if he is about to be mentioned
 bool has_found_users();                   // whether the first HELLOs have been answered
@@ -303,7 +301,7 @@ void expect_message(const string& text) {
   if (!is_text(text)) fail("a message is UTF-8 without control characters");
 }
 
-void send_message(const string& scope, const string& text, const Users& to) {
+void post_message(const string& scope, const string& text, const Users& to) {
   expect_message(text);
   const uint64_t post = open_post(scope, text, to);
   for (const Identity& one : to) {
@@ -321,22 +319,23 @@ void say(const string& text) {
   const string who = can_answer ? name_of(*last_writer) : "WHO";
   if (!chosen) fail("to whom? choose with /to " + who + ", or write /msg " + who + " TEXT");
   expect_partner();
-  send_message("private", text, {chosen->who});
+  post_message("private", text, {chosen->who});
 }
 
 void send_to_one(string rest) {
   const Identity to = find(next_word(rest));
-  send_message("private", rest, {to});
+  post_message("private", rest, {to});
 }
 
 // ---- Files --------------------------------------------------------------------------
 
-void print_file(const File& file, const string& remark = "") {
+void print_file(const File& file, const string& more = "") {
   show_news_of(file.who);
   const string number = to_string(file.number);
   const string what = file.direction + " " + number + " " + file.state;
   const string who = name_of(file.who);
-  print(what + " " + who + " " + size_of(file) + remark + ": " + file.name);
+  const string size = size_of(file) + more;
+  print(what + " " + who + " " + size + ": " + file.name);
 }
 
 File& add_file(const string& direction, uint64_t ticket, const Identity& who) {
@@ -369,7 +368,10 @@ void offer_to_one(string rest) {
   const string line = rest;
   const string who = next_word(rest);
   const bool is_path = !who.empty() && !names_somebody(who);
-  if (is_path) return offer_to_chosen(line);
+  if (is_path) {
+    offer_to_chosen(line);
+    return;
+  }
   const Identity to = find(who);
   offer_to({to}, readable_path(rest, "/send WHO"));
 }
@@ -475,9 +477,11 @@ void obey(const TypedLine& typed) {
 
 void read_input() {
   console.read();
-  while (const auto line = console.take_line()) {
+  auto line = console.take_line();
+  while (line) {
     obey(*line);
     console.set_prompt(prompt_text());
+    line = console.take_line();
   }
   const bool ends_us = console.has_ended() && stage == Stage::running;
   if (ends_us) stage = Stage::leaving;
@@ -485,17 +489,10 @@ void read_input() {
 
 // ---- Events: what the other parts report --------------------------------------------
 
-void handle(const UserJoined& event) {
-  note_joined(event.who);
-}
-
-void handle(const UserLeft& event) {
-  note_left(event.who, event.why);
-}
-
-void handle(const UserChanged& event) {
-  note_changed(event.who, event.before);
-}
+// In the second reading: they are shown together, and not all at once.
+void handle(const UserJoined& event);
+void handle(const UserLeft& event);
+void handle(const UserChanged& event);
 
 void handle(const Told& event) {
   print(event.line);
@@ -627,7 +624,7 @@ fd_set wait() {
   transfer::watch(readable);
   if (reads_commands()) FD_SET(STDIN_FILENO, &readable);
   timeval timeout{};
-  timeout.tv_usec = static_cast<suseconds_t>(discovery::pause() / 1us);
+  timeout.tv_usec = static_cast<suseconds_t>(discovery::pause() / 1us);  // less than a second
   if (signal_caught != 0) timeout = {};  // a signal waits to be obeyed
   const int ready = ::select(FD_SETSIZE, &readable, nullptr, nullptr, &timeout);
   if (ready != -1) return readable;
@@ -660,6 +657,8 @@ void say_goodbye() {
 
 }  // namespace
 
+// Sets everything up, each thing before those that need it. Then waits for something to happen, and
+// deals with it, until we leave.
 int main(int argc, char** argv) try {
   fill_standard_descriptors();
   // FD_SET() of a number that is not below FD_SETSIZE (1,024) silently writes outside its array,
@@ -940,10 +939,12 @@ class LineEditor {
   // returns Request::none.
   enum class Request { none, line, leave, clear_screen };
   Request press_keys() {
-    while (const auto key = take_key()) {
+    auto key = take_key();
+    while (key) {
       const Request request = is_pasting_ ? Request::none : request_of(*key);
       if (request != Request::none) return request;
       press(*key);
+      key = take_key();
     }
     return Request::none;
   }
@@ -1053,7 +1054,7 @@ class LineEditor {
   void replace(size_t from, size_t to, const string& with) {
     text_.replace(from, to - from, with);
     cursor_ = from + with.size();
-    if (from == 0) begins_pasted_ = is_pasting_;
+    if (from == 0) begins_pasted_ = is_pasting_;  // the first character is a new one
   }
   void insert(const string& text) { replace(cursor_, cursor_, text); }
   void erase(size_t from, size_t to) { replace(from, to, ""); }
@@ -1125,7 +1126,10 @@ class TerminalModes {
  public:
   // No echo, no waiting for Enter. Ctrl-C and Ctrl-Z still send signals.
   void seize() {
-    if (!is_seized_ && ::tcgetattr(STDIN_FILENO, &original_) == -1) return;
+    if (!is_seized_) {
+      const int result = ::tcgetattr(STDIN_FILENO, &original_);
+      if (result == -1) return;
+    }
     termios raw = original_;
     raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | IEXTEN);
     // Otherwise Ctrl-C would discard keys that were pressed before it and not read yet; Ctrl-S
@@ -1648,7 +1652,6 @@ string progress() {
 }
 
 string remark(const FileStarted& event) {
-  if (event.is_anew) return ", anew, for its beginning has changed";
   return event.resumed_at > 0 ? ", resumed at " + size_text(event.resumed_at) : "";
 }
 
@@ -1701,15 +1704,6 @@ void expect_partner() {
   fail(fate(*chosen) + "; " + next);
 }
 
-string free_space() {
-  struct statvfs disk{};
-  const int result = ::statvfs(download_folder.c_str(), &disk);
-  if (result == -1) return "";
-  const auto blocks = static_cast<double>(disk.f_bavail);
-  const auto size = static_cast<double>(disk.f_frsize);
-  return "; " + amount(blocks * size) + " are free";
-}
-
 void explain_offer(const File& file) {
   if (!terminal) return;
   const string n = to_string(file.number);
@@ -1718,7 +1712,7 @@ void explain_offer(const File& file) {
   const bool is_single = file.is_sent() && file.post == 0;
   const bool asks_us = !file.is_sent() && accept_policy == Accept::ask;
   if (is_single) print("note: " + is_asked + "; /cancel " + n + " takes the offer back");
-  if (asks_us) print("note: " + choice + free_space());
+  if (asks_us) print("note: " + choice);
 }
 
 // Once is enough: after that the user knows how. A sender who is not listed can only be named by
@@ -1738,10 +1732,10 @@ struct Post {
   string scope;  // private, group, all; or files
   size_t total = 0;
   size_t reached = 0;
-  string got;                           // those who have it,
-  string missed;                        // those who have not,
-  string unsure;                        // and those who may have it
-  std::map<Address, Identity> awaited;  // those we are waiting for
+  string got;     // names of those who have it
+  string missed;  // of those who do not
+  string unsure;  // of those who may have it
+  std::map<Address, Identity> awaited;  // those of whom we do not know it yet
 };
 
 std::map<uint64_t, Post> posts;  // by number
@@ -1818,11 +1812,11 @@ Users audience(const string& scope) {
 }
 
 void send_to_group(string text) {
-  send_message("group", text, audience("group"));
+  post_message("group", text, audience("group"));
 }
 
 void send_to_all(string text) {
-  send_message("all", text, audience("all"));
+  post_message("all", text, audience("all"));
 }
 
 Strings lines_with_text(const string& text) {
@@ -1848,7 +1842,10 @@ void say_lines(const TypedLine& typed) {
 void show_message(const Identity& from, const Message& message) {
   show_news_of(from);
   const string text = ": " + message.text;
-  if (!terminal) return print("message " + name_of(from) + " " + message.scope + text);
+  if (!terminal) {
+    print("message " + name_of(from) + " " + message.scope + text);
+    return;
+  }
   const bool is_private = message.scope == "private";
   const string scope = is_private ? "" : " [" + message.scope + "]";
   const string line = painted_name(from) + scope + printable(text);
@@ -1927,7 +1924,10 @@ string readable_path(const string& typed, const string& command) {
 
 // A slow receiver, or one who says no, does not hold up the others.
 void offer_to(const Users& to, const string& path) {
-  if (to.size() == 1) return offer(path, to[0], 0);
+  if (to.size() == 1) {
+    offer(path, to[0], 0);
+    return;
+  }
   const uint64_t post = open_post("files", path, to);
   for (const Identity& one : to) {
     try {
@@ -1964,21 +1964,14 @@ bool is_waiting_offer(const File& file) {
   return !file.is_sent() && file.state == "offered";
 }
 
-// The only file that can be meant. If there are several, it throws, and names the first few.
+// The only file that can be meant.
 File& only_file(const string& command, bool (*can_be_meant)(const File&)) {
-  constexpr size_t kMostNamed = 3;
   vector<File*> fits;
-  string candidates;
-  for (auto& [number, file] : files) {
-    if (!can_be_meant(file)) continue;
-    fits.push_back(&file);
-    if (fits.size() > kMostNamed) continue;
-    const string what = file.name + ", " + name_of(file.who);
-    add_to_list(candidates, to_string(number) + " (" + what + ")", " or ");
-  }
+  for (auto& [number, file] : files)
+    if (can_be_meant(file)) fits.push_back(&file);
   const string verb = command.substr(1);
   if (fits.empty()) fail("there is nothing to " + verb + "; /transfers lists what is under way");
-  if (fits.size() > 1) fail("which one? write " + command + " and its number: " + candidates);
+  if (fits.size() > 1) fail("which one? write " + command + " N; /transfers shows each with its N");
   return *fits[0];
 }
 
@@ -2075,13 +2068,17 @@ void change_group(string group) {
 
 // Everything, or ADDRESS, ADDRESS:PORT or NETWORK/BITS.
 void scan(string target) {
-  if (target.empty()) return discovery::scan();
-  const size_t slash = std::min(target.find('/'), target.size());
+  if (target.empty()) {
+    discovery::scan();
+    return;
+  }
+  const size_t slash = target.find('/');
+  const bool is_network = slash != string::npos;
   const auto address = parse_address(target);
   auto ip = parse_ip(target.substr(0, slash));
   optional<uint64_t> bits = 32;
   uint16_t port = 0;  // 0: both at which a peer can be found
-  if (slash < target.size()) bits = parse_number(target.substr(slash + 1), 32);
+  if (is_network) bits = parse_number(target.substr(slash + 1), 32);
   if (address) {
     ip = address->ip;
     port = address->port;
@@ -2101,7 +2098,8 @@ void print_meaning(const Command& command) {
 void help(string name) {
   if (name.empty()) {
     for (const Command& command : kCommands) print_meaning(command);
-    return print_help("any other line goes to the /to user; // at its start sends one /");
+    print_help("any other line goes to the /to user; // at its start sends one /");
+    return;
   }
   if (name[0] != '/') name = "/" + name;
   const Command& command = command_called(name);
@@ -2122,7 +2120,10 @@ void diagnose_one(const Identity& other) {
 }
 
 void diagnose(string who) {
-  if (!who.empty()) return diagnose_one(find(who));
+  if (!who.empty()) {
+    diagnose_one(find(who));
+    return;
+  }
   print("diag: ports UDP 25252, UDP and TCP " + to_string(myself.address.port) + " are open");
   for (const string& line : discovery::diagnosis())
     print("diag: " + line);
@@ -2306,7 +2307,7 @@ string sum_of(const vector<Change>& changes) {
 // Whether the user we talked to has come back.
 bool is_return(const Change& change) {
   if (!terminal || !chosen || is_talking() || change.before) return false;
-  return is_partner_again(*change.now);
+  return is_partner_again(*change.now);  // it is set, or nothing would have changed
 }
 
 void tell_return(const Identity& who) {
@@ -2358,22 +2359,23 @@ void lose(const Identity& who, const string& gone) {
   if (terminal) print("note: " + fate(*chosen) + "; /to WHO chooses another");
 }
 
-void note_joined(const Identity& who) {
+void handle(const UserJoined& event) {
   last_joined = Clock::now();
-  directory.enter(who);
-  add_news({who.id, nullopt, who, ""});
+  directory.enter(event.who);
+  add_news({event.who.id, nullopt, event.who, ""});
 }
 
-void note_left(const Identity& who, const string& why) {
-  directory.remove(who.id);
-  add_news({who.id, who, nullopt, why});
-  lose(who, "has left");
+void handle(const UserLeft& event) {
+  directory.remove(event.who.id);
+  add_news({event.who.id, event.who, nullopt, event.why});
+  lose(event.who, "has left");
 }
 
-void note_changed(const Identity& who, const Identity& before) {
-  directory.enter(who);
-  add_news({who.id, before, who, ""});
-  if (who.address != before.address) lose(who, "is at another address now");
+void handle(const UserChanged& event) {
+  directory.enter(event.who);
+  add_news({event.who.id, event.before, event.who, ""});
+  const bool has_moved = event.who.address != event.before.address;
+  if (has_moved) lose(event.who, "is at another address now");
 }
 
 // ---- Options ------------------------------------------------------------------------
@@ -2513,9 +2515,15 @@ void expect_no_more(const Strings& words, size_t from) {
 
 // The first word is what the program was called by.
 void parse_options(const Strings& words) {
-  if (!words.empty()) program_name = std::filesystem::path(words[0]).filename();
+  if (!words.empty()) {
+    const string& path = words[0];
+    program_name = path.substr(begin_of_name(path));
+  }
   for (size_t i = 1; i < words.size(); ++i) {
-    if (words[i] == "--") return expect_no_more(words, i + 1);
+    if (words[i] == "--") {
+      expect_no_more(words, i + 1);
+      return;
+    }
     const size_t equals = words[i].find('=');
     const string name = words[i].substr(0, equals);
     const Option& option = option_called(name);
@@ -2575,8 +2583,9 @@ void fill_standard_descriptors() {
 
 // Output is collected until flush(), so that the screen does not flicker. wcwidth() needs a locale.
 void prepare_output() {
+  static const char* const kLocales[] = {"C.UTF-8", "UTF-8", "en_US.UTF-8", ""};
   std::ios::sync_with_stdio(false);
-  for (const char* name : {"C.UTF-8", "UTF-8", "en_US.UTF-8", ""}) {  // macOS has the second
+  for (const char* name : kLocales) {  // macOS has the second
     // NOLINTNEXTLINE(concurrency-mt-unsafe): there is no other thread yet
     const char* const chosen_locale = std::setlocale(LC_CTYPE, name);
     if (chosen_locale != nullptr) return;
@@ -2632,13 +2641,13 @@ void open_ports() {
   uint16_t& port = myself.address.port;
   const bool is_named = port != 0;
   if (!is_named) port = kFirstPort;
-  while (true) {
-    const string trouble = open_port();
-    if (trouble.empty()) return;
-    if (is_named) throw UsageError(trouble + "; --port chooses another");
-    if (port == kLastPort) break;
+  string trouble = open_port();
+  while (!trouble.empty() && !is_named && port < kLastPort) {
     ++port;
+    trouble = open_port();
   }
+  if (trouble.empty()) return;
+  if (is_named) throw UsageError(trouble + "; --port chooses another");
   fail("ports 25253 to 25508 are all taken, for TCP or UDP; end a program that has one, or choose "
        "another port with --port N");
 }

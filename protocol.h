@@ -13,6 +13,7 @@
 //
 // One process is one peer. So a part of the program is a file and not a class: its state is in its
 // unnamed namespace, where nobody else sees it. A larger program would make objects of them.
+// Here everything is `inline`, because all three include this file.
 //
 // Threads: Part 1 may be called from any. The functions of discovery and transfer are for the main
 // thread alone. The thread of a connection talks back to it through the queue `events`.
@@ -149,8 +150,9 @@ inline std::optional<Address> parse_address(std::string_view text);
 
 // ---- Lines [3.2] -------------------------------------------------------------
 
-// Every line is  VERB *( SP key "=" value ) [ SP ":" text ] . A reader picks the keys it knows and
-// skips the others: that is how version 1 can grow without breaking those who speak it.
+// Every line is  VERB key=value key=value ... :text  with single blanks between them; there may be
+// no keys, and no text. A reader picks the keys it knows and skips the others: that is how version
+// 1 can grow without breaking those who speak it.
 struct Line {
   std::string_view verb;
   std::map<std::string_view, std::string_view> fields;
@@ -172,7 +174,8 @@ struct Line {
       if (equals == std::string_view::npos || equals == 0)
         return std::nullopt;
       const std::string_view key = word.substr(0, equals);
-      const bool is_new = result.fields.emplace(key, word.substr(equals + 1)).second;
+      const std::string_view value = word.substr(equals + 1);
+      const bool is_new = result.fields.emplace(key, value).second;
       if (!is_new) return std::nullopt;
     }
     return result;
@@ -182,10 +185,11 @@ struct Line {
     const auto found = fields.find(key);
     return found == fields.end() ? std::string_view() : found->second;
   }
+  // The sizes of files are numbers, too, so no number is larger than an off_t can hold.
   std::optional<uint64_t> number(std::string_view key, uint64_t most = INT64_MAX) const {
     return parse_number(field(key), most);
   }
-  std::optional<uint32_t> checksum() const;  // its crc=
+  std::optional<uint32_t> checksum() const;  // the number behind crc=
 };
 
 // " size=4096", to be put behind a verb.
@@ -274,8 +278,8 @@ struct Announcement {
     said.who.said_ip = *ip;
     said.to = line->field("to");
     said.ask_host = line->field("ask") == "host";
-    const auto every = line->number("every", kMaxEvery);
-    if (every) said.every = std::max(kHeartbeat, std::chrono::seconds(*every));
+    const std::chrono::seconds every(line->number("every", kMaxEvery).value_or(0));
+    if (every > kHeartbeat) said.every = every;  // a shorter one is ignored
     const bool has_id = Identity::is_id(said.who.id);
     const bool has_names = is_name(said.who.name) && is_name(said.who.group);
     const bool is_to_somebody = said.to.empty() || Identity::is_id(said.to);
@@ -379,13 +383,14 @@ enum class LineStatus { whole, incomplete, too_long };
 // file. So we keep what comes in a buffer. This takes the next line off it, without its LF or
 // CR LF. too_long: more than kMaxLine bytes, whether or not an end is in sight.
 inline LineStatus take_line(std::string_view& bytes, std::string& line) {
-  const std::string_view in_sight = bytes.substr(0, kMaxLine + 2);
-  const size_t end = std::min(in_sight.find('\n'), bytes.size());
+  const std::string_view in_sight = bytes.substr(0, kMaxLine + 2);  // a line, its CR and its LF
+  const size_t found = in_sight.find('\n');
+  const bool has_end = found != std::string_view::npos;
+  const size_t end = has_end ? found : bytes.size();
   const bool has_cr = end > 0 && bytes[end - 1] == '\r';
   const size_t size = has_cr ? end - 1 : end;
   if (size > kMaxLine) return LineStatus::too_long;
-  if (end == bytes.size())
-    return LineStatus::incomplete;
+  if (!has_end) return LineStatus::incomplete;
   line = bytes.substr(0, size);
   bytes.remove_prefix(end + 1);
   return LineStatus::whole;
@@ -458,11 +463,10 @@ class Descriptor {
     std::swap(fd_, other.fd_);  // what we had is closed with `other`
     return *this;
   }
-  ~Descriptor() { if (fd_ != -1) close(); }
-  int get() const { return fd_; }
-  int close() {
-    return ::close(std::exchange(fd_, -1));
+  ~Descriptor() {
+    if (fd_ != -1) ::close(fd_);
   }
+  int get() const { return fd_; }
   int release() {  // gives it away, open
     return std::exchange(fd_, -1);
   }
@@ -548,8 +552,7 @@ struct FileOffered {
 struct FileStarted {  // its bytes begin to pass
   uint64_t ticket = 0;
   Clock::time_point when;
-  uint64_t resumed_at = 0;  // so many bytes are there already, from an earlier try
-  bool is_anew = false;     // what an earlier try left is no longer its beginning
+  uint64_t resumed_at = 0;  // bytes that the receiver already has, from an earlier try
 };
 struct FileStored {  // it is whole, at the receiver
   uint64_t ticket = 0;
@@ -597,7 +600,9 @@ class EventQueue {
   std::deque<Event> take_all() {
     // Before the events: a later push wakes us again.
     std::array<char, 256> bytes;
-    while (::read(reader_.get(), bytes.data(), bytes.size()) > 0) {}
+    ssize_t got = 1;
+    while (got > 0)
+      got = ::read(reader_.get(), bytes.data(), bytes.size());
     const std::lock_guard lock(mutex_);
     room_.notify_all();
     return std::exchange(events_, {});
@@ -668,20 +673,21 @@ bool is_own(Address address);
 
 namespace transfer {
 
-// Listens on myself.address.port; std::system_error if it is taken. `can_reach` says whether the
-// interfaces that we may use lead to an IP address.
-void open(bool (*can_reach)(uint32_t ip));
+// Listens on myself.address.port; std::system_error if it is taken. `has_route` is a function that
+// says whether an interface that we may use leads to an IP address; discovery has one.
+void open(bool (*has_route)(uint32_t ip));
 // For the select() loop: adds its listening socket; accepts one connection.
 void watch(fd_set& readable);
 void accept_connection(const fd_set& readable);
 
-// An event with this number says what became of it.
+// Returns at once. An event with this `post` will say what became of the message.
 void send_message(const Identity& to, const std::string& scope, const std::string& text,
                   uint64_t post);
 // A file or a folder. Returns its ticket, which the events about it will carry; throws if it cannot
 // be read.
 uint64_t send_file(const Identity& to, const std::string& path);
-// What the user says to an offer; and the name to store it under, if not its own.
+// What the user says to an offer; `open`: nothing yet. `store_as` is the name that the user wants
+// for it, or empty.
 enum class Consent { open, given, refused };
 void decide(uint64_t ticket, Consent consent, const std::string& store_as);
 // Ends a file transfer, in either direction.
@@ -831,9 +837,11 @@ constexpr char32_t decoded(std::string_view text, size_t length) {
   }
   // An overlong form is a second spelling of a character: whoever looks for '/' or NUL by its byte
   // would miss it.
-  const bool is_overlong = (length == 3 && code < 0x800) || (length == 4 && code < 0x10000);
+  const bool fits_two_bytes = length == 3 && code < 0x800;
+  const bool fits_three_bytes = length == 4 && code < 0x10000;
   const bool is_surrogate = code >= 0xD800 && code < 0xE000;
-  if (is_overlong || is_surrogate || code > 0x10FFFF) return kNotUtf8;
+  if (fits_two_bytes || fits_three_bytes) return kNotUtf8;
+  if (is_surrogate || code > 0x10FFFF) return kNotUtf8;
   return code;
 }
 
@@ -1254,7 +1262,8 @@ inline void keep_to_chosen_interface(int fd) {
   if (chosen_interfaces.size() != 1) return;
   const std::string name = device_of(chosen_interfaces[0]);
 #if defined(SO_BINDTODEVICE)
-  ::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name.c_str(), static_cast<socklen_t>(name.size()));
+  const auto size = static_cast<socklen_t>(name.size());
+  ::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name.c_str(), size);
 #elif defined(IP_BOUND_IF)
   const unsigned index = ::if_nametoindex(name.c_str());
   ::setsockopt(fd, IPPROTO_IP, IP_BOUND_IF, &index, sizeof index);
@@ -1315,7 +1324,7 @@ inline std::string precise_time() {
   std::array<char, 16> text{};
   std::strftime(text.data(), text.size(), "%H:%M:%S", &local);
   const auto passed = now - system_clock::from_time_t(second);
-  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(passed).count();
+  const auto micros = passed / std::chrono::microseconds(1);
   const std::string digits = to_string(1'000'000 + micros).substr(1);
   return text.data() + ("." + digits);
 }
@@ -1333,8 +1342,8 @@ inline void trace(const char* protocol, Address ours, const char* arrow, Address
     return;
   }
   line += "\n";
-  if (::write(trace_file.get(), line.data(), line.size()) == -1)  // a full disk: so be it
-    return;
+  const ssize_t written = ::write(trace_file.get(), line.data(), line.size());
+  if (written == -1) return;  // a full disk: the trace has a hole, and the program goes on
 }
 
 #endif

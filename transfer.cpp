@@ -9,7 +9,7 @@
 //
 // In order of reading: Connection, bytes and lines with a bound to every wait; the workers, with
 // the dialogue of each; and what the main thread calls. For a second reading: Incoming, the file on
-// the disk; folders; resuming; and what lets transfers work through every way to fail.
+// the disk; folders; resuming; and all that may go wrong on the way.
 //
 // A thread ends at the end of its dialogue, at an error, or soon after cancel(): while it waits, it
 // checks the flag every quarter of a second. At the end of the program, shutdown() of the socket
@@ -78,7 +78,7 @@ uint64_t next_ticket = 1;        // of a worker
 
 // ---- What is thrown -------------------------------------------------------------------
 
-// The connection is of no more use. what() says why, for our user.
+// The connection is of no further use. what() says why, for our user.
 struct Broken : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -88,12 +88,15 @@ struct Broken : std::runtime_error {
 // sends  NO timeout nobody answered the offer within 120 s  and shows the second text to our user.
 // With only one text, he sees it without its first word, which is for programs.
 struct Refusal : std::runtime_error {
-  explicit Refusal(const string& why) : Refusal(why, Reply{false, why}.sentence()) {}
+  explicit Refusal(const string& why)
+      : Refusal(why, Reply{false, why}.sentence()) {}
   Refusal(const string& why, const string& for_our_user)
       : std::runtime_error(for_our_user), no{false, why} {}
   Reply no;
 };
 
+// Whoever talks to the other side catches the Refusal, and sends its first text. Elsewhere it only
+// ends the thread.
 void stop_if(const Flag& cancelled) {
   if (!cancelled) return;
   const string what = is_leaving ? "left" : "cancelled it";
@@ -114,10 +117,14 @@ class Connection {
   enum class Side { asks, answers };  // whoever has opened a connection asks
 
   Connection(Descriptor fd, Address other, Side side, const Flag& cancelled)
-      : socket_(std::move(fd)), other_(other), side_(side), cancelled_(cancelled) {
+      : socket_(std::move(fd)),
+        other_(other),
+        side_(side),
+        cancelled_(cancelled) {
     if (side == Side::answers) note_open("accepted");
     // Nagle's algorithm holds a small segment back until the one before is acknowledged, and the
-    // other side delays that acknowledgement: 44 ms for a reply instead of 0.06.
+    // other side delays that acknowledgement: 44 ms for a reply instead of 0.06. If this fails, we
+    // are only slower.
     const int on = 1;
     ::setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     timeval slice{};
@@ -129,7 +136,7 @@ class Connection {
 
   uint32_t local_ip() const { return ours_.ip; }
   void shut_down() const { ::shutdown(fd_, SHUT_RDWR); }  // wakes a thread that waits for it
-  void abandon() const;  // what has not arrived yet never will
+  void abandon() const;  // when it is closed, what has not arrived yet is thrown away
   void trace(const char* arrow, string_view what) const;
 
   // A blocking connect() tries for a minute or two, and only on Linux does SO_SNDTIMEO limit it. So
@@ -177,10 +184,14 @@ class Connection {
 
   // Waits until something can be read. False if the other side has closed the connection.
   bool await(Clock::duration patience) const {
-    char byte;
-    return !unread_.empty() || receive(&byte, 1, MSG_PEEK, Clock::now() + patience) > 0;
+    if (!unread_.empty()) return true;
+    const auto deadline = Clock::now() + patience;
+    char byte;  // MSG_PEEK: it stays there, for read_line() or read()
+    return receive(&byte, 1, MSG_PEEK, deadline) > 0;
   }
-  bool has_input() const;  // at once; the end of the connection, and an error, are that, too
+  // Whether there is something to read, without waiting. The end of the connection counts as well,
+  // and so does an error.
+  bool has_input() const;
 
   // The next line. It must end within kSilence, however slowly its bytes trickle in.
   string read_line() {
@@ -202,7 +213,7 @@ class Connection {
     return line;
   }
 
-  // Bytes as they are, at least one and at most so many. Valid until the next read.
+  // Bytes of a file, at least one and at most so many. Valid until the next read.
   string_view read(uint64_t most);
 
   // Our last line. A socket that is closed with unread data in it sends a reset, which may overtake
@@ -219,7 +230,9 @@ class Connection {
   void drain() const {
     std::array<char, kMaxLine> bytes;
     const auto deadline = Clock::now() + kSilence;
-    while (receive(bytes.data(), bytes.size(), 0, deadline) > 0) {}
+    size_t got = 1;
+    while (got > 0)
+      got = receive(bytes.data(), bytes.size(), 0, deadline);
   }
 
  private:
@@ -249,15 +262,15 @@ class Connection {
     check(::setsockopt(fd_, level, option, &value, sizeof value), "setsockopt");
   }
 
-  Descriptor socket_;
-  const int fd_ = socket_.get();
-  Address ours_;  // once it is open
+  Descriptor socket_;             // closes it at the end
+  const int fd_ = socket_.get();  // its number, for the system calls
+  Address ours_;                  // once it is open
   const Address other_;
   const Side side_;
   const Flag& cancelled_;
   vector<char> storage_;
   string_view unread_;       // what was received and not yet taken
-  size_t batch_ = kMaxLine;  // what read_line() asks for: little, until bytes of a file have come
+  size_t batch_ = kMaxLine;  // how much read_line() asks for; more, once a file has begun
 };
 
 // ============================================================================
@@ -266,7 +279,10 @@ class Connection {
 
 class Worker {
  public:
-  explicit Worker(const Identity& other) : ticket(next_ticket), target(other), peer_(other) {
+  explicit Worker(const Identity& other)
+      : ticket(next_ticket),
+        target(other),
+        peer_(other) {
     ++next_ticket;
   }
   // Call end() first: this destructor runs after those of the derived classes, whose members the
@@ -275,7 +291,7 @@ class Worker {
   Worker(const Worker&) = delete;
 
   const uint64_t ticket;
-  const Identity target;  // of an accepted connection: the address that it comes from
+  const Identity target;  // whom we call; or only the address from which somebody called us
 
   // Set by the thread, for the main thread.
   std::atomic<uint64_t> bytes_done{0};  // of a file
@@ -285,8 +301,8 @@ class Worker {
   void start() {
     thread_ = std::thread([this] { run(); });
   }
-  // Under the lock. Otherwise the thread could look at the flag just before, and begin to wait just
-  // after: a lost wake-up.
+  // Under the lock. Otherwise the thread could look at the flag just before we set it, and begin to
+  // wait just after we notify it: a lost wake-up.
   void cancel() {
     const std::lock_guard lock(mutex_);
     cancelled_ = true;
@@ -306,7 +322,7 @@ class Worker {
   virtual void work() = 0;                           // throws what goes wrong
   virtual void conclude(const string& failure) = 0;  // empty: it did its work
 
-  void report_start(uint64_t found) const;  // of a file, of which so many bytes were there already
+  void report_start() const;  // of a file: from now on its bytes pass
 
   string introduction(Verb verb) const {
     Announcement said;
@@ -318,13 +334,13 @@ class Worker {
     return said.format();
   }
 
-  // Replaces the one before.
+  // This connection replaces the one before.
   void use(Descriptor fd, Connection::Side side) {
     const std::lock_guard lock(mutex_);
     connection_.emplace(std::move(fd), target.address, side, cancelled_);
   }
 
-  const Identity self_ = myself;
+  const Identity self_ = myself;  // a copy: the main thread may change `myself` meanwhile
   Flag cancelled_{false};  // set by the main thread
 
   // Guards the members that are called guarded, here and in the classes below. changed_ wakes the
@@ -446,10 +462,10 @@ class Conversation : public Caller {
  private:
   // How far the front order has come, and what it means if the connection breaks then.
   enum class Progress {
-    waiting,    // nothing was sent, or the reply is here: it did not arrive
-    sent,       // on the first connection: we send it once more
-    broken,     // that connection has broken; the second try has not begun
-    sent_again  // on the second one: it may have arrived, nobody knows
+    waiting,    // nothing of it was sent, or its reply has come: nothing is in doubt
+    sent,       // on a first connection, which may break: then we send it once more
+    broken,     // the first connection has broken, and the second try has not begun
+    sent_again  // on a second connection: if that breaks, it may have arrived, nobody knows
   };
 
   void work() override {
@@ -537,7 +553,7 @@ class Conversation : public Caller {
 //
 // Either side may end it early: the receiver by NO, at any time, the sender by STOP :reason. From
 // the second reading of protocol.h: an Entry is a file or subfolder of a folder; a Prefix is what
-// the receiver already has; Stored is its last reply.
+// the receiver already has; Stored is its last reply; a Cksum is a checksum that grows.
 
 struct FileError {  // about one file: the others of its folder can still be sent
   string why;
@@ -548,7 +564,7 @@ struct FileError {  // about one file: the others of its folder can still be sen
 class Missed {
  public:
   void add(const string& path, const string& why);
-  void take_back();          // the last one that was added was a mistake
+  void take_back();          // the last one that was added
   string text() const;       // for the user; empty if there are none
   uint64_t count() const { return count_; }
 
@@ -563,7 +579,8 @@ struct Position {
   uint64_t entries = 0;
   uint64_t offset = 0;
   string path;       // of the last entry; empty if that is a file by itself
-  Cksum sum;         // of the bytes; in a folder, of each entry's path and an LF before them [6.5]
+  // The checksum so far. In a folder, each entry's path and an LF come before its bytes [6.5].
+  Cksum sum;
 
   void enter(const string& next);
   void pass(string_view bytes);
@@ -621,12 +638,17 @@ std::unique_ptr<Source> source_of(Descriptor root, const string& name, const Fla
 class Upload : public Caller {
  public:
   Upload(const Identity& to, Descriptor root, const string& name)
-      : Caller(to), source_(source_of(std::move(root), name, cancelled_)) {}
+      : Caller(to),
+        source_(source_of(std::move(root), name, cancelled_)) {}
 
   bool is_sending() override { return true; }
 
  private:
-  enum class State { under_way, in_doubt, told };  // in doubt: after END, until it is answered
+  enum class State {
+    under_way,
+    in_doubt,  // END was sent, and is not answered yet
+    told       // our user knows how it has ended
+  };
 
   void work() override {
     source_->list();
@@ -655,7 +677,7 @@ class Upload : public Caller {
   void send_file() {
     const auto patience = kOfferTime + kPrefixTime + kSilence;
     const string answer = demand(source_->offer.format(), patience);
-    piece_.resize(kChunk + 2 * kMaxLine);
+    piece_.resize(kChunk + 2 * kMaxLine);  // the bytes of one DATA, and two lines
     bool has_more = resume(answer);
     if (!has_more) has_more = source_->next();
     while (has_more) {
@@ -679,10 +701,9 @@ class Upload : public Caller {
     }
   }
 
-  // Gathers what is to be sent, up to kChunk or for 1 s, or a folder of many small files would cost
-  // a system call for each line. Waits for no reply.
-  //
-  // A line is sent only once its bytes are there: we do not announce what we cannot read.
+  // Reads bytes of the file into piece_, behind the line that announces them. We announce nothing
+  // that we could not read. A piece is sent when it is full, or 1 s old: otherwise a folder of many
+  // small files would cost a system call for each line. No DATA is answered, so we do not wait.
   void put_data() {
     const uint64_t most = std::min<uint64_t>(kChunk, source_->left());
     const auto size = static_cast<size_t>(most);
@@ -717,9 +738,9 @@ class Upload : public Caller {
 
   State state_ = State::under_way;
   const std::unique_ptr<Source> source_;
-  vector<char> piece_;  // what we have gathered,
-  size_t used_ = 0;          // that many bytes of it,
-  Clock::time_point sent_at_ = Clock::now();  // since then
+  vector<char> piece_;  // what is to be sent next
+  size_t used_ = 0;     // how many bytes of it we have gathered
+  Clock::time_point sent_at_ = Clock::now();  // when the last piece was sent
 };
 
 // ============================================================================
@@ -746,7 +767,7 @@ class Download : public Worker {
 
   // From the offer to the reply for its last byte.
   Reply receive_file(const Offer& offered) {
-    // Before the user hears of it, or the answer could come first.
+    // Before the user hears of the offer: the answer may come at once.
     decide(accept_policy == Accept::always ? Consent::given : Consent::open, "");
     begin(offered);
     events.push(FileOffered{ticket, peer_, offer_});
@@ -757,7 +778,9 @@ class Download : public Worker {
   }
 
   Offer offer_;
-  std::shared_ptr<Incoming> incoming_;  // its end removes or keeps the .part
+  // Its end removes or keeps the .part. (Shared with nobody: a unique_ptr would have to know here
+  // what an Incoming is.)
+  std::shared_ptr<Incoming> incoming_;
 
  private:
   // The name under which the user wants it.
@@ -769,7 +792,8 @@ class Download : public Worker {
     std::unique_lock lock(mutex_);
     // A thread can wait for a condition variable or for a socket, but not for both. So in between
     // it looks at the socket.
-    while (!changed_.wait_for(lock, kSlice, [this] { return consent_ != Consent::open; })) {
+    const auto is_answered = [this] { return consent_ != Consent::open; };
+    while (!changed_.wait_for(lock, kSlice, is_answered)) {
       stop_if(cancelled_);
       if (Clock::now() > deadline)
         throw Refusal("timeout nobody answered the offer within " + limit,
@@ -786,7 +810,7 @@ class Download : public Worker {
 
   // The next line of a sender, which may be only a STOP.
   string read_part(Clock::duration patience = kSilence) {
-    stop_if(cancelled_);  // if lines come without a pause, nothing below waits
+    stop_if(cancelled_);  // await() looks only while it waits, and the next line may be here
     if (!connection_->await(patience))
       throw Broken("the sender has gone");
     const string line = connection_->read_line();
@@ -794,7 +818,7 @@ class Download : public Worker {
     return line;
   }
 
-  // What this line begins. True if it is the end.
+  // Does what this line asks for. True if it was the END.
   bool take_part(const string& line) {
     const auto parsed = Line::parse(line);
     if (!parsed) throw Refusal(kNotALine);
@@ -843,6 +867,8 @@ class Download : public Worker {
 // Answering: the connection was opened to us
 // ============================================================================
 
+// One thread serves the whole connection, offers included. So a Service is a Download that also
+// answers everything else.
 class Service : public Download {
  public:
   Service(const Identity& from, Descriptor fd) : Download(from) {
@@ -869,7 +895,8 @@ class Service : public Download {
     } catch (const Refusal& refusal) {
       refuse(refusal.no, refusal.what());
     } catch (const std::exception& error) {
-      refuse({false, string("failed ") + error.what()}, error.what());
+      const Reply failed{false, string("failed ") + error.what()};
+      refuse(failed, error.what());
     }
     return false;
   }
@@ -890,7 +917,7 @@ class Service : public Download {
     const auto message = Message::parse(*parsed);
     if (message) {
       events.push(MessageReceived{peer_, *message});
-      return {true, ""};
+      return {true, ""};  // it is in our hands now
     }
     const bool is_known = parsed->verb == "MSG" || parsed->verb == "OFFER";
     if (is_known) return {false, "syntax a field is missing or wrong"};
@@ -911,10 +938,13 @@ class Service : public Download {
 
 // ---- The workers ------------------------------------------------------------------------
 
+// From here on, all that stands before the second reading is the main thread's.
+
 vector<std::shared_ptr<Worker>> workers;
 std::map<Address, std::weak_ptr<Conversation>> conversations;  // the last one with each address
 
-// A shared_ptr calls this instead of `delete`: ~Worker() would be too late to end the thread.
+// A shared_ptr calls this instead of `delete`: ~Worker() would be too late to end the thread. (That
+// is why start() is given a pointer from `new`: make_shared() takes no such function.)
 void end_worker(Worker* worker) {
   worker->end();
   delete worker;
@@ -935,7 +965,7 @@ void check_route(const Identity& to) {
 
 // To the conversation with that address, or to a new one. By the address alone: the messages to one
 // peer must not overtake each other on two connections, or the receiver would take the slower one's
-// numbers for repeats.
+// numbers for repeats. For each address, a small entry stays.
 void give(const Order& order) {
   const auto current = conversations[order.to.address].lock();
   if (current && current->take(order)) return;
@@ -980,8 +1010,8 @@ struct stat file_status(int fd);          // all 0 if it fails
 // The main thread's side
 // ============================================================================
 
-void transfer::open(bool (*is_reached)(uint32_t ip)) {
-  can_reach = is_reached;
+void transfer::open(bool (*has_route)(uint32_t ip)) {
+  can_reach = has_route;
   const int on = 1;
   const string port = to_string(myself.address.port);
   const int fd = check(::socket(AF_INET, SOCK_STREAM, 0), "socket");
@@ -1100,8 +1130,8 @@ void Connection::trace(const char* arrow, string_view what) const {
   ::trace("TCP", ours_, arrow, other_, what);
 }
 
-// After a plain close() the kernel goes on sending it for a minute or more. It would arrive late,
-// when the receiver has forgotten the number of the message that we sent in its place. macOS
+// After a plain close() the kernel goes on sending what is left for a minute or more. A message
+// could arrive so late that the receiver has forgotten the number of its second copy. macOS
 // answers EINVAL if the other side has reset the connection: then there is nothing left to send.
 void Connection::abandon() const {
   const linger at_once{1, 0};
@@ -1110,10 +1140,13 @@ void Connection::abandon() const {
 
 int Connection::await_connection() const {
   const auto deadline = Clock::now() + kConnectTime;
+  constexpr int slice = std::chrono::milliseconds(kSlice).count();
   pollfd attempt{fd_, POLLOUT, 0};
-  while (::poll(&attempt, 1, std::chrono::milliseconds(kSlice).count()) != 1) {
+  int ready = 0;
+  while (ready != 1) {
     stop_if(cancelled_);
     if (Clock::now() > deadline) return ETIMEDOUT;
+    ready = ::poll(&attempt, 1, slice);
   }
   int error = 0;
   socklen_t length = sizeof error;
@@ -1150,14 +1183,16 @@ bool Connection::has_input() const {
   return !unread_.empty() || got >= 0 || !would_block();
 }
 
-// Those that came along with the last line; otherwise all that we ask for, unless that takes long
-// (MSG_WAITALL: waking up for every few bytes would cost most).
+// What came along with the last line, if anything did. Otherwise we wait for all that we ask for,
+// unless that takes long: MSG_WAITALL, because waking up for every few bytes would cost most.
 string_view Connection::read(uint64_t most) {
   // size_t may have 32 bits.
   const auto wanted = static_cast<size_t>(std::min<uint64_t>(most, kChunk));
+  const auto deadline = Clock::now() + kSilence;
   batch_ = kBatch;
-  if (unread_.empty() && !read_more(wanted, MSG_WAITALL, Clock::now() + kSilence))
-    throw Broken("the connection ended in the middle of the file");
+  bool has_more = !unread_.empty();
+  if (!has_more) has_more = read_more(wanted, MSG_WAITALL, deadline);
+  if (!has_more) throw Broken("the connection ended in the middle of the file");
   const string_view bytes = unread_.substr(0, wanted);
   unread_.remove_prefix(bytes.size());
   return bytes;
@@ -1220,7 +1255,7 @@ void turn_away(const Descriptor& fd, Address from) {
   const string busy = "NO busy too many connections, try again later";
   trace("TCP", local_address(fd.get()), "->", from, busy);
   const string line = busy + "\n";
-  ::send(fd.get(), line.data(), line.size(), MSG_DONTWAIT);
+  ::send(fd.get(), line.data(), line.size(), MSG_DONTWAIT);  // if that fails, the caller has gone
 }
 
 // ---- What becomes of a message ------------------------------------------------------------
@@ -1311,8 +1346,8 @@ class Incoming {
   Descriptor root_;  // the .part, locked
   string inside_;    // the present entry's path within it
   Descriptor file_;  // the present entry, if it is a file in a folder
-  bool is_left_out_ = false;  // the present entry,
-  string lost_;               // and the last subfolder that was left out
+  bool is_left_out_ = false;  // whether the present entry is left out
+  string lost_;               // the last subfolder that was left out
 };
 
 // ---- Names ------------------------------------------------------------------------------
@@ -1401,7 +1436,7 @@ bool Upload::resume(const string& answer) {
   const bool is_resumed = theirs.offset > 0 && source_->begins_with(theirs);
   if (is_resumed) connection_->send_line("RESUME");
   bytes_done = source_->at.offset;
-  report_start(theirs.offset);
+  report_start();
   return is_resumed;
 }
 
@@ -1452,7 +1487,7 @@ string Download::resume(const string& name) {
   const bool is_resumed = !prefix.empty() && first && first->verb == "RESUME";
   if (is_resumed) at_ = had;
   bytes_done = at_.offset;
-  report_start(had.offset);
+  report_start();
   if (is_resumed) return read_part();
   if (offer_.is_folder()) return line;
   incoming_->start_over();
@@ -1488,20 +1523,20 @@ Position Incoming::beginning(const Flag& cancelled) const {
 
 // With the time, because the main thread may hear of it late, and would then compute too high a
 // speed.
-void Worker::report_start(uint64_t found) const {
+void Worker::report_start() const {
   FileStarted started;
   started.ticket = ticket;
   started.when = Clock::now();
   started.resumed_at = bytes_done;
-  started.is_anew = found > 0 && bytes_done == 0;
   events.push(started);
 }
 
 void Position::enter(const string& next) {
   ++entries;
   path = next;
+  if (path.empty()) return;
   const string line = path + "\n";
-  if (!path.empty()) sum.add(line.data(), line.size());
+  sum.add(line.data(), line.size());
 }
 
 void Position::pass(string_view bytes) {
@@ -1714,7 +1749,8 @@ string Missed::text() const {
 // ---- Sending a folder [6.5] -------------------------------------------------------------
 
 bool is_below(const string& path, const string& folder) {
-  return !folder.empty() && path.compare(0, folder.size(), folder) == 0;
+  if (folder.empty()) return false;
+  return path.compare(0, folder.size(), folder) == 0;
 }
 
 struct CloseFolder {
@@ -1736,6 +1772,7 @@ class Folder : public Source {
     const string trouble = try_to_list("");
     if (!trouble.empty())
       throw std::runtime_error("cannot read the folder: " + trouble);
+    // By number, and with a copy of the path: the list grows meanwhile, and may move.
     for (size_t i = 0; i < entries_.size(); ++i) {
       const string path = entries_[i].path;
       if (path.back() != '/') continue;
@@ -1748,7 +1785,7 @@ class Folder : public Source {
 
   bool next() override {
     stop_if(cancelled_);
-    while (next_ < entries_.size() && is_below(entries_[next_].path, lost_)) ++next_;
+    while (is_lost(next_)) ++next_;
     if (next_ == entries_.size()) return false;
     const Listed& listed = entries_[next_];
     ++next_;
@@ -1783,6 +1820,11 @@ class Folder : public Source {
     string trouble = {};  // why it could not be listed
     bool operator<(const Listed& o) const { return path < o.path; }
   };
+
+  // Whether it is in a subfolder that could not be opened.
+  bool is_lost(size_t number) const {
+    return number < entries_.size() && is_below(entries_[number].path, lost_);
+  }
 
   // Adds its contents to the entries. Returns why it could not.
   string try_to_list(const string& folder) {
@@ -1873,7 +1915,8 @@ class Folder : public Source {
     struct stat info{};  // systems do not agree which error means "it is a link"
     const bool is_there =
         ::fstatat(folder, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
-    throw FileError{is_there && S_ISLNK(info.st_mode) ? "became a link" : why};
+    const bool is_link = is_there && S_ISLNK(info.st_mode);
+    throw FileError{is_link ? "became a link" : why};
   }
 
   int present_folder() const {
@@ -1971,7 +2014,8 @@ void Incoming::enter(const Entry& entry) {
   }
   const int error = create(entry);
   if (error == 0) return;
-  if (!is_about_the_path(error)) throw std::system_error(error, std::generic_category(), what());
+  if (!is_about_the_path(error))
+    throw std::system_error(error, std::generic_category(), what());
   leave_out(error_text(error));
 }
 
@@ -2010,12 +2054,14 @@ void Incoming::drop(const string& why) {
 // nothing if there is none.
 string remove_files(const string& folder, const Flag& stopped) {
   std::error_code error;
+  const fs::directory_iterator end;
   fs::directory_iterator entry(folder, error);
-  for (; !error && !stopped && entry != fs::directory_iterator(); entry.increment(error)) {
+  while (!error && !stopped && entry != end) {
     const string path = entry->path().string();
-    if (entry->symlink_status(error).type() == fs::file_type::directory)
-      return path;
+    const fs::file_type kind = entry->symlink_status(error).type();
+    if (kind == fs::file_type::directory) return path;
     ::unlink(path.c_str());
+    entry.increment(error);
   }
   return "";
 }
@@ -2106,7 +2152,11 @@ Incoming::Incoming(const Offer& offer, const string& name, uint32_t from)
     : offer_(offer), name_(name) {
   // In case it has gone missing. If that fails, open() says why.
   ::mkdir(download_folder.c_str(), 0777);
-  for (unsigned n = 0; path_.empty(); ++n) take(part_path(name, n, from));
+  unsigned n = 0;
+  while (path_.empty()) {
+    take(part_path(name, n, from));
+    ++n;
+  }
 }
 
 Incoming::~Incoming() {
@@ -2120,7 +2170,8 @@ Incoming::~Incoming() {
 }
 
 bool Incoming::is_kept() const {
-  return !offer_.is_folder() && is_ours(path_) && file_status(root_.get()).st_size > 0;
+  if (offer_.is_folder() || !is_ours(path_)) return false;
+  return file_status(root_.get()).st_size > 0;
 }
 
 // Sets path_, unless something else has that name, perhaps another transfer, of this peer or of
@@ -2159,8 +2210,8 @@ bool Incoming::open_part(const string& path) {
   const mode_t kind = offer_.is_folder() ? S_IFDIR : S_IFREG;
   if (has_name && (named.st_mode & S_IFMT) != kind)
     return false;
-  errno = error;
-  check(root_.get(), what());
+  if (root_.get() == -1)
+    throw std::system_error(error, std::generic_category(), what());
   return true;
 }
 
@@ -2189,8 +2240,8 @@ string Incoming::publish(const Flag& cancelled) {
   if (offer_.is_folder()) ::sync();
   else check(::fsync(root_.get()), what());
   stop_if(cancelled);
-  const int flags = O_RDONLY | O_DIRECTORY;
-  const Descriptor folder(check(::open(download_folder.c_str(), flags), what()));
+  const int fd = ::open(download_folder.c_str(), O_RDONLY | O_DIRECTORY);
+  const Descriptor folder(check(fd, what()));
   if (!is_ours(path_))
     throw std::runtime_error(what() + ": its .part was taken away");
   string final_name = name_;
@@ -2266,6 +2317,8 @@ struct Writer {
   string id;
   Address address;
   std::set<uint64_t> numbers;
+
+  bool is(const Identity& who) const { return id == who.id && address == who.address; }
 };
 
 std::list<Writer> writers;  // the most recent writer is last
@@ -2275,13 +2328,14 @@ std::list<Writer> writers;  // the most recent writer is last
 // [5.3].
 Writer& writer_called(const Identity& who) {
   constexpr size_t kMaxWriters = 3072;
-  const auto is_it = [&](const Writer& one) {
-    return one.id == who.id && one.address == who.address;
-  };
-  auto found = std::find_if(writers.begin(), writers.end(), is_it);
-  if (found == writers.end()) found = writers.insert(found, {who.id, who.address, {}});
-  writers.splice(writers.end(), writers, found);
-  if (writers.size() > kMaxWriters) writers.pop_front();
+  auto one = writers.begin();
+  while (one != writers.end() && !one->is(who)) ++one;
+  if (one == writers.end()) {
+    writers.push_back({who.id, who.address, {}});
+    if (writers.size() > kMaxWriters) writers.pop_front();
+  } else {
+    writers.splice(writers.end(), writers, one);  // moves it to the end
+  }
   return writers.back();
 }
 

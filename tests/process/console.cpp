@@ -901,7 +901,7 @@ TEST_F(Terminals, ShowHowFarATransferIsInOneRowThatGoesAwayWithIt) {
   network->run(0, "tc qdisc add dev lo root tbf rate 8mbit burst 128k latency 100ms");  // 60 s: time to look
   ann.say("/send bob big");
   ASSERT_TRUE(bob.shows("\nreceive 1 offered ann 63 MB: big\n"
-                        "note: /accept 1 takes it, /reject 1 does not; [\\d.]+ .B are free\nbob>")) << bob.screen();
+                        "note: /accept 1 takes it, /reject 1 does not\nbob>")) << bob.screen();
   bob.type("/accept 1");
   bob.press("Enter");
   EXPECT_TRUE(bob.shows("[kM]B/s, ")) << bob.screen();

@@ -272,7 +272,7 @@ class WhoIsMeant : public testing::Test {
              user("bob", "lab", "10.77.0.2:25253"),   user("bob", "chess", "10.77.0.3:25253"),
              user("cleo", "chess", "10.77.0.4:25253")};
     let_discovery_list(users);
-    for (const Identity& one : users) note_joined(one);
+    for (const Identity& one : users) handle(UserJoined{one});
     said([] { list_users(""); });
   }
   void TearDown() override {
