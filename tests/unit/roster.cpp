@@ -332,6 +332,27 @@ TEST_F(RosterRules, APeerIsOverdueAndGoneByItsOwnInterval) {
   EXPECT_EQ(told(), Texts{"left bob@10.77.0.2:25253 silent for 60 s"});
 }
 
+// To look at each of a hundred peers at a moment of its own woke an idle program twice as often.
+TEST_F(RosterRules, PeersThatKeepToTheirHeartbeatsAreLookedAtTogether) {
+  settle();
+  const auto begin = now;
+  std::set<Time> looks;
+  for (int i = 0; i < 1200; ++i) {
+    const size_t one = static_cast<size_t>(i) % 99;
+    const Address address{*parse_ip("10.78.0.1") + static_cast<uint32_t>(one), 25253};
+    const std::string answers = i < 99 ? " to=" + kAnn : "";
+    hear("HERE id=" + id_of(one) + " port=25253 name=many" + answers, address, Door::shared);
+    const auto end = now + 51ms;  // 5.05 s between the heartbeats of each
+    for (now = std::min(end, ann.next_due()); now < end; now = std::min(end, ann.next_due())) {
+      looks.insert(now);
+      ann.run(now);
+    }
+  }
+  const auto length = static_cast<size_t>((now - begin) / 1s);
+  EXPECT_EQ(ann.users().size(), 99u);
+  EXPECT_LE(looks.size(), 5 * length);
+}
+
 TEST_F(RosterRules, AnotherAddressMayTakeItsIdAfterTwoOfItsIntervals) {
   settle();
   bob_says("HERE", " every=20 to=" + kAnn);
