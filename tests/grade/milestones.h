@@ -1,5 +1,5 @@
 // Which milestone of docs/assignment.md, 5, each case belongs to. `make grade MILESTONE=1` runs the cases of milestones
-// 0 and 1. tests/grade/unfinished.sh checks that no case needs anything from a later milestone.
+// 0 and 1. No case needs anything from a later milestone; the project tests that (unfinished.sh).
 
 #ifndef CHATBYP2P_MILESTONES_H
 #define CHATBYP2P_MILESTONES_H
