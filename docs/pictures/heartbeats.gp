@@ -9,7 +9,7 @@ set yrange [0:220]
 set grid ytics lc rgb "#dddddd"
 unset key
 set label "before: one from each every 5 s" at 560,150 right tc rgb "#a03020"
-set label "now: 20 on average, however many they are" at 1000,40 right tc rgb "#30587f"
+set label "now: 20 on average, however many there are" at 1000,40 right tc rgb "#30587f"
 
 # Only the rows without loss: the number of users, then what they would send every 5 s, and what they did send. The other
 # rows are missing: as mere NaN, they would break the line.

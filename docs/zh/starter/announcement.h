@@ -22,7 +22,7 @@ struct Announcement {
 
 std::string format(const Announcement& said);
 
-// 如果这一行不是通告，就什么也不返回。规范要求检查的，它没有全部检查：怎样才算名字、标识、地址？
+// 如果这一行不是通告，就什么也不返回。它没有检查规范要求的全部内容：什么样的名字、标识、地址才有效？
 // 这由你来做。
 std::optional<Announcement> parse(const std::string& line);
 
