@@ -32,8 +32,8 @@ trap 'rm -rf "$folder"' EXIT
 
 # All commands that there are, but git.
 mkdir "$folder/commands"
-for command in /usr/bin/* /bin/* /usr/sbin/* /sbin/*; do
-  ln -sf "$command" "$folder/commands/"
+for commands in /usr/bin /bin /usr/sbin /sbin; do
+  ln -sf "$commands"/* "$folder/commands/"
 done
 rm -f "$folder"/commands/git*
 export PATH=$folder/commands

@@ -262,6 +262,13 @@ void kill(Life& life) {
   ++totals.killed;
 }
 
+// A peer that is to die amid a transfer dies when its bytes flow. If that transfer fails before they do, the next one may
+// come in the calm, where nobody dies by chance.
+void kill_if_doomed(Life& life) {
+  const bool is_its_end = life.doomed && !life.killed && !calm;
+  if (is_its_end) kill(life);
+}
+
 // The part of `line` behind the first ": ", or behind the last one.
 std::string behind_first(const std::string& line) { return line.substr(std::min(line.find(": ") + 2, line.size())); }
 std::string behind_last(const std::string& line) { return line.substr(std::min(line.rfind(": ") + 2, line.size())); }
@@ -329,7 +336,7 @@ void hear_send(Life& life, const std::string& line, int number, const std::strin
   copy->number = number;
   if (state == "started") {
     totals.resumed += line.find(", resumed at ") != std::string::npos;
-    if (life.doomed && !life.killed) kill(life);
+    kill_if_doomed(life);
   } else if (state == "delivered" || state == "failed") {
     life.missed |= state == "failed";
     copy->stored_as = base_name(behind_last(line));
@@ -349,7 +356,7 @@ void hear_receive(Life& life, const std::string& line, int number, const std::st
     life.receives[number] = file;
     if (life.asks) life.offers.push_back(number);
   } else if (state == "started") {
-    if (life.doomed && !life.killed) kill(life);
+    kill_if_doomed(life);
   } else if (state == "stored" || state == "failed") {
     const std::string address = address_of(who);
     if (state == "stored")
@@ -821,8 +828,8 @@ void send_in_calm() {
     return done;
   });
   for (const Seat& seat : seats) {
-    if (!seat.life) continue;
-    if (!has_reached_all(seat)) complain(seat.life->name + " cannot reach all, in the calm", "", {seat.life});
+    if (!seat.life) complain(seat.last->name + " has gone, in the calm", "", {seat.last});
+    else if (!has_reached_all(seat)) complain(seat.life->name + " cannot reach all, in the calm", "", {seat.life});
     else if (is_lacking(seat)) complain(seat.life->name + " cannot send all files, in the calm", "", {seat.life});
   }
 }

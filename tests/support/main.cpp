@@ -1,14 +1,14 @@
 // main() of the tests: one queue. Each test is a separate process in a private network. JOBS=4 run at a time, because a
-// test mostly waits. The longest, which tests/support/seconds names, begin first. Each prints a line when it ends; if
-// it failed, its output follows. The last line says how many tests passed, failed and were skipped. If a process ends
-// before its test does, the test has failed. With STRICT=1, or in CI, a skipped test is a failure.
+// test mostly waits. Two thirds of these are long ones, which tests/support/seconds names. Each prints a line when it
+// ends; if it failed, its output follows. The last line says how many tests passed, failed and were skipped. If a
+// process ends before its test does, the test has failed. With STRICT=1, or in CI, a skipped test is a failure.
 //
 //   KINDS='plain thread'   runs each test once for each kind: with the program as it is, or as it is built for that
 //                          sanitizer. Unit tests have parts of the program within them: .build/thread/run-units. The
 //                          kind "user" is the plain one run by root as nobody, who can read the copy in USER_FOLDER.
 //                          The kind "second" has the tests of tests/second/together only: two implementations meet.
 //   STEPS=.ci/steps        other commands, in the same queue: a line of that file has a name, and what sh makes of the
-//                          rest. They give way to the tests. So many at a time as there are cores, and one more.
+//                          rest. So many at a time as there are cores, and two more.
 //   JOBS=1                 one at a time, and what a test prints is seen at once.
 
 #include <fcntl.h>
@@ -87,7 +87,6 @@ bool become_nobody(const std::string& folder) {
     const int fd = ::open(output.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
     if (fd == -1 || ::dup2(fd, STDOUT_FILENO) == -1 || ::dup2(fd, STDERR_FILENO) == -1) ::_exit(127);
   }
-  if (job.is_step) ::setpriority(PRIO_PROCESS, 0, 10);
   if (!job.folder.empty() && !become_nobody(job.folder)) ::_exit(127);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   std::vector<char*> arguments;
@@ -242,16 +241,14 @@ class Queue {
  public:
   explicit Queue(size_t at_once) : tests_at_once_(at_once) {}
 
-  void add(const Job& job) { (job.is_step ? steps_ : tests_).waiting.push_back(job); }
+  void add(const Job& job) { lane_of(job).waiting.push_back(job); }
 
   void run() {
-    tests_.at_once = tests_at_once_;
-    steps_.at_once = std::thread::hardware_concurrency() + 1;
     const auto longer = [](const Job& a, const Job& b) { return a.seconds > b.seconds; };
-    std::stable_sort(tests_.waiting.begin(), tests_.waiting.end(), longer);
-    while (!tests_.waiting.empty() || !steps_.waiting.empty() || !running_.empty()) {
-      start_some(tests_);
-      start_some(steps_);
+    std::stable_sort(long_.waiting.begin(), long_.waiting.end(), longer);
+    while (are_any_waiting() || !running_.empty()) {
+      start_tests();
+      start_steps();
       end_what_hangs();
       end_one();
     }
@@ -265,7 +262,6 @@ class Queue {
  private:
   struct Lane {
     std::deque<Job> waiting;
-    size_t at_once = 0;
     size_t running = 0;
   };
   struct Running {
@@ -276,18 +272,42 @@ class Queue {
   // A test that takes so long hangs, but for those that take LONG=1. Steps end by themselves.
   static constexpr auto kLongest = std::chrono::minutes(15);
 
-  void start_some(Lane& lane) {
-    while (lane.running < lane.at_once && !lane.waiting.empty()) {
-      Running one;
-      one.job = lane.waiting.front();
-      one.since = Clock::now();
-      if (tests_at_once_ > 1) one.output = folder_.path(std::to_string(started_));
-      const pid_t pid = start(one.job, one.output);
-      running_[pid] = one;
-      lane.waiting.pop_front();
-      ++lane.running;
-      ++started_;
+  Lane& lane_of(const Job& job) {
+    if (job.is_step) return steps_;
+    return job.seconds > 0 ? long_ : short_;
+  }
+
+  bool are_any_waiting() const {
+    return !long_.waiting.empty() || !short_.waiting.empty() || !steps_.waiting.empty();
+  }
+
+  // Long tests wait for most of their time, and short ones compute. If all long ones came first, the cores would have
+  // little to do at first, and too much later.
+  void start_tests() {
+    const size_t most_long = (2 * tests_at_once_ + 2) / 3;
+    while (long_.running + short_.running < tests_at_once_) {
+      const bool may_be_long = long_.running < most_long || short_.waiting.empty();
+      Lane& next = may_be_long && !long_.waiting.empty() ? long_ : short_;
+      if (next.waiting.empty()) return;
+      start_first(next);
     }
+  }
+
+  void start_steps() {
+    const size_t at_once = std::thread::hardware_concurrency() + 2;
+    while (steps_.running < at_once && !steps_.waiting.empty()) start_first(steps_);
+  }
+
+  void start_first(Lane& lane) {
+    Running one;
+    one.job = lane.waiting.front();
+    one.since = Clock::now();
+    if (tests_at_once_ > 1) one.output = folder_.path(std::to_string(started_));
+    const pid_t pid = start(one.job, one.output);
+    running_[pid] = one;
+    lane.waiting.pop_front();
+    ++lane.running;
+    ++started_;
   }
 
   void end_what_hangs() const {
@@ -306,7 +326,7 @@ class Queue {
     }
     const Running one = ended->second;
     running_.erase(ended);
-    --(one.job.is_step ? steps_ : tests_).running;
+    --lane_of(one.job).running;
     report(one, status, used);
     std::error_code ignored;
     std::filesystem::remove(one.output, ignored);
@@ -355,7 +375,8 @@ class Queue {
 
   const Folder folder_;
   const size_t tests_at_once_;
-  Lane tests_;
+  Lane long_;
+  Lane short_;
   Lane steps_;
   std::map<pid_t, Running> running_;
   size_t started_ = 0;
