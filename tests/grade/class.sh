@@ -12,7 +12,7 @@
 # says so. A submission can read whatever that user can: use a machine, or a container, that has nothing to lose.
 #
 #   PROGRAM=peer         the program that a submission must build
-#   SUBMISSIONS=1        so many are graded at a time: by default, one for every two cores
+#   SUBMISSIONS=2        so many are graded at a time: by default, one for each core, because most cases wait
 #   PAIRS=8              so many pairs meet at a time
 #   GRADER=file          a grader that is already built; it takes JOBS, LONG, FILTER and SEED as in main.cpp
 set -u
@@ -30,7 +30,6 @@ cd "$(dirname "$0")/../.." || exit 2
 grader=${GRADER:-$PWD/.build/grade}
 [ -n "${GRADER-}" ] || make -j"$(nproc)" .build/grade >&2 || exit 2
 cores=$(nproc)
-submissions_at_once=${SUBMISSIONS:-$(((cores + 1) / 2))}
 scratch=$(mktemp -d)
 chmod 755 "$scratch"
 mkdir "$scratch/built" "$scratch/points"
@@ -123,7 +122,7 @@ at_once "$cores" build <"$scratch/submissions"
 while IFS= read -r name; do
   if is_built "$name"; then echo "$name" >>"$scratch/good"; fi
 done <"$scratch/submissions"
-at_once "$submissions_at_once" grade <"$scratch/good"
+at_once "${SUBMISSIONS:-$cores}" grade <"$scratch/good"
 
 printf '%-24s %6s %6s %6s %6s %6s %6s %6s %6s %6s %6s %7s\n' peer R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 total
 while IFS= read -r name; do row "$name"; done <"$scratch/submissions"
