@@ -12,7 +12,7 @@
 # says so. A submission can read whatever that user can: use a machine, or a container, that has nothing to lose.
 #
 #   PROGRAM=peer         the program that a submission must build
-#   SUBMISSIONS=2        so many are graded at a time: by default, one for each core, because most cases wait
+#   SUBMISSIONS=2        so many are graded at a time; by default, one on each core
 #   PAIRS=8              so many pairs meet at a time
 #   GRADER=file          a grader that is already built; it takes JOBS, LONG, FILTER and SEED as in main.cpp
 set -u
@@ -55,6 +55,7 @@ at_once() {
 
 # ---- Building -------------------------------------------------------------------------------------------------------
 
+build_seconds=${BUILD_SECONDS:-120}
 is_root=
 if [ "$(id -u)" -eq 0 ] && setpriv --reuid "${BUILD_USER:-nobody}" --clear-groups true 2>/dev/null; then is_root=yes; fi
 alone=(unshare -rn)
@@ -67,7 +68,7 @@ fi
 # What `make` says in that folder, with nothing of ours in its environment.
 run_make() {
   local folder=$1
-  set -- timeout -k 5 "${BUILD_SECONDS:-120}" env -i PATH="$PATH" HOME="$folder" LANG=C.UTF-8 make
+  set -- timeout -k 5 "$build_seconds" env -i PATH="$PATH" HOME="$folder" LANG=C.UTF-8 make
   [ -z "$is_root" ] || set -- setpriv --reuid "${BUILD_USER:-nobody}" --clear-groups --no-new-privs "$@"
   (cd "$folder" && "${alone[@]}" "$@" 2>&1) | { head -c 1000000; cat >/dev/null; }
   return "${PIPESTATUS[0]}"
@@ -86,18 +87,31 @@ build() {
   if [ ${#alone[@]} -eq 0 ]; then
     echo "class.sh: built with a network, which this system does not take away" >"$class/$name.build"
   fi
+  run_make "$copy" >>"$class/$name.build"
+  local status=$?
+  if [ $status -eq 124 ]; then
+    echo "class.sh: stopped after $build_seconds s; BUILD_SECONDS=600 gives it more" >>"$class/$name.build"
+  fi
   # A program that was handed in with sources that do not build is not theirs.
-  run_make "$copy" >>"$class/$name.build" || rm -f "$(program_of "$name")"
+  [ $status -eq 0 ] || rm -f "$(program_of "$name")"
   chmod -R a+rX "$copy"
 }
 
 # ---- Grading --------------------------------------------------------------------------------------------------------
 
-grade() {
-  local name=$1
-  PEER=$(program_of "$name") POINTS="$scratch/points/$name" REPORTS="$class/$name.pictures" \
-    "$grader" >"$class/$name.grade" 2>&1
-  echo "class.sh: graded $name" >&2
+submissions_at_once=${SUBMISSIONS:-$cores}
+
+# Each has a core to itself for as long as it is graded: one that floods takes no time from another.
+grade_on_core() {
+  local core=$1 name
+  local on_core=(taskset -c "$core")
+  "${on_core[@]}" true 2>/dev/null || on_core=()
+  awk -v count="$submissions_at_once" -v core="$core" 'NR % count == core' "$scratch/good" |
+    while IFS= read -r name; do
+      PEER=$(program_of "$name") POINTS="$scratch/points/$name" REPORTS="$class/$name.pictures" \
+        "${on_core[@]}" "$grader" >"$class/$name.grade" 2>&1 </dev/null
+      echo "class.sh: graded $name" >&2
+    done
 }
 
 row() {
@@ -122,7 +136,7 @@ at_once "$cores" build <"$scratch/submissions"
 while IFS= read -r name; do
   if is_built "$name"; then echo "$name" >>"$scratch/good"; fi
 done <"$scratch/submissions"
-at_once "${SUBMISSIONS:-$cores}" grade <"$scratch/good"
+at_once "$submissions_at_once" grade_on_core < <(seq 0 $((submissions_at_once - 1)))
 
 printf '%-24s %6s %6s %6s %6s %6s %6s %6s %6s %6s %6s %7s\n' peer R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 total
 while IFS= read -r name; do row "$name"; done <"$scratch/submissions"

@@ -206,6 +206,14 @@ TEST_F(Grading, OfAClassIsATableAndAMatrixOfWhoWorksWithWhom) {
   EXPECT_TRUE(fs::exists(folder.path("class/dora.pictures/R1.SaysThatItIsReady.svg")));
 }
 
+// The machine was busy, or the Makefile waits for something: two reasons not to call its author.
+TEST_F(Grading, OfAClassSaysWhichBuildTookTooLong) {
+  submit("ann", "sleep 1000");
+  const std::string said = run("BUILD_SECONDS=1 tests/grade/class.sh " + folder.path("class"), 0);
+  EXPECT_FALSE(matches(said, "ann +does not build: see ann.build").empty()) << said;
+  EXPECT_NE(read_file(folder.path("class/ann.build")).find("class.sh: stopped after 1 s; BUILD_SECONDS=600"), std::string::npos);
+}
+
 // A lecturer who presses Ctrl-C wants his machine back.
 TEST_F(Grading, OfAClassThatIsInterruptedEndsAllThatItHasStarted) {
   for (const std::string name : {"ann", "bob"}) {
