@@ -103,7 +103,7 @@ class Roster {
     Identity who;       // its address is the one that its datagrams come from
     int questions = 0;  // that we have asked since it last showed that it hears us
     Time last_heard;
-    Time last_asked;    // or when it was new, or had just answered: no need to ask then
+    Time last_asked;    // set as well when it is new or has answered: no need to ask then
     Time ask_at = Time::max();     // when to ask a question that must wait
     Time review_at = Time::max();  // when the agenda will look at it
     Time forget_at;                // for one that has left
@@ -114,7 +114,8 @@ class Roster {
     bool is_listed() const { return state == State::listed; }
     bool has_left() const { return state == State::left; }
     Time overdue_at() const { return last_heard + every * 6 / 5; }
-    Time movable_at() const { return last_heard + every * 2; }  // another address may have its id
+    // From then on another address may take its id.
+    Time movable_at() const { return last_heard + every * 2; }
     Time end_at() const { return has_left() ? forget_at : last_heard + every * 3; }
   };
 
@@ -385,9 +386,8 @@ void Roster::carry_out(const Task& task, Time due) {
   }
 }
 
-// Makes sure that the agenda looks at the peer in time. To look too early does no harm: there will
-// be nothing to do yet. So we plan again only for an earlier moment, and a storm of datagrams does
-// not flood the agenda.
+// Makes sure that the agenda looks at the peer in time. Looking too early does no harm, so we plan
+// again only if the moment comes earlier. Otherwise a storm of datagrams would flood the agenda.
 void Roster::plan_review(Peer& peer) {
   Time next = peer.end_at();
   if (!peer.has_left()) next = std::min(next, next_question(peer));
@@ -452,7 +452,7 @@ void Roster::ask(Peer& peer) {
   plan_review(peer);
 }
 
-// ---- What we say of ourselves -------------------------------------------------------
+// ---- What we say about ourselves ----------------------------------------------------
 
 // A burst of HELLOs at the start, then a HERE every few seconds, and at the end a BYE.
 
@@ -641,8 +641,8 @@ void discovery::receive(const fd_set& readable) {
   send_and_tell();
 }
 
-// Reads the interfaces again and again: a cable is plugged in, Wi-Fi comes up, DHCP assigns another
-// address.
+// Reads the interfaces every now and then: a cable is plugged in, Wi-Fi comes up, DHCP assigns
+// another address.
 void discovery::tick() {
   const Time now = Clock::now();
   if (now >= next_look) {
@@ -964,8 +964,8 @@ void Probes::scan(const vector<Range>& ranges, Time now) {
     if (range.bits < kSweepBits) {
       string network = Address{range.ip}.ip_text();
       network += "/" + to_string(range.bits);
-      lines_.push_back("note: a scan asks at most 1,022 addresses, of " + network +
-                       " the /22 around it; /scan NETWORK/22 asks more");
+      lines_.push_back("note: a scan asks at most 1,022 addresses: of " + network +
+                       ", only the /22 around it; /scan NETWORK/22 asks another");
     }
     const Addresses addresses = addresses_of(range);
     left.insert(left.end(), addresses.begin(), addresses.end());
@@ -1102,7 +1102,7 @@ void Roster::send_hello(const Announcement& hello, Address to) {
 
 // ---- Where loopback carries no broadcast [4.3] ------------------------------------------
 
-constexpr uint16_t kLastLocalPort = kFirstPort + 15;  // that is asked
+constexpr uint16_t kLastLocalPort = kFirstPort + 15;  // the last one that we ask
 
 void Roster::note_own(const Announcement& said, Address from, Door door) {
   const bool is_broadcast = came_by_broadcast(said, door);
@@ -1115,8 +1115,8 @@ Roster::Broadcasts Roster::broadcasts_on(uint32_t ip) const {
 }
 
 // On macOS and the BSDs it does not, and we do not hear our own HELLO there. But the instances of a
-// host have the first free ports; and each of them names those beside it. Whoever has another port
-// asks, and is found so.
+// host have the first free ports, and each of them names the others. An instance with any other
+// port asks them, and is found that way.
 void Roster::ask_on_loopback() {
   Announcement hello = announcement(Verb::hello);
   hello.ask_host = true;
@@ -1222,7 +1222,7 @@ Roster::Peer& Roster::insert(const Announcement& said) {
   return peer;
 }
 
-// Getting heard costs nothing, and a source may be forged. So peers that are not listed make room,
+// Being heard costs nothing, and a source may be forged. So peers that are not listed make room,
 // the one silent for longest first.
 void Roster::make_room() {
   const Peer* oldest = nullptr;
@@ -1372,8 +1372,8 @@ void Roster::hear_introduction(const Identity& who) {
 
 constexpr int kSocketBuffer = 1 << 20;  // bytes
 
-// On Linux the first is what shares a UDP port; the second alone would shut out other users of the
-// host. On macOS and the BSDs it is the second.
+// On Linux SO_REUSEADDR shares a UDP port (SO_REUSEPORT alone would shut out other users of the
+// host). On macOS and the BSDs SO_REUSEPORT does.
 void share_port(const Descriptor& fd) {
   set_option(fd, SO_REUSEADDR, "SO_REUSEADDR");
   set_option(fd, SO_REUSEPORT, "SO_REUSEPORT");
@@ -1393,13 +1393,13 @@ Descriptor open_shared_socket() {
   } catch (const std::system_error& error) {
     if (error.code() != std::errc::address_in_use) throw;
     throw std::runtime_error(
-        "another program holds UDP port 25252, at which all peers are found; end it: "
+        "another program holds UDP port 25252, which every peer needs; end it: "
         "ss -lunp | grep 25252 names it (with sudo, if it is another user's)");
   }
 }
 
-// As a time on our own clock, which nobody can set. Ask again and again: the wall clock can be set,
-// and on Linux, ours stands still while a laptop sleeps.
+// As a time on our own clock, which nobody can set. Ask for it anew each time: the wall clock can be
+// set, and on Linux, ours stands still while a laptop sleeps.
 Time start_of_wall_clock() {
   const auto wall_time = std::chrono::system_clock::now().time_since_epoch();
   return Clock::now() - std::chrono::duration_cast<Duration>(wall_time);
@@ -1415,13 +1415,13 @@ Address our_end(int fd, Address other) {
 struct Counters {
   uint64_t sent = 0;  // datagrams
   uint64_t received = 0;
-  string failure;     // "; the last that was not: Network is down"
+  string failure;     // "; the last failure: Network is down"
 };
 Counters counters;
 
 void note_sent(ssize_t result) {
   if (result != -1) ++counters.sent;
-  else counters.failure = "; the last that was not: " + error_text(errno);
+  else counters.failure = "; the last failure: " + error_text(errno);
 }
 
 void note_received(int fd, Address from, string_view text) {
@@ -1559,8 +1559,8 @@ vector<string> discovery::diagnosis() {
   for (const auto& [id, peer] : roster->peers()) {
     const bool is_heard = !peer.is_listed() && !peer.has_left();
     if (is_heard) lines.push_back(peer.who.label() + " is heard, but does not hear us");
-    // Through a NAT our HELLO may come from another port than it names: who hears it answers, and
-    // does nothing more [4.3].
+    // Through a NAT our HELLO may come from another port than it names: a peer that hears it
+    // answers, and does nothing more [4.3].
     const bool is_one_sided = peer.is_listed() && !peer.has_asked;
     if (is_one_sided)
       lines.push_back(peer.who.label() + " answers us, but has never asked us: it cannot list " +

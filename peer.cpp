@@ -282,8 +282,9 @@ void list_users(string) {
   print("users " + to_string(all.size()));
 }
 
-// Here the beginning of a name will do, if no other name begins so: we say whom we have chosen.
-// With /msg that would be too late. When ann has left, the next line for her must not go to anna.
+// Here the beginning of a name will do, if no other name begins with it, because we say whom we
+// have chosen. With /msg that would be too late: when ann has left, the next line for her must not
+// go to anna.
 void choose(string rest) {
   chosen.reset();  // if this fails, the next line must not go to the former one
   const string who = next_word(rest);
@@ -298,7 +299,7 @@ void expect_message(const string& text) {
   const string size = to_string(text.size());
   if (text.empty()) fail("there is no text to send");
   if (text.size() > kMaxText) fail("a message has at most 4000 bytes; this one has " + size);
-  if (!is_text(text)) fail("a message is UTF-8 without control characters");
+  if (!is_text(text)) fail("a message must be UTF-8, without control characters");
 }
 
 void post_message(const string& scope, const string& text, const Users& to) {
@@ -1061,7 +1062,7 @@ class LineEditor {
   void show(const string& text) { replace(0, text_.size(), text); }
 
   void show_history(size_t which) {
-    if (which > history_.size()) return;  // SIZE_MAX is what is before the first
+    if (which > history_.size()) return;  // before the first, it is SIZE_MAX
     if (shown_ == history_.size()) new_text_ = text_;
     shown_ = which;
     show(which == history_.size() ? new_text_ : history_[which]);
@@ -1291,7 +1292,7 @@ optional<TypedLine> Console::take_line() {
   if (request == Request::leave) return TypedLine{"/quit"};
   const TypedLine line = editor_->take_line();
   const string text = printable(in_one_row(line.text));
-  write_line(prompt_ + "> " + text);  // above what it leads to
+  write_line(prompt_ + "> " + text);  // above the output that it causes
   return line;
 }
 
@@ -1359,7 +1360,7 @@ Users those_called(const string& who) {
   const Addressee* const at_number = by_number(who);
   if (at_number != nullptr && !at_number->gone.empty()) {
     const string was = "number " + who + " was " + at_number->who.label();
-    fail(was + ", who " + at_number->gone + "; /list numbers anew");
+    fail(was + ", who " + at_number->gone + "; /list shows the numbers now");
   }
   Users fits;
   for (const Identity& user : discovery::users()) {
@@ -1707,11 +1708,11 @@ void expect_partner() {
 void explain_offer(const File& file) {
   if (!terminal) return;
   const string n = to_string(file.number);
-  const string is_asked = name_of(file.who) + " is asked";
+  const string has_been_asked = name_of(file.who) + " has been asked";
   const string choice = "/accept " + n + " takes it, /reject " + n + " does not";
   const bool is_single = file.is_sent() && file.post == 0;
   const bool asks_us = !file.is_sent() && accept_policy == Accept::ask;
-  if (is_single) print("note: " + is_asked + "; /cancel " + n + " takes the offer back");
+  if (is_single) print("note: " + has_been_asked + "; /cancel " + n + " takes the offer back");
   if (asks_us) print("note: " + choice);
 }
 
@@ -1936,7 +1937,7 @@ void offer_to(const Users& to, const string& path) {
       note_failure(post, one, {error.what()});
     }
   }
-  const string asked = to_string(to.size()) + " users are asked";
+  const string asked = to_string(to.size()) + " users have been asked";
   if (terminal) print("note: " + asked + "; /transfers shows who has not answered");
 }
 
@@ -1995,7 +1996,7 @@ File& take_transfer(string& rest) {
 }
 
 void expect_nothing(const string& rest) {
-  if (!rest.empty()) fail("'" + rest + "' is too much; the number of a transfer is enough");
+  if (!rest.empty()) fail("'" + rest + "' is not needed; the number of a transfer is enough");
 }
 
 void cancel_transfer(string rest) {
@@ -2456,7 +2457,7 @@ bool set_trace(const string& value) {
   return true;
 }
 
-// On a full disk, what was asked for is not there.
+// On a full disk, the user does not get what he asked for.
 [[noreturn]] void exit_printed() {
   std::cout.flush();
   std::exit(std::cout ? 0 : 1);
@@ -2474,13 +2475,13 @@ const Option kOptions[] = {
     {"--group", "GROUP", "1 to 32 characters without blanks, no / first: your group (lab)",
      set_group},
     {"--port", "N", "1024 to 65535, not 25252: our own port (first free from 25253)", set_port},
-    {"--interface", "NAME", "a network interface, to use it alone; may be repeated (all)",
+    {"--interface", "NAME", "a network interface: use only this one; may be repeated (all)",
      add_interface},
     {"--dir", "DIR", "a folder: where received files go (downloads)", set_folder},
     {"--accept", "HOW", "ask, always or never: what to do with offered files (ask)", set_policy},
     {"--scan", "HOW", "on or off: ask all addresses if broadcast finds nobody (on)", set_sweeps},
     {"--trace", "[=FILE]",
-     "show, or add to FILE, what passes through the sockets (off)", set_trace},
+     "what passes through the sockets: show it, or append it to FILE (off)", set_trace},
     {"--version", "", "which version this is", print_version},
     {"--help", "", "this list", print_options},
     {"-h", "", "the same", print_options},
@@ -2648,7 +2649,7 @@ void open_ports() {
   }
   if (trouble.empty()) return;
   if (is_named) throw UsageError(trouble + "; --port chooses another");
-  fail("ports 25253 to 25508 are all taken, for TCP or UDP; end a program that has one, or choose "
+  fail("ports 25253 to 25508 are all taken, for TCP or UDP; end a program that uses one, or choose "
        "another port with --port N");
 }
 

@@ -360,7 +360,7 @@ struct Reply {
   // Of a NO, for people.
   std::string sentence() const {
     if (text.empty()) return "no reason was given";
-    return text.substr(text.find(' ') + 1);  // npos + 1 is 0: a word alone
+    return text.substr(text.find(' ') + 1);  // npos + 1 is 0: a word alone is all of it
   }
   std::string format() const {
     const std::string word = ok ? "OK" : "NO";
@@ -420,7 +420,7 @@ struct Clock : std::chrono::steady_clock {
 
 // ---- Tools around POSIX calls ------------------------------------------------
 
-// "Connection refused"
+// "Connection refused", for ECONNREFUSED.
 inline std::string error_text(int error) {
   return std::generic_category().message(error);
 }
@@ -872,7 +872,7 @@ inline std::string shortened(std::string text, size_t most) {
 }
 
 struct CharacterRange {
-  char32_t first, last;  // both belong to it
+  char32_t first, last;  // inclusive
 };
 
 // Characters that act on a terminal, or on the order of the text around them, instead of being

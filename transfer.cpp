@@ -620,7 +620,6 @@ class Source {
 
   const Descriptor root_;  // what the user has named
   const Flag& cancelled_;
-  struct stat info_{};     // of the present entry, when it was opened
 
  private:
   bool read_until(uint64_t offset);
@@ -832,7 +831,7 @@ class Download : public Worker {
 
   void receive_data(const Data& data) {
     if (data.offset != at_.offset || data.size > offer_.size - at_.offset)
-      throw Refusal("syntax expected was offset=" + to_string(at_.offset) +
+      throw Refusal("syntax expected offset=" + to_string(at_.offset) +
                     ", and no more than was offered");
     expect_entry();
     connection_->trace("<-", "(" + to_string(data.size) + " bytes)");
@@ -987,10 +986,10 @@ void accept_one() {
     return ::accept(listening, generic(raw), &length);
   });
   const bool has_given_up = result == -1 && (errno == EAGAIN || errno == ECONNABORTED);
-  if (has_given_up) return;  // whoever wanted to connect
+  if (has_given_up) return;  // the caller
   Descriptor fd(check(result, "accept"));
-  // macOS and the BSDs hand on the listener's O_NONBLOCK: no recv() would wait, and the thread
-  // would ask again and again, with a core to itself.
+  // macOS and the BSDs hand on the listener's O_NONBLOCK: recv() would never wait, and the thread
+  // would spin.
   set_blocking(fd.get());
   Identity from;
   from.address = Address::from_sockaddr(raw);
@@ -1025,8 +1024,8 @@ void transfer::open(bool (*has_route)(uint32_t ip)) {
   sockaddr_in raw = Address{INADDR_ANY, myself.address.port}.to_sockaddr();
   check(::bind(fd, generic(raw), sizeof raw), "bind TCP port " + port);
   keep_to_chosen_interface(fd);
-  // With SO_REUSEADDR two may bind one port as long as neither listens: here at the latest the
-  // second one fails.
+  // With SO_REUSEADDR two may bind one port as long as neither listens. Here, at the latest,
+  // the second one fails.
   check(::listen(fd, SOMAXCONN), "listen on TCP port " + port);
 }
 
@@ -1160,19 +1159,19 @@ string meaning_of(int error, const Identity& other) {
   // Its datagrams come from an address that is not the one it has: a router translates.
   const bool is_hidden = other.said_ip != 0 && other.said_ip != other.address.ip;
   if (is_hidden)
-    return error_text(error) + "; a router (NAT) hides it, for it says " +
-           Address{other.said_ip}.ip_text() + ": it can write to you, but you reach it only if " +
-           "that router forwards TCP " + to_string(other.address.port) + " to it";
+    return error_text(error) + "; a router (NAT) hides it (it says " +
+           Address{other.said_ip}.ip_text() + "): it can write to you, but you can reach it " +
+           "only if that router forwards TCP " + to_string(other.address.port) + " to it";
   const string ports = to_string(kFirstPort) + " to " + to_string(kLastPort);
   const string remedy = "open TCP " + ports + " on that machine";
   string cause;
   if (error == ETIMEDOUT)
     cause = "most likely a firewall there lets nothing in";
   if (error == ECONNREFUSED)
-    cause = "no peer runs at that port, or a firewall or router there turns us away";
+    cause = "no peer runs at that port, or a firewall or router there turns you away";
   if (error == EHOSTUNREACH || error == EHOSTDOWN)  // the second on macOS and the BSDs
     cause = "nobody has that address, the access point keeps you apart, "
-            "or a firewall there turns us away";
+            "or a firewall there turns you away";
   if (cause.empty()) return error_text(error);
   return error_text(error) + "; " + cause + ": " + remedy;
 }
@@ -1393,7 +1392,7 @@ string Download::name_to_store() const {
 
 void Download::expect_entry() const {
   if (!incoming_->takes_bytes())
-    throw Refusal("syntax DATA follows the FILE that it belongs to");
+    throw Refusal("syntax DATA must follow the FILE that it belongs to");
 }
 
 void Download::store(string_view bytes) {
@@ -1416,7 +1415,7 @@ Reply Download::publish() {
 void Service::refuse(const Reply& no, const string& reason) {
   string text = cancelled_ ? "cancelled" : reason;
   if (incoming_ && incoming_->is_kept())
-    text += "; what has come is kept, for when it is sent again";
+    text += "; what has arrived is kept, and resumes when it is sent again";
   // If the file is sent again at once, it must not still be locked. Removing a folder takes a
   // while, so we tell both users before that.
   if (!offer_.is_folder()) incoming_.reset();
@@ -1588,7 +1587,6 @@ fs::file_time_type last_written(int fd) {
 
 void Source::hold(int fd) {
   fd_ = fd;
-  info_ = file_status(fd);
   written_ = last_written(fd);
 }
 
@@ -1628,7 +1626,7 @@ void Upload::send_piece() {
   bytes_done = source_->at.offset;
   if (connection_->has_input()) {
     const Reply early = read_reply(kSilence);
-    throw Broken(early.ok ? "it was acknowledged before its end" : early.sentence());
+    throw Broken(early.ok ? "it was acknowledged before it was complete" : early.sentence());
   }
   connection_->send({piece_.data(), used_});
   used_ = 0;
@@ -1809,7 +1807,8 @@ class Folder : public Source {
     }
     file_ = open_here(entry.path.substr(name), 0);
     hold(file_.get());
-    if (!S_ISREG(info_.st_mode)) throw FileError{"not a file any more"};
+    const mode_t mode = file_status(file_.get()).st_mode;
+    if (!S_ISREG(mode)) throw FileError{"not a file any more"};
   }
 
  private:
@@ -1968,9 +1967,9 @@ void Download::take_entry(const Line& line) {
   const auto entry = Entry::parse(line);
   if (entry) {
     if (!offer_.is_folder() || at_.entries == offer_.files)
-      throw Refusal("syntax no more entries were offered");
+      throw Refusal("syntax more entries than were offered");
     if (!is_safe_path(entry->path) || entry->path <= at_.path)
-      throw Refusal("syntax this path is not allowed, or not in its order");
+      throw Refusal("syntax this path is not allowed, or out of order");
     incoming_->enter(*entry);
     at_.enter(entry->path);
   } else if (line.verb == "MISSING" && incoming_->is_within()) {
@@ -2243,7 +2242,7 @@ string Incoming::publish(const Flag& cancelled) {
   const int fd = ::open(download_folder.c_str(), O_RDONLY | O_DIRECTORY);
   const Descriptor folder(check(fd, what()));
   if (!is_ours(path_))
-    throw std::runtime_error(what() + ": its .part was taken away");
+    throw std::runtime_error(what() + ": its .part file is gone");
   string final_name = name_;
   int error = give_name(download_folder + "/" + final_name);
   for (unsigned n = 1; error == EEXIST; ++n) {

@@ -59,7 +59,7 @@ TEST(Diagnosis, FindsOurOwnFirewall) {
   ann.wait_for("diag: interface eth0: our broadcast came back 0 times, .*");
   bob.wait_for("ready .*");
   bob.say("/diag");
-  bob.wait_for("diag: 0 datagrams sent; the last that was not: Operation not permitted");
+  bob.wait_for("diag: 0 datagrams sent; the last failure: Operation not permitted");
 }
 
 // As ufw and firewalld install one: its owner and the others list each other, and yet only he can
@@ -162,9 +162,9 @@ INSTANTIATE_TEST_SUITE_P(
     Diagnosis, FirewallOfAnother,
     testing::Values(Firewall{"drops", "drop", "Connection timed out; most likely a firewall there lets nothing in"},
                     Firewall{"resets", "reject with tcp reset",
-                             "Connection refused; no peer runs at that port, or a firewall or router there turns us "
+                             "Connection refused; no peer runs at that port, or a firewall or router there turns you "
                              "away"},
                     Firewall{"prohibits", "reject with icmp type admin-prohibited",
                              "No route to host; nobody has that address, the access point keeps you apart, or a firewall "
-                             "there turns us away"}),
+                             "there turns you away"}),
     [](const auto& firewall) { return firewall.param.name; });

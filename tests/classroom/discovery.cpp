@@ -459,7 +459,7 @@ TEST(Discovery, ScansOneAddressOrANetworkAndTellsTheEnd) {
   ann.wait_for("joined cleo.*");
   ann.wait_for("scanned 14 addresses; 2 users online", 20);
   ann.say("/scan 10.77.0.0/8");
-  ann.wait_for("note: a scan asks at most 1,022 addresses, of 10.77.0.0/8 the /22 around it; .*");
+  ann.wait_for("note: a scan asks at most 1,022 addresses: of 10.77.0.0/8, only the /22 around it; .*");
 }
 
 TEST(Discovery, AScanAsksAllThatItWasToldToThoughAnInterfaceChangesMeanwhile) {
@@ -504,7 +504,7 @@ TEST(Discovery, OfANetworkLargerThanA22AsksTheAddressesAroundItself) {
   network.peer(2, "bob").wait_for("ready .*");
   network.peer(3, "carl").wait_for("ready .*");
   ann.say("/scan");
-  ann.wait_for("note: a scan asks at most 1,022 addresses, of 10.77.7.250/16 the /22 around it; .*");
+  ann.wait_for("note: a scan asks at most 1,022 addresses: of 10.77.7.250/16, only the /22 around it; .*");
   ann.wait_for("joined bob@10.77.7.253:25253 lab");
   EXPECT_EQ(ann.count("joined .*"), 1u) << ann.output();
   ann.say("/scan 10.77.8.0/28");

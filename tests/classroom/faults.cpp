@@ -509,7 +509,7 @@ TEST(Faults, ACancelledTransferWaitsNeitherForASlowLinkNorForAnAnswer) {
   ann.say("/cancel 1");
   ann.wait_for("send 1 failed bob@\\S+ 20000000 bytes, cancelled: big");
   ann.wait_for("send 2 failed 10.77.0.3:25253 20000000 bytes, cannot connect .*");
-  bob.wait_for("receive 1 failed ann@\\S+ 20000000 bytes, .*; what has come is kept, for when it is sent again: big");
+  bob.wait_for("receive 1 failed ann@\\S+ 20000000 bytes, .*; what has arrived is kept, and resumes when it is sent again: big");
   for (int i = 0; i < 2; ++i) ann.say("/send 10.77.0.3:25253 big");
   ann.wait_for("send 4 offered .*");
   ann.say("/cancel 4");

@@ -37,8 +37,8 @@ TEST(Nat, ThatKeepsOurPortLetsBothListEachOtherAndOneWrite) {
   ann.say("/send bob " + network.folder("ann").write("a.txt", "text"));
   bob.wait_for("receive 1 stored ann@10.77.0.14:25253 4 bytes, .*");
   const std::string why =
-      "cannot connect to 10.77.0.14:25253: Connection refused; a router \\(NAT\\) hides it, for it "
-      "says 10.78.0.1: it can write to you, but you reach it only if that router forwards TCP 25253 "
+      "cannot connect to 10.77.0.14:25253: Connection refused; a router \\(NAT\\) hides it \\(it "
+      "says 10.78.0.1\\): it can write to you, but you can reach it only if that router forwards TCP 25253 "
       "to it";
   bob.say("/msg ann hello");
   bob.wait_for("failed ann@10.77.0.14:25253: " + why + "; not delivered: hello");

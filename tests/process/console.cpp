@@ -271,7 +271,7 @@ TEST_F(Terminals, SayOfAFileWhatAPersonWantsToKnow) {
   ann.type("/send bob film");
   ann.press("Enter");
   EXPECT_TRUE(ann.shows("\nsend 1 offered bob 1.6 GB: film\n"
-                        "note: bob is asked; /cancel 1 takes the offer back\nann>")) << ann.screen();
+                        "note: bob has been asked; /cancel 1 takes the offer back\nann>")) << ann.screen();
   ann.type("/cancel");
   ann.press("Enter");
   EXPECT_TRUE(ann.shows("\nsend 1 failed bob 1.6 GB, cancelled: film\n")) << ann.screen();

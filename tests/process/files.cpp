@@ -357,15 +357,15 @@ TEST_F(Files, ThatTheirSenderCouldNotFinishAreNotStored) {
   const std::vector<std::pair<std::string, std::string>> ends = {
       {"DATA offset=0 size=6\nhello\nEND size=6 crc=1\n", "the file did not arrive as it was sent"},
       {"END size=0 crc=4294967295\n", "the file did not arrive as it was sent"},
-      {"DATA offset=0 size=7\nhello!\n", "(.*expected.*|no more entries.*)"},
-      {"DATA offset=3 size=3\nlo\n", "(.*expected.*|no more entries.*)"},
-      {"DATA offset=0 size=-1\n", "(.*expected.*|no more entries.*)"},
-      {"FILE :x\n", "(.*expected.*|no more entries.*)"},
-      {"MISSING :x\n", "(.*expected.*|no more entries.*)"},
-      {"RESUME\n", "(.*expected.*|no more entries.*)"},
+      {"DATA offset=0 size=7\nhello!\n", "(.*expected.*|more entries than were offered)"},
+      {"DATA offset=3 size=3\nlo\n", "(.*expected.*|more entries than were offered)"},
+      {"DATA offset=0 size=-1\n", "(.*expected.*|more entries than were offered)"},
+      {"FILE :x\n", "(.*expected.*|more entries than were offered)"},
+      {"MISSING :x\n", "(.*expected.*|more entries than were offered)"},
+      {"RESUME\n", "(.*expected.*|more entries than were offered)"},
       {"STOP :the dog ate it\n", "the dog ate it"},
       {"STOP now\n", "a line is VERB key=value ... :text"},
-      {"DATA offset=0 size=6\nhel", "the connection ended in the middle of the file; what has come is kept, .*"}};
+      {"DATA offset=0 size=6\nhel", "the connection ended in the middle of the file; what has arrived is kept, .*"}};
   int number = 0;
   for (const auto& [rest, why] : ends) {
     offer("size=6 files=1 :x", rest);
@@ -427,7 +427,7 @@ TEST_F(Files, AreNotDeliveredByAnOkThatComesTooEarlyAndANoIsHeardMidway) {
   for (const std::string reply : {"OK :big", "NO failed the disk is full"}) {
     sender.say("/send 127.0.0.1:40001 big");
     const Socket receiver = take(listener, "OK\n" + reply + "\n");
-    const std::string why = reply[0] == 'O' ? "it was acknowledged before its end" : "the disk is full";
+    const std::string why = reply[0] == 'O' ? "it was acknowledged before it was complete" : "the disk is full";
     sender.wait_for("send \\d failed \\S+ 50000000 bytes, " + why + ": big");
   }
   EXPECT_EQ(sender.count("send . delivered .*"), 0u);
@@ -465,7 +465,7 @@ TEST_F(Files, AreResumedAfterABreakIfTheirBeginningIsTheSame) {
   meet({"--accept", "always", "--port", "25301"});
   network->folder("ann").write("x", "hello\n");
   offer("size=6 files=1 :x", "DATA offset=0 size=6\nhel");
-  bob->wait_for("receive 1 failed .* 6 bytes, .*; what has come is kept, for when it is sent again: x");
+  bob->wait_for("receive 1 failed .* 6 bytes, .*; what has arrived is kept, and resumes when it is sent again: x");
   ann->say("/send bob x");
   ann->wait_for("send 1 started bob@\\S+ 6 bytes, resumed at 3: x");
   ann->wait_for("send 1 delivered bob@\\S+ 6 bytes, cksum 3015617425: x");
@@ -929,7 +929,7 @@ TEST_F(Files, ThatFillTheDiskMidwayFailOnBothSides) {
   network->run(0, "head -c 600000 /dev/zero > " + filler);
   first.send("DATA offset=1 size=599999\n" + std::string(599'999, 'a'));
   EXPECT_EQ(first.line(), "NO failed cannot store a: No space left on device");
-  full.wait_for("receive 1 failed ann@\\S+ 600000 bytes, cannot store a: No space left on device; what has come is kept, for when it is sent again: a");
+  full.wait_for("receive 1 failed ann@\\S+ 600000 bytes, cannot store a: No space left on device; what has arrived is kept, and resumes when it is sent again: a");
   ann->say("/send bob x");
   ann->wait_for("send 2 failed bob@\\S+ 600000 bytes, only \\d+ bytes are free.*: x");
   ann->say("/msg bob still here?");
@@ -952,7 +952,7 @@ TEST_F(Files, LargerThanTheSystemAllowsFailAloneAndSoDoesTheTrace) {
   network->folder("ann").write("x", "hello\n");
   ann->say("/send bob big");
   ann->wait_for("send 1 failed bob@\\S+ 200000 bytes, cannot store big: File too large: big");
-  limited.wait_for("receive 1 failed ann@\\S+ 200000 bytes, cannot store big: File too large; what has come is kept, .*: big");
+  limited.wait_for("receive 1 failed ann@\\S+ 200000 bytes, cannot store big: File too large; what has arrived is kept, .*: big");
   for (int i = 0; i < 20; ++i) ann->say("/msg bob " + std::string(1000, 'x'));  // more than the trace may have
   EXPECT_TRUE(eventually(10, [&] { return ann->count("delivered bob.*") == 20; }));
   ann->say("/send bob x");
@@ -1028,7 +1028,7 @@ TEST_F(FilesOnAnotherDisk, ThatIsSlowAreNotStoredIfTheyAreCancelledMeanwhile) {
   bob->say("/transfers");
   bob->wait_for("transfers 1");  // the command before has been obeyed
   disk.write("ready", "");
-  bob->wait_for("receive 1 failed ann@\\S+ 6 bytes, cancelled; what has come is kept, for when it is sent again: x");
+  bob->wait_for("receive 1 failed ann@\\S+ 6 bytes, cancelled; what has arrived is kept, and resumes when it is sent again: x");
   ann->wait_for("send 1 failed bob@\\S+ 6 bytes, the other user has cancelled it: x");
   EXPECT_EQ(disk.names("downloads"), std::vector<std::string>{"x.127.0.0.1.part"});
 }
@@ -1046,7 +1046,7 @@ TEST_F(Files, ThatAreCutShortByLeavingAreToldToTheOtherSide) {
     else for (int i = 0; i < 2; ++i) ann->say("/quit");
     ann->wait_for("send 1 failed bob@\\S+ \\d+ bytes, cancelled: big");
     EXPECT_EQ(ann->exit_status(), 1);
-    bob->wait_for("receive \\d failed ann@\\S+ \\d+ bytes, the other user has left; what has come is kept, for when it is sent again: big");
+    bob->wait_for("receive \\d failed ann@\\S+ \\d+ bytes, the other user has left; what has arrived is kept, and resumes when it is sent again: big");
     network->run(0, "rm -f " + downloaded("big.127.0.0.1.part"));
     if (how == 0) break;
     ann = &network->peer(0, "ann");
@@ -1060,7 +1060,7 @@ TEST_F(Files, ThatAreBeingReceivedAreNotWaitedForByQuit) {
   Socket sender = offer("size=6 files=1 :x", "DATA offset=0 size=6\nhel");
   EXPECT_TRUE(eventually(5, [&] { return read_file(downloaded("x.127.0.0.1.part")) == "hel"; }));
   bob->say("/quit");
-  bob->wait_for("receive 1 failed ann@\\S+ 6 bytes, cancelled; what has come is kept, for when it is sent again: x");
+  bob->wait_for("receive 1 failed ann@\\S+ 6 bytes, cancelled; what has arrived is kept, and resumes when it is sent again: x");
   EXPECT_EQ(sender.line(), "NO cancelled the other user has left");
   EXPECT_EQ(bob->exit_status(), 0);
   ann->wait_for("left bob@\\S+: said bye");
@@ -1097,7 +1097,7 @@ TEST_F(Files, UnderWayAreListedWithWhatIsDone) {
   bob->wait_for("receive 1 started ann@\\S+ 6 bytes, 3 done, 0 MB/s: x");
   bob->wait_for("transfers 1");
   bob->say("/cancel 1");
-  bob->wait_for("receive 1 failed ann@\\S+ 6 bytes, cancelled; what has come is kept, for when it is sent again: x");
+  bob->wait_for("receive 1 failed ann@\\S+ 6 bytes, cancelled; what has arrived is kept, and resumes when it is sent again: x");
   EXPECT_EQ(sender.line(), "NO cancelled the other user has cancelled it");
 }
 

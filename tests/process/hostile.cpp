@@ -569,7 +569,7 @@ TEST_F(Hostile, AReceiverWhoAcknowledgesWhatHeDidNotGetFoolsHimselfOnly) {
   const auto expect_end = [&](const std::string& end) { bob->wait_for("send \\d+ " + end, 30); };
   {
     const Socket early = take("big", "OK\nOK :big");
-    expect_end("failed .*, it was acknowledged before its end: big");
+    expect_end("failed .*, it was acknowledged before it was complete: big");
     const Socket never = take("x", "YES");
     expect_end("failed .*, what came is not a reply: YES: x");
   }

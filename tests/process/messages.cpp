@@ -27,7 +27,7 @@ class Messages : public OneHost {
   }
   static void expect_unnumbered(Process& ann, const std::string& number, const std::string& label, const std::string& why) {
     ann.say("/msg " + number + " for nobody else");
-    ann.wait_for("error: number " + number + " was " + label + ", who " + why + "; /list numbers anew");
+    ann.wait_for("error: number " + number + " was " + label + ", who " + why + "; /list shows the numbers now");
   }
 
   std::optional<Socket> bobs_datagrams_, bobs_door_;

@@ -356,7 +356,7 @@ TEST_F(WhoIsMeant, IsNobodyByAnyOtherWord) {
 
 TEST_F(WhoIsMeant, ByANumberIsWhoHadItWhenItWasShown) {
   lose(users[4], "has left");
-  EXPECT_EQ(found("6"), "error: number 6 was cleo@10.77.0.4:25253, who has left; /list numbers anew");
+  EXPECT_EQ(found("6"), "error: number 6 was cleo@10.77.0.4:25253, who has left; /list shows the numbers now");
   let_discovery_list({users[4]});
   EXPECT_EQ(found("cleo"), "cleo@10.77.0.4:25253");  // by the name it is who has it now
   EXPECT_EQ(found("4"), "error: nobody called 4 is online" + kNobody);

@@ -1041,8 +1041,8 @@ TEST_F(RosterRules, OnlyAScanThatWasTypedSaysThatANetworkIsTooLarge) {
   pass(10min);
   EXPECT_EQ(told(), Texts{});
   ann.scan_all(now);
-  EXPECT_EQ(told()[0], "note: a scan asks at most 1,022 addresses, of 10.77.6.1/16 the /22 around it; /scan "
-                       "NETWORK/22 asks more");
+  EXPECT_EQ(told()[0], "note: a scan asks at most 1,022 addresses: of 10.77.6.1/16, only the /22 around it; /scan "
+                       "NETWORK/22 asks another");
 }
 
 TEST_F(RosterRules, HoweverOftenAScanIsBegunFourAddressesASecondAreAsked) {

@@ -241,7 +241,7 @@ TEST_F(Transfers, KeepWhatCameOfASenderWhoFallsSilentFor10Seconds) {
   EXPECT_FALSE(bob.hears_within(9s));
   ASSERT_TRUE(bob.hears_while_time_passes());
   EXPECT_EQ(bob.line(), "NO failed the sender fell silent");
-  EXPECT_EQ(told<FileFailed>().failure.reason, "the sender fell silent; what has come is kept, for when it is sent again");
+  EXPECT_EQ(told<FileFailed>().failure.reason, "the sender fell silent; what has arrived is kept, and resumes when it is sent again");
   EXPECT_EQ(read_file(folder.path("downloads/a.txt.127.0.0.1.part")), "he");
 }
 
