@@ -223,7 +223,7 @@ std::string Report::again(const Case& its) const {
 std::string Report::details(const Outcome& outcome) const {
   std::ostringstream out;
   out << "expected  " << outcome.expected << "\n"
-      << "came      " << outcome.came << "\n"
+      << "got       " << outcome.came << "\n"
       << "again     make grade " << again(*outcome.of) << "\n";
   if (!outcome.picture.empty()) out << "\n" << outcome.picture;
   return out.str();
@@ -254,7 +254,7 @@ void Report::print_first_things(std::ostream& out) const {
     const size_t others = all[i].outcomes.size() - 1;
     out << "  " << i + 1 << ". " << one_decimal(all[i].points) << " points: " << first.of->title << "\n"
         << "     expected  " << first.expected << "\n"
-        << "     came      " << first.came << "\n"
+        << "     got       " << first.came << "\n"
         << "     in        " << first.of->id();
     if (others > 0) out << " and " << others << " more";
     out << " (" << first.of->clauses << ")\n";
@@ -370,7 +370,7 @@ void Report::write_junit(const std::string& file) const {
         continue;
       }
       ++failures;
-      cases << ">\n      <failure message=\"" << xml("expected " + outcome.expected + "; came " + outcome.came)
+      cases << ">\n      <failure message=\"" << xml("expected " + outcome.expected + "; got " + outcome.came)
             << "\">" << xml(outcome.of->title + "\n" + details(outcome)) << "</failure>\n    </testcase>\n";
     }
     if (tests == 0) continue;
