@@ -385,8 +385,8 @@ class Caller : public Worker {
  protected:
   using Worker::Worker;
 
-  // A new connection; says who we are, and learns who they are.
-  void open() {
+  // Makes a new connection, says who we are, and learns who they are.
+  void call() {
     Descriptor fd(check(::socket(AF_INET, SOCK_STREAM, 0), "socket"));
     keep_to_chosen_interface(fd.get());
     use(std::move(fd), Connection::Side::asks);
@@ -512,7 +512,7 @@ class Conversation : public Caller {
   void ask(const Order& order) {
     const bool is_kept = connection_ && is_peer(order.to.id) && progress_ != Progress::broken;
     // Input that nobody asked for means that the connection has ended.
-    if (!is_kept || connection_->has_input()) open();
+    if (!is_kept || connection_->has_input()) call();
     if (!is_peer(order.to.id)) {  // the next orders may be for whoever is there
       report_failure(order, not_the_peer());
       return;
@@ -652,11 +652,11 @@ class Upload : public Caller {
   void work() override {
     source_->list();
     events.push(FileOffered{ticket, target, source_->offer});
-    open();
+    call();
     if (!is_peer(target.id))
       throw Broken(not_the_peer());
     try {
-      send_file();
+      offer_and_send();
     } catch (const Refusal& ours) {
       say_stop(ours);
     }
@@ -673,7 +673,7 @@ class Upload : public Caller {
     state_ = State::told;
   }
 
-  void send_file() {
+  void offer_and_send() {
     const auto patience = kOfferTime + kPrefixTime + kSilence;
     const string answer = demand(source_->offer.format(), patience);
     piece_.resize(kChunk + 2 * kMaxLine);  // the bytes of one DATA, and two lines
@@ -943,14 +943,14 @@ vector<std::shared_ptr<Worker>> workers;
 std::map<Address, std::weak_ptr<Conversation>> conversations;  // the last one with each address
 
 // A shared_ptr calls this instead of `delete`: ~Worker() would be too late to end the thread. (That
-// is why start() is given a pointer from `new`: make_shared() takes no such function.)
+// is why start_worker() is given a pointer from `new`: make_shared() takes no such function.)
 void end_worker(Worker* worker) {
   worker->end();
   delete worker;
 }
 
 template <class Kind>
-std::shared_ptr<Kind> start(Kind* worker) {
+std::shared_ptr<Kind> start_worker(Kind* worker) {
   const std::shared_ptr<Kind> owned(worker, end_worker);
   owned->start();
   workers.push_back(owned);
@@ -969,7 +969,7 @@ void give(const Order& order) {
   const auto current = conversations[order.to.address].lock();
   if (current && current->take(order)) return;
   check_route(order.to);
-  const auto fresh = start(new Conversation(order.to));
+  const auto fresh = start_worker(new Conversation(order.to));
   conversations[order.to.address] = fresh;
   fresh->take(order);
 }
@@ -997,7 +997,7 @@ void accept_one() {
   if (is_too_many(from.address.ip))
     turn_away(fd, from.address);
   else
-    start(new Service(from, std::move(fd)));
+    start_worker(new Service(from, std::move(fd)));
 }
 
 string name_to_send(const string& path);  // throws if it has none
@@ -1069,7 +1069,7 @@ uint64_t transfer::send_file(const Identity& to, const string& path) {
   if (!S_ISREG(mode) && !is_folder)
     throw std::runtime_error(path + " is not a file or a folder");
   const string name = name_to_send(path) + (is_folder ? "/" : "");
-  return start(new Upload(to, std::move(root), name))->ticket;
+  return start_worker(new Upload(to, std::move(root), name))->ticket;
 }
 
 void transfer::decide(uint64_t ticket, Consent consent, const string& store_as) {
@@ -2292,7 +2292,7 @@ int Incoming::make_placeholder(const string& final_path) const {
 struct Diagnosis : Caller {
   using Caller::Caller;
 
-  void work() override { open(); }
+  void work() override { call(); }
   void conclude(const string& failure) override {
     const string connected = "connected to " + target.address.text();
     const string result = failure.empty() ? connected : failure;
@@ -2304,7 +2304,7 @@ struct Diagnosis : Caller {
 
 void transfer::diagnose(const Identity& to) {
   check_route(to);
-  start(new Diagnosis(to));
+  start_worker(new Diagnosis(to));
 }
 
 // ---- Messages that come twice [5.3] ------------------------------------------------------

@@ -139,7 +139,7 @@ class Transfers : public testing::Test {
   static Other connected() {
     int ends[2];
     check(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends), "socketpair");
-    start(new Service(peer_at("", "127.0.0.1:40000"), Descriptor(ends[0])));
+    start_worker(new Service(peer_at("", "127.0.0.1:40000"), Descriptor(ends[0])));
     return Other(Descriptor(ends[1]));
   }
   Other introduced() {
@@ -166,7 +166,7 @@ class Transfers : public testing::Test {
   }
   void send_to_bob(const string& name, const string& content) {
     const string path = folder.write(name, content);
-    start(new Upload(bob_listens(), Descriptor(::open(path.c_str(), O_RDONLY)), name));
+    start_worker(new Upload(bob_listens(), Descriptor(::open(path.c_str(), O_RDONLY)), name));
   }
   void write_to_bob(const string& text) {
     const Identity bob = bob_listens();
