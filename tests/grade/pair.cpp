@@ -18,6 +18,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <sstream>
 #include <stdexcept>
 
 #include "grade.h"
@@ -104,9 +105,24 @@ class Direction {
     const std::string name = drawn("file" + from_.name.substr(0, 3)) + ".bin";
     const std::string content = random_bytes(kSize, drawn_number(name, 1, 1'000'000));
     from_.write(name, content);
+    const std::string what = " 300000 bytes, cksum " + crc(content) + ": " + name;
+    const std::string delivered = "send ... delivered ..." + to_.at() + what;
     from_.say("/send " + to_.at() + " " + name);
-    from_.prints("send ... delivered ..." + to_.at() + " 300000 bytes, cksum " + crc(content) + ": " + name, 20);
+    accept(name, delivered);
+    from_.prints(delivered, 20);
     to_.has_stored(name, content);
+  }
+  // Typed, because a program that knows no files yet has no --accept either, and would not start.
+  // One that asks nobody has taken the file by itself.
+  void accept(const std::string& name, const std::string& delivered) {
+    const std::string offered = "receive ... offered " + from_.who() + " 300000 bytes: " + name;
+    const auto is_answered = [&] { return to_.count(offered) > 0 || from_.count(delivered) > 0; };
+    until(15, is_answered, to_.name + " prints: " + offered);
+    if (to_.count(offered) == 0) return;
+    std::istringstream words(to_.prints(offered));
+    std::string receive, number;
+    words >> receive >> number;
+    to_.say("/accept " + number);
   }
 
   Program &from_, &to_;
@@ -116,17 +132,19 @@ class Direction {
 }  // namespace
 
 bool play_pair(const std::string& one, const std::string& other, const std::string& capture) {
+  // Seconds: enough for every wait of both directions, or the second would pay for the first.
+  constexpr int kLimit = 200;
   const Folder scratch;
-  begin_case(scratch.path(), 120, "pair");
+  begin_case(scratch.path(), kLimit, "pair");
   classroom(2);
   bool is_good = false;
   std::string results;
   {
     const Capture recording(capture);
     ::setenv("PEER", one.c_str(), 1);
-    Program ann("ann", {"--accept", "always"}, 1);
+    Program ann("ann", {}, 1);
     ::setenv("PEER", other.c_str(), 1);
-    Program bob("bob", {"--accept", "always"}, 2);
+    Program bob("bob", {}, 2);
     Direction there(ann, bob), back(bob, ann);
     try {
       ann.ready();

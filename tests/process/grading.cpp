@@ -192,14 +192,17 @@ TEST_F(Grading, OfAClassIsATableAndAMatrixOfWhoWorksWithWhom) {
   submit("dora", "cp /bin/cat peer");
   submit("fred/mine", "cp " + peer_program() + " peer");  // one folder too deep
   submit("erin", "test `wc -l </proc/net/dev` = 3 && cp " + peer_program() + " peer");  // a head of two lines, and lo
+  submit("gina", "true");  // of milestone 2: it knows nothing of files that are accepted
+  program("class/gina/peer", "case \"$*\" in *--accept*) exit 2 ;; esac; exec " + peer_program() + " \"$@\"");
   const std::string said = run("ip link add veth8 type veth peer name veth9 && FILTER=R1.SaysThatItIsReady "
                                "PEER=/nothing tests/grade/class.sh --pairs " + folder.path("class"), 0, 300);
   EXPECT_FALSE(matches(said, "ann +0\\.5 ").empty()) << said;
   EXPECT_FALSE(matches(said, "carl +does not build: see carl.build").empty()) << said;
   EXPECT_FALSE(matches(said, "fred +does not build: see fred.build").empty()) << said;
   EXPECT_NE(read_file(folder.path("class/fred.build")).find("no makefile"), std::string::npos);
-  EXPECT_FALSE(matches(said, "ann +- +ok +ready +ok").empty()) << said;
+  EXPECT_FALSE(matches(said, "ann +- +ok +ready +ok +ok").empty()) << said;
   EXPECT_FALSE(matches(said, "bob +ok +- +ready +ok").empty()) << said;
+  EXPECT_FALSE(matches(said, "gina +ok +ok +ready +ok +-").empty()) << said;
   EXPECT_FALSE(matches(said, "erin +ok +ok +ready +-").empty()) << said << read_file(folder.path("class/erin.build"));
   EXPECT_FALSE(fs::exists(folder.path("class/pairs/ann-bob.pcap")));
   EXPECT_TRUE(fs::exists(folder.path("class/pairs/ann-dora.pcap")));
