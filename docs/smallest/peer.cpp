@@ -1,69 +1,49 @@
-// The smallest peer: it finds the other peers on its network segment, lists them, sends and
-// receives messages, and receives files. It works with ./peer, and with every program that follows
-// docs/protocol.md. The numbers in square brackets are clauses of that document.
+// The smallest peer: it finds the other peers on its network segment, lists
+// them, sends and receives messages, and receives files. It works with ./peer,
+// and with every program that follows docs/protocol.md. The numbers in square
+// brackets are clauses of that document.
 //
 //     make smallest && .build/smallest --name zoe --group lab
 //
-// On a machine with several networks, say which one: --interface eth0.
+// It has one loop, in main(), which waits in select() for the keyboard and for
+// three sockets. Each TCP connection has a thread of its own. These threads
+// work on copies, so none of them needs a lock.
 //
-// Read it from top to bottom: what peers say, the list, a connection, a file. At the end stands
-// main(), the whole program on one page. The main thread waits in select() for the keyboard and
-// three sockets. Each TCP connection has a thread of its own. These threads share nothing with it
-// but the screen: each is given what it needs when it starts.
-//
-// What it leaves out is your assignment: more than one network [4.2], and those without broadcast
-// [4.3]; ids that move or are forged [4.4]; a last line that must not be lost [5.1]; the order of
-// two messages, and a second try for one [5.3]; a user who may say no [6.2]; sending files [6.3];
-// folders, and going on after a break [6.5, 6.6].
-//
-// The program `make grade` judges any peer by the requirements R1 to R10 of docs/assignment.md.
-// It gives this one so many points for each, which a test, tests/grade/smallest.sh, checks:
-// Points: R1 2.5 R2 3.1 R3 6.8 R4 9.2 R5 1.9 R6 1.1 R7 6.8 R8 2.3 R9 2.6 R10 0.0
+// Read it from top to bottom, in the order in which things happen; or begin
+// with main(), the last function. It is for a first hour: docs/tour.md says
+// what it leaves out, and where ./peer has that.
 
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <ifaddrs.h>
-#include <net/if.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <cctype>
-#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <ctime>
+#include <iostream>
 #include <map>
 #include <random>
 #include <sstream>
 #include <string>
 #include <thread>
-#include <vector>
 
-using std::map;
 using std::string;
-using std::thread;
 using std::to_string;
-using std::vector;
 
-const uint16_t kSharedPort = 25252;  // every peer of a host hears what comes here [2.1]
-const uint16_t kFirstPort = 25253;   // each has one number of its own, for UDP and TCP
-const uint16_t kLastPort = 25508;
-const size_t kMaxDatagram = 512;     // bytes [2.2]
-const size_t kMaxLine = 4096;
-const int kHeartbeat = 5;            // seconds [2.3]
-const int kGone = 15;                // seconds; not heard for so long: off the list
-const timeval kSilence = {10, 0};    // seconds; then a connection is given up
+// ---- Lines: what peers say to each other [3.2] ------------------------------
 
-// ---- What peers say to each other: lines of text [3.2] -----------------------------------------
+// "MSG number=7 scope=all :See you" has the fields number and scope. Its text
+// begins after " :". We keep it as one more field, under the key ":".
+using Fields = std::map<string, string>;
 
-// "MSG number=7 scope=all :See you" has two fields; the text begins after " :".
-map<string, string> fields_of(const string& line) {
-  map<string, string> fields;
-  std::istringstream words(line.substr(0, line.find(" :")));
+Fields fields_of(string line) {
+  Fields fields;
+  size_t colon = line.find(" :");
+  if (colon != string::npos) fields[":"] = line.substr(colon + 2);
+  std::istringstream words(line.substr(0, colon));
   string word;
   while (words >> word) {
     size_t equals = word.find('=');
@@ -74,78 +54,45 @@ map<string, string> fields_of(const string& line) {
   return fields;
 }
 
-string text_of(const string& line) {
-  size_t colon = line.find(" :");
-  if (colon == string::npos) return "";
-  return line.substr(colon + 2);
+bool begins_with(string line, string beginning) {
+  return line.substr(0, beginning.size()) == beginning;
 }
 
-bool begins_with(const string& line, const string& beginning) {
-  return line.compare(0, beginning.size(), beginning) == 0;
-}
-
-uint64_t number(const string& digits) {
+size_t number(string digits) {
   return strtoull(digits.c_str(), nullptr, 10);
 }
 
-// ---- The screen --------------------------------------------------------------------------------
+// ---- The screen -------------------------------------------------------------
 
-// Much of what we print came from outside, and must not steer the terminal. One call prints the
-// whole line, so the lines of two threads never mix.
+// Much of what we print came from outside. It must not steer the terminal, so
+// we take out each ESC. One puts() prints a whole line, so the lines of two
+// threads never mix.
 void say(string line) {
   for (char& c : line)
-    if (iscntrl(static_cast<unsigned char>(c))) c = '?';
+    if (c == '\033') c = '?';
   puts(line.c_str());
+  fflush(stdout);  // now, even into a pipe
 }
 
-[[noreturn]] void give_up(const string& why) {
+void give_up(string why) {
   fprintf(stderr, "smallest: %s\n", why.c_str());
   exit(2);
 }
 
-// ---- Addresses ---------------------------------------------------------------------------------
+// ---- Who we are -------------------------------------------------------------
 
-sockaddr_in address_of(in_addr_t ip, uint16_t port) {
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = ip;
-  address.sin_port = htons(port);  // without htons(), 25252 is port 42082
-  return address;
+// A peer is what it says of itself: the fields id, ip, port, name and group.
+Fields self;  // set before the first thread starts, and only read after that
+
+string address_text(Fields peer) {
+  return peer["ip"] + ":" + peer["port"];
 }
 
-string ip_text(const sockaddr_in& address) {
-  char text[INET_ADDRSTRLEN];
-  inet_ntop(AF_INET, &address.sin_addr, text, sizeof text);
-  return text;
+string label(Fields peer) {
+  return peer["name"] + "@" + address_text(peer);
 }
 
-string port_text(const sockaddr_in& address) {
-  return to_string(ntohs(address.sin_port));
-}
-
-string address_text(const sockaddr_in& address) {
-  return ip_text(address) + ":" + port_text(address);
-}
-
-// ---- Peers, and who we are ---------------------------------------------------------------------
-
-struct Peer {
-  string id;  // random: a peer is its id, for two users may have one name
-  string name;
-  string group;
-  sockaddr_in address;
-  time_t last_heard;
-};
-
-string label(const Peer& peer) {
-  return peer.name + "@" + address_text(peer.address);
-}
-
-// These are set before the first thread starts, and only read after that.
-Peer self;
-string folder;          // for the files that come
-sockaddr_in everybody;  // of our network: of 10.0.0.7/24, 10.0.0.255
-
+// Two users may have one name. So a peer is known by its id, which is random.
 string random_id() {
   std::random_device random;
   char id[17];
@@ -153,424 +100,441 @@ string random_id() {
   return id;
 }
 
-// Takes the interface of that name; or else, of those that run, the last: the first is usually
-// loopback, where no other machine reaches us.
-void find_network(const string& name) {
-  ifaddrs* first = nullptr;
-  getifaddrs(&first);
-  for (ifaddrs* one = first; one; one = one->ifa_next) {
-    bool is_running = one->ifa_flags & IFF_RUNNING;
-    bool is_chosen = name.empty() || name == one->ifa_name;
-    if (!is_running || !is_chosen || !one->ifa_addr) continue;
-    if (one->ifa_addr->sa_family != AF_INET) continue;
-    in_addr_t ip = ((sockaddr_in*)one->ifa_addr)->sin_addr.s_addr;
-    in_addr_t mask = ((sockaddr_in*)one->ifa_netmask)->sin_addr.s_addr;
-    self.address.sin_addr.s_addr = ip;
-    everybody = address_of(ip | ~mask, kSharedPort);
-  }
-  freeifaddrs(first);
-  if (everybody.sin_port == 0) give_up("no such network is up");
-}
-
-// What we say of ourselves [4.1].
-string announcement(const string& verb) {
+// The verb is HELLO (who is there?), HERE (I am), or BYE [4.1].
+string announcement(string verb) {
   string line = "ChatByP2P/1 " + verb;
-  line += " id=" + self.id;
-  line += " ip=" + ip_text(self.address);
-  line += " port=" + port_text(self.address);
-  line += " name=" + self.name;
-  line += " group=" + self.group;
+  for (auto [key, value] : self)
+    line += " " + key + "=" + value;
   return line;
 }
 
-// ---- UDP: the list of peers [4] ----------------------------------------------------------------
+// ---- Sockets, and a network -------------------------------------------------
 
-// Only the main thread touches these.
-map<string, Peer> peers;  // those on the list, by id
-int shared_socket;        // broadcasts come here
-int own_socket;           // all that we say leaves here, so the answers come here
+// The shared port is the same for all peers [2.1]: broadcasts come there. A
+// peer also has a port number of its own, for UDP and TCP. All that it says
+// over UDP leaves from there, so the answers come there, too.
+const int kSharedPort = 25252;
+int shared_socket;
+int own_socket;
+int listener;           // TCP, at our own port: accepts connections
+sockaddr_in everybody;  // the broadcast address of our network
 
-// A datagram may be lost anywhere on its way, so we do not even ask whether it left. The cast: the
-// system calls know addresses of many families, and take a pointer to what they have in common.
-void send_datagram(const string& line, const sockaddr_in& to) {
-  sendto(own_socket, line.data(), line.size(), 0, (const sockaddr*)&to, sizeof to);
+sockaddr_in address_of(string ip, int port) {
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);  // without htons(), 25252 is port 42082
+  inet_pton(AF_INET, ip.c_str(), &address.sin_addr);
+  return address;
 }
 
-void remove_peer(const string& id, const string& reason) {
-  string who = label(peers[id]);
-  peers.erase(id);
-  say("left " + who + ": " + reason);
+string ip_of(sockaddr_in address) {
+  char text[INET_ADDRSTRLEN];
+  inet_ntop(AF_INET, &address.sin_addr, text, sizeof text);
+  return text;
 }
 
-// A peer says that it is here. We list it once it has shown that it hears us, by a HERE with our
-// id: a HELLO alone may come from somebody whom we cannot answer. Until then we ask it.
-void hear_of(map<string, string> said, const sockaddr_in& from) {
-  string id = said["id"];
-  bool is_listed = peers.count(id) > 0;
-  bool hears_us = said["to"] == self.id;
-  if (!is_listed && !hears_us) {
-    send_datagram(announcement("HELLO"), from);
-    return;
+// Returns -1 if another program has that port. Bound to our own address instead
+// of 0.0.0.0, the socket would hear no broadcast.
+int open_socket(int type, int port) {
+  int fd = socket(AF_INET, type, 0);
+  int on = 1;
+  // The peers of a host share the shared port.
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  // Without this, sendto() refuses to broadcast.
+  setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
+  sockaddr_in address = address_of("0.0.0.0", port);
+  int result = bind(fd, (sockaddr*)&address, sizeof address);
+  if (result == 0) return fd;
+  close(fd);
+  return -1;
+}
+
+// Takes the first number that is free. Only one program of a host can listen at
+// a TCP port; that decides who has the UDP port of the same number, too.
+void open_own_port() {
+  for (int port = 25253; port <= 25508; ++port) {
+    self["port"] = to_string(port);
+    own_socket = open_socket(SOCK_DGRAM, port);
+    listener = open_socket(SOCK_STREAM, port);
+    int result = listen(listener, SOMAXCONN);
+    if (own_socket != -1 && result == 0) return;
+    close(own_socket);
+    close(listener);
   }
-  Peer& peer = peers[id];
-  peer.id = id;
-  peer.name = said["name"];
-  peer.group = said["group"];
-  peer.address = from;
-  peer.last_heard = time(nullptr);
-  if (!is_listed) say("joined " + label(peer) + " " + peer.group);
+  give_up("no port from 25253 to 25508 is free");
 }
 
-void hear(const string& line, const sockaddr_in& from) {
-  map<string, string> said = fields_of(line);
-  string id = said["id"];
+// Takes the network of the interface of that name. Without a name, it takes the
+// first one but lo, where no other machine hears us; or lo, if that is all.
+// The broadcast address of 10.0.0.7/24 is 10.0.0.255: its last 8 bits are set.
+void choose_network(string name) {
+  ifaddrs* first = nullptr;
+  getifaddrs(&first);
+  for (ifaddrs* one = first; one; one = one->ifa_next) {
+    if (!one->ifa_addr) continue;
+    if (one->ifa_addr->sa_family != AF_INET) continue;
+    if (!name.empty() && name != one->ifa_name) continue;
+    auto mask = (sockaddr_in*)one->ifa_netmask;
+    everybody = *(sockaddr_in*)one->ifa_addr;
+    self["ip"] = ip_of(everybody);
+    everybody.sin_addr.s_addr |= ~mask->sin_addr.s_addr;
+    everybody.sin_port = htons(kSharedPort);
+    if (one->ifa_name != string("lo")) break;
+  }
+  freeifaddrs(first);
+  if (self["ip"].empty()) give_up("no such network is up");
+}
+
+// ---- UDP: the list of peers [4] ---------------------------------------------
+
+std::map<string, Fields> peers;  // by id; only the main thread touches it
+
+// A datagram may be lost anywhere on its way, so we do not even ask whether it
+// left. The cast: the system calls know addresses of many families, and take a
+// pointer to what they have in common.
+void announce(string verb, sockaddr_in to) {
+  string line = announcement(verb);
+  sendto(own_socket, line.data(), line.size(), 0,
+         (sockaddr*)&to, sizeof to);
+}
+
+void add_peer(string id, Fields peer) {
+  bool is_new = peers.count(id) == 0;
+  peer["heard"] = to_string(time(nullptr));
+  peers[id] = peer;
+  if (is_new) say("joined " + label(peer) + " " + peer["group"]);
+}
+
+void remove_peer(string id, string reason) {
+  if (peers.count(id) == 0) return;
+  say("left " + label(peers[id]) + ": " + reason);
+  peers.erase(id);
+}
+
+// We list a peer when it has answered us: to hear it does not mean that it
+// hears us. Until then, we ask it whenever we hear it.
+void hear(string line, sockaddr_in from) {
   if (!begins_with(line, "ChatByP2P/1 ")) return;
-  if (id.empty() || said["name"].empty() || said["group"].empty()) return;
-  if (id == self.id) return;  // our own broadcast comes back
+  Fields said = fields_of(line);
+  string id = said["id"];
+  // Our own broadcast comes back to us.
+  if (id.empty() || id == self["id"]) return;
+  // Its datagrams come from where it is, whatever it says itself.
+  said["ip"] = ip_of(from);
   if (begins_with(line, "ChatByP2P/1 HELLO "))
-    send_datagram(announcement("HERE") + " to=" + id, from);
-  // Somebody else may speak for a peer. Believe only what it says itself, from its own port.
-  if (said["port"] != port_text(from)) return;
-  if (!begins_with(line, "ChatByP2P/1 BYE "))
-    hear_of(said, from);
-  else if (peers.count(id) > 0)
+    announce("HERE to=" + id, from);
+  bool is_listed = peers.count(id) > 0;
+  bool hears_us = said["to"] == self["id"];
+  if (begins_with(line, "ChatByP2P/1 BYE "))
     remove_peer(id, "said bye");
+  else if (is_listed || hears_us)
+    add_peer(id, said);
+  else
+    announce("HELLO", from);
 }
 
 void receive_datagram(int fd) {
-  char buffer[kMaxDatagram + 1];  // one more, to see when a datagram is too long
+  char buffer[513];  // one more than allowed [2.2], to see what is too long
   sockaddr_in from;
-  socklen_t size = sizeof from;
-  ssize_t got = recvfrom(fd, buffer, sizeof buffer, MSG_DONTWAIT, (sockaddr*)&from, &size);
-  if (got == -1) return;
-  string line(buffer, got);
-  if (line.size() <= kMaxDatagram) hear(line, from);
+  socklen_t length = sizeof from;
+  ssize_t got = recvfrom(fd, buffer, sizeof buffer, MSG_DONTWAIT,
+                         (sockaddr*)&from, &length);
+  if (got == -1 || got == sizeof buffer) return;
+  hear(string(buffer, got), from);
 }
 
-// Every 5 s: say that we are here, and see who is not.
-void beat() {
-  send_datagram(announcement("HERE"), everybody);
-  vector<string> gone;
-  for (auto& [id, peer] : peers) {
-    time_t silence = time(nullptr) - peer.last_heard;
-    if (silence > kGone) gone.push_back(id);
-  }
-  for (const string& id : gone)
+// A peer that was killed, or whose cable is out, says no BYE. It is gone after
+// 15 s of silence [2.3].
+void remove_silent_peer() {
+  size_t now = time(nullptr);
+  for (auto [id, peer] : peers) {
+    if (now <= number(peer["heard"]) + 15) continue;
     remove_peer(id, "silent for 15 s");
+    return;  // a loop must not go on in a map that has changed
+  }
 }
 
-// ---- TCP: lines and bytes of a connection [5.1] ------------------------------------------------
+// ---- TCP: lines and bytes, out of a stream [5.1] ----------------------------
 
-// Without these, a thread would wait for ever for a peer whose cable was pulled out.
+// Without this, a thread would wait for ever for a peer whose cable is out.
 void limit_silence(int fd) {
-  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &kSilence, sizeof kSilence);
-  setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &kSilence, sizeof kSilence);
+  timeval limit = {10, 0};  // seconds
+  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
 }
 
-// The next line, without its end. False when there will be none.
-// One recv() is not one line: it may bring half of one, or three and the beginning of a file. So we
-// take one byte at a time. That is slow; ./peer takes more, and keeps what is not yet asked for.
-bool read_line(int fd, string& line) {
-  line.clear();
-  while (line.size() <= kMaxLine) {
+// Returns the next line, without its end. If there will be none, it is empty:
+// the other side has closed (recv() returns 0), or is silent (-1).
+// One recv() is not one line: it may bring half of one, or three and the
+// beginning of a file. So we take one byte at a time. That is slow; ./peer
+// takes what there is, and keeps what it has not asked for yet.
+string read_line(int fd) {
+  string line;
+  while (line.size() < 4096) {  // bytes [2.2]
     char byte;
     ssize_t got = recv(fd, &byte, 1, 0);
-    if (got <= 0) return false;  // 0: the other side has closed
-    if (byte == '\n') return true;
+    if (got <= 0) return "";
+    if (byte == '\n') return line;
     if (byte != '\r') line += byte;  // some programs end a line by both
   }
-  return false;
+  return "";
 }
 
-// send() may take a part only: the rest has to be sent again. MSG_NOSIGNAL: if the other side has
-// closed, send() fails, and no SIGPIPE ends our program.
+// One recv() may bring fewer bytes than we ask for. Returns whether all came.
+bool read_bytes(int fd, char* into, size_t count) {
+  while (count > 0) {
+    ssize_t got = recv(fd, into, count, 0);
+    if (got <= 0) return false;
+    into += got;
+    count -= got;
+  }
+  return true;
+}
+
+// send() may take fewer bytes than we give it. If the other side has closed, it
+// fails; without MSG_NOSIGNAL, a signal would end our program.
 void write_line(int fd, string line) {
   line += "\n";
   while (!line.empty()) {
     ssize_t sent = send(fd, line.data(), line.size(), MSG_NOSIGNAL);
-    if (sent == -1) return;  // whoever waits for the reply will see it
+    if (sent == -1) return;  // the reply that does not come will show it
     line.erase(0, sent);
   }
 }
 
-// ---- TCP: a file comes [6] ---------------------------------------------------------------------
+// ---- TCP: whoever opens a connection asks [5] -------------------------------
 
-uint32_t crc_with(uint32_t crc, uint8_t byte) {
-  crc ^= uint32_t{byte} << 24;
-  for (int bit = 0; bit < 8; ++bit) {
-    bool carry = crc >> 31;
-    crc = crc << 1;
-    if (carry) crc ^= 0x04C11DB7;
-  }
-  return crc;
-}
-
-// What POSIX `cksum` prints: the CRC of the bytes, and then of their number [6.4].
-uint32_t cksum(uint32_t crc, uint64_t size) {
-  for (; size > 0; size /= 256)
-    crc = crc_with(crc, size % 256);
-  return ~crc;
-}
-
-// Reads DATA and its bytes, again and again, and then END. Returns the reply to that; or a NO, as
-// soon as something is wrong.
-string receive_data(int fd, int file, uint64_t size) {
-  uint64_t have = 0;  // bytes
-  uint32_t crc = 0;   // of these
-  string line;
-  while (read_line(fd, line)) {
-    map<string, string> fields = fields_of(line);
-    if (begins_with(line, "END ")) {
-      bool is_right = number(fields["crc"]) == cksum(crc, have);
-      if (have == size && is_right) return "OK";
-      return "NO checksum the file did not arrive as it was sent";
-    }
-    uint64_t left = number(fields["size"]);
-    bool is_more = left > size - have;
-    if (!begins_with(line, "DATA ") || is_more) return "NO syntax no DATA that was offered";
-    while (left > 0) {
-      char bytes[65536];
-      ssize_t got = recv(fd, bytes, std::min(left, sizeof bytes), 0);
-      if (got <= 0) return "NO failed the connection was lost";
-      if (write(file, bytes, got) != got) return "NO failed the disk is full";
-      for (int i = 0; i < got; ++i)
-        crc = crc_with(crc, bytes[i]);
-      have += got;
-      left -= got;
-    }
-  }
-  return "NO failed the connection was lost";
-}
-
-string failure() { return string("NO failed ") + strerror(errno); }
-
-// Returns the reply: OK only when the whole file stands under its name.
-string receive_file(int fd, const string& offer, const string& who) {
-  string their_path = text_of(offer);
-  string name = their_path.substr(their_path.rfind('/') + 1);  // without a '/': from 0
-  if (name.empty() || name[0] == '.') return "NO name that is no name for a file";
-
-  // Until it is whole it has another name. O_EXCL: if a file has that name already, open() fails.
-  string path = folder + "/" + name;
-  string part = path + ".part";
-  mkdir(folder.c_str(), 0777);
-  int file = open(part.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0666);
-  if (file == -1) return failure();
-  write_line(fd, "OK");
-  string size = fields_of(offer)["size"];
-  string reply = receive_data(fd, file, number(size));
-  close(file);
-  // rename() would replace a file of that name; link() fails.
-  if (reply == "OK") {
-    int result = link(part.c_str(), path.c_str());
-    if (result == -1) reply = failure();
-  }
-  unlink(part.c_str());
-  if (reply != "OK") return reply;
-  string what = who + " " + size + " bytes: " + path;
-  say("receive 1 stored " + what);  // ./peer counts its transfers; we call each the first
-  return "OK :" + name;
-}
-
-// ---- TCP: whoever accepts a connection answers [5] ---------------------------------------------
-
-// The thread of an accepted connection: one reply for each request.
-void serve(int fd, sockaddr_in from) {
-  limit_silence(fd);
-  string who;  // nobody, until it has introduced itself
-  string line;
-  while (read_line(fd, line)) {
-    map<string, string> fields = fields_of(line);
-    string reply = "NO unknown no such request";
-    if (begins_with(line, "ChatByP2P/1 HELLO ")) {
-      who = fields["name"] + "@" + ip_text(from) + ":" + fields["port"];
-      reply = "OK " + announcement("HERE") + " to=" + fields["id"];
-    } else if (who.empty()) {
-      reply = "NO stranger introduce yourself first";
-    } else if (begins_with(line, "MSG ")) {
-      string scope = fields["scope"];
-      if (scope.empty()) scope = "private";
-      say("message " + who + " " + scope + ": " + text_of(line));
-      reply = "OK";
-    } else if (begins_with(line, "OFFER ")) {
-      reply = receive_file(fd, line, who);
-    }
-    write_line(fd, reply);
-    // After a NO to a file, what still comes are its bytes, and no requests.
-    bool is_refused = begins_with(reply, "NO ");
-    if (is_refused && begins_with(line, "OFFER ")) break;
-  }
-  close(fd);
-}
-
-// ---- TCP: whoever opens a connection asks [5] --------------------------------------------------
-
-// Returns the reply to the message, or what went wrong before it.
-string deliver(int fd, const Peer& to, const string& message) {
-  limit_silence(fd);
-  int result = connect(fd, (const sockaddr*)&to.address, sizeof to.address);
-  if (result == -1) return failure();
-  string reply;
-  write_line(fd, announcement("HELLO"));
-  if (!read_line(fd, reply)) return "no reply";
-  if (!begins_with(reply, "OK ")) return reply;
-  if (fields_of(reply)["id"] != to.id) return "somebody else is at this address by now";
-  write_line(fd, message);
-  if (!read_line(fd, reply)) return "no reply";
-  return reply;
-}
-
-// The thread of one message. `to` is a copy, for the list belongs to the main thread.
-void send_message(Peer to, size_t number, string text) {
-  string request = "MSG number=" + to_string(number) + " scope=private :" + text;
+// The thread of one message. `to` is a copy: the list is the main thread's.
+void send_message(Fields to, int serial, string text) {
   int fd = socket(AF_INET, SOCK_STREAM, 0);
-  string reply = deliver(fd, to, request);
+  limit_silence(fd);
+  sockaddr_in address = address_of(to["ip"], number(to["port"]));
+  connect(fd, (sockaddr*)&address, sizeof address);  // or no reply comes
+  write_line(fd, announcement("HELLO"));
+  string reply = read_line(fd);
+  // By now, another peer may be at this address.
+  if (fields_of(reply)["id"] == to["id"]) {
+    string number = to_string(serial);
+    write_line(fd, "MSG number=" + number + " scope=private :" + text);
+    reply = read_line(fd);
+  }
   close(fd);
   // It is delivered when the other side says so, not when send() has taken it.
   if (reply == "OK")
     say("delivered " + label(to) + ": " + text);
   else
-    say("failed " + label(to) + ": " + reply + "; not delivered: " + text);
+    say("failed " + label(to) + ": its last reply is \"" + reply +
+        "\"; not delivered: " + text);
 }
 
-// ---- The user ----------------------------------------------------------------------------------
+// ---- TCP: a file comes [6] --------------------------------------------------
 
-vector<thread> messages;  // the thread of each that we have sent
+// What POSIX `cksum` prints: the CRC of the bytes, followed by their number,
+// its lowest byte first [6.4].
+uint32_t cksum(string bytes) {
+  for (size_t size = bytes.size(); size > 0; size /= 256)
+    bytes += char(size % 256);
+  uint32_t crc = 0;
+  for (uint8_t byte : bytes) {
+    crc ^= uint32_t{byte} << 24;
+    for (int bit = 0; bit < 8; ++bit) {
+      bool carry = crc >> 31;
+      crc = crc << 1;
+      if (carry) crc ^= 0x04C11DB7;
+    }
+  }
+  return ~crc;
+}
 
-string entry(const Peer& peer) {
-  return peer.name + " " + peer.group + " " + address_text(peer.address);
+// Returns whether the whole file is on the disk. It replaces none: with an x,
+// fopen() fails if there is one already.
+bool store(string path, string bytes) {
+  FILE* file = fopen(path.c_str(), "wx");
+  if (!file) return false;
+  size_t written = fwrite(bytes.data(), 1, bytes.size(), file);
+  int result = fclose(file);
+  if (written == bytes.size() && result == 0) return true;
+  unlink(path.c_str());
+  return false;
+}
+
+// Reads DATA and its bytes, again and again, until the file is whole; then END.
+// Returns the reply to that, or a NO as soon as something is wrong.
+string receive_bytes(int fd, string& bytes, size_t size) {
+  while (bytes.size() < size) {
+    Fields data = fields_of(read_line(fd));
+    size_t count = number(data["size"]);
+    size_t have = bytes.size();
+    if (count == 0 || count > size - have)
+      return "NO syntax no DATA that was offered";
+    bytes.resize(have + count);
+    if (!read_bytes(fd, &bytes[have], count))
+      return "NO failed the connection was lost";
+  }
+  Fields end = fields_of(read_line(fd));
+  if (number(end["crc"]) == cksum(bytes)) return "OK";
+  return "NO checksum the file was changed on its way";
+}
+
+// Returns the reply: OK only when the whole file is on the disk. Of the name,
+// we take what is behind the last '/': it could be "../../.bashrc".
+string receive_file(int fd, Fields offer, string who) {
+  string path = offer[":"];
+  string name = path.substr(path.rfind('/') + 1);
+  if (name.empty() || name[0] == '.') return "NO name I take files only";
+  size_t size = number(offer["size"]);
+  if (size > 100'000'000) return "NO space I keep a file in memory";
+  write_line(fd, "OK");
+  string bytes;
+  string reply = receive_bytes(fd, bytes, size);
+  if (reply != "OK") return reply;
+  mkdir("downloads", 0777);
+  path = "downloads/" + name;
+  if (!store(path, bytes)) return "NO failed I cannot store " + path;
+  say("receive 1 stored " + who + " " + offer["size"] + " bytes: " + path);
+  return "OK :" + name;
+}
+
+// ---- TCP: whoever accepts a connection answers [5] --------------------------
+
+// The thread of an accepted connection: one reply to each request. It ends
+// after a NO: what comes then may be bytes of a file that was refused.
+void serve(int fd, string ip) {
+  limit_silence(fd);
+  string who = ip;  // until there is an introduction
+  string reply = "OK";
+  while (begins_with(reply, "OK")) {
+    string request = read_line(fd);
+    if (request.empty()) break;
+    Fields fields = fields_of(request);
+    reply = "NO unknown no such request";
+    if (begins_with(request, "ChatByP2P/1 HELLO ")) {
+      who = fields["name"] + "@" + ip + ":" + fields["port"];
+      reply = "OK " + announcement("HERE to=" + fields["id"]);
+    }
+    if (begins_with(request, "MSG ")) {
+      string scope = fields["scope"];
+      if (scope.empty()) scope = "private";
+      say("message " + who + " " + scope + ": " + fields[":"]);
+      reply = "OK";
+    }
+    if (begins_with(request, "OFFER "))
+      reply = receive_file(fd, fields, who);
+    write_line(fd, reply);
+  }
+  close(fd);
+}
+
+void accept_connection() {
+  sockaddr_in from;
+  socklen_t length = sizeof from;
+  int fd = accept(listener, (sockaddr*)&from, &length);
+  if (fd == -1) return;
+  std::thread(serve, fd, ip_of(from)).detach();  // nobody waits for its end
+}
+
+// ---- The user ---------------------------------------------------------------
+
+bool is_running = true;
+int messages = 0;  // that we have sent
+
+string entry(Fields peer) {
+  return peer["name"] + " " + peer["group"] + " " + address_text(peer);
 }
 
 void list_users() {
   int count = 1;
   say("user 1 * " + entry(self));
-  for (auto& [id, peer] : peers) {
+  for (auto [id, peer] : peers) {
     ++count;
     say("user " + to_string(count) + " - " + entry(peer));
   }
   say("users " + to_string(count));
 }
 
-// "bob See you at nine."
-void message(const string& rest) {
-  size_t blank = rest.find(' ');
-  string name = rest.substr(0, blank);
-  if (blank == string::npos) return say("error: write /msg NAME TEXT");
-  string text = rest.substr(blank + 1);
-  for (auto& [id, peer] : peers) {
-    if (peer.name != name) continue;
-    messages.emplace_back(send_message, peer, messages.size() + 1, text);
+void message(string name, string text) {
+  ++messages;
+  for (auto [id, peer] : peers) {
+    if (peer["name"] != name) continue;
+    std::thread(send_message, peer, messages, text).detach();
     return;
   }
-  say("error: no user is called " + name + "; /list shows who is here");
+  say("error: no user is called " + name);
 }
 
-// Does what was typed. False when that is to leave.
-bool obey(const string& line) {
-  if (line == "/quit") return false;
-  if (line == "/list")
+// "/msg bob See you at nine." A terminal hands over whole lines only, so
+// getline() does not wait. It fails after Ctrl-D.
+void read_keyboard() {
+  string line, command, name, text;
+  getline(std::cin, line);
+  std::istringstream words(line);
+  words >> command >> name >> std::ws;
+  getline(words, text);
+  if (command == "/quit" || !std::cin)
+    is_running = false;
+  else if (command == "/list")
     list_users();
-  else if (begins_with(line, "/msg "))
-    message(line.substr(5));
+  else if (command == "/msg")
+    message(name, text);
   else
     say("error: type /list, /msg NAME TEXT, or /quit");
-  return true;
 }
 
-// ---- The program -------------------------------------------------------------------------------
+// ---- The program ------------------------------------------------------------
 
-// -1 when the port is taken.
-int open_socket(int type, uint16_t port) {
-  int fd = socket(AF_INET, type, 0);
-  int on = 1;
-  setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
-  // UDP: all peers of a host may have the shared port. TCP: the port of a peer that was killed is
-  // free at once. But no two peers may have the same own port.
-  if (port == kSharedPort || type == SOCK_STREAM)
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  // At 0.0.0.0: a socket that is bound to our own address hears no broadcast.
-  sockaddr_in address = address_of(INADDR_ANY, port);
-  int result = bind(fd, (const sockaddr*)&address, sizeof address);
-  if (result == 0) return fd;
-  close(fd);
-  return -1;
+void read_options(int argc, char** argv) {
+  Fields options;
+  options["--name"] = "user";
+  options["--group"] = "lab";
+  for (int i = 1; i + 1 < argc; i += 2)
+    options[argv[i]] = argv[i + 1];
+  self["id"] = random_id();
+  self["name"] = options["--name"];
+  self["group"] = options["--group"];
+  if (fields_of(announcement("HELLO")) != self)
+    give_up("a name or a group is one word");
+  choose_network(options["--interface"]);
 }
 
-// Takes the first port that is free for UDP and TCP. Returns the listening socket.
-int open_own_port() {
-  for (uint16_t port = kFirstPort; port <= kLastPort; ++port) {
-    self.address = address_of(INADDR_ANY, port);
-    own_socket = open_socket(SOCK_DGRAM, port);
-    if (own_socket == -1) continue;
-    int listener = open_socket(SOCK_STREAM, port);
-    if (listener != -1 && listen(listener, SOMAXCONN) == 0) return listener;
-    close(listener);
-    close(own_socket);
-  }
-  give_up("no port from 25253 to 25508 is free");
-}
-
-void accept_connection(int listener) {
-  sockaddr_in from;
-  socklen_t size = sizeof from;
-  int fd = accept(listener, (sockaddr*)&from, &size);
-  if (fd == -1) return;
-  thread(serve, fd, from).detach();  // nobody waits for it: it ends when the program does
-}
-
-// False when the user leaves. fgets() waits for a whole line; a terminal hands over nothing less.
-bool read_keyboard() {
-  char typed[4000];
-  if (!fgets(typed, sizeof typed, stdin)) return false;  // Ctrl-D
-  string line = typed;
-  if (line.back() == '\n') line.pop_back();
-  return obey(line);
+// Waits until something can be read, but no longer than a second: then a
+// heartbeat may be due.
+fd_set wait() {
+  fd_set readable;
+  FD_ZERO(&readable);
+  FD_SET(STDIN_FILENO, &readable);
+  FD_SET(shared_socket, &readable);
+  FD_SET(own_socket, &readable);
+  FD_SET(listener, &readable);
+  timeval second = {1, 0};
+  int count = select(FD_SETSIZE, &readable, nullptr, nullptr, &second);
+  if (count == -1) FD_ZERO(&readable);
+  return readable;
 }
 
 int main(int argc, char** argv) {
-  setvbuf(stdout, nullptr, _IOLBF, 0);  // a line at a time, even into a pipe
-  setvbuf(stdin, nullptr, _IONBF, 0);   // select() knows nothing of what a buffer holds
-  map<string, string> options;
-  options["--name"] = "user";
-  options["--group"] = "lab";
-  options["--dir"] = "downloads";
-  for (int i = 1; i + 1 < argc; i += 2)
-    options[argv[i]] = argv[i + 1];
-  self.id = random_id();
-  self.name = options["--name"];
-  self.group = options["--group"];
-  folder = options["--dir"];
-  string labels = self.name + self.group;
-  if (labels.find(' ') != string::npos) give_up("a name or group has no blanks");
-
+  setvbuf(stdin, nullptr, _IONBF, 0);  // select() cannot see into a buffer
+  read_options(argc, argv);
   shared_socket = open_socket(SOCK_DGRAM, kSharedPort);
   if (shared_socket == -1) give_up("another program has UDP port 25252");
-  int listener = open_own_port();
-  find_network(options["--interface"]);
-  say("ready " + label(self) + " " + self.group);
-  send_datagram(announcement("HELLO"), everybody);
+  open_own_port();
+  say("ready " + label(self) + " " + self["group"]);
+  announce("HELLO", everybody);
 
-  time_t next_beat = time(nullptr) + kHeartbeat;
-  bool goes_on = true;
-  while (goes_on) {
-    fd_set readable;
-    FD_ZERO(&readable);
-    FD_SET(STDIN_FILENO, &readable);
-    FD_SET(shared_socket, &readable);
-    FD_SET(own_socket, &readable);
-    FD_SET(listener, &readable);
-    timeval second = {1, 0};  // then see whether a heartbeat is due
-    if (select(FD_SETSIZE, &readable, nullptr, nullptr, &second) == -1) continue;
+  time_t last_beat = time(nullptr);
+  while (is_running) {
+    fd_set readable = wait();
     if (FD_ISSET(shared_socket, &readable)) receive_datagram(shared_socket);
     if (FD_ISSET(own_socket, &readable)) receive_datagram(own_socket);
-    if (FD_ISSET(listener, &readable)) accept_connection(listener);
-    if (FD_ISSET(STDIN_FILENO, &readable)) goes_on = read_keyboard();
-    if (time(nullptr) < next_beat) continue;
-    beat();
-    next_beat = time(nullptr) + kHeartbeat;
+    if (FD_ISSET(listener, &readable)) accept_connection();
+    if (FD_ISSET(STDIN_FILENO, &readable)) read_keyboard();
+    remove_silent_peer();
+    if (time(nullptr) < last_beat + 5) continue;  // seconds
+    announce("HERE", everybody);
+    last_beat = time(nullptr);
   }
-  for (thread& one : messages) one.join();
-  send_datagram(announcement("BYE"), everybody);
-  fflush(stdout);
-  _exit(0);  // threads of accepted connections may still run: destroy nothing under them
+  announce("BYE", everybody);
+  _exit(0);  // threads may still run: destroy nothing under them
 }
+
+// The points that `make grade` gives it for each requirement of
+// docs/assignment.md, which a test checks, tests/grade/smallest.sh:
+// Points: R1 2.0 R2 3.1 R3 6.8 R4 8.5 R5 1.9 R6 1.1 R7 6.5 R8 1.7 R9 2.3 R10 0.0

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Grades the smallest peer: its points for each requirement must be those in the head of docs/smallest/peer.cpp, give or
+# Grades the smallest peer: its points for each requirement must be those at the end of docs/smallest/peer.cpp, give or
 # take one, because a case or two depend on how busy the machine is. It prints both.
 set -eu
 cd "${0%/*}/../.."
