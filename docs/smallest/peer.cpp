@@ -42,7 +42,8 @@ using Fields = std::map<string, string>;
 Fields fields_of(string line) {
   Fields fields;
   size_t colon = line.find(" :");
-  if (colon != string::npos) fields[":"] = line.substr(colon + 2);
+  if (colon != string::npos)
+    fields[":"] = line.substr(colon + 2);
   std::istringstream words(line.substr(0, colon));
   string word;
   while (words >> word) {
@@ -182,7 +183,8 @@ void choose_network(string name) {
     if (one->ifa_name != string("lo")) break;
   }
   freeifaddrs(first);
-  if (self["ip"].empty()) give_up("no such network is up");
+  if (self["ip"].empty())
+    give_up("no such network is up");
 }
 
 // ---- UDP: the list of peers [4] ---------------------------------------------
@@ -202,7 +204,8 @@ void add_peer(string id, Fields peer) {
   bool is_new = peers.count(id) == 0;
   peer["heard"] = to_string(time(nullptr));
   peers[id] = peer;
-  if (is_new) say("joined " + label(peer) + " " + peer["group"]);
+  if (is_new)
+    say("joined " + label(peer) + " " + peer["group"]);
 }
 
 void remove_peer(string id, string reason) {
@@ -380,16 +383,19 @@ string receive_bytes(int fd, string& bytes, size_t size) {
 string receive_file(int fd, Fields offer, string who) {
   string path = offer[":"];
   string name = path.substr(path.rfind('/') + 1);
-  if (name.empty() || name[0] == '.') return "NO name I take files only";
+  if (name.empty() || name[0] == '.')
+    return "NO name I take files only";
   size_t size = number(offer["size"]);
-  if (size > 100'000'000) return "NO space I keep a file in memory";
+  if (size > 100'000'000)
+    return "NO space I keep a file in memory";
   write_line(fd, "OK");
   string bytes;
   string reply = receive_bytes(fd, bytes, size);
   if (reply != "OK") return reply;
   mkdir("downloads", 0777);
   path = "downloads/" + name;
-  if (!store(path, bytes)) return "NO failed I cannot store " + path;
+  if (!store(path, bytes))
+    return "NO failed I cannot store " + path;
   say("receive 1 stored " + who + " " + offer["size"] + " bytes: " + path);
   return "OK :" + name;
 }
@@ -514,7 +520,8 @@ int main(int argc, char** argv) {
   setvbuf(stdin, nullptr, _IONBF, 0);  // select() cannot see into a buffer
   read_options(argc, argv);
   shared_socket = open_socket(SOCK_DGRAM, kSharedPort);
-  if (shared_socket == -1) give_up("another program has UDP port 25252");
+  if (shared_socket == -1)
+    give_up("another program has UDP port 25252");
   open_own_port();
   say("ready " + label(self) + " " + self["group"]);
   announce("HELLO", everybody);
@@ -522,10 +529,14 @@ int main(int argc, char** argv) {
   time_t last_beat = time(nullptr);
   while (is_running) {
     fd_set readable = wait();
-    if (FD_ISSET(shared_socket, &readable)) receive_datagram(shared_socket);
-    if (FD_ISSET(own_socket, &readable)) receive_datagram(own_socket);
-    if (FD_ISSET(listener, &readable)) accept_connection();
-    if (FD_ISSET(STDIN_FILENO, &readable)) read_keyboard();
+    if (FD_ISSET(STDIN_FILENO, &readable))
+      read_keyboard();
+    if (FD_ISSET(shared_socket, &readable))
+      receive_datagram(shared_socket);
+    if (FD_ISSET(own_socket, &readable))
+      receive_datagram(own_socket);
+    if (FD_ISSET(listener, &readable))
+      accept_connection();
     remove_silent_peer();
     if (time(nullptr) < last_beat + 5) continue;  // seconds
     announce("HERE", everybody);
