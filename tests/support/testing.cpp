@@ -598,6 +598,8 @@ void expect_all_list_all(const std::vector<Process*>& peers, double seconds) {
 
 // ---- Raw sockets ----------------------------------------------------------------------------
 
+constexpr double kSilence = 30;  // seconds; more than any answer takes, on a machine however busy
+
 Socket Socket::tcp(const Network& network, int host, const std::string& ip, int port, const std::string& from) {
   Socket s(open_socket(network, host, SOCK_STREAM));
   const sockaddr_in source = socket_address(from.empty() ? "0.0.0.0" : from, 0);
@@ -657,7 +659,7 @@ Socket::~Socket() {
 }
 
 Socket Socket::accept() const {
-  if (!readable(fd_, 10)) throw std::runtime_error("nobody has connected within 10 s");
+  if (!readable(fd_, kSilence)) throw std::runtime_error("nobody has connected within 30 s");
   return Socket(::accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC));
 }
 
@@ -698,10 +700,10 @@ std::string Socket::line() {
 }
 
 std::optional<std::string> Socket::line_or_end() {
-  const auto deadline = in(10);
+  const auto deadline = in(kSilence);
   size_t end;
   while ((end = buffer_.find('\n')) == std::string::npos) {
-    if (Clock::now() > deadline) throw std::runtime_error("10 s of silence where a line was expected: " + buffer_);
+    if (Clock::now() > deadline) throw std::runtime_error("30 s of silence where a line was expected: " + buffer_);
     if (!readable(fd_, 0.1)) continue;
     char bytes[65536];
     const ssize_t got = ::recv(fd_, bytes, sizeof bytes, 0);
@@ -716,7 +718,7 @@ std::optional<std::string> Socket::line_or_end() {
 
 std::string Socket::datagram() const {
   char bytes[2048];
-  if (!readable(fd_, 10)) throw std::runtime_error("10 s of silence where a datagram was expected");
+  if (!readable(fd_, kSilence)) throw std::runtime_error("30 s of silence where a datagram was expected");
   const ssize_t got = ::recv(fd_, bytes, sizeof bytes, 0);
   return std::string(bytes, static_cast<size_t>(std::max<ssize_t>(got, 0)));
 }

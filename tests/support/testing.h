@@ -175,7 +175,7 @@ inline const std::string kAnnsHello =
 inline const std::string kBobsReply =
     "OK ChatByP2P/1 HERE id=00000000000000bb ip=127.0.0.1 port=40001 name=bob group=lab\n";
 
-// A raw socket in a host's namespace. What is waited for and does not come within 10 s ends the test: it is thrown.
+// A raw socket in a host's namespace. What is waited for and does not come within 30 s ends the test: it is thrown.
 class Socket {
  public:
   // Connected; from the address `from`, if one is given, as any of 127.0.0.0/8 may be.
