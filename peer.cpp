@@ -33,7 +33,6 @@
 #include <memory>
 #include <random>
 #include <set>
-#include <sstream>
 #include <stdexcept>
 #include <thread>
 
@@ -410,6 +409,7 @@ struct Command {
   const char* advice = "";
 };
 
+// A table is read by its columns, so this one, and that of the options, is filled by position.
 const Command kCommands[] = {
     {"/list", "", "who is online", "", list_users},
     {"/to", " WHO", "talk to WHO: a name, a number of /list, NAME@IP:PORT or IP:PORT", " bob",
@@ -1820,12 +1820,12 @@ void send_to_all(string text) {
   post_message("all", text, audience("all"));
 }
 
-Strings lines_with_text(const string& text) {
+Strings lines_with_text(string_view text) {
   Strings lines;
-  std::istringstream stream(text);
-  string line;
-  while (std::getline(stream, line))
+  while (!text.empty()) {
+    const string line(take_until(text, '\n'));
     if (!without_blanks(line).empty()) lines.push_back(line);
+  }
   return lines;
 }
 

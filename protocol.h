@@ -719,10 +719,16 @@ inline std::optional<uint64_t> parse_number(std::string_view text, uint64_t most
   return value;
 }
 
+// Takes off what comes before the next `separator`, and the separator; all of it, if there is none.
+inline std::string_view take_until(std::string_view& text, char separator) {
+  const std::string_view piece = text.substr(0, text.find(separator));
+  const size_t taken = piece.size() + 1;
+  text.remove_prefix(std::min(taken, text.size()));
+  return piece;
+}
+
 inline std::string_view take_word(std::string_view& text) {
-  const std::string_view word = text.substr(0, text.find(' '));
-  text.remove_prefix(std::min(word.size() + 1, text.size()));
-  return word;
+  return take_until(text, ' ');
 }
 
 inline std::optional<uint32_t> parse_ip(std::string_view text) {
@@ -1039,9 +1045,8 @@ inline bool is_safe_path(std::string_view path) {
   if (path.empty() || path.size() > kMaxPath)
     return false;
   while (!path.empty()) {
-    const std::string_view component = path.substr(0, path.find('/'));
+    const std::string_view component = take_until(path, '/');
     if (!safe_file_name(component)) return false;
-    path.remove_prefix(std::min(component.size() + 1, path.size()));
   }
   return true;
 }
@@ -1065,11 +1070,10 @@ struct Stored {
     const std::string reply = "OK " + std::string(text);
     const auto line = Line::parse(reply);
     const bool has_form = line && line->text;
-    const std::string_view named = has_form ? *line->text : text;
-    const size_t tab = std::min(named.find('\t'), named.size());
+    std::string_view named = has_form ? *line->text : text;
     Stored stored;
-    stored.name = named.substr(0, tab);
-    stored.which = named.substr(std::min(tab + 1, named.size()));
+    stored.name = take_until(named, '\t');
+    stored.which = named;
     if (has_form)
       stored.missing = line->number("missing").value_or(0);
     return stored;

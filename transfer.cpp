@@ -1331,9 +1331,7 @@ class Incoming {
   void take(const string& path);
   bool open_part(const string& path);
   int give_name(const string& final_path) const;
-  int make_placeholder(const string& final_path) const;
   bool is_ours(const string& path) const;
-  int create(const Entry& entry);
   void leave_out(const string& why);
   void make_executable() const;
   string entry_path() const;
@@ -2001,6 +1999,20 @@ bool is_about_the_path(int error) {
   return false;
 }
 
+// Makes a file, which is then open, or a folder if the path ends in a slash. Returns 0, or an errno:
+// EEXIST if there is one already. O_EXCL: on a disk that treats "A" and "a" as the same name, the
+// second would replace the first.
+int make_new(const string& path, mode_t mode, Descriptor& file) {
+  if (path.back() == '/') {
+    const int result = ::mkdir(path.c_str(), 0777);
+    return result == -1 ? errno : 0;
+  }
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL, mode);
+  if (fd == -1) return errno;
+  file = Descriptor(fd);
+  return 0;
+}
+
 // If an entry cannot be stored because of its path, we leave it out, with everything in it. The
 // others still arrive.
 void Incoming::enter(const Entry& entry) {
@@ -2011,7 +2023,8 @@ void Incoming::enter(const Entry& entry) {
     leave_out("its folder could not be stored");
     return;
   }
-  const int error = create(entry);
+  const mode_t mode = entry.executable ? 0777 : 0666;
+  const int error = make_new(entry_path(), mode, file_);
   if (error == 0) return;
   if (!is_about_the_path(error))
     throw std::system_error(error, std::generic_category(), what());
@@ -2023,20 +2036,6 @@ void Incoming::leave_out(const string& why) {
   is_left_out_ = true;
   left_out.add(inside_, why);
   if (inside_.back() == '/') lost_ = inside_;
-}
-
-// Returns 0, or errno if it fails. O_EXCL: on a disk that treats "A" and "a" as the same name, the
-// second would replace the first.
-int Incoming::create(const Entry& entry) {
-  const string full = entry_path();
-  if (full.back() == '/') {
-    const int result = ::mkdir(full.c_str(), 0777);
-    return result == -1 ? errno : 0;
-  }
-  const int flags = O_WRONLY | O_CREAT | O_EXCL;
-  const mode_t mode = entry.executable ? 0777 : 0666;
-  file_ = Descriptor(::open(full.c_str(), flags, mode));
-  return file_.get() == -1 ? errno : 0;
 }
 
 void Incoming::drop(const string& why) {
@@ -2269,22 +2268,15 @@ int Incoming::give_name(const string& final_path) const {
     // FAT, exFAT, some shares and FUSE have no links, and say so by EPERM, ENOTSUP, ENOSYS... If
     // more is wrong than links, it will show below as well.
   }
-  const int trouble = make_placeholder(final_path);
+  const string ending = offer_.is_folder() ? "/" : "";
+  Descriptor placeholder;
+  const int trouble = make_new(final_path + ending, 0666, placeholder);
   if (trouble != 0) return trouble;
+  placeholder = Descriptor();  // closed: some disks do not replace a file that is open
   const int result = ::rename(path_.c_str(), final_path.c_str());
   const int error = result == -1 ? errno : 0;
   if (error != 0) ::remove(final_path.c_str());  // the placeholder
   return error;
-}
-
-int Incoming::make_placeholder(const string& final_path) const {
-  if (offer_.is_folder()) {
-    const int result = ::mkdir(final_path.c_str(), 0777);
-    return result == -1 ? errno : 0;
-  }
-  const int flags = O_WRONLY | O_CREAT | O_EXCL;
-  const Descriptor made(::open(final_path.c_str(), flags, 0666));
-  return made.get() == -1 ? errno : 0;
 }
 
 // ---- /diag ------------------------------------------------------------------------------
