@@ -1,6 +1,7 @@
 // The pack for a class (tests/handout.sh), used as a student uses it: where this repository cannot be seen.
 
 #include <filesystem>
+#include <fstream>
 
 #include "support/testing.h"
 
@@ -63,6 +64,15 @@ TEST_F(Pack, HasNothingThatGivesTheSolutionAway) {
       EXPECT_TRUE(link[1].str().find("://") != std::string::npos || fs::exists(entry.path().parent_path() / link[1].str()))
           << entry.path() << " links to " << link[1];
   }
+}
+
+// As with GRADER=built, which compiles it, and so takes a minute.
+TEST_F(Pack, UsesAGraderThatCameWithIt) {
+  NEEDS_PROGRAM("make", "make");
+  take("");
+  std::ofstream(pack() + "/grade") << "#!/bin/sh\necho graded $PEER\n";
+  fs::permissions(pack() + "/grade", fs::perms::owner_all);
+  EXPECT_EQ(typed("make grade PEER=mine/peer"), "graded " + pack() + "/mine/peer\n");
 }
 
 TEST_F(Pack, IsRefusedWhereSomethingIsInTheWay) {
