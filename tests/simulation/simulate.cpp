@@ -13,8 +13,9 @@
 //   - joined, left and changed, replayed, give the list;
 //   - for 15 s after a BYE nobody is listed under that id again;
 //   - a forged datagram changes nothing about a peer that is alive;
-//   - five heartbeats after the last fault every list holds exactly those who are there; without
-//     broadcast, or through firewalls, once all have swept their network again;
+//   - three heartbeats after the last fault every list holds exactly those who are there (four, if
+//     somebody was paused until then); without broadcast, or through firewalls, once all have swept
+//     their network again;
 //   - where broadcasts arrive, there are heartbeats from then on, and nothing else; but a host that
 //     is alone may sweep.
 
@@ -32,10 +33,11 @@
 namespace {
 
 constexpr auto kFaults = 30s;                // there are faults for so long
-// Five heartbeats, each of them 0.5 s late. Where a peer slept through it all and then read what had
-// come meanwhile, it takes three until what is wrong is forgotten, one until it hears who is there
-// now, and one until it asks.
-constexpr auto kHeartbeats = 27500ms;
+// Three heartbeats, each of them 0.5 s late. Who slept when the faults ended reads only then what had
+// come before: perhaps that a peer is at an address which another one has by now. Nobody else is
+// listed there until that is forgotten, after three heartbeats; the fourth tells who is there.
+constexpr auto kHeartbeats = 16500ms;
+constexpr auto kAfterSleep = 5500ms;
 constexpr auto kWatched = 12s;               // so long what was complete has to stay so
 constexpr auto kSweep = 7s;                  // of 14 addresses at two ports, by one instance
 constexpr auto kSweepsAgain = 5min;          // after the beginning, which is at a full hour
@@ -140,10 +142,10 @@ class World {
     const bool is_found_by_sweeps = !has_broadcast_ || !firewalled_.empty();
     if (is_found_by_sweeps) {
       next_check_ = begin_ + kSweepsAgain + sweep + kHeartbeats;
-      end_ = next_check_ + kWatched;
+      end_ = next_check_ + kAfterSleep + kWatched;
       return;
     }
-    quiet_at_ = next_check_ + sweep;
+    quiet_at_ = next_check_ + kAfterSleep + sweep;
     end_ = quiet_at_ + kWatched;
   }
 
@@ -317,6 +319,8 @@ class World {
     loss_ = 0;
     doubling_ = 0;
     delay_ = 1;
+    const auto is_asleep = [](const Peer& peer) { return peer.roster && peer.is_paused; };
+    if (std::any_of(peers_.begin(), peers_.end(), is_asleep)) next_check_ += kAfterSleep;
     for (uint32_t i = 0; i < peers_.size(); ++i) resume(i);
     note(0, "the faults end");
   }
