@@ -30,6 +30,20 @@ TEST_F(Smallest, FindsAndListsUs) {
   zoe_->wait_for("user 2 - ann lab 127.0.0.1:25254");
 }
 
+TEST_F(Smallest, ListsWhoHasAnswered) {
+  const Socket yans = Socket::udp(*network, 0, 25300);
+  const std::string yan = "id=0123456789abcdef ip=127.0.0.1 port=25300 name=yan group=lab";
+  yans.send_to("127.0.0.1", 25253, "ChatByP2P/1 HERE " + yan);
+  const std::string question = yans.datagram();
+  EXPECT_EQ(question.substr(0, 18), "ChatByP2P/1 HELLO ");
+  zoe_->say("/list");
+  zoe_->wait_for("users 2");
+  yans.send_to("127.0.0.1", 25253, "ChatByP2P/1 HERE " + yan + " to=" + question.substr(question.find(" id=") + 4, 16));
+  zoe_->wait_for("joined yan@127.0.0.1:25300 lab");
+  zoe_->say("/list");
+  zoe_->wait_for("users 3");
+}
+
 TEST_F(Smallest, TalksInBothDirections) {
   ann_->say("/msg zoe 你好, and two  blanks");
   ann_->wait_for("delivered zoe@127.0.0.1:25253: 你好, and two  blanks");
@@ -95,7 +109,7 @@ TEST_F(Smallest, ReadsWhatTheNetworkCutsAndJoins) {
   for (const char c : std::string("ChatByP2P/1 HELLO id=0123456789abcdef ip=127.0.0.1 port=25300 name=yan group=lab\r\n"))
     yans.send(std::string(1, c));
   EXPECT_EQ(yans.line().substr(0, 20), "OK ChatByP2P/1 HERE ");
-  yans.send("MSG number=1 scope=all :one\nMSG number=2 scope=all :two\nOFFER size=6 files=1 :../../hello.txt\n");
+  yans.send("MSG number=1 scope=all :one\r\nMSG number=2 scope=all :two\nOFFER size=6 files=1 :../../hello.txt\n");
   zoe_->wait_for("message yan@127.0.0.1:25300 all: one");
   zoe_->wait_for("message yan@127.0.0.1:25300 all: two");
   for (int i = 0; i < 3; ++i) EXPECT_EQ(yans.line(), "OK");
