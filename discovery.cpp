@@ -46,7 +46,7 @@ using Users = vector<Identity>;
 
 // The second reading has more of them, each where it is used.
 constexpr auto kLeftFor = 15s;      // after a BYE, nobody is listed under its id
-constexpr auto kTogether = 250ms;   // see together()
+constexpr auto kReviewStep = 250ms;  // see rounded_up()
 constexpr auto kAskEvery = 500ms;   // until a question is repeated
 constexpr int kMaxQuestions = 24;   // unanswered ones: it does not hear us, though we hear it
 constexpr int kBurst = 3;           // HELLOs at start: one lost datagram costs nothing
@@ -423,17 +423,17 @@ void Roster::make_sure_it_hears_us(Peer& peer) {
 
 // The next full quarter of a second: then we look at all peers that may be overdue. To look at each
 // at its own moment would wake the program twice as often in a class of a hundred.
-Time together(Time when) {
-  const Duration since_full = when.time_since_epoch() % kTogether;
+Time rounded_up(Time when) {
+  const Duration since_full = when.time_since_epoch() % kReviewStep;
   const bool is_full = since_full == 0s;
-  return is_full ? when : when + kTogether - since_full;
+  return is_full ? when : when + kReviewStep - since_full;
 }
 
 // When to ask it, unless we hear from it first.
 Time Roster::next_question(const Peer& peer) const {
   const bool all_is_well = peer.is_listed() && peer.questions == 0;
   if (peer.ask_at != Time::max()) return peer.ask_at;
-  if (all_is_well) return together(peer.overdue_at());
+  if (all_is_well) return rounded_up(peer.overdue_at());
   const bool is_urgent = peer.is_listed() || peer.questions < kMaxQuestions;
   if (is_urgent) return peer.last_asked + kAskEvery;
   return peer.last_asked + kHeartbeat;
@@ -1398,8 +1398,8 @@ Descriptor open_shared_socket() {
   }
 }
 
-// As a time on our own clock, which nobody can set. Ask for it anew each time: the wall clock can be
-// set, and on Linux, ours stands still while a laptop sleeps.
+// As a time on our own clock, which nobody can set. Ask for it anew each time: the wall clock can
+// be set, and on Linux, ours stands still while a laptop sleeps.
 Time start_of_wall_clock() {
   const auto wall_time = std::chrono::system_clock::now().time_since_epoch();
   return Clock::now() - std::chrono::duration_cast<Duration>(wall_time);

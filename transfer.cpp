@@ -1999,9 +1999,9 @@ bool is_about_the_path(int error) {
   return false;
 }
 
-// Makes a file, which is then open, or a folder if the path ends in a slash. Returns 0, or an errno:
-// EEXIST if there is one already. O_EXCL: on a disk that treats "A" and "a" as the same name, the
-// second would replace the first.
+// Makes a file, which is then open, or a folder if the path ends in a slash. Returns 0, or an
+// errno: EEXIST if there is one already. O_EXCL: on a disk that treats "A" and "a" as the same
+// name, the second would replace the first.
 int make_new(const string& path, mode_t mode, Descriptor& file) {
   if (path.back() == '/') {
     const int result = ::mkdir(path.c_str(), 0777);
