@@ -1,6 +1,18 @@
 // Peers find and lose each other on virtual networks: clause 4 of docs/protocol.md, from outside.
 
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <map>
+#include <thread>
 
 #include "support/testing.h"
 
@@ -13,6 +25,57 @@ void expect_all_to_reach(Process& peer, int others) {
   peer.wait_for("delivered " + all + " of " + all);
   EXPECT_EQ(peer.count("left .*"), 0u) << peer.output();
 }
+
+// A point-to-point link between two hosts, as a VPN has one: an interface "p2p" in each, which is there as long as this
+// object is.
+class PointToPointLink {
+ public:
+  PointToPointLink(const Network& network, int one, int other)
+      : ends_{end_in(network.descriptor(one)), end_in(network.descriptor(other))}, carrier_([this] { carry(); }) {}
+  PointToPointLink(const PointToPointLink&) = delete;
+  ~PointToPointLink() {
+    is_over_ = true;
+    carrier_.join();
+    for (const int end : ends_) ::close(end);
+  }
+
+ private:
+  // setns() moves the thread that calls it: so this needs one of its own.
+  static int end_in(int network_namespace) {
+    int fd = -1;
+    std::thread opener([&] {
+      ifreq request{};
+      std::string("p2p").copy(request.ifr_name, IFNAMSIZ - 1);
+      request.ifr_flags = IFF_TUN | IFF_NO_PI;
+      if (::setns(network_namespace, CLONE_NEWNET) != 0) return;
+      fd = ::open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+      EXPECT_EQ(::ioctl(fd, TUNSETIFF, &request), 0);
+    });
+    opener.join();
+    return fd;
+  }
+
+  void carry() const {
+    while (!is_over_) {
+      std::array<pollfd, 2> ready = {pollfd{ends_[0], POLLIN, 0}, {ends_[1], POLLIN, 0}};
+      ::poll(ready.data(), ready.size(), 100);
+      pass_on(ends_[0], ends_[1]);
+      pass_on(ends_[1], ends_[0]);
+    }
+  }
+
+  static void pass_on(int from, int to) {
+    std::array<char, 2000> packet{};
+    const ssize_t size = ::read(from, packet.data(), packet.size());
+    if (size <= 0) return;
+    const ssize_t sent = ::write(to, packet.data(), static_cast<size_t>(size));
+    static_cast<void>(sent);  // a link may lose a packet
+  }
+
+  const std::array<int, 2> ends_;
+  std::atomic<bool> is_over_{false};
+  std::thread carrier_;
+};
 
 }  // namespace
 
@@ -280,6 +343,88 @@ TEST(Discovery, ASweptHostAnswersForAllItsInstances) {
   expect_all_list_all(peers, 15);
 }
 
+// Each asks the other end alone, whatever network its address seems to be in. No heartbeat arrives; so it asks again.
+TEST(Discovery, TheEndsOfAPointToPointLinkFindEachOtherAndStay) {
+  NEEDS_NAMESPACES();
+  if (::access("/dev/net/tun", R_OK | W_OK) != 0) GTEST_SKIP() << "there is no /dev/net/tun: modprobe tun";
+  Network network(2);
+  const PointToPointLink link(network, 1, 2);
+  const auto connect = [&](int host, const std::string& own, const std::string& others) {
+    network.run(host, "ip link set eth0 down && ip addr flush dev eth0 && ip link set p2p up && "
+                      "ip addr add " + own + " peer " + others + "/16 dev p2p");
+  };
+  connect(1, "10.78.0.1", "10.99.0.1");
+  connect(2, "10.99.0.1", "10.78.0.1");
+  Process& ann = network.peer(1, "ann");
+  Process& bob = network.peer(2, "bob");
+  ann.wait_for("joined bob@10.99.0.1:25253 lab");
+  bob.wait_for("joined ann@10.78.0.1:25253 lab");
+  ann.say("/scan");
+  ann.wait_for("scanned 1 addresses; 1 users online");
+  EXPECT_FALSE(ann.prints("left .*", 17));
+  for (Process* peer : {&ann, &bob}) expect_all_to_reach(*peer, 1);
+}
+
+// Such a network has two addresses, and none for broadcasts.
+TEST(Discovery, TheTwoAddressesOfA31FindEachOther) {
+  NEEDS_NAMESPACES();
+  Network network(2);
+  for (const int host : {1, 2})
+    network.run(host, "ip addr flush dev eth0 && ip addr add 10.77.0." + std::to_string(host + 1) + "/31 dev eth0");
+  Process& ann = network.peer(1, "ann");
+  Process& bob = network.peer(2, "bob");
+  ann.wait_for("joined bob@10.77.0.3:25253 lab");
+  bob.wait_for("joined ann@10.77.0.2:25253 lab");
+  ann.say("/scan");
+  ann.wait_for("scanned 2 addresses; 1 users online");
+}
+
+// A crowd would drown whoever asks all of it, if it answered at once. So each answer waits for a random time, and those
+// to many who asked one after the other come in another order: in no round only from a machine that had no time.
+TEST(Discovery, InACrowdEachAnswerToABroadcastWaitsForATimeOfItsOwn) {
+  NEEDS_NAMESPACES();
+  constexpr int kCrowd = 40, kRounds = 20;
+  Network network(0);
+  const std::vector<Process*> peers = {&network.peer(0, "ann", {"--port", "25301"}),
+                                       &network.peer(0, "bob", {"--port", "25302"})};
+  for (Process* peer : peers) peer->wait_for("joined .*");
+  const auto fields = [](const std::string& id, int port) {
+    return "id=" + std::string(16 - id.size(), '0') + id + " ip=127.0.0.1 port=" + std::to_string(port) + " name=zoe group=lab";
+  };
+  std::vector<Socket> crowd;
+  for (const int peer : {25301, 25302}) {
+    for (int i = 0; i < kCrowd; ++i) {
+      const int port = 30000 + static_cast<int>(crowd.size());  // below those that the kernel gives away
+      crowd.push_back(Socket::udp(network, 0, port));
+      crowd.back().meet("127.0.0.1", peer, fields(std::to_string(port), port));
+    }
+  }
+  for (Process* peer : peers)
+    EXPECT_TRUE(eventually(10, [&] { return peer->count("joined zoe.*") == kCrowd; })) << peer->output();
+  const Socket asker = Socket::udp(network, 0, 31000);
+  const std::string askers = "23456789";  // at 127.0.0.2 and so on: an address is answered once
+  std::map<std::string, int> shuffled;    // rounds, by the port of the peer
+  for (int round = 10; round < 10 + kRounds && shuffled.size() < peers.size(); ++round) {
+    const std::string begin = std::to_string(round);
+    for (const Process* peer : peers) peer->signal(SIGSTOP);
+    for (const char who : askers)
+      Socket::forge(network, 0, std::string("127.0.0.") + who, 31000, "127.255.255.255", 25252,
+                    "ChatByP2P/1 HELLO " + fields(begin + who, 31000));
+    for (const Process* peer : peers) peer->signal(SIGCONT);
+    std::map<std::string, std::string> order;
+    for (size_t answers = 0; answers < askers.size() * peers.size();) {
+      const std::string said = asker.datagram();
+      const auto found = matches(said, "HERE .* port=(\\d+) .* to=0+" + begin + "(\\d)( .*)?");
+      if (found.empty()) continue;
+      order[found[0][1]] += found[0][2];
+      ++answers;
+    }
+    for (const auto& [port, whom] : order)
+      if (whom != askers) ++shuffled[port];
+  }
+  EXPECT_EQ(shuffled.size(), peers.size());
+}
+
 TEST(Discovery, AnIntroductionOverTcpListsNobodyAndIsAskedAboutOnce) {
   NEEDS_NAMESPACES();
   Network network(0);
@@ -427,7 +572,7 @@ TEST(Discovery, ANameOrGroupThatChangesIsSeenByTheOthers) {
   ann.say("/to 🦊👩‍👩‍👧");
   ann.wait_for("to 🦊👩‍👩‍👧@10.77.0.2:25253");
   ann.say("/group nobody is here");
-  ann.wait_for("error: nobody else is in group lab");
+  ann.wait_for("error: " + wording("ann", "nobody else is in group lab"));
 }
 
 TEST(Discovery, AnInterfaceThatComesUpLaterIsUsed) {
@@ -459,7 +604,7 @@ TEST(Discovery, ScansOneAddressOrANetworkAndTellsTheEnd) {
   ann.wait_for("joined cleo.*");
   ann.wait_for("scanned 14 addresses; 2 users online", 20);
   ann.say("/scan 10.77.0.0/8");
-  ann.wait_for("note: a scan asks at most 1,022 addresses: of 10.77.0.0/8, only the /22 around it; .*");
+  ann.wait_for("note: " + wording("ann", "a scan asks at most 1,022 addresses: of 10.77.0.0/8, only the /22 around it; .*"));
 }
 
 TEST(Discovery, AScanAsksAllThatItWasToldToThoughAnInterfaceChangesMeanwhile) {

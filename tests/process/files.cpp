@@ -14,9 +14,6 @@
 
 #include "support/testing.h"
 
-namespace {
-}
-
 class Files : public OneHost {
  protected:
   // ann, who sends, and bob, who has found her; bob with these options.
@@ -137,7 +134,7 @@ TEST_F(Files, AreAskedForAndMayBeTakenUnderAnotherNameOrRejected) {
   bob->wait_for("receive 1 offered ann@\\S+ 6 bytes: a.txt");
   bob->wait_for("transfers 1");
   bob->say("/accept 1 ../b.txt");
-  bob->wait_for("error: '../b.txt' is not a file name; .*");
+  bob->wait_for("error: " + wording("bob", "'../b.txt' is not a file name; .*"));
   bob->say("/accept 1 b c.txt");
   bob->wait_for("receive 1 started .*");
   bob->wait_for("receive 1 stored ann@\\S+ 6 bytes, cksum 3015617425: downloads/b c.txt");
@@ -145,10 +142,10 @@ TEST_F(Files, AreAskedForAndMayBeTakenUnderAnotherNameOrRejected) {
   ann->say("/send bob a.txt");
   bob->wait_for("receive 2 offered .*");
   bob->say("/reject 2");
-  ann->wait_for("send 2 failed bob@\\S+ \\d+ bytes, the user does not want it: a.txt");
-  bob->wait_for("receive 2 failed ann@\\S+ \\d+ bytes, you have rejected it: a.txt");
+  ann->wait_for("send 2 failed bob@\\S+ \\d+ bytes, " + wording("bob", "the user does not want it") + ": a.txt");
+  bob->wait_for("receive 2 failed ann@\\S+ \\d+ bytes, " + wording("bob", "you have rejected it") + ": a.txt");
   bob->say("/accept 2");
-  bob->wait_for("error: there is no transfer '2'; .*");
+  bob->wait_for("error: " + wording("bob", "there is no transfer '2'; .*"));
   EXPECT_EQ(network->folder("bob").names("downloads"), std::vector<std::string>{"b c.txt"});
 }
 
@@ -170,28 +167,28 @@ TEST_F(Files, NeedNoNumberWhereOnlyOneCanBeMeant) {
   network->folder("ann").write("a.txt", "hello\n");
   network->folder("ann").write("b.txt", "hello\n");
   bob->say("/accept");
-  bob->wait_for("error: there is nothing to accept; /transfers lists what is under way");
+  bob->wait_for("error: " + wording("bob", "there is nothing to accept; /transfers lists what is under way"));
   ann->say("/send bob a.txt");
   bob->wait_for("receive 1 offered .*");
   ann->say("/send bob b.txt");
   bob->wait_for("receive 2 offered .*");
   for (const std::string command : {"/accept", "/reject", "/cancel"}) {
     bob->say(command);
-    bob->wait_for("error: which one\\? write " + command + " N; /transfers shows each with its N");
+    bob->wait_for("error: " + wording("bob", "which one\\? write " + command + " N; /transfers shows each with its N"));
   }
   bob->say("/reject 2");
   bob->wait_for("receive 2 failed .*");
   bob->say("/accept 2");  // a number is a number
-  bob->wait_for("error: there is no transfer '2'; .*");
+  bob->wait_for("error: " + wording("bob", "there is no transfer '2'; .*"));
   bob->say("/accept c.txt");  // and what stands in its place is none
-  bob->wait_for("error: there is no transfer 'c.txt'; .*");
+  bob->wait_for("error: " + wording("bob", "there is no transfer 'c.txt'; .*"));
   bob->say("/accept");
   bob->wait_for("receive 1 stored .*: downloads/a.txt");
   ann->wait_for("send 1 delivered .*");
   ann->say("/send bob b.txt");
   bob->wait_for("receive 3 offered .*");
   ann->say("/cancel");
-  ann->wait_for("send 3 failed .*cancelled: b.txt");
+  ann->wait_for("send 3 failed .*" + wording("ann", "cancelled") + ": b.txt");
   bob->wait_for("receive 3 failed .*");
 }
 
@@ -200,36 +197,36 @@ TEST_F(Files, GoToWhomOneHasChosenUnlessTheFirstWordNamesAUser) {
   const Folder& folder = network->folder("ann");
   for (const char* name : {"a b.txt", "bob", "1"}) folder.write(name, "hello\n");
   ann->say("/send a b.txt");
-  ann->wait_for("error: to whom\\? /send WHO a b.txt");
+  ann->wait_for("error: " + wording("ann", "to whom\\? /send WHO a b.txt"));
   ann->say("/send bbo a b.txt");
-  ann->wait_for("error: nobody called bbo is online; /list shows who is");
+  ann->wait_for("error: " + wording("ann", "nobody called bbo is online; /list shows who is"));
   ann->say("/to bob");
   ann->say("/send a b.txt");
   bob->wait_for("receive 1 offered ann@\\S+ 6 bytes: a b.txt");
   ann->say("/list");
   ann->wait_for("users 2");
   ann->say("/send bob");
-  ann->wait_for("error: which file\\? /send WHO PATH");
+  ann->wait_for("error: " + wording("ann", "which file\\? /send WHO PATH"));
   ann->say("/send 1");  // a number of /list, though there is such a file
-  ann->wait_for("error: 1 is you");
+  ann->wait_for("error: " + wording("ann", "1 is you"));
   ann->say("/send ann a b.txt");
-  ann->wait_for("error: ann is you");
+  ann->wait_for("error: " + wording("ann", "ann is you"));
   ann->say("/send bbo a b.txt");
-  ann->wait_for("error: nobody called bbo is online, and there is no file bbo a b.txt");
+  ann->wait_for("error: " + wording("ann", "nobody called bbo is online, and there is no file bbo a b.txt"));
   ann->say("/send ./bob");
   bob->wait_for("receive 2 offered ann@\\S+ 6 bytes: bob");
   bob->say("/quit");
   ann->wait_for("left bob@.*");
   ann->say("/send a b.txt");
-  ann->wait_for("error: bob@\\S+ has left; /to WHO chooses another");
+  ann->wait_for("error: " + wording("ann", "bob@\\S+ has left; /to WHO chooses another"));
 }
 
 TEST_F(Files, AreRefusedByWhoNeverAcceptsAny) {
   meet({"--accept=never"});
   network->folder("ann").write("a.txt", "hello\n");
   ann->say("/send bob a.txt");
-  ann->wait_for("send 1 failed bob@\\S+ \\d+ bytes, this user accepts no files: a.txt");
-  bob->wait_for("receive 1 failed ann@\\S+ \\d+ bytes, you accept no files: a.txt");
+  ann->wait_for("send 1 failed bob@\\S+ \\d+ bytes, " + wording("bob", "this user accepts no files") + ": a.txt");
+  bob->wait_for("receive 1 failed ann@\\S+ \\d+ bytes, " + wording("bob", "you accept no files") + ": a.txt");
   ann->end_input();
   EXPECT_EQ(ann->exit_status(), 1);
 }
@@ -277,20 +274,21 @@ TEST_F(Files, ThatCannotBeReadAreNamedAtOnce) {
 TEST_F(Files, AreFoundByPathsAsPeoplePasteThem) {
   const Folder home;
   home.write("my notes", "at home\n");
-  home.write("a report", "a report\n");
-  home.write("'quoted'", "a name with quotes\n");
-  home.write("quoted", "not this one\n");
-  Process& receiver = network->peer(0, "bob", {"--accept", "always", "--dir", "'got it' "});
-  const std::string start = "HOME=" + home.path() + " exec \"$0\" --name ann --group lab";
-  Process sender(network->descriptor(0), {"/bin/sh", "-c", start, peer_program()}, home.path());
-  sender.wait_for("joined bob.*");
+  ::setenv("HOME", home.path().c_str(), 1);
+  bob = &network->peer(0, "bob", {"--accept", "always", "--dir", "'got it' "});
+  ann = &network->peer(0, "ann");
+  ann->wait_for("joined bob.*");
+  const Folder& folder = network->folder("ann");
+  folder.write("a report", "a report\n");
+  folder.write("'quoted'", "a name with quotes\n");
+  folder.write("quoted", "not this one\n");
   const std::vector<std::pair<std::string, std::string>> all = {
       {"~/my notes", "at home\n"},  {"'a report' ", "a report\n"},
       {"a\\ report", "a report\n"}, {"\"a report\"", "a report\n"}, {"a report ", "a report\n"},
       {"'quoted'", "a name with quotes\n"}};
   for (const auto& [typed, content] : all) {
-    sender.say("/send bob " + typed);
-    const std::string line = receiver.wait_for("receive \\d+ stored .*: got it/.*");
+    ann->say("/send bob " + typed);
+    const std::string line = bob->wait_for("receive \\d+ stored .*: got it/.*");
     const size_t colon = line.rfind(": ");
     ASSERT_NE(colon, std::string::npos) << typed;
     EXPECT_EQ(read_file(network->folder("bob").path(line.substr(colon + 2))), content) << typed;
@@ -300,20 +298,68 @@ TEST_F(Files, AreFoundByPathsAsPeoplePasteThem) {
 TEST_F(Files, AreCancelledFromEitherSideAndTheOtherIsTold) {
   meet({});
   network->folder("ann").write("a", "hello\n");
+  // What is said to the user of one who cancels, and to the other's.
+  const auto own = [](const std::string& who) { return wording(who, "cancelled") + ": a"; };
+  const auto others = [](const std::string& who) { return wording(who, "the other user has cancelled it") + ": a"; };
   ann->say("/send bob a");
   bob->wait_for("receive 1 offered .*");
   ann->say("/cancel 1");
-  ann->wait_for("send 1 failed bob@\\S+ \\d+ bytes, cancelled: a");
-  bob->wait_for("receive 1 failed ann@\\S+ \\d+ bytes, the other user has cancelled it: a");
+  ann->wait_for("send 1 failed bob@\\S+ \\d+ bytes, " + own("ann"));
+  bob->wait_for("receive 1 failed ann@\\S+ \\d+ bytes, " + others("ann"));
   ann->say("/send bob a");
   bob->wait_for("receive 2 offered .*");
   bob->say("/cancel 2");
-  ann->wait_for("send 2 failed bob@\\S+ \\d+ bytes, the other user has cancelled it: a");
-  bob->wait_for("receive 2 failed ann@\\S+ \\d+ bytes, cancelled: a");
+  ann->wait_for("send 2 failed bob@\\S+ \\d+ bytes, " + others("bob"));
+  bob->wait_for("receive 2 failed ann@\\S+ \\d+ bytes, " + own("bob"));
   ann->say("/send bob a");
   bob->wait_for("receive 3 offered .*");
   bob->say("/quit");
-  ann->wait_for("send 3 failed bob@\\S+ \\d+ bytes, the other user has left: a");
+  ann->wait_for("send 3 failed bob@\\S+ \\d+ bytes, " + wording("bob", "the other user has left") + ": a");
+}
+
+// Of a file that is offered, so much has to be free, though little of it comes.
+#define NEEDS_SPACE(gigabytes)                                                                   \
+  if (std::filesystem::space("/tmp").available < (gigabytes) * 1'000'000'000ull)                 \
+  GTEST_SKIP() << #gigabytes " GB have to be free in /tmp"
+
+TEST_F(Files, AreCancelledMidwayFromEitherSideAndTheNextOneArrives) {
+  meet({"--accept", "always"});
+  NEEDS_SPACE(22);
+  network->run(0, "truncate -s 20G " + network->folder("ann").path("big"));
+  network->folder("ann").write("x", "hello\n");
+  for (const Process* who : {ann, bob}) {
+    ann->say("/send bob big");
+    ann->wait_for("send \\d started .*: big");
+    bob->wait_for("receive \\d started .*: big");
+    who->say("/cancel");
+    ann->wait_for("send \\d failed bob@\\S+ 21474836480 bytes, .*: big");
+    bob->wait_for("receive \\d failed ann@\\S+ 21474836480 bytes, .*: big");
+  }
+  ann->say("/send bob x");
+  ann->wait_for("send 3 delivered bob@\\S+ 6 bytes, cksum 3015617425: x");
+  EXPECT_EQ(read_file(downloaded("x")), "hello\n");
+  EXPECT_NE(::access(downloaded("big").c_str(), F_OK), 0);
+}
+
+TEST_F(Files, ThatWaitForAnAnswerHaveEachItsOwnAndHoldUpNoMessage) {
+  meet({});
+  for (const std::string name : {"1", "2", "3"}) {
+    network->folder("ann").write(name, "hello\n");
+    ann->say("/send bob " + name);
+    bob->wait_for("receive " + name + " offered ann@\\S+ 6 bytes: " + name);
+  }
+  ann->say("/msg bob I take back the third");
+  bob->wait_for("message ann@\\S+ private: I take back the third");
+  ann->say("/cancel 3");
+  bob->wait_for("receive 3 failed .*: 3");
+  bob->say("/reject 1");
+  ann->wait_for("send 1 failed .*: 1");
+  bob->say("/msg ann I take the second");
+  ann->wait_for("message bob@\\S+ private: I take the second");
+  bob->say("/accept 2");
+  ann->wait_for("send 2 delivered .*: 2");
+  bob->wait_for("receive 2 stored .*: downloads/2");
+  EXPECT_EQ(network->folder("bob").names("downloads"), std::vector<std::string>{"2"});
 }
 
 // Entries without bytes, one behind the other without a pause: the receiver never waits.
@@ -373,11 +419,6 @@ TEST_F(Files, ThatTheirSenderCouldNotFinishAreNotStored) {
   }
   EXPECT_EQ(network->folder("bob").names("downloads"), std::vector<std::string>{"x.127.0.0.1.part"});
 }
-
-// Of a file that is offered, so much has to be free, though little of it comes.
-#define NEEDS_SPACE(gigabytes)                                                                   \
-  if (std::filesystem::space("/tmp").available < (gigabytes) * 1'000'000'000ull)                 \
-  GTEST_SKIP() << #gigabytes " GB have to be free in /tmp"
 
 // On a system of 32 bits, too, where a size_t does not hold that number: 4294967299 would be 3, and END would be read next.
 TEST_F(Files, OfMoreThanFourGigabytesMayComeInOnePiece) {
@@ -443,20 +484,14 @@ TEST_F(Files, RefusedWithoutAReasonFailAllTheSame) {
 }
 
 TEST_F(Files, WhoseReceiverIsKilledAreNotReportedAsDelivered) {
-  Process& sender = network->peer(0, "ann");
-  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
-  network->folder("ann").write("big", random_bytes(50'000'000, 3));
-  sender.say("/send 127.0.0.1:40001 big");
-  {
-    Socket receiver = listener.accept();
-    receiver.line();
-    receiver.send(kBobsReply);
-    EXPECT_EQ(receiver.line(), "OFFER size=50000000 files=1 :big");
-    receiver.send("OK\n");
-    EXPECT_EQ(receiver.line(), "DATA offset=0 size=1048576");
-  }
-  sender.wait_for("send 1 failed \\S+ 50000000 bytes, .*: big");
-  EXPECT_EQ(sender.count("send 1 delivered .*"), 0u);
+  meet({"--accept", "always"});
+  NEEDS_SPACE(22);
+  network->run(0, "truncate -s 20G " + network->folder("ann").path("big"));
+  ann->say("/send bob big");
+  ann->wait_for("send 1 started .*: big");
+  bob->signal(SIGKILL);
+  ann->wait_for("send 1 failed bob@\\S+ 21474836480 bytes, .*: big");
+  EXPECT_EQ(ann->count("send 1 delivered .*"), 0u);
 }
 
 // ---- Going on where an earlier try ended --------------------------------------------------------
@@ -612,48 +647,44 @@ TEST_F(Files, OfAFolderThatCannotBeSentAreNamedAndTheOthersArrive) {
 }
 
 TEST_F(Files, OfAFolderThatChangeMeanwhileAreNamedOnBothSides) {
-  Process& sender = network->peer(0, "ann");
-  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  meet({});
   const Folder& folder = network->folder("ann");
   network->run(0, "mkdir " + folder.path("photos"));
   folder.write("photos/1", random_bytes(20'000'000, 1));
   for (const char* name : {"photos/2", "photos/3", "photos/4"}) folder.write(name, "hello\n");
-  sender.say("/send 127.0.0.1:40001 photos");
-  Socket receiver = take(listener, "");
-  // It has listed them; and we do not answer yet.
+  ann->say("/send bob photos");
+  bob->wait_for("receive 1 offered .*");  // she has listed them
   ::unlink(folder.path("photos/2").c_str());
   folder.write("photos/3", "hell");
   folder.write("photos/4", "hello\nagain");
-  receiver.send("OK\n");
-  std::string all;
-  for (std::string line; (line = receiver.line()).substr(0, 3) != "END"; ) all += line.substr(0, 100) + "\n";
-  receiver.send("OK :photos/\n");
-  for (const char* lines : {"FILE :2\nMISSING :No such file or directory\nFILE :3\n", "FILE :3\nMISSING :became shorter while it was sent\n",
-                            "hello\nMISSING :became longer while it was sent\n"})
-    EXPECT_NE(all.find(lines), std::string::npos) << lines;
-  sender.wait_for("send 1 delivered \\S+ \\d+ bytes in 1 files and folders, cksum \\d+, not sent: 2 \\(No such file or directory\\), "
-                  "3 \\(became shorter while it was sent\\), 4 \\(became longer while it was sent\\): photos/");
+  bob->say("/accept 1");
+  const auto why = [](const std::string& words) { return " \\(" + wording("ann", words) + "\\)"; };
+  const std::string what = "\\d+ bytes in 1 files and folders, cksum \\d+, not sent: 2" + why("No such file or directory") +
+                           ", 3" + why("became shorter while it was sent") + ", 4" + why("became longer while it was sent");
+  const std::string sent = ann->wait_for("send 1 delivered bob@\\S+ " + what + ": photos/");
+  const std::string stored = bob->wait_for("receive 1 stored ann@\\S+ " + what + ": downloads/photos/");
+  const auto size_of = [](const std::string& line) { return matches(line, "@\\S+ (\\d+) bytes").at(0)[1].str(); };
+  EXPECT_EQ(size_of(sent), size_of(stored));
+  EXPECT_EQ(network->folder("bob").names("downloads/photos"), std::vector<std::string>{"1"});
 }
 
-// He may write in the folder that he is offered, and lets the offer wait until a link has taken a place in it.
+// Who may write in the folder that is offered lets the offer wait until a link has taken a place in it.
 TEST_F(Files, BehindALinkThatWasPutInTheirPlaceAreNotSent) {
-  Process& sender = network->peer(0, "ann");
-  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  meet({});
   const Folder& folder = network->folder("ann");
   network->run(0, "cd " + folder.path() + " && mkdir -p shared/sub/deeper secret");
   for (const char* name : {"shared/sub/x", "shared/y", "shared/z"}) folder.write(name, "public\n");
   folder.write("secret/x", "secret\n");
-  sender.say("/send 127.0.0.1:40001 shared");
-  Socket receiver = take(listener, "");
+  ann->say("/send bob shared");
+  bob->wait_for("receive 1 offered .*");
   network->run(0, "cd " + folder.path() + " && mv shared/sub old && ln -s ../secret shared/sub && rm shared/y && "
                       "ln -s ../secret/x shared/y");
-  receiver.send("OK\n");
-  std::string all;
-  for (std::string line; (line = receiver.line()).substr(0, 3) != "END" && !line.empty();) all += line + "\n";
-  EXPECT_EQ(all, "FILE :sub/\nMISSING :became a link\nFILE :y\nMISSING :became a link\n"
-                 "FILE :z\nDATA offset=0 size=7\npublic\n");
-  receiver.send("OK :shared/\n");
-  sender.wait_for("send 1 delivered .*, not sent: sub/ \\(became a link\\), y \\(became a link\\): shared/");
+  bob->say("/accept 1");
+  const std::string what = ", not sent: " + wording("ann", "sub/ \\(became a link\\), y \\(became a link\\)");
+  ann->wait_for("send 1 delivered .*" + what + ": shared/");
+  bob->wait_for("receive 1 stored .*" + what + ": downloads/shared/");
+  EXPECT_EQ(read_file(downloaded("shared/z")), "public\n");
+  network->run(0, "cd " + downloaded("shared") + " && test \"$(find . -type f)\" = ./z");
 }
 
 TEST_F(Files, OfAFolderThatIsExchangedWhileItIsSentAreThoseOfTheFormer) {
@@ -676,17 +707,16 @@ TEST_F(Files, OfAFolderThatIsExchangedWhileItIsSentAreThoseOfTheFormer) {
 }
 
 TEST_F(Files, WhoseNameWasGivenToALinkAreSentAsTheyWereWhenTheyWereOffered) {
-  Process& sender = network->peer(0, "ann");
-  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  meet({});
   const Folder& folder = network->folder("ann");
   folder.write("x", "public\n");
   folder.write("secret", "secret\n");
-  sender.say("/send 127.0.0.1:40001 x");
-  Socket receiver = take(listener, "");
+  ann->say("/send bob x");
+  bob->wait_for("receive 1 offered .*");
   network->run(0, "cd " + folder.path() + " && mv x old && ln -s secret x");
-  receiver.send("OK\n");
-  EXPECT_EQ(receiver.line(), "DATA offset=0 size=7");
-  EXPECT_EQ(receiver.line(), "public");
+  bob->say("/accept 1");
+  bob->wait_for("receive 1 stored .*: downloads/x");
+  EXPECT_EQ(read_file(downloaded("x")), "public\n");
 }
 
 TEST_F(Files, OfADeepFolderNeedFewDescriptors) {
@@ -849,7 +879,7 @@ TEST_F(Files, SentToAllReachEachAsIfAloneAndTheSumSaysWhoGotThem) {
   ann->say("/sendall nowhere");
   ann->wait_for("error: cannot read nowhere: No such file or directory");
   ann->say("/sendall");
-  ann->wait_for("error: which file\\? /sendall PATH");
+  ann->wait_for("error: " + wording("ann", "which file\\? /sendall PATH"));
 }
 
 TEST_F(Files, OfPeersThatShareADownloadFolderDoNotMix) {
@@ -869,31 +899,28 @@ TEST_F(Files, OfPeersThatShareADownloadFolderDoNotMix) {
 // ---- Trouble, said on both sides -------------------------------------------------------------------------
 
 TEST_F(Files, ThatChangeWhileTheyAreSentFailOnBothSides) {
-  Process& sender = network->peer(0, "ann");
-  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
+  meet({});
+  int number = 0;
   for (const auto& [now, why] : std::vector<std::pair<std::string, std::string>>{
            {"hell", "the file became shorter while it was sent"}, {"hello\nagain", "the file became longer while it was sent"}}) {
+    const std::string n = std::to_string(++number);
     network->folder("ann").write("x", "hello\n");
-    sender.say("/send 127.0.0.1:40001 x");
-    {
-      Socket receiver = take(listener, "");
-      network->folder("ann").write("x", now);
-      receiver.send("OK\n");
-      std::string last;
-      while (const auto line = receiver.line_or_end()) last = *line;
-      EXPECT_EQ(last.substr(last.find("STOP")), "STOP :" + why);
-    }
-    sender.wait_for("send \\d failed \\S+ 6 bytes, " + why + ": x");
+    ann->say("/send bob x");
+    bob->wait_for("receive " + n + " offered .*");
+    network->folder("ann").write("x", now);
+    bob->say("/accept " + n);
+    ann->wait_for("send " + n + " failed bob@\\S+ 6 bytes, " + wording("ann", why) + ": x");
+    bob->wait_for("receive " + n + " failed ann@\\S+ 6 bytes, " + wording("ann", why) + ".*: x");
   }
+  EXPECT_NE(::access(downloaded("x").c_str(), F_OK), 0);
 }
 
 TEST_F(Files, ThatNeverHadTheirSizeAreNotSaidToHaveChanged) {
-  Process& sender = network->peer(0, "ann");
-  const Socket listener = Socket::tcp_listener(*network, 0, 40001);
-  sender.say("/send 127.0.0.1:40001 /proc/version");
-  Socket receiver = take(listener, "OK\n");
-  EXPECT_EQ(receiver.line(), "STOP :the file is longer than its size says");
-  sender.wait_for("send 1 failed \\S+ 0 bytes, the file is longer than its size says: version");
+  meet({"--accept", "always"});
+  ann->say("/send bob /proc/version");
+  const std::string why = wording("ann", "the file is longer than its size says");
+  ann->wait_for("send 1 failed bob@\\S+ 0 bytes, " + why + ": version");
+  bob->wait_for("receive 1 failed ann@\\S+ 0 bytes, " + why + ".*: version");
 }
 
 TEST_F(Files, OfWhichOneHalfIsOldAndOneHalfNewAreNotDelivered) {
@@ -1044,9 +1071,10 @@ TEST_F(Files, ThatAreCutShortByLeavingAreToldToTheOtherSide) {
     EXPECT_TRUE(eventually(5, [&] { return downloaded_size("big.127.0.0.1.part") > 0; }));
     if (how != 0) ann->signal(how);
     else for (int i = 0; i < 2; ++i) ann->say("/quit");
-    ann->wait_for("send 1 failed bob@\\S+ \\d+ bytes, cancelled: big");
+    ann->wait_for("send 1 failed bob@\\S+ \\d+ bytes, " + wording("ann", "cancelled") + ": big");
     EXPECT_EQ(ann->exit_status(), 1);
-    bob->wait_for("receive \\d failed ann@\\S+ \\d+ bytes, the other user has left; what has arrived is kept, and resumes when it is sent again: big");
+    bob->wait_for("receive \\d failed ann@\\S+ \\d+ bytes, " + wording("ann", "the other user has left") +
+                  "; what has arrived is kept, and resumes when it is sent again: big");
     network->run(0, "rm -f " + downloaded("big.127.0.0.1.part"));
     if (how == 0) break;
     ann = &network->peer(0, "ann");

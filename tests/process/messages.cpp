@@ -23,11 +23,11 @@ class Messages : public OneHost {
   // Whom /to chose and /list numbered, and who is not there any more, gets nothing by either.
   static void expect_unchosen(Process& ann, const std::string& label) {
     ann.say("for nobody else");
-    ann.wait_for("error: " + label + " has left; /to WHO chooses another");
+    ann.wait_for("error: " + wording("ann", label + " has left; /to WHO chooses another"));
   }
   static void expect_unnumbered(Process& ann, const std::string& number, const std::string& label, const std::string& why) {
     ann.say("/msg " + number + " for nobody else");
-    ann.wait_for("error: number " + number + " was " + label + ", who " + why + "; /list shows the numbers now");
+    ann.wait_for("error: " + wording("ann", "number " + number + " was " + label + ", who " + why + "; /list shows the numbers now"));
   }
 
   std::optional<Socket> bobs_datagrams_, bobs_door_;
@@ -69,6 +69,116 @@ TEST_F(Messages, KeepBlanksSlashesColonsTabsAndEveryScript) {
   bob.wait_for("message ann@\\S+ private: /not a command");
 }
 
+TEST_F(Messages, OfTheLargestSizeArriveWholeAndLargerOnesAreRefused) {
+  Process& bob = network->peer(0, "bob");
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("joined bob.*");
+  ann.say("/to bob");
+  ann.wait_for("to bob@.*");
+  std::string chinese = "x";
+  while (chinese.size() < 4000) chinese += "图";
+  for (const std::string& text : {std::string(4000, 'x'), chinese}) {
+    ann.say(text);
+    const std::string line = bob.wait_for("message ann@\\S+ private: .*");
+    EXPECT_EQ(line.substr(line.find(": ") + 2), text);
+  }
+  ann.say(chinese + "x");
+  ann.wait_for("error: .*");
+  ann.say("the last one");
+  bob.wait_for("message ann@\\S+ private: the last one");
+  EXPECT_EQ(bob.count("message .*"), 3u);
+}
+
+TEST_F(Messages, ThatCrossArriveOnceEachAndInOrder) {
+  Process& bob = network->peer(0, "bob");
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("joined bob.*");
+  bob.wait_for("joined ann.*");
+  for (int i = 0; i < 100; ++i) {
+    ann.say("/msg bob for bob " + std::to_string(i));
+    bob.say("/msg ann for ann " + std::to_string(i));
+  }
+  for (int i = 0; i < 100; ++i) {
+    bob.wait_for("message ann@\\S+ private: for bob " + std::to_string(i));
+    ann.wait_for("message bob@\\S+ private: for ann " + std::to_string(i));
+  }
+  EXPECT_TRUE(eventually(5, [&] { return ann.count("delivered .*") == 100 && bob.count("delivered .*") == 100; }));
+  for (Process* one : {&ann, &bob}) EXPECT_EQ(one->count("message .*"), 100u);
+}
+
+TEST_F(Messages, OfSomeoneWhoChangesNameAndGroupCarryTheNewOnes) {
+  Process& bob = network->peer(0, "bob");
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("joined bob.*");
+  bob.wait_for("joined ann.*");
+  ann.say("/msg bob by my old name");  // and the conversation goes on
+  bob.wait_for("message ann@\\S+ private: by my old name");
+  ann.say("/name anna");
+  ann.wait_for("you anna@\\S+ lab");
+  bob.wait_for("changed anna@\\S+ lab: was ann@\\S+ lab");
+  ann.say("/msg bob by my new name");
+  bob.wait_for("message anna@\\S+ private: by my new name");
+  bob.say("/msg ann nobody is called so");
+  bob.wait_for("error: " + wording("bob", "nobody called ann is online.*"));
+  bob.say("/msg anna for you");
+  ann.wait_for("message bob@\\S+ private: for you");
+  ann.say("/join chess");
+  bob.wait_for("changed anna@\\S+ chess: was anna@\\S+ lab");
+  bob.say("/group nobody is in it");
+  bob.wait_for("error: .*");
+  bob.say("/join chess");
+  ann.wait_for("changed bob@\\S+ chess: was bob@\\S+ lab");
+  bob.say("/group for the players");
+  ann.wait_for("message bob@\\S+ group: for the players");
+  EXPECT_EQ(ann.count("message .*"), 2u);
+}
+
+// She numbers them from 1 again; and he keeps no conversation with her former self.
+TEST_F(Messages, BeforeAndAfterTheirSenderWasRestartedAllArrive) {
+  Process& bob = network->peer(0, "bob", {"--port", "25301"});
+  Process* ann = &network->peer(0, "ann", {"--port", "25302"});
+  ann->wait_for("joined bob.*");
+  bob.wait_for("joined ann.*");
+  ann->say("/msg bob before");
+  ann->wait_for("delivered bob@\\S+: before");
+  bob.say("/msg ann an answer");
+  ann->wait_for("message bob@\\S+ private: an answer");
+  ann->signal(SIGKILL);
+  ann->exit_status();
+  ann = &network->peer(0, "ann", {"--port", "25302"});
+  ann->wait_for("joined bob.*");
+  bob.wait_for("joined ann.*");
+  ann->say("/msg bob after");
+  ann->wait_for("delivered bob@\\S+: after");
+  bob.say("/msg ann another answer");
+  ann->wait_for("message bob@\\S+ private: another answer");
+  EXPECT_EQ(bob.count("message ann@\\S+ private: (before|after)"), 2u);
+}
+
+TEST_F(Messages, FailWhileTheirReceiverIsAwayAndArriveOnceHeIsBack) {
+  Process* bob = &network->peer(0, "bob", {"--port", "25301"});
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("joined bob.*");
+  ann.say("/to bob");
+  ann.wait_for("to bob@.*");
+  ann.say("are you there?");
+  ann.wait_for("delivered bob@\\S+: are you there\\?");
+  bob->signal(SIGKILL);
+  bob->exit_status();
+  ann.say("and now?");
+  ann.wait_for("failed bob@\\S+: .*; not delivered: and now\\?");
+  bob = &network->peer(0, "bob", {"--port", "25301"});
+  ann.wait_for("left bob@\\S+: replaced");
+  ann.wait_for("joined bob.*");
+  ann.say("not for whom I chose");
+  ann.wait_for("error: " + wording("ann", "bob@\\S+ has left; he is back, and .*"));
+  ann.say("/to bob");
+  ann.wait_for("to bob@.*");
+  ann.say("welcome back");
+  bob->wait_for("message ann@\\S+ private: welcome back");
+  EXPECT_EQ(bob->count("message .*"), 1u);
+}
+
 TEST_F(Messages, ToTheGroupAndToAllReportWhoGotThem) {
   Process& ann = network->peer(0, "ann");
   Process& bob = network->peer(0, "bob");
@@ -95,8 +205,8 @@ TEST_F(Messages, ReachTheRightOneOfTwoUsersCalledAnn) {
   Process& bob = network->peer(0, "bob", {"--port", "25263"});
   EXPECT_TRUE(eventually(3, [&] { return bob.count("joined ann.*") == 2; }));
   bob.say("/msg ann which of you");
-  bob.wait_for("error: ann can mean more than one user; write ann@127.0.0.1:(25261|25262) "
-               "or ann@127.0.0.1:(25261|25262)");
+  bob.wait_for("error: " + wording("bob", "ann can mean more than one user; write ann@127.0.0.1:(25261|25262) "
+                                          "or ann@127.0.0.1:(25261|25262)"));
   bob.say("/msg ann@127.0.0.1:25262 you, the second");
   ann2.wait_for("message bob@127.0.0.1:25263 private: you, the second");
   bob.say("/msg 127.0.0.1:25261 and you, the first");
@@ -125,7 +235,7 @@ TEST_F(Messages, ToANumberReachWhoHadItInTheLastList) {
   ann.say("/list");
   ann.wait_for("users 3");
   ann.say("/msg 2 me");
-  ann.wait_for("error: 2 is you");
+  ann.wait_for("error: " + wording("ann", "2 is you"));
   ann.say("/msg 3 you again");
   bob.wait_for("message ann@\\S+ private: you again");
   ann.say("/msg 1 and you");
@@ -143,7 +253,7 @@ TEST_F(Messages, ReachAUserWhoseNameLooksLikeANumber) {
   ann.say("/list");  // 2 is number 1, 7 is number 2, ann is number 3
   ann.wait_for("users 3");
   ann.say("/msg 2 ambiguous: the name of one, the number of another");
-  ann.wait_for("error: 2 can mean more than one user; .*");
+  ann.wait_for("error: " + wording("ann", "2 can mean more than one user; .*"));
   ann.say("/msg 2@127.0.0.1:25262 now it is clear");
   two.wait_for("message ann@\\S+ private: now it is clear");
   EXPECT_EQ(seven.count("message .*"), 1u);
@@ -187,7 +297,7 @@ TEST_F(Messages, GoToNobodyAfterAChoiceThatFailed) {
     ann.say(wrong);
     ann.wait_for("error: .*");
     ann.say("not for bob");
-    ann.wait_for("error: to whom\\? choose with /to WHO, .*");
+    ann.wait_for("error: " + wording("ann", "to whom\\? choose with /to WHO, .*"));
   }
   ann.say("/msg bob for bob");
   bob.wait_for("message ann@\\S+ private: for bob");
@@ -240,11 +350,11 @@ TEST_F(Messages, AreTriedOnceMoreWhenAKeptConnectionWasReset) {
 // Many have given up before they are accepted: nobody who comes after them has to wait for that.
 TEST_F(Messages, OfWhoeverComesAfterManyWhoGaveUpAreRead) {
   Process& bob = network->peer(0, "bob", {"--port", "25301"});
-  bob.wait_for("ready .*");
+  Process& ann = network->peer(0, "ann");
+  ann.wait_for("joined bob.*");
   bob.signal(SIGSTOP);
   for (int i = 0; i < 100; ++i) Socket::tcp(*network, 0, "127.0.0.1", 25301).reset();
-  Socket ann = Socket::tcp(*network, 0, "127.0.0.1", 25301);
-  ann.send(kAnnsHello + "MSG number=1 :here I am\n");
+  ann.say("/msg bob here I am");
   bob.signal(SIGCONT);
   bob.wait_for("message ann@\\S+ private: here I am", 15);
 }
@@ -361,7 +471,7 @@ TEST_F(Messages, ToSomeoneWhoHasLeftAreRefusedWithTheReason) {
   expect_unchosen(ann, "bob@127.0.0.1:25301");
   expect_unnumbered(ann, "2", "bob@127.0.0.1:25301", "has left");
   ann.say("/msg bob@127.0.0.1:25301 hello?");
-  ann.wait_for("error: nobody called bob@127.0.0.1:25301 is online; .*");
+  ann.wait_for("error: " + wording("ann", "nobody called bob@127.0.0.1:25301 is online; .*"));
 }
 
 TEST_F(Messages, ToAPeerThatStandsStillAreReportedAndShownOnceAtMost) {

@@ -4,8 +4,8 @@
 // Design: one thread for UDP and the timers, one that accepts, one for each connection in either direction; the
 // main thread reads the commands. One mutex guards all that is shared; a thread holds it only while nothing waits.
 // Left out on purpose: what interface.md says of terminals (section 4), --trace and /diag, the done bytes and the
-// speed in /transfers; as a sender RESUME, as a receiver the offer of a beginning (protocol.md 6.6: both are
-// "may"); the first only costs bytes, the second means that what was cut short is thrown away.
+// speed in /transfers; as a receiver, the offer of a beginning (protocol.md 6.6, where it is a "may"): what was cut
+// short is thrown away.
 // Build: g++ -std=c++17 -O1 -pthread second.cpp -o second. Linux, for renameat2 (a rename that never replaces).
 // The numbers in the comments are the clauses of protocol.md; with an "i" in front, those of interface.md.
 
@@ -74,13 +74,27 @@ struct Peer {
     bool byBroadcast = false;                       // heard so
     double heard = 0, shown = -99, lastAsked = -99, nextAsk = 0;
 };
-struct Net { std::uint32_t ip, mask, broadcast; bool loopback; string name; };
+struct Net {                                        // what one of our addresses is on
+    std::uint32_t ip = 0, mask = 0, broadcast = 0;
+    std::uint32_t farEnd = 0;                       // of a point-to-point link; else 0
+    bool loopback = false;
+    string name;
+
+    bool canBroadcast() const {                     // 4.2: neither a /31, a /32, nor a point-to-point link can
+        return loopback || (farEnd == 0 && ~mask > 1);
+    }
+    bool has(std::uint32_t other) const {           // whether that address is on it
+        if (farEnd != 0) return other == farEnd || other == ip;
+        return (other & mask) == (ip & mask);
+    }
+};
 struct Round { string what; size_t total = 0; std::vector<string> reached, missed, unsure; };     // one for /all, /sendall ...
 struct Mail { string id, who, scope, text; std::int64_t number; std::shared_ptr<Round> round; };
 struct Target { string id; Addr at; string who; };
 struct Transfer {
     int n; bool sending; Target peer; string name; std::int64_t size, files;
     string state = "offered", as; int answer = 0; std::atomic<bool> cancelled{false};     // answer: 1 accept, 2 reject
+    bool isAsking() const { return !sending && state == "offered" && answer == 0; }
     string line(const string& what, const string& extra = "") const {
         return (sending ? "send " : "receive ") + std::to_string(n) + " " + what + " " + peer.who + " " + std::to_string(size) + " bytes"
             + (name.back() == '/' ? " in " + std::to_string(files) + " files and folders" : "") + extra + ": " + name;
@@ -95,6 +109,7 @@ std::condition_variable_any cv;
 std::atomic<bool> leaving{false};
 struct { string id, name, group; Addr at; } me;
 std::set<string> onlyInterfaces;
+bool maySweep = true;                               // i1: --scan
 string downloads = "downloads", acceptMode = "ask";
 std::map<string, Peer> peers;                       // by id, listed or not
 std::map<string, double> banned;                    // ids that are not listed before that time
@@ -111,7 +126,19 @@ bool lost = false;                                  // something given to us was
 int udp = -1, shared = -1, wake[2];
 double lastJoin = -1;
 int burst = 0;                                      // HELLOs still to broadcast
-struct Sweep { std::vector<Addr> left; size_t done = 0, count = 0; double end = 0, from = 0; } sweep, scanned;     // ours; what the user has asked for
+struct Probe {                                      // a question of a sweep
+    Addr to;
+    double from = 0;                                // it is not asked earlier
+};
+struct Sweep {
+    std::vector<Probe> left;                        // the first `done` of them have been asked
+    size_t done = 0;
+    size_t count = 0;                               // addresses
+    double end = 0;                                 // when the last answer may have come
+};
+Sweep sweep;                                        // ours
+Sweep scanned;                                      // what the user has asked for
+double nextSweep = 0;                               // when the next question of either is due
 bool scanning = false;                              // and its end is to be told
 std::set<std::uint32_t> askedIps;                   // by a HELLO of their own
 std::map<std::uint32_t, double> works;              // 4.3: until when broadcast works, by the number of the network
@@ -289,17 +316,28 @@ bool readInterfaces() {                                                        /
     std::set<std::uint32_t> all;
     auto ip = [](const sockaddr* a) { sockaddr_in s{}; std::memcpy(&s, a, sizeof s); return fromNative(s).ip; };
     for (const ifaddrs* i = list; i; i = i->ifa_next) {
-        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || !(i->ifa_flags & IFF_UP) || !i->ifa_netmask) continue;
-        Net n{ip(i->ifa_addr), ip(i->ifa_netmask), 0, (i->ifa_flags & IFF_LOOPBACK) != 0, i->ifa_name};
+        const bool isUp = (i->ifa_flags & IFF_UP) && (i->ifa_flags & IFF_RUNNING);
+        if (!isUp || !i->ifa_addr || i->ifa_addr->sa_family != AF_INET || !i->ifa_netmask) continue;
+        Net n;
+        n.ip = ip(i->ifa_addr);
+        n.mask = ip(i->ifa_netmask);
+        n.loopback = (i->ifa_flags & IFF_LOOPBACK) != 0;
         n.broadcast = n.loopback ? 0x7FFFFFFF : n.ip | ~n.mask;
+        const bool isPointToPoint = (i->ifa_flags & IFF_POINTOPOINT) && i->ifa_dstaddr;
+        if (isPointToPoint) n.farEnd = ip(i->ifa_dstaddr);
+        if (n.farEnd == n.ip) n.farEnd = 0;                                    // then the system does not know it
         all.insert(n.ip);
+        n.name = i->ifa_name;
         n.name = n.name.substr(0, n.name.find(':'));
         if (onlyInterfaces.empty() || onlyInterfaces.count(n.name)) found.push_back(n);
     }
     freeifaddrs(list);
     Lock lock(mu);
     const bool isNew = std::any_of(found.begin(), found.end(), [](const Net& f) {
-        return std::none_of(nets.begin(), nets.end(), [&](const Net& n) { return n.ip == f.ip && n.mask == f.mask; }); });
+        return std::none_of(nets.begin(), nets.end(), [&](const Net& n) {
+            return n.ip == f.ip && n.mask == f.mask && n.farEnd == f.farEnd;
+        });
+    });
     nets = found;
     localAddresses = all;
     me.at.ip = 0x7F000001;
@@ -323,6 +361,7 @@ void sayTo(Addr to, const string& verb, const string& extra = "") {
 }
 void broadcast(const string& verb) {
     for (const Net& n : nets) {
+        if (!n.canBroadcast()) continue;
         const sockaddr_in s = native({n.broadcast, sharedPort});
         const string line = announce(verb, n.ip);
         sendto(udp, line.data(), line.size(), MSG_DONTWAIT, generic(s), sizeof s);
@@ -510,20 +549,25 @@ void introduced(const Announcement& a, Addr at) {                             //
 bool isHost(Addr a) {                                                          // 9: one host can be there
     const bool odd = a.port == 0 || a.ip == 0 || a.ip == 0xFFFFFFFF || a.ip >> 28 == 0xE;
     return !odd && std::none_of(nets.begin(), nets.end(), [&](const Net& n) {
-        return ~n.mask > 1 && (a.ip == n.broadcast || a.ip == (n.ip & n.mask));
+        return n.canBroadcast() && (a.ip == n.broadcast || a.ip == (n.ip & n.mask));
     });
 }
 long instances() {                                                             // 4.3: of this host share one pace
     return 1 + std::count_if(peers.begin(), peers.end(), [](auto& i) { return i.second.listed && isLocal(i.second.at.ip); });
 }
-bool isSwept(const Net& n) { return !n.loopback && works[n.ip & n.mask] <= now(); }
+bool isSwept(const Net& n) {
+    const auto until = works.find(n.ip & n.mask);
+    const bool canBeHeard = n.canBroadcast() && until != works.end() && until->second > now();
+    return maySweep && !n.loopback && !canBeHeard;
+}
 void broadcastWorks(std::uint32_t ip, double seconds) {                        // 4.3: where this one is; so there is nothing to sweep
     for (const Net& n : nets) {
-        if ((n.ip & n.mask) != (ip & n.mask)) continue;
+        if (!n.canBroadcast() || !n.has(ip)) continue;
         double& until = works[n.ip & n.mask];
         until = std::max(until, now() + seconds);
-        const auto there = [&](Addr a) { return (a.ip & n.mask) == (n.ip & n.mask); };
-        sweep.left.erase(std::remove_if(sweep.left.begin() + static_cast<long>(sweep.done), sweep.left.end(), there), sweep.left.end());
+        const auto isThere = [&](const Probe& p) { return n.has(p.to.ip); };
+        const auto waiting = sweep.left.begin() + static_cast<long>(sweep.done);
+        sweep.left.erase(std::remove_if(waiting, sweep.left.end(), isThere), sweep.left.end());
     }
 }
 void onDatagram(string line, Addr from, bool onShared) {
@@ -574,17 +618,25 @@ void question(Peer& p) {
     ++p.asked;
     sayTo(p.at, "HELLO", isLocal(p.at.ip) ? "" : " ask=host");
 }
+void joinSweep(Sweep& s, const std::vector<Addr>& add, double wait) {
+    for (const std::uint16_t port : {std::uint16_t(25253), sharedPort}) {       // 4.3: at the first own port, then at the shared one
+        for (const Addr& a : add) {
+            const Addr to{a.ip, a.port ? a.port : port};
+            s.left.push_back({to, now() + wait});
+        }
+    }
+    s.count += add.size();
+}
 void startSweep(Sweep& s, const std::vector<Addr>& add, double wait) {
     s = Sweep{};
-    for (const std::uint16_t port : {std::uint16_t(25253), sharedPort})         // 4.3: at the first own port, then at the shared one
-        for (Addr a : add) s.left.push_back({a.ip, a.port ? a.port : port});
-    s.from = now() + wait;
-    s.count = add.size();
+    joinSweep(s, add, wait);
 }
 void startScan(const std::vector<Addr>& add) {                                 // takes the place of another
     startSweep(scanned, add, 0);
     scanning = true;
-    if (add.size() > 10) say("note: scanning " + std::to_string(add.size()) + " addresses, " + std::to_string(add.size() * static_cast<size_t>(instances()) / 2) + " s to go");
+    if (add.size() <= 10) return;
+    const size_t seconds = add.size() * static_cast<size_t>(instances()) / 2 + 1;  // the last answer has one
+    say("note: scanning " + std::to_string(add.size()) + " addresses, " + std::to_string(seconds) + " s to go");
 }
 std::vector<Addr> hosts(std::uint32_t ip, std::uint32_t mask) {                // the host addresses of a network, at most a /22, nearest first
     if (~mask + 1u > 1024 || mask == 0) mask = 0xFFFFFC00;
@@ -592,22 +644,55 @@ std::vector<Addr> hosts(std::uint32_t ip, std::uint32_t mask) {                /
     for (std::uint32_t k = 0; k <= ~mask; ++k) {
         const std::uint32_t host = (k % 2 ? ip + (k + 1) / 2 : ip - k / 2) & ~mask;
         if (~mask > 1 && (host == 0 || host == ~mask)) continue;
-        if (!localAddresses.count((ip & mask) + host)) all.push_back({(ip & mask) + host, 0});
+        all.push_back({(ip & mask) + host, 0});
     }
     return all;
 }
-void scanAll(bool told) {
+void addHosts(const Net& n, std::vector<Addr>& all) {                          // 4.3: whom a sweep of it asks
+    if (n.farEnd != 0) {
+        all.push_back({n.farEnd, 0});
+        return;
+    }
+    const auto its = hosts(n.ip, n.mask);
+    all.insert(all.end(), its.begin(), its.end());
+}
+void startBurst() {
     burst = 3;
+}
+void sweepAll() {
+    startBurst();
+    std::vector<Addr> atOnce, all;
+    for (const Net& n : nets)
+        if (isSwept(n)) addHosts(n, n.canBroadcast() ? all : atOnce);
+    startSweep(sweep, atOnce, 0);
+    joinSweep(sweep, all, 3);                                                   // broadcast first
+}
+void sweepWhereBroadcastHasEnded() {                                           // 4.3: at once
+    for (const Net& n : nets) {
+        const auto until = works.find(n.ip & n.mask);
+        if (until == works.end() || until->second > now()) continue;
+        works.erase(until);
+        std::vector<Addr> all;
+        if (isSwept(n)) addHosts(n, all);
+        joinSweep(sweep, all, 0);
+    }
+}
+void scanAll() {                                                               // as the user has asked
+    startBurst();
     std::vector<Addr> all;
     for (const Net& n : nets)
-        if (told ? !n.loopback : isSwept(n)) for (Addr a : hosts(n.ip, n.mask)) all.push_back(a);
-    if (told) startScan(all); else startSweep(sweep, all, 3);                   // broadcast first
+        if (!n.loopback) addHosts(n, all);
+    startScan(all);
 }
 void sweepAgain(bool& first) {                                                 // at the full five minutes: 4.3
     std::vector<Addr> all;
     for (const Net& n : nets) {
-        const auto isThere = [&](auto& i) { return i.second.listed && !isLocal(i.second.at.ip) && (i.second.at.ip & n.mask) == (n.ip & n.mask); };
-        if (isSwept(n) && (first || std::any_of(peers.begin(), peers.end(), isThere))) for (Addr a : hosts(n.ip, n.mask)) all.push_back(a);
+        const auto isOnIt = [&](auto& i) {
+            const Peer& p = i.second;
+            return p.listed && !isLocal(p.at.ip) && n.has(p.at.ip);
+        };
+        const bool isWorthIt = first || std::any_of(peers.begin(), peers.end(), isOnIt);
+        if (isSwept(n) && isWorthIt) addHosts(n, all);
     }
     long period = 1;                                                            // of five minutes, until a sweep fits in
     while (300 * period < static_cast<long>(all.size()) * instances() / 2) period *= 2;
@@ -615,9 +700,22 @@ void sweepAgain(bool& first) {                                                 /
     first = false;
     startSweep(sweep, all, 0);
 }
+void askNext(double t) {                                                       // one pace for all sweeps
+    Sweep& s = scanned.done < scanned.left.size() ? scanned : sweep;
+    if (s.done == s.left.size() || t < nextSweep || t < s.left[s.done].from) return;
+    sayTo(s.left[s.done].to, "HELLO", " ask=host");
+    ++s.done;
+    nextSweep = t + 0.25 * static_cast<double>(instances());
+    s.end = t + 1;
+}
+void endScan(double t) {
+    if (!scanning || scanned.done < scanned.left.size() || t < scanned.end) return;
+    scanning = false;
+    say("scanned " + std::to_string(scanned.count) + " addresses; " + std::to_string(users() - 1) + " users online");
+}
 void udpLoop() {
     int beats = 1;                                                              // sent, or planned
-    double nextBeat = now() + 2, nextBurst = 0, nextSweep = 0, nextLook = now() + 2;
+    double nextBeat = now() + 2, nextBurst = 0, nextLook = now() + 2;
     std::time_t part = std::time(nullptr) / 300;                                // which five minutes of the clock on the wall
     bool first = true;
     while (!leaving) {
@@ -634,21 +732,14 @@ void udpLoop() {
         }
         const double t = now();
         { Lock lock(mu); answerBroadcasts(); }
-        if (t > nextLook) { nextLook = t + 2; if (readInterfaces()) { Lock lock(mu); scanAll(false); } }
+        if (t > nextLook) { nextLook = t + 2; if (readInterfaces()) { Lock lock(mu); sweepAll(); } }
         Lock lock(mu);
         if (burst > 0 && t >= nextBurst) { broadcast("HELLO"); --burst; nextBurst = t + 0.25; }
         if (t >= nextBeat) { broadcast("HERE"); ++beats; nextBeat = t + static_cast<double>(beats <= 3 ? 2 : interval()) * (beats == 4 ? dice() : 0.9 + dice() / 5); }
         if (std::time(nullptr) / 300 != part) { part = std::time(nullptr) / 300; sweepAgain(first); }
-        Sweep& s = scanned.done < scanned.left.size() ? scanned : sweep;        // one pace for all
-        if (s.done < s.left.size() && t >= nextSweep && t >= s.from) {
-            sayTo(s.left[s.done++], "HELLO", " ask=host");
-            nextSweep = t + 0.25 * static_cast<double>(instances());
-            s.end = t + 1;
-        }
-        if (scanning && scanned.done >= scanned.left.size() && t >= scanned.end) {
-            scanning = false;
-            say("scanned " + std::to_string(scanned.count) + " addresses; " + std::to_string(users() - 1) + " users online");
-        }
+        sweepWhereBroadcastHasEnded();
+        askNext(t);
+        endScan(t);
         for (auto i = peers.begin(); i != peers.end();) {
             Peer& q = (i++)->second;
             if (t - q.heard >= 3 * q.every) { drop(string(q.id), ("silent for " + std::to_string(std::lround(3 * q.every)) + " s").c_str()); continue; }
@@ -789,7 +880,30 @@ string number(std::uint32_t v) { return std::to_string(v); }
 
 struct Entry { string path; bool folder, executable; std::int64_t size; string missing; };
 
-void collect(const fs::path& top, const string& below, std::vector<Entry>& all, std::vector<string>& notSent, bool& links) {
+class LeftOut {                                                                // i3: of a folder; eight are named, the others counted
+public:
+    void add(const string& path, const string& why) {
+        ++count;
+        if (count > 8) return;
+        if (count > 1) names += ", ";
+        names += cut(path) + " (" + cut(why) + ")";
+    }
+    string text() const {
+        return count > 8 ? names + " and " + std::to_string(count - 8) + " more" : names;
+    }
+    string after(const string& words) const { return count == 0 ? "" : words + text(); }
+private:
+    static string cut(string s) {
+        if (s.size() <= 200) return s;
+        s.resize(200);
+        while (!isText(s)) s.pop_back();
+        return s + "…";
+    }
+    string names;
+    size_t count = 0;
+};
+
+void collect(const fs::path& top, const string& below, std::vector<Entry>& all, LeftOut& notSent, bool& incomplete) {
     std::error_code e;
     fs::directory_iterator i(top / below, e), end;
     if (e) { if (!below.empty()) all.back().missing = e.message(); else throw e.message(); return; }
@@ -797,11 +911,14 @@ void collect(const fs::path& top, const string& below, std::vector<Entry>& all, 
         const string name = i->path().filename().string(), path = below + name;
         struct stat s{};
         const bool known = lstat(i->path().c_str(), &s) == 0, folder = known && S_ISDIR(s.st_mode);
-        if (!known || !isFileName(name) || path.size() > 3999) notSent.push_back(path + " (its name cannot be sent)");
-        else if (!folder && !S_ISREG(s.st_mode)) { notSent.push_back(path + " (a link or a special file)"); links = true; }
-        else {
+        if (!known || !isFileName(name) || path.size() > 3999) {
+            notSent.add(path, "its name cannot be sent");
+            incomplete = true;
+        } else if (!folder && !S_ISREG(s.st_mode)) {
+            notSent.add(path, "a link or a special file");
+        } else {
             all.push_back({path + (folder ? "/" : ""), folder, (s.st_mode & 0100) != 0, folder ? 0 : static_cast<std::int64_t>(s.st_size), ""});
-            if (folder) collect(top, path + "/", all, notSent, links);
+            if (folder) collect(top, path + "/", all, notSent, incomplete);
         }
     }
 }
@@ -838,12 +955,52 @@ string sendBytes(Conn& c, int in, std::int64_t size, std::int64_t& offset, Cksum
         left -= n;
     }
 }
+// 6.6: the checksum of a file's first bytes; none if they cannot be read in time.
+std::optional<Cksum> sumOfBeginning(int file, std::int64_t size, const std::function<bool()>& stop) {
+    Cksum sum;
+    const double until = now() + 120;
+    std::int64_t done = 0;
+    while (done < size) {
+        if (stop() || now() > until) return {};
+        string bytes(static_cast<size_t>(std::min<std::int64_t>(size - done, 65536)), '\0');
+        const ssize_t n = pread(file, bytes.data(), bytes.size(), done);
+        if (n <= 0) return {};
+        bytes.resize(static_cast<size_t>(n));
+        sum.add(bytes);
+        done += n;
+    }
+    return sum;
+}
+// What of the file that we offered is there already, by the OK of its receiver.
+struct Beginning {
+    std::int64_t size = 0;                                                     // 0: nothing, or nothing of use
+    Cksum sum;
+    string told;                                                               // to our user, with the "started"
+};
+Beginning beginningBy(const string& ok, int file, std::int64_t size, const std::function<bool()>& stop) {
+    Beginning result;
+    const Request r(ok);
+    const auto theirs = r.num("offset"), crc = number(r.get("crc"), UINT32_MAX + 0LL);
+    if (!theirs || *theirs == 0 || *theirs > size || !crc) return result;
+    const auto sum = sumOfBeginning(file, *theirs, stop);
+    if (!sum || sum->value() != *crc) return result;
+    result.size = *theirs;
+    result.sum = *sum;
+    result.told = ", resumed at " + std::to_string(*theirs);
+    return result;
+}
+// i2: what our user hears of an end before the end, and what the other one does.
+string toldToTheOther(const string& why) {
+    if (why != "cancelled") return why;
+    return leaving ? "the other user has left" : "the other user has cancelled it";
+}
 void sendTransfer(const std::shared_ptr<Transfer>& t, const string& path, bool folder, const std::shared_ptr<Round>& round) {
     std::unique_ptr<Conn> c;
     struct Ending { std::unique_ptr<Conn>& c; ~Ending() { if (c) c->end(""); } } last{c};  // after all has been said
-    string error, reply, extra, newName;
-    std::vector<string> notSent;
-    bool ended = false, links = false, talking = false;
+    string error, reply, newName;
+    LeftOut notSent;
+    bool ended = false, talking = false;
+    bool incomplete = false;                                                   // of the folder; a link does not count
     auto stop = [&] { return t->cancelled || leaving; };
     auto answer = [&](double wait) {                                            // to OFFER and END; throws what is no OK
         const Conn::Got g = c->read(reply, wait);
@@ -853,9 +1010,10 @@ void sendTransfer(const std::shared_ptr<Transfer>& t, const string& path, bool f
     const int root = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // what is offered, whatever its name means later
     std::unique_ptr<const int, void (*)(const int*)> closer(&root, [](const int* f) { if (*f >= 0) close(*f); });
     try {
-        std::vector<Entry> all, lacking;
+        std::vector<Entry> all;
+        std::int64_t lacking = 0;                                               // entries that got a MISSING
         if (folder) {
-            collect(path, "", all, notSent, links);
+            collect(path, "", all, notSent, incomplete);
             std::sort(all.begin(), all.end(), [](auto& a, auto& b) { return a.path < b.path; });
         }
         std::int64_t size = t->size, offset = 0;
@@ -870,18 +1028,24 @@ void sendTransfer(const std::shared_ptr<Transfer>& t, const string& path, bool f
         { Lock lock(mu); t->peer.who = c->peerWho; }
         talking = c->line("OFFER size=" + std::to_string(t->size) + " files=" + std::to_string(t->files) + (executable ? " mode=x :" : " :") + t->name);
         answer(250);
-        report(*t, "started");
-        Cksum sum;
+        const Beginning there = folder ? Beginning{} : beginningBy(reply, root, t->size, stop);
+        report(*t, "started", there.told);
+        Cksum sum = there.sum;
         try {
-            if (!folder && !(error = sendBytes(*c, dup(root), t->size, offset, sum)).empty()) throw error;
+            if (there.size > 0) {
+                c->line("RESUME");
+                offset = lseek(root, there.size, SEEK_SET);
+            }
+            if (!folder && !(error = sendBytes(*c, dup(root), t->size - offset, offset, sum)).empty()) throw error;
             for (const Entry& e : all) {
                 c->line(string("FILE ") + (!e.folder && e.executable ? "mode=x :" : ":") + e.path);
                 sum.add(e.path + "\n");
                 const string bad = e.folder ? e.missing : sendBytes(*c, openBelow(root, e.path), e.size, offset, sum);
                 if (bad.empty()) continue;
                 c->line("MISSING :" + bad);
-                lacking.push_back(e);
-                notSent.push_back(e.path + " (" + bad + ")");
+                ++lacking;
+                notSent.add(e.path, bad);
+                incomplete = true;
             }
             if (stop()) throw string("cancelled");
             c->line("END size=" + std::to_string(offset) + " crc=" + number(sum.value()));
@@ -896,18 +1060,23 @@ void sendTransfer(const std::shared_ptr<Transfer>& t, const string& path, bool f
         newName = Request(reply).text.value_or("");
         const std::int64_t notStored = Request(reply).num("missing").value_or(0);
         const size_t tab = std::min(newName.find('\t'), newName.size());
-        for (const string& f : notSent) extra += (extra.empty() ? ", not sent: " : ", ") + f;
+        string extra = notSent.after(", not sent: ");
         if (notStored > 0) extra += ", not stored: " + newName.substr(std::min(tab + 1, newName.size()));
         newName.resize(tab);
-        { Lock lock(mu); t->files -= notStored; lost = lost || notStored > 0; for (const Entry& e : lacking) { --t->files; t->size -= e.size; } }
+        {
+            Lock lock(mu);
+            t->size = offset;                                                   // i3: the bytes of its END
+            t->files -= notStored + lacking;
+            lost = lost || notStored > 0;
+        }
         report(*t, "delivered", ", cksum " + number(sum.value()) + extra, newName, true);
         Lock lock(mu);
-        lost = lost || std::any_of(notSent.begin(), notSent.end(), [](auto& f) { return f.find(" (a link or a special file)") == string::npos; });
+        lost = lost || incomplete;
         if (round) round->reached.push_back(t->peer.who);
     } catch (const string& why) {
         error = why + (ended && talking ? "; it may have arrived" : "");
         if (c) c->stop = [] { return true; };                                   // who does not read gets 1 s for it
-        if (c && talking && !ended && c->line("STOP :" + why)) { c->stop = [] { return false; }; c->read(reply, 1); }
+        if (c && talking && !ended && c->line("STOP :" + toldToTheOther(why))) { c->stop = [] { return false; }; c->read(reply, 1); }
         Lock lock(mu);
         lost = true;
         report(*t, "failed", ", " + error, "", true);
@@ -982,6 +1151,8 @@ private:
     void open(const string& path, mode_t mode) { fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode); check(fd >= 0); }
     void sync() { if (fd < 0) return; const int r = fsync(fd); close(fd); fd = -1; check(r == 0); }
 };
+No cancelled() { return No{"cancelled", toldToTheOther("cancelled"), "cancelled"}; }
+
 void receiveBytes(Conn& c, Transfer& t, const string& name, std::uint32_t ip, bool executable) {
     const bool folder = t.name.back() == '/';
     Store store(downloads + "/.second-" + ipText(ip) + "-" + std::to_string(getpid()) + "-" + std::to_string(t.n) + ".part", folder, executable);
@@ -989,11 +1160,11 @@ void receiveBytes(Conn& c, Transfer& t, const string& name, std::uint32_t ip, bo
     report(t, "started");
     Cksum sum;
     std::int64_t done = 0, count = 0, lacking = 0, leftOut = 0;
-    string which;                                                              // of those left out
+    LeftOut notSent, notStored;
     string line, last;
     bool missing = true;                                                       // of the entry begun last: no more may come
     auto got = [&](Conn::Got g) {
-        if (g == Conn::stopped) throw No{"cancelled", "the receiver has cancelled it", "cancelled"};
+        if (g == Conn::stopped) throw cancelled();
         if (g != Conn::ok) throw No{"failed", g == Conn::timeout ? "nothing came for too long" : "the connection was closed", ""};
     };
     for (double wait = 130;; wait = 10) {
@@ -1008,10 +1179,9 @@ void receiveBytes(Conn& c, Transfer& t, const string& name, std::uint32_t ip, bo
                 end = std::min(last.find('/', i), last.size());
                 check(isFileName(last.substr(i, end - i)), "a name in this path is not allowed");
             }
-            if (!store.entry(last, r.get("mode") == "x") && ++leftOut <= 8) {
-                string shown = last.substr(0, 200);
-                while (!isText(shown)) shown.pop_back();
-                which += (which.empty() ? "" : ", ") + shown + " (" + std::strerror(errno) + ")";
+            if (!store.entry(last, r.get("mode") == "x")) {
+                notStored.add(last, std::strerror(errno));
+                ++leftOut;
             }
             sum.add(last + "\n");
             missing = false;
@@ -1031,17 +1201,24 @@ void receiveBytes(Conn& c, Transfer& t, const string& name, std::uint32_t ip, bo
             store.discard();
             missing = true;
             ++lacking;
-            Lock lock(mu);
-            t.as += (t.as.empty() ? ", not sent: " : ", ") + last + " (" + r.text.value_or("") + ")";
+            notSent.add(last, r.text.value_or(""));
         } else if (r.verb == "END") {
             const auto size = r.num("size"), crc = number(r.get("crc"), UINT32_MAX);
             check(size && crc, "a field is missing or wrong");
             if (*size != done || (!folder && done != t.size) || *crc != sum.value())
                 throw No{"checksum", "it did not arrive as it was sent", ""};
             const string stored = store.finish(name) + (folder ? "/" : "");
-            { Lock lock(mu); t.size = done; t.files = count - lacking - leftOut; if (leftOut > 0) t.as += ", not stored: " + which; }
-            report(t, "stored", ", cksum " + number(sum.value()) + t.as, downloads + "/" + stored, true);
-            c.line("OK " + (leftOut > 0 ? "missing=" + std::to_string(leftOut) + " " : string()) + ":" + stored + (leftOut > 0 ? "\t" + which : ""));
+            const string which = leftOut > 0 ? notStored.text() : "";
+            {
+                Lock lock(mu);
+                t.size = done;
+                t.files = count - lacking - leftOut;
+            }
+            string extra = ", cksum " + number(sum.value()) + notSent.after(", not sent: ");
+            if (leftOut > 0) extra += ", not stored: " + which;
+            report(t, "stored", extra, downloads + "/" + stored, true);
+            if (leftOut > 0) c.line("OK missing=" + std::to_string(leftOut) + " :" + stored + "\t" + which);
+            else c.line("OK :" + stored);
             return;
         } else check(false, "not a line of a transfer");
     }
@@ -1063,7 +1240,7 @@ void receive(Conn& c, const Request& r, const Target& from) {
         for (const double end = now() + 120; answer == 0;) {
             if (now() > end) throw No{"timeout", "nobody has answered", ""};
             const Conn::Got g = c.request(line, 0.1);
-            if (g == Conn::stopped) throw No{"cancelled", "the receiver has cancelled it", "cancelled"};
+            if (g == Conn::stopped) throw cancelled();
             if (g == Conn::closed) throw No{"failed", "the connection was closed", ""};
             const Request q(line);
             if (g == Conn::ok && q.verb == "STOP" && !q.wrong) throw No{"stopped", "understood", q.text.value_or("the sender has stopped")};
@@ -1071,7 +1248,8 @@ void receive(Conn& c, const Request& r, const Target& from) {
             Lock lock(mu);
             answer = t->answer;
         }
-        if (answer == 2) throw No{"declined", "the receiver does not want it", "declined"};
+        if (acceptMode == "never") throw No{"declined", "the other user takes no files", "you take no files"};
+        if (answer == 2) throw No{"declined", "the other user does not want it", "you did not want it"};
         { Lock lock(mu); if (!t->as.empty()) name = t->as; t->as.clear(); }
         receiveBytes(c, *t, name, from.at.ip, r.get("mode") == "x");             // 6.1
         c.stop = [] { return leaving.load(); };
@@ -1162,29 +1340,62 @@ std::optional<Target> currentTarget;
 std::vector<Target> lastList;
 struct Error { string sentence; };
 
-Target find(const string& word, bool prefix = false) {
-    std::vector<Target> hits, begins;
+// i2: whoever was chosen, or had a number, is meant at that address only. A later peer with its id may be somebody else.
+bool isThere(const Target& t) {
+    if (t.id.empty() || t.id == me.id) return true;
+    const auto p = peers.find(t.id);
+    return p != peers.end() && p->second.listed && p->second.at == t.at;
+}
+std::optional<Target> numbered(const string& word) {                           // in the last list
+    const auto n = number(word, 9999);
+    if (!n || *n < 1 || static_cast<size_t>(*n) > lastList.size()) return {};
+    return lastList[static_cast<size_t>(*n) - 1];
+}
+// Everyone whom a word can mean.
+std::vector<Target> candidates(const string& word) {
+    std::vector<Target> all;
     for (const auto& [id, p] : peers) {
         if (!p.listed) continue;
         const Target t{id, p.at, who(p)};
-        if (visible(p.name) == visible(word) || t.who == word || text(p.at) == word) hits.push_back(t);
-        else if (p.name.compare(0, word.size(), word) == 0) begins.push_back(t);
+        if (visible(p.name) == visible(word) || t.who == word || text(p.at) == word) all.push_back(t);
     }
-    const auto n = number(word, 9999);
-    if (n && *n >= 1 && static_cast<size_t>(*n) <= lastList.size()) {                // one's name, and another's number: both are meant
-        const Target& t = lastList[static_cast<size_t>(*n) - 1];
-        if (std::none_of(hits.begin(), hits.end(), [&](const Target& h) { return h.id == t.id; })) hits.push_back(t);
+    if (const auto t = numbered(word); t && isThere(*t)) {                      // one's name, and another's number: both are meant
+        const auto isSame = [&](const Target& other) { return other.id == t->id; };
+        if (std::none_of(all.begin(), all.end(), isSame)) all.push_back(*t);
     }
-    if (hits.empty() && prefix) hits = begins;
-    if (hits.empty()) if (const auto a = parseAddr(word)) hits.push_back({"", *a, word});
-    if (hits.empty()) throw Error{"nobody called " + word + " is online; /list shows who is"};
-    if (hits.size() > 1) {
+    const auto address = parseAddr(word);
+    if (all.empty() && address) all.push_back({"", *address, word});
+    return all;
+}
+std::vector<Target> whoseNameBegins(const string& word) {
+    std::vector<Target> all;
+    for (const auto& [id, p] : peers)
+        if (p.listed && p.name.compare(0, word.size(), word) == 0) all.push_back({id, p.at, who(p)});
+    return all;
+}
+Target theOnly(const string& word, const std::vector<Target>& all) {
+    if (all.empty()) {
+        if (const auto t = numbered(word)) throw Error{"number " + word + " was " + t->who + ", who has left; /list numbers anew"};
+        throw Error{"nobody called " + word + " is online; /list shows who is"};
+    }
+    if (all.size() > 1) {
         string names;
-        for (const Target& t : hits) names += " " + t.who;
+        for (const Target& t : all) names += " " + t.who;
         throw Error{word + " may be" + names + "; say which"};
     }
-    if (hits[0].id == me.id) throw Error{"that is you"};
-    return hits[0];
+    if (all[0].id == me.id) throw Error{"that is you"};
+    return all[0];
+}
+Target find(const string& word) { return theOnly(word, candidates(word)); }
+Target findByBeginning(const string& word) {                                   // for /to
+    if (word.empty()) throw Error{"to whom? say /to WHO"};
+    const auto all = candidates(word);
+    return theOnly(word, all.empty() ? whoseNameBegins(word) : all);
+}
+Target chosen() {
+    if (!currentTarget) throw Error{"to whom? choose with /to, or use /msg, /group or /all"};
+    if (!isThere(*currentTarget)) throw Error{currentTarget->who + " has left; choose with /to again"};
+    return *currentTarget;
 }
 std::vector<Target> everyone(bool group) {
     std::vector<Target> all;
@@ -1199,8 +1410,32 @@ void write(const std::vector<Target>& to, const string& scope, const string& wor
     if (round) round->total = to.size();
     for (const Target& t : to) post(t, scope, words, round);
 }
-void sendPath(const std::vector<Target>& to, string path) {
+// i2: a path that is not there as it was typed means what it would mean in a shell.
+string asInAShell(const string& typed) {
     struct stat s{};
+    if (stat(typed.c_str(), &s) == 0) return typed;
+    const size_t end = typed.find_last_not_of(' ') + 1;                         // npos + 1 is 0
+    string path;
+    char quote = 0;                                                             // within these
+    bool isEscaped = false;                                                     // by the character before
+    for (size_t i = 0; i < end; ++i) {
+        const char c = typed[i];
+        const bool isQuote = c == '\'' || c == '"';
+        if (isEscaped) {
+            path += c;
+            isEscaped = false;
+        } else if (c == '\\' && quote != '\'') isEscaped = true;
+        else if (c == quote) quote = 0;
+        else if (isQuote && quote == 0) quote = c;
+        else path += c;
+    }
+    const char* home = std::getenv("HOME");
+    const bool isAtHome = typed == "~" || typed.compare(0, 2, "~/") == 0;
+    return home && isAtHome ? home + path.substr(1) : path;
+}
+void sendPath(const std::vector<Target>& to, const string& typed) {
+    struct stat s{};
+    string path = asInAShell(typed);
     const string given = path;
     if (path.empty() || stat(path.c_str(), &s) != 0) throw Error{"cannot read " + path + ": " + std::strerror(path.empty() ? EINVAL : errno)};
     const bool folder = S_ISDIR(s.st_mode);
@@ -1219,6 +1454,28 @@ void sendPath(const std::vector<Target>& to, string path) {
         std::thread(sendTransfer, begin(true, t, name + (folder ? "/" : ""), folder ? 0 : static_cast<std::int64_t>(s.st_size), 1), path, folder, round).detach();
     }
 }
+// i2: /send [WHO] PATH: if the first word names nobody, it is to whom /to chose, and a part of the path.
+void sendCommand(const string& words, const string& first, const string& rest) {
+    if (candidates(first).empty() && numbered(first) == std::nullopt) sendPath({chosen()}, words);
+    else sendPath({find(first)}, rest);
+}
+// i2: N may be left out where only one transfer can be meant.
+std::shared_ptr<Transfer> transferMeant(const string& verb, const string& n) {
+    if (!n.empty()) {
+        const auto given = number(n, INT_MAX);
+        const auto t = given ? transfers.find(static_cast<int>(*given)) : transfers.end();
+        if (t == transfers.end()) throw Error{"there is no transfer " + n + "; /transfers lists them"};
+        return t->second;
+    }
+    std::vector<std::shared_ptr<Transfer>> all;
+    for (const auto& [its, t] : transfers)
+        if (verb == "/cancel" || t->isAsking()) all.push_back(t);
+    if (all.empty()) throw Error{"there is nothing to " + verb.substr(1)};
+    if (all.size() == 1) return all[0];
+    string some;
+    for (size_t i = 0; i < std::min<size_t>(all.size(), 3); ++i) some += " " + std::to_string(all[i]->n) + " (" + all[i]->name + ")";
+    throw Error{"which one? say its number:" + some};
+}
 void list() {
     struct Row { string name; Addr at; string mark, group; std::uint32_t says; string id; };
     std::vector<Row> rows{{me.name, me.at, "*", me.group, me.at.ip, me.id}};
@@ -1233,7 +1490,7 @@ void list() {
     say("users " + std::to_string(rows.size()));
 }
 void scan(const string& what) {
-    if (what.empty()) return scanAll(true);
+    if (what.empty()) return scanAll();
     const size_t slash = what.find('/');
     const auto ip = parseIp(what.substr(0, std::min(slash, what.find(':'))));
     const std::int64_t bits = slash == string::npos ? 32 : number(what.substr(slash + 1), 32).value_or(-1);
@@ -1253,32 +1510,35 @@ void command(const string& given) {
     const size_t blanks = std::min(given.find_first_not_of(' '), given.size());
     const string line = given.substr(blanks < given.size() && given[blanks] == '/' ? blanks : 0);   // i2: none counts before a command
     if (line.empty()) return;
-    if (line[0] != '/' || line.compare(0, 2, "//") == 0) {
-        if (!currentTarget) throw Error{"to whom? choose with /to, or use /msg, /group or /all"};
-        return write({*currentTarget}, "private", line[0] == '/' ? line.substr(1) : line);
-    }
+    if (line[0] != '/' || line.compare(0, 2, "//") == 0)
+        return write({chosen()}, "private", line[0] == '/' ? line.substr(1) : line);
     const auto [verb, rest] = cut(line);
     const auto [first, second] = cut(rest);
     if (verb == "/list") list();
-    else if (verb == "/to") { currentTarget.reset(); currentTarget = find(rest, true); say("to " + currentTarget->who); }
+    else if (verb == "/to") {
+        currentTarget.reset();
+        currentTarget = findByBeginning(rest);
+        say("to " + currentTarget->who);
+    }
     else if (verb == "/msg") write({find(first)}, "private", second);
     else if (verb == "/group") write(everyone(true), "group", rest);
     else if (verb == "/all") write(everyone(false), "all", rest);
-    else if (verb == "/send") sendPath({find(first)}, second);
+    else if (verb == "/send") sendCommand(rest, first, second);
     else if (verb == "/sendgroup") sendPath(everyone(true), rest);
     else if (verb == "/sendall") sendPath(everyone(false), rest);
     else if (verb == "/accept" || verb == "/reject" || verb == "/cancel") {
-        const auto n = number(first, INT_MAX);
-        const auto t = n ? transfers.find(static_cast<int>(*n)) : transfers.end();
-        if (t == transfers.end()) throw Error{"there is no such transfer; /transfers lists them"};
-        if (verb == "/cancel") { t->second->cancelled = true; return; }
-        if (t->second->sending || t->second->state != "offered" || t->second->answer) throw Error{"that is not an offer that waits for an answer"};
+        const auto t = transferMeant(verb, first);
+        if (verb == "/cancel") {
+            t->cancelled = true;
+            return;
+        }
+        if (!t->isAsking()) throw Error{"that is not an offer that waits for an answer"};
         string as = verb == "/accept" ? second : "";
-        if (!as.empty() && as.back() == '/' && t->second->name.back() == '/') as.pop_back();
+        if (!as.empty() && as.back() == '/' && t->name.back() == '/') as.pop_back();
         if (!as.empty() && !isFileName(as)) throw Error{"it cannot be stored under that name"};
-        t->second->as = as;
-        t->second->answer = verb == "/accept" ? 1 : 2;
-        t->second->state = "answered";
+        t->as = as;
+        t->answer = verb == "/accept" ? 1 : 2;
+        t->state = "answered";
     } else if (verb == "/transfers") {
         for (const auto& [n, t] : transfers) say(t->line(t->state));
         say("transfers " + std::to_string(transfers.size()));
@@ -1316,7 +1576,14 @@ int main(int argc, char** argv) {
     for (int i = 1; i < argc; ++i) {
         string option = argv[i], value;
         const size_t eq = option.find('=');
-        if (option == "--help") { std::puts("--name NAME --group GROUP --port N --interface NAME --dir DIR --accept ask|always|never"); return 0; }
+        if (option == "--help" || option == "-h") {
+            std::puts("--name NAME --group GROUP --port N --interface NAME --dir DIR --accept ask|always|never --scan on|off");
+            return 0;
+        }
+        if (option == "--version") {
+            std::cout << "second, " << version << "\n";
+            return 0;
+        }
         if (eq != string::npos) { value = option.substr(eq + 1); option.resize(eq); }
         else if (i + 1 < argc) value = argv[++i];
         else usage(option + " is no option, or needs a value");
@@ -1324,7 +1591,8 @@ int main(int argc, char** argv) {
         else if (option == "--group" && isName(value)) me.group = value;
         else if (option == "--port" && number(value, 65535) && *number(value, 65535) >= 1024 && *number(value, 65535) != sharedPort) me.at.port = static_cast<std::uint16_t>(*number(value, 65535));
         else if (option == "--interface" && if_nametoindex(value.c_str())) onlyInterfaces.insert(value);
-        else if (option == "--dir" && !value.empty()) downloads = value;
+        else if (option == "--dir" && !value.empty()) downloads = asInAShell(value);
+        else if (option == "--scan" && (value == "on" || value == "off")) maySweep = value == "on";
         else if (option == "--accept" && (value == "ask" || value == "always" || value == "never")) acceptMode = value;
         else usage("no such option, or not with this value: " + option + " " + value);
     }
@@ -1341,7 +1609,7 @@ int main(int argc, char** argv) {
     std::signal(SIGPIPE, SIG_IGN);
     for (int s : {SIGINT, SIGTERM, SIGHUP}) std::signal(s, onSignal);
     readInterfaces();
-    scanAll(false);
+    sweepAll();
     say("ready " + myself() + " " + me.group);
     std::thread(udpLoop).detach();
     std::thread(acceptLoop, listener).detach();

@@ -37,6 +37,7 @@ using Clock = std::chrono::steady_clock;
 
 bool namespaces = false;
 int home_network = -1;
+bool has_started_ours = false, has_started_second = false;  // of two implementations, which this process has
 constexpr int kReported = 66;  // the exit status of a process of which a sanitizer has something to report
 
 void must(bool good, const std::string& what) {
@@ -116,9 +117,18 @@ std::string sanitizer() {
 int class_size() { return sanitizer() == "thread" ? 12 : 30; }
 
 std::string peer_program() {
+  has_started_ours = true;
   const char* given = std::getenv("PEER");
   return fs::absolute(given ? given : "./peer");
 }
+
+// With SECOND_PLAYS=bob every bob is another program: SECOND, or tests/second.
+static bool is_second(const std::string& name) {
+  const char* const played = std::getenv("SECOND_PLAYS");
+  return played != nullptr && name == played;
+}
+
+std::string wording(const std::string& name, const std::string& ours) { return is_second(name) ? ".*" : ours; }
 
 bool enter_private_network() {
   const char* path = std::getenv("PATH");
@@ -436,9 +446,6 @@ Network::Network(int hosts, int bits) {
     run(host, "ip -batch " + scratch.write("batch", own + address(host) + rest));
 }
 
-// Which of two implementations this process has started.
-static bool has_started_ours = false, has_started_second = false;
-
 static void expect_both_kinds() {
   if (std::getenv("SECOND_PLAYS") == nullptr) return;
   EXPECT_TRUE(has_started_ours && has_started_second) << "only one of two implementations took part";
@@ -460,13 +467,11 @@ int Network::descriptor(int host) const { return namespaces_.at(static_cast<size
 
 void Network::run(int host, const std::string& command) const { shell(descriptor(host), command); }
 
-// With SECOND_PLAYS=bob every bob is another program: SECOND, or tests/second.
 static std::string program_of(const std::string& name) {
-  const char* const played = std::getenv("SECOND_PLAYS");
+  if (!is_second(name)) return peer_program();
+  has_started_second = true;
   const char* const given = std::getenv("SECOND");
-  const bool is_played = played != nullptr && name == played;
-  (is_played ? has_started_second : has_started_ours) = true;
-  return is_played ? fs::absolute(given ? given : ".build/second").string() : peer_program();
+  return fs::absolute(given ? given : ".build/second").string();
 }
 
 Process& Network::peer(int host, const std::string& name, std::vector<std::string> options) {
@@ -635,6 +640,8 @@ void Socket::share_port_no_more() const {
 void Socket::forge(const Network& network, int host, const std::string& from_ip, int from_port,
                    const std::string& to_ip, int to_port, const std::string& datagram) {
   const Socket s(open_socket(network, host, SOCK_RAW, IPPROTO_RAW));
+  const int on = 1;
+  ::setsockopt(s.fd_, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
   const sockaddr_in from = socket_address(from_ip, from_port), to = socket_address(to_ip, to_port);
   ip head{};
   head.ip_v = 4;

@@ -56,6 +56,9 @@ class Folder {
 };
 
 std::string peer_program();  // $PEER, or ./peer
+// A sentence that the specification leaves to each program, as a pattern: `ours` where ours plays `name`; any other where
+// the second implementation does (KINDS=second).
+std::string wording(const std::string& name, const std::string& ours);
 std::string sanitizer();     // with which it was built: $SANITIZE, "thread" or "address,undefined"
 int class_size();            // 30; with the thread sanitizer, which takes ten times the memory and the time, 12
 std::string read_file(const std::string& path);
@@ -190,7 +193,7 @@ class Socket {
   void end_output() const;                           // half-closes: nothing more will be sent
   void reset();                                      // ends the connection with a reset
   void send_to(const std::string& ip, int port, const std::string& datagram) const;
-  // A datagram with a source that is forged.
+  // A datagram, perhaps a broadcast, with a source that is forged.
   static void forge(const Network& network, int host, const std::string& from_ip, int from_port,
                     const std::string& to_ip, int to_port, const std::string& datagram);
   void share_port_no_more() const;                   // from now on nobody else can bind it
