@@ -19,7 +19,7 @@
 //   burst      the most that came to one peer within 10 ms: a receive buffer has to hold them
 //   heartbeats that all together send to the network in a second: N / 5, were they five seconds
 //              apart for all; the mean of a minute of peace or more, in whole intervals; and the
-//              most in any minute of it: who started together has its heartbeats together
+//              most in any minute of it
 //   left       how often somebody was said to have left in that time, though all are there
 //
 // It fails where, with a fifth lost at most, lists are not complete after two minutes; where the
