@@ -50,6 +50,7 @@ BUILD    := .build$(if $(SANITIZE),/$(SANITIZE))
 PEER     := $(if $(SANITIZE),$(BUILD)/peer,peer)
 objects   = $(patsubst %.cpp,$(BUILD)/%.o,$(1))
 tests_in  = $(if $(TOGETHER),$(1:%=$(BUILD)/tests/%/together.o),$(call objects,$(wildcard $(1:%=tests/%/*.cpp))))
+HARNESS  := $(call objects,tests/support/system.cpp tests/support/testing.cpp)
 TESTS    := $(call tests_in,classroom process unit) $(call objects,$(wildcard tests/support/*.cpp))
 FILTER   ?= *
 HOSTS    ?= 4
@@ -128,7 +129,7 @@ PLAIN := $(if $(SANITIZE),.build,$(BUILD))
 plain-tests: $(if $(SANITIZE),,$(BUILD)/run-tests)
 	$(if $(SANITIZE),$(MAKE) SANITIZE= .build/run-tests)
 
-UNITS := $(call tests_in,unit) $(patsubst %,$(BUILD)/tests/support/%.o,ladder testing main)
+UNITS := $(call tests_in,unit) $(patsubst %,$(BUILD)/tests/support/%.o,ladder system testing main)
 $(BUILD)/run-units: $(UNITS)
 	$(COMPILE) $^ -lgtest -o $@
 
@@ -141,7 +142,7 @@ THEIRS := $(if $(filter command,$(firstword $(origin PEER))),$(if $(filter /%,$(
 grade: $(BUILD)/grade $(if $(THEIRS),,$(PEER))
 	@PEER='$(or $(THEIRS),$(PEER))' FILTER='$(FILTER)' $(BUILD)/grade
 
-$(BUILD)/grade: $(call tests_in,grade) $(call objects,tests/support/testing.cpp tests/support/ladder.cpp)
+$(BUILD)/grade: $(call tests_in,grade) $(HARNESS) $(call objects,tests/support/ladder.cpp)
 	$(COMPILE) $^ -lgtest -o $@
 
 # Another implementation, from the specification alone, before the same judge: but for the extra points it left out.
@@ -238,7 +239,7 @@ bench: peer $(BUILD)/bench earlier
 segment: peer $(BUILD)/segment earlier
 	BENCH_BEFORE='$(EARLIER)' $(BUILD)/segment $(SEGMENTS)
 
-$(BUILD)/bench $(BUILD)/segment: $(BUILD)/%: $(BUILD)/tests/bench/%.o $(BUILD)/tests/support/testing.o
+$(BUILD)/bench $(BUILD)/segment: $(BUILD)/%: $(BUILD)/tests/bench/%.o $(HARNESS)
 	$(COMPILE) $^ -lgtest -o $@
 
 simulate: $(BUILD)/simulate
@@ -256,7 +257,7 @@ $(BUILD)/crowd: $(BUILD)/tests/simulation/crowd.o
 soak: $(PEER) $(BUILD)/soak
 	PEER='$(PEER)' SECONDS='$(or $(SECONDS),300)' PEERS='$(PEERS)' SEED='$(SEED)' $(BUILD)/soak
 
-$(BUILD)/soak: $(BUILD)/tests/soak/soak.o $(BUILD)/tests/support/testing.o
+$(BUILD)/soak: $(BUILD)/tests/soak/soak.o $(HARNESS)
 	$(COMPILE) $^ -lgtest -o $@
 
 # The corpus first, then new inputs. What those find is written below .build, and is no part of the tree.

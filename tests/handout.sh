@@ -43,8 +43,8 @@ if [ "$GRADER" = source ]; then
   mkdir "$to/tests/support"
   cp -r tests/grade "$to/tests"
   rm -f "$to"/tests/grade/wrong.* "$to"/tests/grade/unfinished.* "$to/tests/grade/smallest.sh"
-  for part in testing.cpp testing.h classroom.h ladder.cpp ladder.h; do
-    if [ -e tests/support/$part ]; then cp tests/support/$part "$to/tests/support"; fi
+  for part in system testing ladder; do
+    cp tests/support/$part.cpp tests/support/$part.h "$to/tests/support"
   done
 else
   make -s .build/grade >&2

@@ -87,7 +87,7 @@ run_units() {  # SYSTEM COMPILER EMULATOR
     objects+=("$folder/$(basename "$unit" .cc).o")
     [ -e "${objects[-1]}" ] || "$2" -std=c++17 -O1 -I$google -I$google/include -c "$unit" -o "${objects[-1]}"
   done
-  for unit in tests/unit/together tests/support/{ladder,testing}; do
+  for unit in tests/unit/together tests/support/{ladder,system,testing}; do
     build "$1" "$2" "-isystem $google/include" "$folder/$unit.o"
     objects+=("$folder/$unit.o")
   done

@@ -37,10 +37,11 @@
 #include <sstream>
 #include <thread>
 
+#include "measure.h"
+#include "support/system.h"
 #include "support/testing.h"
 
 namespace fs = std::filesystem;
-using Clock = std::chrono::steady_clock;
 
 namespace {
 
@@ -49,26 +50,10 @@ constexpr size_t kSmallFile = 4096;
 constexpr double kPatience = 300;  // seconds for one copy; far more than any should need
 constexpr size_t kMessages = 50;   // at least so many make one median
 
-std::string text_setting(const char* name, const std::string& otherwise) {
-  const char* given = std::getenv(name);
-  return given ? given : otherwise;
-}
-
-size_t setting(const char* name, size_t otherwise) {
-  return std::max(1ul, std::stoul(text_setting(name, std::to_string(otherwise))));
-}
-
-const size_t kPairs = setting("BENCH_PAIRS", 5);
-const size_t kScale = setting("BENCH_SCALE", 1);
+const size_t kPairs = std::max(1u, number_setting("BENCH_PAIRS", 5));
+const size_t kScale = std::max(1u, number_setting("BENCH_SCALE", 1));
 const size_t kBig = 1024 * kMiB / kScale;
 const size_t kMany = 10'000 / kScale;
-
-double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
-}
 
 std::string output_of(const std::string& command) {
   FILE* pipe = ::popen(command.c_str(), "r");
@@ -369,8 +354,8 @@ void against(const Rival& rival, const Place& place, const Work& work, const std
 
 // ---- The sections of the table ----------------------------------------------------------------
 
-const std::string kMemory = text_setting("BENCH_DIR", "/dev/shm");
-const std::string kDisk = text_setting("BENCH_DISK", "/var/tmp");
+const std::string kMemory = setting("BENCH_DIR", "/dev/shm");
+const std::string kDisk = setting("BENCH_DISK", "/var/tmp");
 
 std::string size_name(size_t bytes) {
   const size_t mib = bytes / kMiB;
@@ -540,7 +525,7 @@ void message_latency() {
 // ---- Ours, as it was ----------------------------------------------------------------------------
 
 // Each of the two has a place of its own, where nobody else is. Empty, and there are no such rows.
-const std::string kBefore = text_setting("BENCH_BEFORE", "");
+const std::string kBefore = setting("BENCH_BEFORE");
 
 // Both write into the same folder, each in its turn. In a folder of its own each would have its own
 // part of the disk, fuller or emptier, nearer to the source or farther: so the same program was
@@ -659,11 +644,11 @@ std::string file_system(const std::string& folder) {
 }
 
 void say_what_it_is_measured_on() {
-  const std::string compiler = text_setting("CXX", "g++");
+  const std::string compiler = setting("CXX", "g++");
   std::cout << output_of("date '+%F %H:%M'") << ", " << output_of("sed -n 's/^model name.*: //p' /proc/cpuinfo") << ", "
             << std::thread::hardware_concurrency() << " cores, " << output_of("uname -sr") << ", load "
             << output_of("cut -d' ' -f1 /proc/loadavg") << "\n"
-            << output_of(compiler + " --version") << ", " << text_setting("CXXFLAGS", "flags unknown") << "\n"
+            << output_of(compiler + " --version") << ", " << setting("CXXFLAGS", "flags unknown") << "\n"
             << "Files in " << file_system(kMemory) << "; rows named disk: " << file_system(kDisk) << "\n"
             << "Pairs a row: " << kPairs << "; medians in MB/s (10^6 bytes); ratio: median of the pairs'.\n"
             << "namespaces: joined by veth and a bridge, MTU 1500, segmentation offload on." << std::endl;

@@ -29,9 +29,9 @@
 #include <iostream>
 #include <thread>
 
+#include "measure.h"
+#include "support/system.h"
 #include "support/testing.h"
-
-using Clock = std::chrono::steady_clock;
 
 namespace {
 
@@ -41,13 +41,6 @@ constexpr auto kSettle = std::chrono::seconds(12);  // until bursts, sweeps and 
 constexpr auto kIdle = std::chrono::seconds(30);
 
 using Peers = std::vector<Process*>;
-
-double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 // The numbers of /proc/PID/FILE in the line that begins with `key`, in their order. Where a line of names with the same
 // beginning comes before (net/snmp), it has no numbers.
@@ -265,8 +258,8 @@ int main(int argc, char** argv) {
               "hosts     all 20%% lost one more    sent   KiB   got   KiB    sent   KiB   got   KiB      ms      %%"
               "    RSS  anon  lost\n");
   std::vector<std::string> programs = {peer_program()};
-  const char* const before = std::getenv("BENCH_BEFORE");
-  if (before && *before) programs.push_back(before);
+  const std::string before = setting("BENCH_BEFORE");
+  if (!before.empty()) programs.push_back(before);
   try {
     for (int i = 1; i < argc; ++i) measure(std::atoi(argv[i]), programs);
   } catch (const std::exception& error) {

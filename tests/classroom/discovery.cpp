@@ -435,7 +435,7 @@ TEST(Discovery, AnIntroductionOverTcpListsNobodyAndIsAskedAboutOnce) {
   Socket talk = Socket::tcp(network, 0, "127.0.0.1", 25301);
   talk.send("ChatByP2P/1 HELLO " + zoe + "\n");
   EXPECT_EQ(talk.line().substr(0, 20), "OK ChatByP2P/1 HERE ");
-  const std::string question = door.datagram(), to_bob = " to=" + question.substr(question.find(" id=") + 4, 16);
+  const std::string question = door.datagram(), to_bob = " to=" + id_in(question);
   EXPECT_EQ(question.substr(0, 17), "ChatByP2P/1 HELLO");
   const Socket other = Socket::udp(network, 0, 40008);
   other.send_to("127.0.0.1", 25301, "ChatByP2P/1 HELLO id=00000000000000dd ip=127.0.0.1 port=40008 name=yan group=lab");
@@ -541,7 +541,7 @@ TEST(Discovery, WhatAPeerSentBeforeItWasReplacedDoesNotBringItBack) {
   const std::string cleo = "id=00000000000000cc ip=127.0.0.1 port=40000 name=cleo group=lab";
   const Socket port = Socket::udp(network, 0, 40000);
   port.send_to("127.0.0.1", 25301, "ChatByP2P/1 HELLO " + bob);
-  const std::string answer = port.datagram(), to_ann = " to=" + answer.substr(answer.find(" id=") + 4, 16);
+  const std::string answer = port.datagram(), to_ann = " to=" + id_in(answer);
   port.send_to("127.0.0.1", 25301, "ChatByP2P/1 HERE " + bob + to_ann);
   ann.wait_for("joined bob@\\S+ lab");
   ann.signal(SIGSTOP);  // so that it reads these in one go

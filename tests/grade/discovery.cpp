@@ -128,10 +128,18 @@ CASE(R1, APortThatIsHalfTaken, "P2.1",
   ann.prints("ready " + ann.name + "@127.0.0.1:25255 " + ann.group);
 }
 
-CASE(R1, APortThatIsChosen, "I1", "--port chooses the port.") {
+CASE(R1, APortThatIsChosen, "I1", "--port chooses the port; when the program has ended, it can be started there again.") {
   Program ann("ann", {"--port", "31000"});
   check(ann.ready().port == 31000, "port 31000", std::to_string(ann.port));
-  Stranger("zoe").id_of(ann);
+  Stranger zoe("zoe");
+  zoe.id_of(ann);
+  Talk& talk = zoe.introduced(ann);
+  ann.say("/quit");
+  talk.expect_end();
+  ann.expect_exit(0);
+  talk.close();  // who closes first keeps his address in TIME_WAIT for a minute
+  Program again("ann", {"--port", "31000"});
+  check(again.ready().port == 31000, "port 31000", std::to_string(again.port));
 }
 
 CASE(R1, APortThatIsTaken, "I1, I6", "A chosen port that is taken is refused, with exit status 2.") {
@@ -742,12 +750,12 @@ CASE(R4, SaysAnotherAddress, "P4.1, I3",
 CASE(R4, NamesThatAreEqual, "P1", "Two users with the same name are two entries.") {
   Program ann("ann");
   ann.ready();
-  Stranger one("zoe"), two("zoe");
-  one.meet(ann), two.meet(ann);
+  Stranger one("zoe"), two("zoe"), namesake("ann");
+  for (Stranger* each : {&one, &two, &namesake}) each->meet(ann);
   ann.say("/list");
-  for (const Stranger* each : {&one, &two})
+  for (const Stranger* each : {&one, &two, &namesake})
     ann.prints("user ... - " + each->name + " " + each->group + " " + each->at());
-  ann.prints("users 3");
+  ann.prints("users 4");
 }
 
 CASE(R4, JoinsOnce, "I3, P4.4", "A user joins once, however often it is heard.") {

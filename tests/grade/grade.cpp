@@ -23,9 +23,11 @@
 #include <deque>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <map>
-#include <set>
 #include <stdexcept>
+
+#include "support/system.h"
 
 namespace fs = std::filesystem;
 
@@ -51,6 +53,7 @@ struct World {
   std::map<std::string, std::string> columns;  // who speaks at this IP:PORT
   std::vector<std::string> programs;
   std::string awaits;  // the column that something has to come to
+  double fault_at = std::numeric_limits<double>::max();  // when it came, where that is known
   int strangers_so_far = 0;
   std::chrono::steady_clock::time_point start;
   double limit = 0;
@@ -62,20 +65,6 @@ struct World {
   std::vector<int> keepers;
 } world;
 
-sockaddr_in socket_address(const std::string& ip, int port) {
-  sockaddr_in raw{};
-  raw.sin_family = AF_INET;
-  raw.sin_port = htons(static_cast<uint16_t>(port));
-  ::inet_pton(AF_INET, ip.c_str(), &raw.sin_addr);
-  return raw;
-}
-
-const sockaddr* raw(const sockaddr_in& address) { return reinterpret_cast<const sockaddr*>(&address); }
-
-void must(bool good, const std::string& what) {
-  if (!good) throw std::runtime_error("the grader itself: " + what + ": " + std::strerror(errno));
-}
-
 void watch(int fd, std::function<void()> readable) { world.watched.emplace_back(fd, std::move(readable)); }
 
 void unwatch(int fd) {
@@ -83,15 +72,8 @@ void unwatch(int fd) {
   all.erase(std::remove_if(all.begin(), all.end(), [&](const auto& entry) { return entry.first == fd; }), all.end());
 }
 
-void enter(int host) { must(::setns(network().descriptor(host), CLONE_NEWNET) == 0, "setns"); }
-
-int open_socket(int type, int host) {
-  enter(host);
-  const int fd = ::socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
-  must(fd != -1, "socket");
-  ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  return fd;
-}
+// The loop waits for all at once, so none may block.
+int open_socket(int host, int type) { return network().socket(host, type | SOCK_NONBLOCK); }
 
 // What comes again and again, as from a program that floods, is one step.
 void note(const std::string& from, const std::string& to, const std::string& text, double at = now()) {
@@ -179,7 +161,7 @@ void pass_on(int number) {
   program_pid = ::fork();
   ::sigprocmask(SIG_SETMASK, &before, nullptr);
   if (program_pid == 0) {
-    for (const int number : {SIGPIPE, SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) ::signal(number, SIG_DFL);
+    reset_signals();
     run();
     ::_exit(127);
   }
@@ -189,14 +171,8 @@ void pass_on(int number) {
   for (int status;;) {
     const pid_t ended = ::waitpid(-1, &status, 0);
     if (ended == -1 && errno != EINTR) ::_exit(127);
-    if (ended == program_pid) ::_exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+    if (ended == program_pid) ::_exit(shell_status(status));
   }
-}
-
-std::string list(const std::vector<std::string>& words, const std::string& between) {
-  std::string all;
-  for (const std::string& word : words) all += (all.empty() ? "" : between) + word;
-  return all;
 }
 
 std::string announcement(const std::string& verb, const Fields& required) {
@@ -247,42 +223,10 @@ uint32_t drawn_number(const std::string& what, uint32_t from, uint32_t to) {
   return from + static_cast<uint32_t>(chance(what) % (to - from + 1));
 }
 
-// Where many networks are made at once, one is there before it carries anything: its links come up when the kernel has
-// time. So no case begins before each host has heard each other one.
-static void wait_for_network(int hosts) {
-  constexpr int kProbePort = 24999;
-  constexpr double kPatience = 60;
-  std::vector<int> sockets;
-  const int on = 1;
-  for (int host = 1; host <= hosts; ++host) {
-    sockets.push_back(open_socket(SOCK_DGRAM, host));
-    ::setsockopt(sockets.back(), SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
-    must(::bind(sockets.back(), raw(socket_address("0.0.0.0", kProbePort)), sizeof(sockaddr_in)) == 0, "bind");
-  }
-  std::set<std::pair<size_t, uint32_t>> heard;  // who has heard whom, himself included
-  const size_t all = sockets.size() * sockets.size();
-  const double begun = now();
-  while (heard.size() < all) {
-    if (now() > begun + kPatience) throw std::runtime_error("the grader itself: the virtual network carries nothing");
-    for (const int fd : sockets)
-      ::sendto(fd, "probe", 5, 0, raw(socket_address("10.77.0.31", kProbePort)), sizeof(sockaddr_in));
-    ::usleep(10'000);
-    for (size_t i = 0; i < sockets.size(); ++i) {
-      char bytes[16];
-      sockaddr_in from{};
-      socklen_t size = sizeof from;
-      while (::recvfrom(sockets[i], bytes, sizeof bytes, 0, reinterpret_cast<sockaddr*>(&from), &size) > 0)
-        heard.emplace(i, from.sin_addr.s_addr);
-    }
-  }
-  for (const int fd : sockets) ::close(fd);
-}
-
 // The network of the handout: who has begun with its broadcast address, 10.77.0.31, is heard here, too. The time of a
 // case begins once it is up.
 void classroom(int hosts) {
   world.network = std::make_unique<Network>(hosts, 27);
-  wait_for_network(hosts);
   world.start = std::chrono::steady_clock::now();
 }
 
@@ -327,19 +271,49 @@ static std::string without_chance(std::string text) {
   return all;
 }
 
-// For main.cpp, in the folder of the case: what was expected and what came, each a line; then the steps. And, for all
-// cases that failed alike to be told as one, the first two without what was drawn.
+// Which step has what came, and was not expected: the last one of a program that has these words. None for a few
+// characters, which any step could have.
+static const Step* step_with(const std::string& came) {
+  constexpr size_t kTelling = 6;
+  const auto& steps = world.steps;
+  const auto is_it = [&](const Step& step) {
+    const auto& programs = world.programs;
+    const bool is_programs = std::find(programs.begin(), programs.end(), step.from) != programs.end();
+    return is_programs && step.at <= world.fault_at && step.text.find(came) != std::string::npos;
+  };
+  const auto found = std::find_if(steps.rbegin(), steps.rend(), is_it);
+  return came.size() < kTelling || found == steps.rend() ? nullptr : &*found;
+}
+
+// For report.cpp: what passed, a row each, in the order in which it happened, which is not that in which we came to
+// read it. The fault stands where it came, or where something is missing: at the end.
+static void write_picture(const std::string& expected, const std::string& came) {
+  std::ofstream rows(world.folder + "/steps");
+  const auto write = [&](const std::string& kind, const Step& step) {
+    rows << kind << '\t' << step.at << '\t' << step.from << '\t' << step.to << '\t' << step.times << '\t' << step.text
+         << '\n';
+  };
+  const auto is_earlier = [](const Step& one, const Step& other) { return one.at < other.at; };
+  std::stable_sort(world.steps.begin(), world.steps.end(), is_earlier);
+  const Step* const wrong = step_with(came);
+  for (const Step& step : world.steps) {
+    write(&step == wrong ? "wrong" : "step", step);
+    if (&step == wrong) write("expected", {step.at, step.from, step.to, expected, 1});
+  }
+  const std::string program = world.programs.empty() ? "the program" : world.programs[0];
+  const bool is_missing = came.rfind("nothing that fits", 0) == 0;
+  if (!wrong) write("missing", {now(), program, world.awaits, expected, 1});
+  if (!wrong && !is_missing) write("came", {now(), program, "", came, 1});
+  for (const auto& [address, name] : world.columns) write("address", {0, name, "", address, 1});
+}
+
+// For main.cpp, in the folder of the case: what was expected and what came, each a line. And, for all cases that failed
+// alike to be told as one, both without what was drawn.
 void fail(const std::string& expected, const std::string& came) {
   std::ofstream(world.folder + "/expected") << expected;
   std::ofstream(world.folder + "/came") << came;
   std::ofstream(world.folder + "/alike") << without_chance(expected) << "\n" << without_chance(came);
-  std::ofstream steps(world.folder + "/steps");
-  for (const Step& step : world.steps)
-    steps << step.at << '\t' << step.from << '\t' << step.to << '\t' << step.times << '\t' << step.text << '\n';
-  const std::string program = world.programs.empty() ? "the program" : world.programs[0];
-  steps << now() << "\t!\t" << program << (world.awaits.empty() ? "" : "\r" + world.awaits) << "\t1\t" << expected
-        << '\n';
-  steps.close();
+  write_picture(expected, came);
   throw std::runtime_error(expected + "; " + came);
 }
 
@@ -470,20 +444,17 @@ Program::Program(const std::string& its_name, std::vector<std::string> options, 
   if (!its_name.empty()) command.insert(command.end(), {"--name", name, "--group", group});
   command.insert(command.end(), options.begin(), options.end());
   world.programs.push_back(name);
-  note(kUser, name, escaped("starts it: " + list(command, " ").substr(command[0].rfind('/') + 1)));
+  note(kUser, name, escaped("starts it: " + joined(command, " ").substr(command[0].rfind('/') + 1)));
   folder_ = world.folder + "/" + escaped(name).substr(0, 40);
   fs::create_directories(folder_);
   int in[2], out[2], err[2];
   must(::pipe2(in, O_CLOEXEC) == 0 && ::pipe2(out, O_CLOEXEC) == 0 && ::pipe2(err, O_CLOEXEC) == 0, "pipe2");
-  enter(host);
+  const int home = network().descriptor(host);
   const auto run = [&] {
     for (const auto& [from, to] : {std::pair(in[0], 0), std::pair(out[1], 1), std::pair(err[1], 2)}) ::dup2(from, to);
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     restrict();
-    std::vector<char*> arguments;
-    for (const std::string& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
-    arguments.push_back(nullptr);
-    if (::chdir(folder_.c_str()) == 0) ::execv(arguments[0], arguments.data());
+    if (::setns(home, CLONE_NEWNET) == 0 && ::chdir(folder_.c_str()) == 0) become(command);
   };
   // As fork(), but into a new process namespace; where that is not allowed, in our own, and then its group is ended.
   keeper_ = static_cast<int>(::syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0));
@@ -511,7 +482,7 @@ void Program::read(int fd, bool is_error) {
   if (got <= 0) {
     unwatch(fd);
     --open_;
-    if (!is_error && !partial_.empty()) lines_.push_back({partial_, false});
+    if (!is_error && !partial_.empty()) lines_.push_back({partial_, now(), false});
     return;
   }
   // What floods is read on, or it would stand still and look well, but slowly, and not kept.
@@ -529,8 +500,8 @@ void Program::read(int fd, bool is_error) {
   partial_.append(bytes, static_cast<size_t>(got));
   size_t from = 0;
   for (size_t end; (end = partial_.find('\n', from)) != std::string::npos; from = end + 1) {
-    lines_.push_back({partial_.substr(from, end - from), false});
-    if (lines_.size() < 10'000) note(name, kUser, escaped(lines_.back().text));
+    lines_.push_back({partial_.substr(from, end - from), now(), false});
+    if (lines_.size() < 10'000) note(name, kUser, escaped(lines_.back().text), lines_.back().at);
   }
   partial_.erase(0, from);
 }
@@ -573,7 +544,7 @@ bool Program::has_ended() {
   int status = 0;
   if (status_ == -1 && keeper_ != -1 && ::waitpid(keeper_, &status, WNOHANG) == keeper_) {
     world.keepers.erase(std::find(world.keepers.begin(), world.keepers.end(), keeper_));
-    status_ = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    status_ = shell_status(status);
     keeper_ = -1;
   }
   return status_ != -1;
@@ -598,11 +569,23 @@ std::string Program::prints(const std::string& pattern, double seconds) {
     }
     char within[32];
     std::snprintf(within, sizeof within, ", within %g s", seconds);
-    if (now() > end || now() > world.limit) fail(expected + within, nearest(pattern));
+    if (now() > end || now() > world.limit) {
+      if (prints_only_at_its_end()) fail(expected + within, "nothing before it ended. Flush what you print after each line");
+      fail(expected + within, nearest(pattern));
+    }
     serve_all(0.01);
   }
   lines_[found].used = true;
   return lines_[found].text;
+}
+
+// What is printed into a pipe waits in a buffer, unless it is flushed: the first trap of a program that is tested.
+bool Program::prints_only_at_its_end() {
+  constexpr double kPatience = 1;
+  if (!lines_.empty() || in_ == -1) return false;
+  end_input();
+  for (const double end = now() + kPatience; now() < end && lines_.empty();) serve_all(0.01);
+  return !lines_.empty();
 }
 
 // By how many characters one would have to be changed into the other, at most: their longest common parts, in order.
@@ -635,8 +618,11 @@ std::string Program::nearest(const std::string& pattern) const {
 void Program::prints_not(const std::string& pattern, double seconds) {
   pause(seconds);
   check(!has_ended(), name + " prints no line like: " + pattern, "it has ended");
-  for (const Printed& line : lines_)
-    if (!line.used) check(!fits(pattern, line.text), name + " prints no line like: " + pattern, escaped(line.text));
+  for (const Printed& line : lines_) {
+    if (line.used || !fits(pattern, line.text)) continue;
+    world.fault_at = line.at;
+    fail(name + " prints no line like: " + pattern, escaped(line.text));
+  }
 }
 
 size_t Program::count(const std::string& pattern) const {
@@ -697,23 +683,18 @@ size_t Program::memory() const {
 }
 
 std::string Program::write(const std::string& file, const std::string& content) const {
+  note(kUser, name, "in its folder is: " + escaped(file, 40) + ", " + std::to_string(content.size()) + " bytes");
   fs::create_directories(fs::path(path(file)).parent_path());
   std::ofstream(path(file), std::ios::binary) << content;
   return path(file);
 }
 
-std::vector<std::string> Program::stored() const {
-  std::vector<std::string> names;
-  std::error_code none;
-  for (const auto& entry : fs::directory_iterator(path("downloads"), none)) names.push_back(entry.path().filename());
-  std::sort(names.begin(), names.end());
-  return names;
-}
+std::vector<std::string> Program::stored() const { return names_in(path("downloads")); }
 
 void Program::has_stored(const std::string& file, const std::string& content) const {
   const std::string where = path("downloads/" + file);
   check(fs::is_regular_file(where), "the file downloads/" + escaped(file),
-        "downloads/ has: " + escaped(list(stored(), ", ")));
+        "downloads/ has: " + escaped(joined(stored(), ", ")));
   const std::string is = read_file(where);
   check(is == content, "downloads/" + escaped(file) + " as it was sent: " + escaped(content, 60), escaped(is, 60));
 }
@@ -742,12 +723,11 @@ static double waited_for(msghdr& message) {
 Ear::Ear(int its_port, const std::string& ip, int host)
     : port(its_port),
       label(port == 25252 ? "everybody" : "port " + std::to_string(port)),
-      fd_(open_socket(SOCK_DGRAM, host)) {
+      fd_(open_socket(host, SOCK_DGRAM)) {
   const int on = 1;
-  ::setsockopt(fd_, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
   ::setsockopt(fd_, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on);
-  must(::bind(fd_, raw(socket_address(ip, port)), sizeof(sockaddr_in)) == 0,
-       "bind to UDP port " + std::to_string(port));
+  allow_broadcasts(fd_);
+  bind_to(fd_, ip, port);
   watch(fd_, [this] { read(); });
 }
 
@@ -787,7 +767,7 @@ void Ear::send(const std::string& ip, int to, const std::string& bytes) const {
 }
 
 void Ear::pour(const std::string& ip, int to, const std::string& bytes) const {
-  ::sendto(fd_, bytes.data(), bytes.size(), 0, raw(socket_address(ip, to)), sizeof(sockaddr_in));
+  send_datagram(fd_, ip, to, bytes);
 }
 
 Datagram Ear::hears(const std::string& verb, const Fields& required, double seconds) {
@@ -803,9 +783,11 @@ Datagram Ear::hears(const std::string& verb, const Fields& required, double seco
 
 void Ear::hears_not(const std::string& verb, const Fields& required, double seconds) {
   pause(seconds);
-  for (const Datagram& one : heard)
-    check(one.used || !Line(one.bytes).is(verb, required),
-          label + " gets over UDP no " + announcement(verb, required), escaped(one.bytes));
+  for (const Datagram& one : heard) {
+    if (one.used || !Line(one.bytes).is(verb, required)) continue;
+    world.fault_at = one.at;
+    fail(label + " gets over UDP no " + announcement(verb, required), escaped(one.bytes));
+  }
 }
 
 size_t Ear::count(const std::string& verb, const Fields& required) const {
@@ -819,20 +801,22 @@ Talk::Talk(int fd, const std::string& who, int port, const std::string& program)
     : who_(who), program_(program), port_(port), fd_(fd) {
   const int on = 1;
   ::setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  watch(fd_, [this] {
-    char bytes[65536];
-    const ssize_t got = ::recv(fd_, bytes, sizeof bytes, 0);
-    if (got == -1 && errno == EAGAIN) return;
-    if (got > 0) {
-      note(program_, who_, escaped(std::string(bytes, static_cast<size_t>(got))));
-      if (buffer_.size() < kKeptOfATalk) buffer_.append(bytes, static_cast<size_t>(got));
-      return;
-    }
-    note(program_, who_, got == 0 ? "(ends the connection)" : "(resets the connection)");
-    ended_ = true;
-    was_reset_ = got == -1;
-    unwatch(fd_);
-  });
+  watch(fd_, [this] { read(); });
+}
+
+void Talk::read() {
+  char bytes[65536];
+  const ssize_t got = ::recv(fd_, bytes, sizeof bytes, 0);
+  if (got == -1 && errno == EAGAIN) return;
+  if (got > 0) {
+    note(program_, who_, escaped(std::string(bytes, static_cast<size_t>(got))));
+    if (buffer_.size() < kKeptOfATalk) buffer_.append(bytes, static_cast<size_t>(got));
+    return;
+  }
+  note(program_, who_, got == 0 ? "(ends the connection)" : "(resets the connection)");
+  ended_ = true;
+  was_reset_ = got == -1;
+  unwatch(fd_);
 }
 
 Talk::~Talk() { close(); }
@@ -850,9 +834,8 @@ void Talk::half_close() {
 
 void Talk::reset() {
   note(who_, program_, "(resets the connection)");
-  const linger now{1, 0};
-  ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-  close();
+  unwatch(fd_);
+  close_by_reset(std::exchange(fd_, -1));
 }
 
 bool Talk::send(const std::string& bytes) {
@@ -888,6 +871,13 @@ void Talk::pieces(const std::string& bytes, size_t cut) {
 void Talk::stop_reading() {
   note(who_, program_, "(reads no more)");
   unwatch(fd_);
+}
+
+void Talk::rest(double seconds) {
+  note(who_, program_, "(reads nothing for a while)");
+  unwatch(fd_);
+  pause(seconds);
+  watch(fd_, [this] { read(); });
 }
 
 std::string Talk::line(const std::string& expected) {
@@ -959,10 +949,8 @@ Stranger::Stranger(const std::string& its_name, int port, const std::string& its
   id = drawn_id(std::to_string(ear.port) + "/" + ip);
   ear.label = name;
   world.columns[at()] = name;
-  listener_ = open_socket(SOCK_STREAM, host);
-  must(::bind(listener_, raw(socket_address("0.0.0.0", ear.port)), sizeof(sockaddr_in)) == 0 &&
-           ::listen(listener_, 100) == 0,
-       "listen on " + std::to_string(ear.port));
+  listener_ = open_socket(host, SOCK_STREAM);
+  listen_on(listener_, ear.port);
   beat_ = now() + 5;
   ear.at_once = [this](const Datagram& datagram) { answer(datagram); };
   watch(listener_, [this] {
@@ -1037,9 +1025,10 @@ Stranger& Stranger::meet(Program& program) {
 }
 
 Talk& Stranger::call(const Program& program) {
-  const int fd = open_socket(SOCK_STREAM, host_);
-  if (ip_ != "127.0.0.1") must(::bind(fd, raw(socket_address(ip_, 0)), sizeof(sockaddr_in)) == 0, "bind");
-  const int result = ::connect(fd, raw(socket_address(program.ip, program.port)), sizeof(sockaddr_in));
+  const int fd = open_socket(host_, SOCK_STREAM);
+  if (ip_ != "127.0.0.1") bind_to(fd, ip_, 0);
+  const sockaddr_in address = socket_address(program.ip, program.port);
+  const int result = ::connect(fd, raw(address), sizeof address);
   pollfd done{fd, POLLOUT, 0};
   int error = result == -1 && errno != EINPROGRESS ? errno : 0;
   until(

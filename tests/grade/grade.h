@@ -141,7 +141,8 @@ class Program {
   std::string nearest(const std::string& pattern) const;
   void read(int fd, bool is_error);
   bool has_ended();
-  struct Printed { std::string text; bool used; };
+  bool prints_only_at_its_end();
+  struct Printed { std::string text; double at; bool used; };
   std::string folder_, partial_, errors_;
   std::vector<Printed> lines_;
   std::vector<int> streams_;
@@ -184,6 +185,7 @@ class Talk {
   bool send(const std::string& bytes);
   void pieces(const std::string& bytes, size_t cut);  // two, or with 0, one byte at a time
   void stop_reading();                                // from now on, as somebody whose program hangs
+  void rest(double seconds);                          // reads nothing meanwhile, so the buffers in between fill up
   std::string line(const std::string& expected = "a line");  // without its line end
   std::string expect(const std::string& pattern);     // the next line fits
   void ask(const std::string& request, const std::string& reply) { send(request + "\n"), expect(reply); }
@@ -202,6 +204,7 @@ class Talk {
 
  private:
   friend class Stranger;
+  void read();
   bool write(const std::string& bytes);
   std::string who_, program_, buffer_;
   int port_;

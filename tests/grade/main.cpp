@@ -22,7 +22,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -37,6 +36,7 @@
 #include "milestones.h"
 #include "pair.h"
 #include "report.h"
+#include "support/system.h"
 
 namespace fs = std::filesystem;
 using grade::Case;
@@ -49,11 +49,6 @@ constexpr int kToBeginAndEnd = 70;            // seconds that a case may take be
 constexpr double kForSecondTries = 60;        // seconds, in all
 constexpr size_t kMostSecondTries = 20;       // where more have failed, it is not the machine
 
-std::string environment(const char* name, const char* otherwise = "") {
-  const char* value = std::getenv(name);
-  return value && *value ? value : otherwise;
-}
-
 // A network of one's own is not enough for root, who could walk back into that of the machine. In a user namespace even
 // root has no power over what is outside. Where the system forbids it, the tests' own way has to do.
 void give_up_power() {
@@ -62,14 +57,6 @@ void give_up_power() {
   std::ofstream("/proc/self/setgroups") << "deny";
   std::ofstream("/proc/self/uid_map") << map;
   std::ofstream("/proc/self/gid_map") << group;
-}
-
-// A case may play a thousand peers.
-void allow_descriptors() {
-  rlimit limit{};
-  ::getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 8192);
-  ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 // ---- Running cases --------------------------------------------------------------------------------------------------
@@ -176,12 +163,18 @@ std::vector<Outcome> Queue::run(const std::vector<const Case*>& cases, size_t jo
 
 bool has_failed(const Outcome& outcome) { return !outcome.passed; }
 
-// The first three that ask whether a program does anything at all, and what can pass without that.
-bool is_first(const Case& its) {
-  for (const char* id : {"R1.SaysThatItIsReady", "R1.OptionsWithAnEqualsSign", "R1.DefaultsWithoutATerminal",
-                         "R2.SaysHelloAtStart", "R2.SaysWhoItIs"})
-    if (its.id() == id) return true;
-  return false;
+// Those that ask whether a program says that it is ready; and whether it does anything at all.
+const std::vector<std::string> kAboutReady = {"R1.SaysThatItIsReady", "R1.OptionsWithAnEqualsSign",
+                                              "R1.DefaultsWithoutATerminal"};
+const std::vector<std::string> kAboutHello = {"R2.SaysHelloAtStart", "R2.SaysWhoItIs"};
+
+bool is_in(const std::vector<std::string>& ids, const Case& its) {
+  return std::find(ids.begin(), ids.end(), its.id()) != ids.end();
+}
+
+bool has_any_passed(const std::vector<std::string>& ids, const std::vector<Outcome>& outcomes) {
+  return std::any_of(outcomes.begin(), outcomes.end(),
+                     [&](const Outcome& outcome) { return outcome.passed && is_in(ids, *outcome.of); });
 }
 
 Outcome not_tried(const Case& its, const Outcome& because) {
@@ -192,28 +185,33 @@ Outcome not_tried(const Case& its, const Outcome& because) {
   return outcome;
 }
 
-// A program that does nothing yet is told so at once, and nothing that would fail alike is tried.
+// A program that does nothing yet is told so at once, and nothing that would fail alike is tried. Of one that says
+// HELLO, but not that it is ready, only R1 and R2 are.
 std::vector<Outcome> judge(Queue& queue, const std::vector<const Case*>& cases, size_t jobs) {
-  std::vector<const Case*> early, late;
-  for (const Case* each : cases)
-    (each->requirement == "R1" || is_first(*each) ? early : late).push_back(each);
-  const bool is_all = std::count_if(early.begin(), early.end(), [](const Case* c) { return is_first(*c); }) >= 5;
-  if (!is_all) return queue.run(cases, jobs);
-  std::vector<Outcome> outcomes = queue.run(early, early.size());
-  const auto shows_life = [](const Outcome& outcome) { return outcome.passed && is_first(*outcome.of); };
-  if (std::any_of(outcomes.begin(), outcomes.end(), shows_life)) {
-    for (Outcome& outcome : queue.run(late, jobs)) outcomes.push_back(std::move(outcome));
-    return outcomes;
+  std::vector<const Case*> early, late, tried;
+  size_t first = 0;
+  for (const Case* each : cases) {
+    const bool is_first = is_in(kAboutReady, *each) || is_in(kAboutHello, *each);
+    (is_first || each->requirement == "R1" ? early : late).push_back(each);
+    if (is_first) ++first;
   }
+  if (first < kAboutReady.size() + kAboutHello.size()) return queue.run(cases, jobs);
+  std::vector<Outcome> outcomes = queue.run(early, early.size());
+  const bool is_ready = has_any_passed(kAboutReady, outcomes), says_hello = has_any_passed(kAboutHello, outcomes);
+  for (const Case* each : late)
+    if (is_ready || (says_hello && each->requirement == "R2")) tried.push_back(each);
+  for (Outcome& outcome : queue.run(tried, jobs)) outcomes.push_back(std::move(outcome));
+  if (tried.size() == late.size()) return outcomes;
   const Outcome because = *std::find_if(outcomes.begin(), outcomes.end(), has_failed);
-  for (const Case* each : late) outcomes.push_back(not_tried(*each, because));
+  for (const Case* each : late)
+    if (std::find(tried.begin(), tried.end(), each) == tried.end()) outcomes.push_back(not_tried(*each, because));
   return outcomes;
 }
 
 // A busy machine may fail a case, so it is tried once more, by itself.
 void try_again(Queue& queue, std::vector<Outcome>& outcomes) {
   const auto failed = std::count_if(outcomes.begin(), outcomes.end(), has_failed);
-  if (static_cast<size_t>(failed) > kMostSecondTries || environment("SECOND_TRIES") == "0") return;
+  if (static_cast<size_t>(failed) > kMostSecondTries || setting("SECOND_TRIES") == "0") return;
   const double begun = grade::now();
   for (Outcome& outcome : outcomes) {
     const bool is_in_time = grade::now() + outcome.of->limit / 2.0 < begun + kForSecondTries;
@@ -225,7 +223,7 @@ void try_again(Queue& queue, std::vector<Outcome>& outcomes) {
 }
 
 std::vector<const Case*> counted_cases() {
-  const bool is_long = environment("LONG") == "1";
+  const bool is_long = setting("LONG") == "1";
   std::vector<const Case*> all;
   for (const Case& each : grade::all_cases())
     if (is_long || !each.is_long()) all.push_back(&each);
@@ -247,24 +245,23 @@ bool is_due(const Case& its, const std::string& last_milestone) {
 
 // NOLINTNEXTLINE(bugprone-exception-escape): an exception ends it, and shows what it was
 int main(int argc, char** argv) {
-  const bool is_table = (argc > 1 && std::string(argv[1]) == "--table") || environment("OUTPUT") == "csv";
+  const bool is_table = (argc > 1 && std::string(argv[1]) == "--table") || setting("OUTPUT") == "csv";
   int one = 1;
   testing::InitGoogleTest(&one, argv);
   ::signal(SIGPIPE, SIG_IGN);
-  const std::string program = peer_program(), filter = environment("FILTER");
-  const std::string seed = environment("SEED", std::to_string(std::random_device{}() % 100'000).c_str());
+  const std::string program = peer_program(), filter = setting("FILTER");
+  const std::string seed = setting("SEED", std::to_string(std::random_device{}() % 100'000));
   const std::vector<const Case*> counted = counted_cases();
   if (!grade::milestones_are_valid()) return 2;
   if (argc > 1 && std::string(argv[1]) == "--cases") {
     grade::Report(program, seed, counted, {}).print_cases(std::cout);
     return 0;
   }
-  const std::string last_milestone = environment("MILESTONE");
+  const std::string last_milestone = setting("MILESTONE");
   if (last_milestone.find_first_not_of("01234") != std::string::npos) {
     std::cerr << "grade: MILESTONE is a number from 0 to " << grade::kLastMilestone << ", not " << last_milestone << "\n";
     return 2;
   }
-  allow_descriptors();
   give_up_power();
   if (!enter_private_network()) {
     std::cerr << "grade: network namespaces are not allowed here; run it as root, or allow them: sysctl "
@@ -286,21 +283,21 @@ int main(int argc, char** argv) {
               << "; FILTER takes R1 to R10, or a case such as R1.Leaving (LONG=1 adds those that wait long)\n";
     return 2;
   }
-  const auto jobs = static_cast<size_t>(std::max(1, std::atoi(environment("JOBS", "6").c_str())));
+  const auto jobs = static_cast<size_t>(std::max(1, std::atoi(setting("JOBS", "6").c_str())));
   Queue queue(seed, !is_table && ::isatty(STDOUT_FILENO));
   std::vector<Outcome> outcomes = judge(queue, chosen, jobs);
   try_again(queue, outcomes);
 
   const double seconds = grade::now();
-  const grade::Report report(environment("PEER", "./peer"), seed, counted, outcomes);
-  if (const std::string file = environment("POINTS"); !file.empty()) {
+  const grade::Report report(setting("PEER", "./peer"), seed, counted, outcomes);
+  if (const std::string file = setting("POINTS"); !file.empty()) {
     std::ofstream points(file);
     report.print_points(points);
   }
-  if (const std::string file = environment("JUNIT"); !file.empty()) report.write_junit(file);
-  if (const std::string file = environment("GRADESCOPE"); !file.empty()) report.write_gradescope(file, seconds);
-  if (const std::string file = environment("CLASSROOM50"); !file.empty()) report.write_classroom50(file);
-  if (const std::string folder = environment("REPORTS"); !folder.empty()) report.write_drawings(folder);
+  if (const std::string file = setting("JUNIT"); !file.empty()) report.write_junit(file);
+  if (const std::string file = setting("GRADESCOPE"); !file.empty()) report.write_gradescope(file, seconds);
+  if (const std::string file = setting("CLASSROOM50"); !file.empty()) report.write_classroom50(file);
+  if (const std::string folder = setting("REPORTS"); !folder.empty()) report.write_drawings(folder);
   if (is_table) report.print_points(std::cout);
   else report.print(std::cout, seconds);
   return report.has_passed() ? 0 : 1;

@@ -339,6 +339,7 @@ CASE(R6, ANameThatIsANumber, "I2",
 
 CASE(R6, ShowsAMessage, "P5.3, I3", "A message is shown with its sender, the sender's address, and its scope.") {
   auto&& [ann, zoe] = Strangers();
+  zoe.announced_ip = "10.9.9.9";  // what she says, and not where she is
   Talk& talk = zoe.introduced(ann);
   int number = 0;
   for (const char* scope : {"private", "group", "all"}) {
@@ -638,11 +639,11 @@ CASE(R7, ASecondTry, "P5.3",
 }
 
 CASE(R7, ASecondTryOfAKeptConnection, "P5.3",
-     "The same goes for a kept connection; and the next message does not overtake it.") {
+     "The same goes for a kept connection; the next message does not overtake it, and its number is larger.") {
   auto&& [ann, zoe] = Strangers();
   ann.say("/msg " + zoe.at() + " one");
   Talk& first = zoe.asked();
-  first.request("MSG");
+  long last = std::atol(first.request("MSG")["number"].c_str());
   first.send("OK\n");
   ann.prints("delivered ..." + zoe.at() + ": one");
   first.reset();
@@ -651,7 +652,11 @@ CASE(R7, ASecondTryOfAKeptConnection, "P5.3",
   Talk& second = zoe.asked();
   for (const char* text : {"two", "three"}) {
     const Line msg = second.request("MSG");
+    const long number = std::atol(msg["number"].c_str());
     check(msg.text == text, std::string(":") + text, escaped(msg.whole));
+    check(number > last, "a number above " + std::to_string(last) + ": each message of a peer has a larger one",
+          escaped(msg.whole));
+    last = number;
     second.send("OK\n");
     ann.prints("delivered ..." + zoe.at() + ": " + std::string(text));
   }

@@ -2,12 +2,8 @@
 
 #include "pair.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <linux/if_packet.h>
 #include <net/ethernet.h>
-#include <net/if.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -22,6 +18,7 @@
 #include <stdexcept>
 
 #include "grade.h"
+#include "support/system.h"
 
 namespace grade {
 
@@ -33,14 +30,8 @@ class Capture {
  public:
   explicit Capture(const std::string& file) {
     const int out = ::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    ::setns(network().descriptor(0), CLONE_NEWNET);
-    const int cable = ::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETH_P_ALL));
-    sockaddr_ll address{};
-    address.sll_family = AF_PACKET;
-    address.sll_protocol = htons(ETH_P_ALL);
-    address.sll_ifindex = static_cast<int>(::if_nametoindex("v1"));
-    if (out == -1 || ::bind(cable, reinterpret_cast<const sockaddr*>(&address), sizeof address) == -1)
-      throw std::runtime_error("the grader itself: nothing can be captured into " + file);
+    must(out != -1, "open " + file);
+    const int cable = network().cable(0, "v1", SOCK_RAW, ETH_P_ALL);
     pid_ = ::fork();
     if (pid_ == 0) run(cable, out);
     ::close(cable);

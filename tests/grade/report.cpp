@@ -4,16 +4,17 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <iomanip>
 #include <map>
+#include <set>
 #include <sstream>
 
 #include "milestones.h"
 #include "support/ladder.h"
+#include "support/system.h"
 
 namespace fs = std::filesystem;
 
@@ -21,7 +22,7 @@ namespace grade {
 
 namespace {
 
-constexpr size_t kRowsInText = 14, kRowsInDrawing = 40, kFirstThings = 3;
+constexpr size_t kRowsInText = 18, kRowsInDrawing = 40, kFirstThings = 3;
 
 std::string one_decimal(double value) {
   std::ostringstream text;
@@ -44,11 +45,11 @@ std::string indented(const std::string& text, const std::string& by) {
 
 // ---- A ladder of what passed --------------------------------------------------------------------
 
-// A step has at most five parts, with TABs between them: when, from, to, how often, what.
+// A row has six parts, with TABs between them: its kind, when, from, to, how often, what.
 std::vector<std::string> parts_of(const std::string& line) {
   std::vector<std::string> parts;
   size_t from = 0;
-  for (size_t tab; parts.size() < 4 && (tab = line.find('\t', from)) != std::string::npos; from = tab + 1)
+  for (size_t tab; parts.size() < 5 && (tab = line.find('\t', from)) != std::string::npos; from = tab + 1)
     parts.push_back(line.substr(from, tab - from));
   parts.push_back(line.substr(from));
   return parts;
@@ -63,26 +64,59 @@ std::string line_by_line(std::string text) {
   return text;
 }
 
-void add_step(Ladder& ladder, double at, const std::string& from, const std::string& to, const std::string& text) {
-  const std::string& name = from.empty() ? to : from;  // a user has no column: what he does stands in his program's
-  if (from == "!") {
-    if (to.find('\r') == std::string::npos) return ladder.missing_note(at, to, text);
-    const size_t cut = to.find('\r');
-    return ladder.missing(at, to.substr(0, cut), to.substr(cut + 1), text);
-  }
-  if (from.empty()) return ladder.note(at, name, text);
-  if (to.empty()) return ladder.note(at, name, "prints: " + text);
-  ladder.message(at, from, to, text);
-}
+struct Row {
+  std::string kind, from, to, text;
+  double at = 0;
+};
 
-Ladder ladder_of(const std::string& steps) {
-  Ladder ladder;
+std::vector<Row> rows_of(const std::string& steps) {
+  std::vector<Row> rows;
   for (const std::string& line : lines_of(steps)) {
     const auto parts = parts_of(line);
-    if (parts.size() < 5) continue;
-    const int times = std::atoi(parts[3].c_str());
-    const std::string often = times > 1 ? " (" + parts[3] + " times)" : "";
-    add_step(ladder, std::atof(parts[0].c_str()), parts[1], parts[2], line_by_line(parts[4]) + often);
+    if (parts.size() < 6) continue;
+    Row row;
+    row.kind = parts[0];
+    row.at = std::atof(parts[1].c_str());
+    row.from = parts[2];
+    row.to = parts[3];
+    row.text = line_by_line(parts[5]);
+    if (parts[4] != "1") row.text += " (" + parts[4] + " times)";
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+// A user has no column: what he does, and reads, stands in that of his program.
+void add_step(Ladder& ladder, const Row& row) {
+  if (row.from.empty()) ladder.note(row.at, row.to, row.text);
+  else if (row.to.empty()) ladder.note(row.at, row.from, "prints: " + row.text);
+  else ladder.message(row.at, row.from, row.to, row.text);
+}
+
+void add_wrong(Ladder& ladder, const Row& row, const std::string& expected) {
+  const std::string text = row.text + "\nEXPECTED: " + expected;
+  if (row.to.empty()) ladder.wrong(row.at, row.from, row.from, "prints: " + text);
+  else ladder.wrong(row.at, row.from, row.to, text);
+}
+
+void add_missing(Ladder& ladder, const Row& row) {
+  if (row.to.empty()) ladder.missing_note(row.at, row.from, row.text);
+  else ladder.missing(row.at, row.from, row.to, row.text);
+}
+
+// Whose column has nothing in it is left out.
+Ladder ladder_of(const std::string& steps) {
+  const std::vector<Row> rows = rows_of(steps);
+  Ladder ladder;
+  std::set<std::string> names;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const Row& row = rows[i];
+    if (row.kind == "step") add_step(ladder, row);
+    if (row.kind == "wrong") add_wrong(ladder, row, rows[i + 1].text);
+    if (row.kind == "missing") add_missing(ladder, row);
+    if (row.kind == "came") ladder.wrong(row.at, row.from, row.from, row.text);
+    if (row.kind == "address" && names.count(row.from) > 0) ladder.add_column(row.from, row.text);
+    names.insert({row.from, row.to});
   }
   return ladder;
 }
@@ -111,17 +145,6 @@ std::string xml(const std::string& text) {
     else if (static_cast<unsigned char>(c) >= 0x20 || c == '\n') all += c;
   }
   return all;
-}
-
-std::string joined(const std::vector<std::string>& all, const std::string& between) {
-  std::string text;
-  for (const std::string& one : all) text += (text.empty() ? "" : between) + one;
-  return text;
-}
-
-std::string environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value ? value : "";
 }
 
 std::string utc_now() {
@@ -220,13 +243,16 @@ std::string Report::again(const Case& its) const {
   return "FILTER=" + its.id() + " SEED=" + seed_;
 }
 
-std::string Report::details(const Outcome& outcome) const {
+std::string Report::facts(const Outcome& outcome) const {
   std::ostringstream out;
   out << "expected  " << outcome.expected << "\n"
       << "got       " << outcome.came << "\n"
       << "again     make grade " << again(*outcome.of) << "\n";
-  if (!outcome.picture.empty()) out << "\n" << outcome.picture;
   return out.str();
+}
+
+std::string Report::details(const Outcome& outcome) const {
+  return facts(outcome) + (outcome.picture.empty() ? "" : "\n" + outcome.picture);
 }
 
 // The cases that failed, those alike together, those that cost most first.
@@ -285,7 +311,8 @@ void Report::print_requirement(std::ostream& out, const Requirement& requirement
     const auto& outcomes = failed[likeness];
     const Outcome& first = *outcomes.front();
     out << "\n" << first.of->id() << " (" << first.of->clauses << "): " << first.of->title << "\n"
-        << indented(details(first), "    ");
+        << indented(facts(first), "    ");
+    if (!first.picture.empty()) out << "\n" << first.picture;  // as wide as a terminal, so it is not indented
     std::vector<std::string> names;
     for (const Outcome* other : outcomes)
       if (other != &first) names.push_back(other->of->name + (other->was_tried ? "" : " (not tried)"));
@@ -375,12 +402,12 @@ void Report::write_junit(const std::string& file) const {
     }
     if (tests == 0) continue;
     out << "  <testsuite name=\"" << requirement.id << "\" tests=\"" << tests << "\" failures=\"" << failures
-        << "\">\n" << cases.str() << "  </testsuite>\n";
+        << "\" errors=\"0\">\n" << cases.str() << "  </testsuite>\n";
   }
   out << "</testsuites>\n";
 }
 
-// What is extra has no max_score of its own there, and so raises the score above the sum of the others.
+// What is extra has a max_score of 0, and so raises the score above the sum of the others.
 void Report::write_gradescope(const std::string& file, double seconds) const {
   double score = 0;
   std::vector<std::string> tests;
@@ -408,34 +435,36 @@ void Report::write_gradescope(const std::string& file, double seconds) const {
                       << ",\n  \"output_format\": \"text\",\n  \"tests\": [\n" << joined(tests, ",\n") << "\n  ]\n}\n";
 }
 
-// It takes whole numbers only, so each point is ten; and no more than the greatest number, so what is extra can fill up
-// what is missing in the others, and no more.
+// It takes whole numbers only, so each point is ten; and no score above its most, in all either. So the extra points
+// fill up what is missing in the others, and no more. Its runner says whose it is.
 void Report::write_classroom50(const std::string& file) const {
   constexpr int kScale = 10;
   std::vector<std::string> tests;
   int score = 0, most = 0;
   for (const Requirement& requirement : requirements()) {
     const Share its = share(requirement);
-    const int worth = requirement.is_extra() ? 0 : requirement.points * kScale;
+    const int worth = requirement.points * kScale;
     const int got = int(std::floor(points(requirement) * kScale + 1e-9));
     score += got;
-    most += worth;
+    if (!requirement.is_extra()) most += worth;
     tests.push_back("    {\"test-name\": " + json(std::string(requirement.id) + ": " + requirement.says) +
                     ", \"passed\": " + (its.got == its.all ? "true" : "false") + ", \"score\": " +
                     std::to_string(got) + ", \"max-score\": " + std::to_string(worth) + "}");
   }
   std::ofstream out(file);
   out << "{\n  \"schema\": \"classroom50/result/v1\",\n";
-  const std::string commit = environment("COMMIT_URL"), review = environment("REVIEW_URL");
-  const std::vector<std::pair<std::string, std::string>> given = {{"classroom", environment("CLASSROOM")},
-                                                                  {"assignment", environment("ASSIGNMENT")},
-                                                                  {"submission", environment("SUBMISSION_TAG")},
+  const std::string commit = setting("COMMIT_URL"), review = setting("REVIEW_URL");
+  const std::vector<std::pair<std::string, std::string>> given = {{"classroom", setting("CLASSROOM")},
+                                                                  {"assignment", setting("ASSIGNMENT")},
+                                                                  {"assignment_type", setting("MODE", "individual")},
+                                                                  {"owner", setting("USERNAME")},
+                                                                  {"submission", setting("SUBMISSION_TAG")},
                                                                   {"commit", commit},
-                                                                  {"release", environment("RELEASE_URL")},
+                                                                  {"release", setting("RELEASE_URL")},
                                                                   {"review", review.empty() ? commit : review},
                                                                   {"datetime", utc_now()}};
   for (const auto& [key, value] : given) out << "  \"" << key << "\": " << json(value) << ",\n";
-  out << "  \"score\": " << score << ",\n  \"max-score\": " << most << ",\n  \"tests\": [\n" << joined(tests, ",\n")
+  out << "  \"score\": " << std::min(score, most) << ",\n  \"max-score\": " << most << ",\n  \"tests\": [\n" << joined(tests, ",\n")
       << "\n  ]\n}\n";
 }
 

@@ -61,7 +61,8 @@ class Report {
   void print_requirement(std::ostream& out, const Requirement& requirement) const;
   void print_milestones(std::ostream& out) const;
   std::string again(const Case& its) const;
-  std::string details(const Outcome& outcome) const;
+  std::string facts(const Outcome& outcome) const;
+  std::string details(const Outcome& outcome) const;  // with the picture
 
   const std::string program_, seed_;
   const std::vector<const Case*> counted_;

@@ -20,11 +20,6 @@ std::string with_id(const std::string& line, const std::string& id) {
   return at == std::string::npos ? line : line.substr(0, at) + id + line.substr(at + documented.size());
 }
 
-std::string id_in(const std::string& line) {
-  std::smatch match;
-  return std::regex_search(line, match, std::regex(" id=([0-9a-f]{16})")) ? match[1].str() : "";
-}
-
 // Not docs/handout: it is laid out for another folder, where the suite Pack reads it.
 std::vector<std::string> documents() {
   std::vector<std::string> all{"README.md"};

@@ -133,6 +133,21 @@ TEST_F(Grading, ShowsWhatPassedAndHowToSeeItAgain) {
                 .rfind("expected ", 0), 0u);
 }
 
+// Something came, and was not what was expected: the mark stands where it came.
+TEST_F(Grading, MarksWhatMustNotHaveComeWhereItCame) {
+  NEEDS_PROGRAM("nc", "netcat-openbsd");
+  const std::string talks =
+      program("talks", "{ until ss -ltn | grep -q :25253; do sleep 0.1; done; echo \"ready $2@127.0.0.1:25253 $4\"; } &\n"
+                       "echo NO mood not today | nc -l 127.0.0.1 25253");
+  const std::string report = grade("FILTER=R7.Repeats PEER=" + talks, 1);
+  const std::string picture = report.substr(std::min(report.find("  seconds"), report.size()));
+  EXPECT_FALSE(matches(picture, "\n *[0-9.]+  \\|== WRONG: NO mood not today\\\\n =+>\\|\n"
+                                " +\\|   EXPECTED: OK ChatByP2P/1 HERE").empty()) << report;
+  EXPECT_EQ(picture.find("MISSING"), std::string::npos) << picture;
+  EXPECT_NE(picture.find("127.0.0.1:25253 "), std::string::npos) << picture;
+  for (const std::string& line : lines_of(picture.substr(0, picture.find("\n\n")))) EXPECT_LE(line.size(), 80u) << line;
+}
+
 TEST_F(Grading, DrawsOtherNamesByAnotherSeed) {
   const std::string mute = program("mute", "exit 0");
   const auto name = [&](const std::string& seed) {
@@ -150,12 +165,12 @@ TEST_F(Grading, WritesFilesForOtherPrograms) {
                     classroom50 = folder.path("result.json");
   // R1 passes, and R10's only case of the filter is not chosen: a part is written as a whole is.
   grade("FILTER=R1 JUNIT=" + junit + " GRADESCOPE=" + gradescope + " CLASSROOM50=" + classroom50 +
-            " CLASSROOM=net ASSIGNMENT=peer SUBMISSION_TAG=submit/1 COMMIT_URL=https://a.example/c "
+            " CLASSROOM=net ASSIGNMENT=peer USERNAME=ann SUBMISSION_TAG=submit/1 COMMIT_URL=https://a.example/c "
             "RELEASE_URL=https://a.example/r PEER=" + peer_program(),
         0);
   run("xmllint --noout " + junit, 0);
   const std::string xml = read_file(junit);
-  EXPECT_FALSE(matches(xml, "<testsuite name=\"R1\" tests=\"[0-9]+\" failures=\"0\">").empty()) << xml;
+  EXPECT_FALSE(matches(xml, "<testsuite name=\"R1\" tests=\"[0-9]+\" failures=\"0\" errors=\"0\">").empty()) << xml;
   EXPECT_FALSE(matches(xml, "<testcase classname=\"R1\" name=\"Leaving\"").empty()) << xml;
 
   const std::string results = read_file(gradescope);
@@ -177,9 +192,20 @@ TEST_F(Grading, WritesFilesForOtherPrograms) {
   EXPECT_TRUE(Json(result).is_valid()) << result;
   for (const char* field : {"\"schema\": \"classroom50/result/v1\"", "\"classroom\": \"net\"",
                             "\"submission\": \"submit/1\"", "\"review\": \"https://a.example/c\"", "\"score\": 80,",
-                            "\"max-score\": 1000,"})
+                            "\"max-score\": 1000,", "\"owner\": \"ann\"", "\"assignment_type\": \"individual\""})
     EXPECT_NE(result.find(field), std::string::npos) << field << "\n" << result;
   EXPECT_EQ(sum(result.substr(result.find("\"tests\"")), "\"score\": ([0-9]+)"), 80);
+}
+
+// It refuses a file in which a score is above the most that it can be, and knows no extra points.
+TEST_F(Grading, GivesClassroom50NoScoreAboveItsMost) {
+  const std::string file = folder.path("result.json");
+  grade("FILTER=R10.PathsThatAreNone CLASSROOM50=" + file + " PEER=" + peer_program(), 0);
+  const std::string result = read_file(file);
+  const auto scores = matches(result, "\"score\": ([0-9]+),\\s+\"max-score\": ([0-9]+)");
+  EXPECT_EQ(scores.size(), 11u) << result;  // of each requirement, and of all
+  for (const auto& one : scores) EXPECT_LE(std::stoi(one[1]), std::stoi(one[2])) << one[0];
+  EXPECT_GT(sum(result.substr(result.find("\"tests\"")), "\"score\": ([0-9]+)"), 0);
 }
 
 TEST_F(Grading, OfAClassIsATableAndAMatrixOfWhoWorksWithWhom) {

@@ -295,7 +295,7 @@ TEST_F(Hostile, WhoAnswersASweepWithAnothersAddressSpeaksForHimselfOnly) {
   const Socket socket = Socket::udp(*network, 0, 40000, "127.0.0.9");
   bob->say("/scan 127.0.0.9:40000");
   const std::string question = socket.datagram();
-  const std::string bob_id = question.substr(question.find(" id=") + 4, 16);
+  const std::string bob_id = id_in(question);
   ASSERT_EQ(question.substr(0, 17), "ChatByP2P/1 HELLO");
   const std::string tail = " ip=127.0.0.1 port=25302 name=ann group=lab to=" + bob_id;
   socket.send_to("127.0.0.1", 25301, "ChatByP2P/1 HERE id=00000000000000aa" + tail);
@@ -315,7 +315,7 @@ TEST_F(Hostile, WhoUsesAnothersIdTakesNothingFromIt) {
   const Socket witness = Socket::udp(*network, 0, 40000, "127.0.0.3");
   witness.send_to("127.0.0.1", 25302, mallory(3, 40000));
   const std::string answer = witness.datagram();
-  const std::string id = answer.substr(answer.find(" id=") + 4, 16);  // ids are no secret
+  const std::string id = id_in(answer);  // ids are no secret
   const std::string as_ann = " id=" + id + " ip=127.0.0.1 port=40000 name=ann group=lab";
   const Socket socket = Socket::udp(*network, 0, 40000, "127.0.0.2");
   socket.meet("127.0.0.1", 25301, as_ann.substr(1));

@@ -34,6 +34,8 @@
 #include <sstream>
 #include <unordered_map>
 
+#include "support/system.h"
+
 #include "discovery.cpp"  // Roster is a part of it that no other file has to know
 
 namespace {
@@ -278,8 +280,7 @@ class Crowd {
 };
 
 std::vector<uint32_t> numbers_in(const char* name, const char* otherwise) {
-  const char* const value = std::getenv(name);
-  std::istringstream words(value && *value ? value : otherwise);
+  std::istringstream words(setting(name, otherwise));
   std::vector<uint32_t> numbers;
   for (uint32_t number = 0; words >> number;) numbers.push_back(number);
   return numbers;

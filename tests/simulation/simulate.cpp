@@ -26,6 +26,7 @@
 #include <set>
 
 #include "support/ladder.h"
+#include "support/system.h"
 
 #include "discovery.cpp"  // Roster is a part of it that no other file has to know
 
@@ -546,15 +547,10 @@ bool holds(uint32_t seed) {
   }
 }
 
-uint32_t number(const char* name, uint32_t otherwise) {
-  const char* const value = std::getenv(name);
-  return value && *value ? static_cast<uint32_t>(std::atoi(value)) : otherwise;
-}
-
 }  // namespace
 
 int main() {
-  const uint32_t seed = number("SEED", 0);
+  const uint32_t seed = number_setting("SEED", 0);
   if (seed != 0) {
     World world(seed);
     try {
@@ -567,7 +563,7 @@ int main() {
       return 1;
     }
   }
-  const uint32_t seeds = number("SEEDS", 1000);
+  const uint32_t seeds = number_setting("SEEDS", 1000);
   for (uint32_t i = 1; i <= seeds; ++i)
     if (!holds(i)) return 1;
   std::cout << seeds << " schedules, and all held" << std::endl;

@@ -48,6 +48,7 @@
 #include <sstream>
 #include <thread>
 
+#include "support/system.h"
 #include "support/testing.h"
 
 namespace fs = std::filesystem;
@@ -56,14 +57,9 @@ using std::to_string;
 
 namespace {
 
-unsigned setting(const char* name, unsigned otherwise) {
-  const char* given = std::getenv(name);
-  return given && *given ? static_cast<unsigned>(std::stoul(given)) : otherwise;
-}
-
-const unsigned kSeconds = setting("SECONDS", 300);
-const unsigned kPeers = std::max(2u, setting("PEERS", 20));
-const unsigned kSeed = setting("SEED", std::random_device()() % 1'000'000);
+const unsigned kSeconds = number_setting("SECONDS", 300);
+const unsigned kPeers = std::max(2u, number_setting("PEERS", 20));
+const unsigned kSeed = number_setting("SEED", std::random_device()() % 1'000'000);
 constexpr int kHosts = 7;
 constexpr double kStep = 0.05;      // seconds from one random decision to the next
 constexpr double kPatience = 400;   // the longest wait that the protocol allows is 300 s, for the reply to END

@@ -206,6 +206,11 @@ void Ladder::missing(double seconds, const std::string& from, const std::string&
   add(Kind::missing, seconds, from, to, "MISSING: " + text);
 }
 
+void Ladder::wrong(double seconds, const std::string& from, const std::string& to,
+                   const std::string& text) {
+  add(from == to ? Kind::wrong_note : Kind::wrong, seconds, from, to, "WRONG: " + text);
+}
+
 void Ladder::note(double seconds, const std::string& at, const std::string& text) {
   add(Kind::note, seconds, at, at, text);
 }
@@ -397,6 +402,11 @@ class Ladder::Text {
     }
   }
 
+  static const char* shaft(Kind kind) {
+    if (kind == Kind::missing) return ".";
+    return kind == Kind::wrong ? "=" : "-";
+  }
+
   void draw_shaft(Line& line, const Row& row) const {
     const bool is_to_the_right = row.from < row.to;
     size_t first = lifeline(std::min(row.from, row.to)) + 1;
@@ -405,7 +415,7 @@ class Ladder::Text {
       if (is_to_the_right) last = std::max(first, last - kLostEdge / 2);
       else first = std::min(last, first + kLostEdge / 2);
     }
-    for (size_t i = first; i <= last; ++i) line[i] = row.kind == Kind::missing ? "." : "-";
+    for (size_t i = first; i <= last; ++i) line[i] = shaft(row.kind);
     const std::string head = row.kind == Kind::lost ? "x" : is_to_the_right ? ">" : "<";
     line[is_to_the_right ? last : first] = head;
   }
@@ -420,7 +430,7 @@ class Ladder::Text {
       Line line = lifelines();
       if (is_first) {
         put(line, 0, characters(time_text(row.seconds)));
-        line[at] = row.kind == Kind::missing_note ? "X" : "*";
+        line[at] = row.is_fault() ? "X" : "*";
         is_first = false;
       }
       put_apart(line, is_before ? at - 1 - cells_of(text) : place.column, text);
@@ -454,8 +464,9 @@ constexpr char kStyle[] = R"(<style>
   .lost { stroke: #9a6700; stroke-width: 1.5; }
   .cross { stroke: #9a6700; stroke-width: 2.5; }
   .missing { stroke: #cf222e; stroke-width: 2; stroke-dasharray: 7 5; }
-  .gone { fill: #cf222e; }
-  text.gone { font-weight: bold; }
+  .wrong { stroke: #cf222e; stroke-width: 3; }
+  .fault { fill: #cf222e; }
+  text.fault { font-weight: bold; }
   .dot { fill: #1f2328; }
   @media (prefers-color-scheme: dark) {
     .page { fill: #0d1117; stroke: #6e7681; }
@@ -465,8 +476,8 @@ constexpr char kStyle[] = R"(<style>
     .arrow { stroke: #79c0ff; }
     .tip { fill: #79c0ff; }
     .lost, .cross { stroke: #e3b341; }
-    .missing { stroke: #ff7b72; }
-    .gone { fill: #ff7b72; }
+    .missing, .wrong { stroke: #ff7b72; }
+    .fault { fill: #ff7b72; }
     .dot { fill: #e6edf3; }
   }
 </style>
@@ -622,14 +633,15 @@ class Ladder::Svg {
     const size_t left = lifeline(std::min(row.from, row.to));
     const size_t right = lifeline(std::max(row.from, row.to));
     const size_t cells = (right - left - 2 * kEdge) / kCell;
-    const std::string look = row.kind == Kind::missing ? "gone" : "said";
+    const std::string look = row.is_fault() ? "fault" : "said";
     draw_lines(wrap(row.text, cells), left + kEdge, look);
     top_ += 8;
     const bool is_to_the_right = row.from < row.to;
     const Point start{is_to_the_right ? left : right, top_};
     const Point end{is_to_the_right ? right : left, top_};
     if (row.kind == Kind::message) draw_whole(start, end, "arrow", "tip");
-    if (row.kind == Kind::missing) draw_whole(start, end, "missing", "gone");
+    if (row.kind == Kind::missing) draw_whole(start, end, "missing", "fault");
+    if (row.kind == Kind::wrong) draw_whole(start, end, "wrong", "fault");
     if (row.kind == Kind::lost) draw_lost(start, end);
     top_ += 5;
   }
@@ -652,10 +664,9 @@ class Ladder::Svg {
   void draw_note(const Row& row) {
     const size_t x = lifeline(row.from);
     const bool is_before = row.from > 0 && 2 * row.from >= columns_.size();
-    const bool is_missing = row.kind == Kind::missing_note;
-    std::string look = is_missing ? "gone" : "said";
+    std::string look = row.is_fault() ? "fault" : "said";
     if (is_before) look += " before";
-    body_ += dot({x, top_ + kLine - 4}, is_missing ? "gone" : "dot");
+    body_ += dot({x, top_ + kLine - 4}, row.is_fault() ? "fault" : "dot");
     draw_lines(wrap(row.text, kNote), is_before ? x - kEdge : x + kEdge, look);
     top_ += 6;
   }

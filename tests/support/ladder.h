@@ -38,6 +38,10 @@ class Ladder {
   void missing(double seconds, const std::string& from, const std::string& to,
                const std::string& text);
 
+  // One that came and must not have, or not so. From a column to itself it is a note.
+  void wrong(double seconds, const std::string& from, const std::string& to,
+             const std::string& text);
+
   // What happened in one column, and what was expected to happen and did not.
   void note(double seconds, const std::string& at, const std::string& text);
   void missing_note(double seconds, const std::string& at, const std::string& text);
@@ -51,7 +55,7 @@ class Ladder {
   std::string svg(const std::string& title, size_t most = SIZE_MAX) const;
 
  private:
-  enum class Kind { message, lost, missing, note, missing_note };
+  enum class Kind { message, lost, missing, wrong, note, missing_note, wrong_note };
 
   struct Column {
     std::string name;
@@ -65,7 +69,10 @@ class Ladder {
     size_t to;  // of a note, the same as `from`
     std::string text;
 
-    bool is_note() const { return kind == Kind::note || kind == Kind::missing_note; }
+    bool is_note() const { return kind >= Kind::note; }
+    bool is_fault() const {
+      return kind != Kind::message && kind != Kind::lost && kind != Kind::note;
+    }
     bool is_like(const Row& other) const;
   };
 

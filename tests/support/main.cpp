@@ -33,17 +33,13 @@
 #include <sstream>
 #include <thread>
 
+#include "system.h"
 #include "testing.h"
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
 using Words = std::vector<std::string>;
-
-std::string environment(const char* name, const std::string& otherwise) {
-  const char* value = std::getenv(name);
-  return value && *value ? value : otherwise;
-}
 
 // ---- One test, in a process of its own --------------------------------------------------------
 
@@ -89,11 +85,7 @@ bool become_nobody(const std::string& folder) {
   }
   if (!job.folder.empty() && !become_nobody(job.folder)) ::_exit(127);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  std::vector<char*> arguments;
-  for (const std::string& word : job.command) arguments.push_back(const_cast<char*>(word.c_str()));
-  arguments.push_back(nullptr);
-  ::execvp(arguments[0], arguments.data());
-  ::_exit(127);
+  ::become(job.command);
 }
 
 pid_t start(const Job& job, const std::string& output) {
@@ -148,7 +140,7 @@ struct Kind {
   std::string folder;
   std::string tests = kThisProgram;
   std::string units;  // the program of the unit tests, if it is another
-  std::string peer = environment("PEER", "./peer");
+  std::string peer = setting("PEER", "./peer");
   std::string sanitizer;
 };
 
@@ -157,7 +149,7 @@ Kind kind_of(const std::string& name) {
   if (name == "plain") return kind;
   kind.title = name + " ";
   if (name == "user") {
-    kind.folder = environment("USER_FOLDER", "/nonexistent");
+    kind.folder = setting("USER_FOLDER", "/nonexistent");
     kind.tests = ".build/run-tests";
     kind.peer = "./peer";
   } else {
@@ -179,7 +171,7 @@ std::vector<Job> jobs_of_two_kinds(const Words& options, const std::string& scra
     job.title = "second plays " + who + " " + name;
     job.command.push_back("--gtest_filter=" + name);
     job.command.push_back("--gtest_brief=1");
-    job.environment["PEER"] = environment("PEER", "./peer");
+    job.environment["PEER"] = setting("PEER", "./peer");
     job.environment["SANITIZE"] = "";
     job.environment["SECOND_PLAYS"] = who;
     jobs.push_back(job);
@@ -384,19 +376,19 @@ class Queue {
 };
 
 int run_queue(const Words& options) {
-  const int at_once = std::atoi(environment("JOBS", "1").c_str());
+  const int at_once = std::atoi(setting("JOBS", "1").c_str());
   Queue queue(static_cast<size_t>(std::max(1, at_once)));
   const Folder scratch;
-  std::istringstream kinds(environment("KINDS", "plain"));
+  std::istringstream kinds(setting("KINDS", "plain"));
   for (std::string kind; kinds >> kind;) {
     const std::string list = scratch.path("list");
     const bool is_of_two = kind == "second";
     const auto jobs = is_of_two ? jobs_of_two_kinds(options, list) : jobs_of(kind_of(kind), options, list);
     for (const Job& job : jobs) queue.add(job);
   }
-  for (const Job& step : steps_in(environment("STEPS", "/dev/null"))) queue.add(step);
+  for (const Job& step : steps_in(setting("STEPS", "/dev/null"))) queue.add(step);
   queue.run();
-  const bool must_not_skip = environment("STRICT", "") == "1" || environment("CI", "") == "true";
+  const bool must_not_skip = setting("STRICT") == "1" || setting("CI") == "true";
   const int failed = queue.total(Verdict::failed);
   const int skipped = queue.total(Verdict::skipped);
   if (must_not_skip && skipped > 0) std::cout << "skipping counts as failing here\n";

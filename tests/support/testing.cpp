@@ -2,9 +2,10 @@
 
 #include "testing.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <netinet/in.h>
+#include <linux/if_packet.h>
+#include <net/ethernet.h>
+#include <net/if.h>
 #include <netinet/ip.h>
 #include <netinet/udp.h>
 #include <poll.h>
@@ -25,9 +26,12 @@
 #include <map>
 #include <random>
 #include <regex>
+#include <set>
 #include <sstream>
 #include <stdexcept>
 #include <thread>
+
+#include "system.h"
 
 namespace fs = std::filesystem;
 
@@ -39,10 +43,6 @@ bool namespaces = false;
 int home_network = -1;
 bool has_started_ours = false, has_started_second = false;  // of two implementations, which this process has
 constexpr int kReported = 66;  // the exit status of a process of which a sanitizer has something to report
-
-void must(bool good, const std::string& what) {
-  if (!good) throw std::runtime_error(what + ": " + std::strerror(errno));
-}
 
 Clock::time_point in(double seconds) {
   return Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
@@ -91,48 +91,26 @@ void shell(int network, const std::string& command) {
   if (status != 0) throw std::runtime_error("failed: " + command);
 }
 
-sockaddr_in socket_address(const std::string& ip, int port) {
-  sockaddr_in raw{};
-  raw.sin_family = AF_INET;
-  raw.sin_port = htons(static_cast<uint16_t>(port));
-  must(::inet_pton(AF_INET, ip.c_str(), &raw.sin_addr) == 1, "inet_pton " + ip);
-  return raw;
-}
-
-int open_socket(const Network& network, int host, int type, int protocol = 0) {
-  const int fd = within(network.descriptor(host), [&] { return ::socket(AF_INET, type | SOCK_CLOEXEC, protocol); });
-  must(fd != -1, "socket");
-  return fd;
-}
-
 }  // namespace
 
 bool namespaces_work() { return namespaces; }
 
-std::string sanitizer() {
-  const char* const name = std::getenv("SANITIZE");
-  return name ? name : "";
-}
+std::string sanitizer() { return setting("SANITIZE"); }
 
 int class_size() { return sanitizer() == "thread" ? 12 : 30; }
 
 std::string peer_program() {
   has_started_ours = true;
-  const char* given = std::getenv("PEER");
-  return fs::absolute(given ? given : "./peer");
+  return fs::absolute(setting("PEER", "./peer"));
 }
 
 // With SECOND_PLAYS=bob every bob is another program: SECOND, or tests/second.
-static bool is_second(const std::string& name) {
-  const char* const played = std::getenv("SECOND_PLAYS");
-  return played != nullptr && name == played;
-}
+static bool is_second(const std::string& name) { return name == setting("SECOND_PLAYS"); }
 
 std::string wording(const std::string& name, const std::string& ours) { return is_second(name) ? ".*" : ours; }
 
 bool enter_private_network() {
-  const char* path = std::getenv("PATH");
-  ::setenv("PATH", (std::string(path ? path : "/usr/bin:/bin") + ":/usr/sbin:/sbin").c_str(), 1);
+  ::setenv("PATH", (setting("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin").c_str(), 1);
   tell_sanitizers();
   const uid_t uid = ::getuid();
   const gid_t gid = ::getgid();
@@ -169,13 +147,7 @@ std::string Folder::write(const std::string& name, const std::string& content) c
   return path(name);
 }
 
-std::vector<std::string> Folder::names(const std::string& subfolder) const {
-  std::vector<std::string> names;
-  if (fs::exists(path(subfolder)))
-    for (const auto& entry : fs::directory_iterator(path(subfolder))) names.push_back(entry.path().filename());
-  std::sort(names.begin(), names.end());
-  return names;
-}
+std::vector<std::string> Folder::names(const std::string& subfolder) const { return names_in(path(subfolder)); }
 
 std::string read_file(const std::string& path) {
   std::ostringstream content;
@@ -190,10 +162,21 @@ std::vector<std::string> lines_of(const std::string& text) {
   return lines;
 }
 
+std::string joined(const std::vector<std::string>& texts, const std::string& between) {
+  std::string all;
+  for (const std::string& text : texts) all += (all.empty() ? "" : between) + text;
+  return all;
+}
+
 std::vector<std::smatch> matches(const std::string& text, const std::string& pattern) {
   static std::map<std::string, std::regex> compiled;
   const std::regex& regex = compiled.emplace(pattern, pattern).first->second;
   return {std::sregex_iterator(text.begin(), text.end(), regex), std::sregex_iterator()};
+}
+
+std::string id_in(const std::string& line) {
+  const auto found = matches(line, " id=([0-9a-f]{16})");
+  return found.empty() ? "" : found[0][1].str();
 }
 
 bool is_sanitizers(const std::string& text) {
@@ -221,19 +204,15 @@ std::string cksum(const std::string& path) {
 Process::Process(int network, const std::vector<std::string>& command, const std::string& folder) {
   int in[2], out[2];
   must(::pipe2(in, O_CLOEXEC) == 0 && ::pipe2(out, O_CLOEXEC) == 0, "pipe2");
-  std::vector<char*> arguments;
-  for (const std::string& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
-  arguments.push_back(nullptr);
   pid_ = ::fork();
   must(pid_ != -1, "fork");
   if (pid_ == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test that crashes leaves no peer behind
-    // Ignored signals stay ignored in a new program: nohup ignores SIGHUP, and a shell SIGINT in what "&" follows.
-    for (int number = 1; number < NSIG; ++number) ::signal(number, SIG_DFL);
+    reset_signals();
     ::dup2(in[0], 0);
     ::dup2(out[1], 1);
     ::dup2(out[1], 2);
-    if (::setns(network, CLONE_NEWNET) == 0 && ::chdir(folder.c_str()) == 0) ::execv(arguments[0], arguments.data());
+    if (::setns(network, CLONE_NEWNET) == 0 && ::chdir(folder.c_str()) == 0) become(command);
     ::_exit(127);
   }
   ::close(in[0]);
@@ -381,7 +360,7 @@ int Process::exit_status(double seconds) {
   }
   pid_ = -1;
   if (has_reported(status)) ADD_FAILURE() << "a sanitizer has something to report:\n" << output();
-  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  return shell_status(status);
 }
 
 // ---- The virtual classroom -----------------------------------------------------------------
@@ -418,6 +397,27 @@ std::string all_neighbours(int hosts) {
   return batch;
 }
 
+// A frame for all on this cable, which no program but ours knows. On a link that is not up yet it is lost.
+void call_through(int cable) {
+  sockaddr_ll everybody{};
+  socklen_t size = sizeof everybody;
+  ::getsockname(cable, reinterpret_cast<sockaddr*>(&everybody), &size);  // it has the interface, and the kind of frame
+  everybody.sll_halen = ETH_ALEN;
+  std::memset(everybody.sll_addr, 0xff, ETH_ALEN);
+  ::sendto(cable, "probe", 5, 0, reinterpret_cast<const sockaddr*>(&everybody), sizeof everybody);
+}
+
+// The hosts that were heard since the last call, by the last byte of their MAC addresses: the switch is 0.
+std::set<int> heard_through(int cable) {
+  std::set<int> hosts;
+  char frame[64];
+  sockaddr_ll from{};
+  socklen_t size = sizeof from;
+  while (::recvfrom(cable, frame, sizeof frame, 0, reinterpret_cast<sockaddr*>(&from), &size) > 0)
+    hosts.insert(from.sll_addr[ETH_ALEN - 1]);
+  return hosts;
+}
+
 }  // namespace
 
 Network::Network(int hosts, int bits) {
@@ -444,10 +444,36 @@ Network::Network(int hosts, int bits) {
   const std::string rest = prefix + " brd + dev eth0\n" + (is_crowd ? all_neighbours(hosts) : "");
   for (int host = 1; host <= hosts; ++host)
     run(host, "ip -batch " + scratch.write("batch", own + address(host) + rest));
+  wait_until_it_carries();
+}
+
+// Where many networks are made at once, one is there before it carries anything: its links come up when the kernel has
+// time. So nothing begins before the switch has heard each host, and each host the switch. They call with frames of a
+// kind that IP knows nothing of: no port, no counter and no table of neighbours shows it.
+void Network::wait_until_it_carries() const {
+  constexpr double kPatience = 60;
+  const int last = static_cast<int>(namespaces_.size()) - 1;
+  std::vector<int> cables = {cable(0, "br0", SOCK_DGRAM | SOCK_NONBLOCK, ETH_P_802_EX1)};
+  std::set<int> mute, deaf;  // hosts that the switch has not heard yet, and that have not heard the switch
+  for (int host = 1; host <= last; ++host) {
+    cables.push_back(cable(host, "eth0", SOCK_DGRAM | SOCK_NONBLOCK, ETH_P_802_EX1));
+    mute.insert(host);
+    deaf.insert(host);
+  }
+  const bool is_up = eventually(kPatience, [&] {
+    call_through(cables[0]);
+    for (const int host : mute) call_through(cables[static_cast<size_t>(host)]);
+    for (const int host : heard_through(cables[0])) mute.erase(host);
+    for (const int host : std::set<int>(deaf))
+      if (heard_through(cables[static_cast<size_t>(host)]).count(0) > 0) deaf.erase(host);
+    return mute.empty() && deaf.empty();
+  });
+  for (const int fd : cables) ::close(fd);
+  if (!is_up) throw std::runtime_error("the virtual network carries nothing");
 }
 
 static void expect_both_kinds() {
-  if (std::getenv("SECOND_PLAYS") == nullptr) return;
+  if (setting("SECOND_PLAYS").empty()) return;
   EXPECT_TRUE(has_started_ours && has_started_second) << "only one of two implementations took part";
 }
 
@@ -465,13 +491,30 @@ void Network::drop(int host, const std::string& hook, const std::string& rule) c
 
 int Network::descriptor(int host) const { return namespaces_.at(static_cast<size_t>(host)); }
 
+int Network::socket(int host, int type, int protocol) const {
+  const int fd = within(descriptor(host), [&] { return ::socket(AF_INET, type | SOCK_CLOEXEC, protocol); });
+  must(fd != -1, "socket");
+  return fd;
+}
+
+int Network::cable(int host, const std::string& interface, int type, int kind) const {
+  sockaddr_ll address{};
+  address.sll_family = AF_PACKET;
+  address.sll_protocol = htons(static_cast<uint16_t>(kind));
+  const int fd = within(descriptor(host), [&] {
+    address.sll_ifindex = static_cast<int>(::if_nametoindex(interface.c_str()));
+    return ::socket(AF_PACKET, type | SOCK_CLOEXEC, address.sll_protocol);
+  });
+  must(::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0, "bind to " + interface);
+  return fd;
+}
+
 void Network::run(int host, const std::string& command) const { shell(descriptor(host), command); }
 
 static std::string program_of(const std::string& name) {
   if (!is_second(name)) return peer_program();
   has_started_second = true;
-  const char* const given = std::getenv("SECOND");
-  return fs::absolute(given ? given : ".build/second").string();
+  return fs::absolute(setting("SECOND", ".build/second"));
 }
 
 Process& Network::peer(int host, const std::string& name, std::vector<std::string> options) {
@@ -606,29 +649,23 @@ void expect_all_list_all(const std::vector<Process*>& peers, double seconds) {
 constexpr double kSilence = 30;  // seconds; more than any answer takes, on a machine however busy
 
 Socket Socket::tcp(const Network& network, int host, const std::string& ip, int port, const std::string& from) {
-  Socket s(open_socket(network, host, SOCK_STREAM));
-  const sockaddr_in source = socket_address(from.empty() ? "0.0.0.0" : from, 0);
-  must(from.empty() || ::bind(s.fd_, reinterpret_cast<const sockaddr*>(&source), sizeof source) == 0, "bind " + from);
-  const sockaddr_in raw = socket_address(ip, port);
-  must(::connect(s.fd_, reinterpret_cast<const sockaddr*>(&raw), sizeof raw) == 0, "connect " + ip);
+  Socket s(network.socket(host, SOCK_STREAM));
+  if (!from.empty()) bind_to(s.fd_, from, 0);
+  const sockaddr_in address = socket_address(ip, port);
+  must(::connect(s.fd_, raw(address), sizeof address) == 0, "connect " + ip);
   return s;
 }
 
 Socket Socket::tcp_listener(const Network& network, int host, int port) {
-  Socket s(open_socket(network, host, SOCK_STREAM));
-  const sockaddr_in raw = socket_address("0.0.0.0", port);
-  must(::bind(s.fd_, reinterpret_cast<const sockaddr*>(&raw), sizeof raw) == 0 && ::listen(s.fd_, 100) == 0, "listen");
+  Socket s(network.socket(host, SOCK_STREAM));
+  listen_on(s.fd_, port);
   return s;
 }
 
 Socket Socket::udp(const Network& network, int host, int port, const std::string& from) {
-  Socket s(open_socket(network, host, SOCK_DGRAM));
-  const int on = 1;
-  ::setsockopt(s.fd_, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
-  // A port that was just closed may still be open in a child that has not come to its exec() yet.
-  ::setsockopt(s.fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  const sockaddr_in raw = socket_address(from, port);
-  must(::bind(s.fd_, reinterpret_cast<const sockaddr*>(&raw), sizeof raw) == 0, "bind");
+  Socket s(network.socket(host, SOCK_DGRAM));
+  allow_broadcasts(s.fd_);
+  bind_to(s.fd_, from, port);
   return s;
 }
 
@@ -639,9 +676,8 @@ void Socket::share_port_no_more() const {
 
 void Socket::forge(const Network& network, int host, const std::string& from_ip, int from_port,
                    const std::string& to_ip, int to_port, const std::string& datagram) {
-  const Socket s(open_socket(network, host, SOCK_RAW, IPPROTO_RAW));
-  const int on = 1;
-  ::setsockopt(s.fd_, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
+  const Socket s(network.socket(host, SOCK_RAW, IPPROTO_RAW));
+  allow_broadcasts(s.fd_);
   const sockaddr_in from = socket_address(from_ip, from_port), to = socket_address(to_ip, to_port);
   ip head{};
   head.ip_v = 4;
@@ -657,7 +693,7 @@ void Socket::forge(const Network& network, int host, const std::string& from_ip,
   std::string packet(reinterpret_cast<const char*>(&head), sizeof head);
   packet.append(reinterpret_cast<const char*>(&ports), sizeof ports);
   packet += datagram;
-  const auto sent = ::sendto(s.fd_, packet.data(), packet.size(), 0, reinterpret_cast<const sockaddr*>(&to), sizeof to);
+  const auto sent = ::sendto(s.fd_, packet.data(), packet.size(), 0, raw(to), sizeof to);
   must(sent == static_cast<ssize_t>(packet.size()), "send a forged datagram");
 }
 
@@ -682,22 +718,18 @@ bool Socket::send(const std::string& bytes) const {
 void Socket::end_output() const { ::shutdown(fd_, SHUT_WR); }
 
 void Socket::reset() {
-  const linger at_once{1, 0};
-  ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-  ::close(std::exchange(fd_, -1));
+  close_by_reset(std::exchange(fd_, -1));
 }
 
 void Socket::send_to(const std::string& ip, int port, const std::string& datagram) const {
-  const sockaddr_in raw = socket_address(ip, port);
-  ::sendto(fd_, datagram.data(), datagram.size(), 0, reinterpret_cast<const sockaddr*>(&raw), sizeof raw);
+  send_datagram(fd_, ip, port, datagram);
 }
 
 void Socket::meet(const std::string& ip, int port, const std::string& fields) const {
   send_to(ip, port, "ChatByP2P/1 HELLO " + fields);
-  const std::string answer = datagram();
-  const size_t id = answer.find(" id=");
-  ASSERT_NE(id, std::string::npos) << answer;
-  send_to(ip, port, "ChatByP2P/1 HERE " + fields + " to=" + answer.substr(id + 4, 16));
+  const std::string id = id_in(datagram());
+  ASSERT_NE(id, "");
+  send_to(ip, port, "ChatByP2P/1 HERE " + fields + " to=" + id);
 }
 
 std::string Socket::line() {

@@ -6,6 +6,7 @@
 //   Socket     a scripted peer: raw UDP or TCP, in one host's namespace
 //
 // A wait is a poll with a deadline, never a fixed sleep; one that is missed fails the test and shows what was printed.
+// The system's calls are one level below, in system.h.
 
 #ifndef CHATBYP2P_TESTING_H
 #define CHATBYP2P_TESTING_H
@@ -63,6 +64,8 @@ std::string sanitizer();     // with which it was built: $SANITIZE, "thread" or 
 int class_size();            // 30; with the thread sanitizer, which takes ten times the memory and the time, 12
 std::string read_file(const std::string& path);
 std::vector<std::string> lines_of(const std::string& text);  // without their ends
+std::string joined(const std::vector<std::string>& texts, const std::string& between);
+std::string id_in(const std::string& line);  // of an announcement; "" if it has none
 // Where the text has what the pattern (ECMAScript) says, from left to right. They point into the text.
 std::vector<std::smatch> matches(const std::string& text, const std::string& pattern);
 std::vector<std::smatch> matches(std::string&& gone, const std::string& pattern) = delete;
@@ -120,6 +123,10 @@ class Network {
   // flush ruleset" ends it.
   void drop(int host, const std::string& hook, const std::string& rule) const;
   int descriptor(int host) const;                    // of its namespace
+  // A socket of that host, of IPv4; the caller closes it. A type may be SOCK_STREAM | SOCK_NONBLOCK, for instance.
+  int socket(int host, int type, int protocol = 0) const;
+  // A packet socket (packet(7)), for frames of that kind on that interface: "eth0" of a host, "v1" of the switch to host 1.
+  int cable(int host, const std::string& interface, int type, int kind) const;
 
   // ./peer on that host, in a folder of its own, folder(name), which it finds again when it is started again; with --name
   // and --group lab unless given.
@@ -129,6 +136,7 @@ class Network {
   const Folder& folder(const std::string& name) const;
 
  private:
+  void wait_until_it_carries() const;
   std::vector<int> namespaces_;
   std::vector<std::pair<std::string, std::unique_ptr<Folder>>> folders_;
   std::vector<std::unique_ptr<Process>> processes_;

@@ -62,6 +62,18 @@ TEST(Ladders, MarkWhatWasExpectedWhereItShouldHaveBeen) {
   EXPECT_NE(lines[5].find("9.0000  X MISSING: joined bob "), std::string::npos) << lines[5];
 }
 
+TEST(Ladders, MarkWhatMustNotHaveComeWhereItCame) {
+  Ladder ladder = two();
+  ladder.wrong(1, "bob", "ann", "BYE");
+  ladder.wrong(2, "ann", "ann", "left bob");
+  const auto lines = lines_of(ladder.text());
+  ASSERT_EQ(lines.size(), 5u);
+  EXPECT_NE(lines[3].find("1.0000  |<= WRONG: BYE ========="), std::string::npos) << lines[3];
+  EXPECT_NE(lines[4].find("2.0000  X WRONG: left bob "), std::string::npos) << lines[4];
+  EXPECT_EQ(count(ladder.svg("two"), "class=\"wrong\""), 1u);
+  EXPECT_EQ(count(ladder.svg("two"), "<text [^>]*class=\"fault\">WRONG: "), 2u);
+}
+
 TEST(Ladders, ShowThatSomethingWasLost) {
   Ladder ladder = two();
   ladder.lost(0, "ann", "bob", "HELLO");
@@ -84,11 +96,12 @@ TEST(Ladders, NeverAreWiderThan80Columns) {
       ladder.message(i, last, name, text);
       ladder.lost(i, name, last, text);
       ladder.missing(i, name, "u0", text);
+      ladder.wrong(i, name, "u0", text);
       ladder.note(i, name, text);
       ladder.note(i, name, std::string(200, 'x'));
     }
     for (const std::string& line : lines_of(ladder.text())) EXPECT_LE(line.size(), 80u) << line;
-    EXPECT_EQ(count(ladder.text(), "word39"), size_t(5 * columns)) << ladder.text();
+    EXPECT_EQ(count(ladder.text(), "word39"), size_t(6 * columns)) << ladder.text();
   }
 }
 
