@@ -133,7 +133,7 @@ CASE(R1, APortThatIsChosen, "I1", "--port chooses the port; when the program has
   check(ann.ready().port == 31000, "port 31000", std::to_string(ann.port));
   Stranger zoe("zoe");
   zoe.id_of(ann);
-  Talk& talk = zoe.introduced(ann);
+  Talk& talk = zoe.call(ann);
   ann.say("/quit");
   talk.expect_end();
   ann.expect_exit(0);

@@ -418,7 +418,7 @@ CASE(R8, ToAll, "I2, I3",
 }
 
 CASE(R8, TwoOfItsKind, "P6, I3, I6",
-     "Between two peers that run this program a file arrives as it was; the end of input waits for it.") {
+     "Between two peers that run this program a file arrives as it was; the end of input waits for it. (Needs the list.)") {
   Program bob("bob", {"--accept", "always"}), ann("ann");
   bob.ready(), ann.ready();
   const std::string content = random_bytes(1'000'000, 2);
@@ -646,7 +646,7 @@ CASE(R10, LinksAreNotSent, "P6.5, I3, I6", "Links in a folder are not sent; the 
   s.ann.prints("send 1 delivered ..." + s.zoe.at() + " 6 bytes in ..., not sent: link (...): photos/");
 }
 
-CASE(R10, TwoOfItsKind, "P6.5", "Between two peers that run this program a folder arrives as it was.") {
+CASE(R10, TwoOfItsKind, "P6.5", "Between two peers that run this program a folder arrives as it was. (Needs the list.)") {
   Program bob("bob", {"--accept", "always"}), ann("ann");
   bob.ready(), ann.ready();
   for (const char* file : {"1", "a/b/c/deep", "a b/文件", "z"})

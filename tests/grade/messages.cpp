@@ -297,7 +297,7 @@ CASE(R6, TheEndOfInput, "I2, I6",
   ann.expect_exit(0);
 }
 
-CASE(R6, TwoOfItsKindTalk, "P5.3, I3", "Between two peers that run this program messages arrive, in order and once.") {
+CASE(R6, TwoOfItsKindTalk, "P5.3, I3", "Between two peers that run this program messages arrive, in order and once. (Needs the list.)") {
   Program ann("ann"), bob("bob");
   ann.ready(), bob.ready();
   ann.prints("joined " + bob.name + "@...");
