@@ -13,9 +13,12 @@ make_without() {
     brings=$(printf '%s' "$line" | cut -f 1) what=$(printf '%s' "$line" | cut -f 2)
     [ "$brings" -gt "$1" ] || continue
     OLD=$(printf '%s' "$line" | cut -f 3) NEW=$(printf '%s' "$line" | cut -f 4) WHAT=$what perl -0777 -pi -e '
-        my $found = () = /\Q$ENV{OLD}\E/g;
+        my $words = join "\\s+", map quotemeta, split " ", $ENV{OLD};
+        $words = "(?<=\\s)$words" if $ENV{OLD} =~ /^\s/;
+        $words = "$words(?=\\s)" if $ENV{OLD} =~ /\s$/;
+        my $found = () = /$words/g;
         die "unfinished.txt: \"$ENV{WHAT}\" is there $found times\n" if $found != 1;
-        s/\Q$ENV{OLD}\E/$ENV{NEW}/' "$room/$1.cpp"
+        s/$words/$ENV{NEW}/' "$room/$1.cpp"
   done
   ${CXX:-g++} -std=c++17 -pthread -O0 -w "$room/$1.cpp" -o "$room/$1"
 }

@@ -6,13 +6,16 @@ set -eu
 cd "${0%/*}/../.."
 room=$PWD/.build/wrong
 
-# Puts NEW in the place of OLD, which must stand in the file once.
+# Puts NEW in the place of OLD, which must stand in the file once. Where OLD has a blank, the file may have any white space.
 change() { # FROM TO
   perl -0777 -pe '
     my ($from, $to) = @ENV{"OLD", "NEW"};
-    my $found = () = /\Q$from\E/g;
+    my $words = join "\\s+", map quotemeta, split " ", $from;
+    $words = "(?<=\\s)$words" if $from =~ /^\s/;
+    $words = "$words(?=\\s)" if $from =~ /\s$/;
+    my $found = () = /$words/g;
     die "$found times\n" if $found != 1;
-    s/\Q$from\E/$to/' "$1" >"$2"
+    s/$words/$to/' "$1" >"$2"
 }
 
 make_second() { # NUMBER
