@@ -357,6 +357,15 @@ TEST_F(Commands, TheEndOfInputEndsItsLastLineToo) {
   EXPECT_NE(list.find("\nusers 2\n"), std::string::npos) << list;
 }
 
+TEST_F(Commands, TheInputMayHaveTheLineEndsOfWindows) {
+  Process& bob = network->peer(0, "bob");
+  bob.wait_for("ready .*");
+  const Folder folder;
+  const std::string program = "cd " + folder.path() + " && " + peer_program() + " --name ann --group lab";
+  network->run(0, "printf '/msg bob hi\\r\\n/quit\\r\\n' | (" + program + ")");
+  bob.wait_for("message ann@\\S+ private: hi");
+}
+
 TEST_F(Commands, WithoutStandardInputOutputOrErrorItTalksAllTheSame) {
   Process& bob = network->peer(0, "bob");
   bob.wait_for("ready .*");
