@@ -243,10 +243,22 @@ class Class {
             std::none_of(all.begin(), all.end(), [&](const std::string& line) { return is_end(line, message.text); }))
           return message.text + " is on its way:\n" + peer(host).output();
     }
+    // The receiver says OK, and prints what it has when its main thread gets its turn.
+    for (const Message& message : messages_)
+      if (count(message, message.from, "delivered ") > count(message, message.to, "message "))
+        return message.text + " is not shown yet:\n" + peer(message.to).output();
     for (const File& file : files_)
       if (file_lines(file, "send", "delivered") + file_lines(file, "send", "failed") < file.times_sent)
         return file.name + " is on its way:\n" + peer(file.from).output();
     return "";
+  }
+
+  // How many lines there say that of the message.
+  size_t count(const Message& message, int host, const std::string& what) const {
+    const std::vector<std::string> all = lines(host);
+    return static_cast<size_t>(std::count_if(all.begin(), all.end(), [&](const std::string& line) {
+      return starts(line, what) && ends(line, ": " + message.text);
+    }));
   }
 
   static bool is_end(const std::string& line, const std::string& text) {

@@ -134,9 +134,10 @@ TEST_F(Messages, OfSomeoneWhoChangesNameAndGroupCarryTheNewOnes) {
 }
 
 // She numbers them from 1 again; and he keeps no conversation with her former self.
+// Both are among the first 16 ports: others find nobody where loopback carries no broadcast, see elsewhere.c.
 TEST_F(Messages, BeforeAndAfterTheirSenderWasRestartedAllArrive) {
-  Process& bob = network->peer(0, "bob", {"--port", "25301"});
-  Process* ann = &network->peer(0, "ann", {"--port", "25302"});
+  Process& bob = network->peer(0, "bob", {"--port", "25261"});
+  Process* ann = &network->peer(0, "ann", {"--port", "25262"});
   ann->wait_for("joined bob.*");
   bob.wait_for("joined ann.*");
   ann->say("/msg bob before");
@@ -145,7 +146,7 @@ TEST_F(Messages, BeforeAndAfterTheirSenderWasRestartedAllArrive) {
   ann->wait_for("message bob@\\S+ private: an answer");
   ann->signal(SIGKILL);
   ann->exit_status();
-  ann = &network->peer(0, "ann", {"--port", "25302"});
+  ann = &network->peer(0, "ann", {"--port", "25262"});
   ann->wait_for("joined bob.*");
   bob.wait_for("joined ann.*");
   ann->say("/msg bob after");
