@@ -6,9 +6,9 @@ set tics nomirror out
 set xlabel "hosts on the segment, all started at once"
 set ylabel "seconds until all lists are complete"
 set logscale xy
-set xtics (2, 10, 30, 100)
+set xtics (2, 10, 30, 100, 253)
 set ytics ("0.01" 0.01, "0.1" 0.1, "1" 1, "10" 10)
-set xrange [1.5:150]
+set xrange [1.5:350]
 set yrange [0.004:20]
 set grid ytics lc rgb "#dddddd"
 set key left top Left reverse samplen 2
