@@ -42,7 +42,7 @@ cp tests/classroom.sh "$to/tests"
 if [ "$GRADER" = source ]; then
   mkdir "$to/tests/support"
   cp -r tests/grade "$to/tests"
-  rm -f "$to"/tests/grade/wrong.* "$to"/tests/grade/unfinished.* "$to/tests/grade/smallest.sh"
+  rm -f "$to"/tests/grade/wrong.* "$to"/tests/grade/unfinished.* "$to"/tests/grade/change.pl "$to/tests/grade/smallest.sh"
   for part in system testing ladder; do
     cp tests/support/$part.cpp tests/support/$part.h "$to/tests/support"
   done

@@ -238,15 +238,15 @@ class Class {
         if (words[2] == "stored" || words[2] == "failed") --open;
       }
       if (open > 0) return name(host) + " receives a file:\n" + peer(host).output();
-      for (const Message& message : messages_)
-        if (message.from == host &&
-            std::none_of(all.begin(), all.end(), [&](const std::string& line) { return is_end(line, message.text); }))
-          return message.text + " is on its way:\n" + peer(host).output();
     }
-    // The receiver says OK, and prints what it has when its main thread gets its turn.
-    for (const Message& message : messages_)
-      if (count(message, message.from, "delivered ") > count(message, message.to, "message "))
+    for (const Message& message : messages_) {
+      const size_t delivered = count(message, message.from, "delivered ");
+      if (delivered + count(message, message.from, "failed ") == 0)
+        return message.text + " is on its way:\n" + peer(message.from).output();
+      // The receiver says OK, and prints what it has when its main thread gets its turn.
+      if (delivered > count(message, message.to, "message "))
         return message.text + " is not shown yet:\n" + peer(message.to).output();
+    }
     for (const File& file : files_)
       if (file_lines(file, "send", "delivered") + file_lines(file, "send", "failed") < file.times_sent)
         return file.name + " is on its way:\n" + peer(file.from).output();
@@ -261,20 +261,12 @@ class Class {
     }));
   }
 
-  static bool is_end(const std::string& line, const std::string& text) {
-    return ends(line, ": " + text) && (starts(line, "delivered ") || starts(line, "failed "));
-  }
-
   void check(const Message& message) const {
-    size_t delivered = 0, failed = 0, in_doubt = 0, shown = 0;
-    for (const std::string& line : lines(message.from)) {
-      if (!is_end(line, message.text)) continue;
-      delivered += starts(line, "delivered ");
-      failed += starts(line, "failed ");
-      in_doubt += ends(line, "; it may have arrived: " + message.text);
-    }
-    for (const std::string& line : lines(message.to))
-      shown += starts(line, "message ") && ends(line, ": " + message.text);
+    const size_t delivered = count(message, message.from, "delivered "), failed = count(message, message.from, "failed ");
+    const size_t shown = count(message, message.to, "message ");
+    size_t in_doubt = 0;
+    for (const std::string& line : lines(message.from))
+      in_doubt += starts(line, "failed ") && ends(line, "; it may have arrived: " + message.text);
     EXPECT_EQ(delivered + failed, 1u) << message.text << "\n" << peer(message.from).output();
     EXPECT_GE(shown, delivered) << message.text << "\n" << peer(message.to).output();
     EXPECT_LE(shown, delivered + in_doubt + (message.may_be_shown_twice ? 1 : 0)) << message.text << "\n"

@@ -12,13 +12,10 @@ make_without() {
   grep -v '^#' tests/grade/unfinished.txt | while IFS= read -r line; do
     brings=$(printf '%s' "$line" | cut -f 1) what=$(printf '%s' "$line" | cut -f 2)
     [ "$brings" -gt "$1" ] || continue
-    OLD=$(printf '%s' "$line" | cut -f 3) NEW=$(printf '%s' "$line" | cut -f 4) WHAT=$what perl -0777 -pi -e '
-        my $words = join "\\s+", map quotemeta, split " ", $ENV{OLD};
-        $words = "(?<=\\s)$words" if $ENV{OLD} =~ /^\s/;
-        $words = "$words(?=\\s)" if $ENV{OLD} =~ /\s$/;
-        my $found = () = /$words/g;
-        die "unfinished.txt: \"$ENV{WHAT}\" is there $found times\n" if $found != 1;
-        s/$words/$ENV{NEW}/' "$room/$1.cpp"
+    OLD=$(printf '%s' "$line" | cut -f 3) NEW=$(printf '%s' "$line" | cut -f 4)
+    export OLD NEW
+    perl -0777 -pi tests/grade/change.pl "$room/$1.cpp" ||
+      { echo "unfinished.txt: \"$what\" does not fit" >&2; exit 1; }
   done
   ${CXX:-g++} -std=c++17 -pthread -O0 -w "$room/$1.cpp" -o "$room/$1"
 }

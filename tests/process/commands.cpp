@@ -27,7 +27,13 @@ int status_after_insisting(Process& process, int number) {
 
 }  // namespace
 
-class Commands : public OneHost {};
+class Commands : public OneHost {
+ protected:
+  // For sh: ann, as a program in a script or a pipe.
+  static std::string ann_in(const Folder& folder) {
+    return "cd " + folder.path() + " && " + peer_program() + " --name ann --group lab";
+  }
+};
 
 TEST_F(Commands, WrongOptionsAreOneSentenceAndExitTwo) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> wrong = {
@@ -349,7 +355,7 @@ TEST_F(Commands, TheEndOfInputEndsItsLastLineToo) {
   Process& bob = network->peer(0, "bob");
   bob.wait_for("ready .*");
   const Folder folder;
-  const std::string program = "cd " + folder.path() + " && " + peer_program() + " --name ann --group lab";
+  const std::string program = ann_in(folder);
   network->run(0, "printf '/msg bob hi' | (" + program + ")");
   bob.wait_for("message ann@\\S+ private: hi");
   network->run(0, "printf '/list' | (" + program + ") > " + folder.path("list"));
@@ -361,7 +367,7 @@ TEST_F(Commands, TheInputMayHaveTheLineEndsOfWindows) {
   Process& bob = network->peer(0, "bob");
   bob.wait_for("ready .*");
   const Folder folder;
-  const std::string program = "cd " + folder.path() + " && " + peer_program() + " --name ann --group lab";
+  const std::string program = ann_in(folder);
   network->run(0, "printf '/msg bob hi\\r\\n/quit\\r\\n' | (" + program + ")");
   bob.wait_for("message ann@\\S+ private: hi");
 }
@@ -371,7 +377,7 @@ TEST_F(Commands, WithoutStandardInputOutputOrErrorItTalksAllTheSame) {
   bob.wait_for("ready .*");
   const Folder folder;
   folder.write("commands", "/msg bob hi");
-  const std::string program = "cd " + folder.path() + " && " + peer_program() + " --name ann --group lab ";
+  const std::string program = ann_in(folder) + " ";
   const std::vector<std::string> closed = {"<commands >&-", "<commands 2>&-", "<commands >&- 2>&-"};
   for (const std::string& which : closed) {
     network->run(0, program + which);

@@ -38,7 +38,7 @@ TEST_F(Smallest, ListsWhoHasAnswered) {
   EXPECT_EQ(question.substr(0, 18), "ChatByP2P/1 HELLO ");
   zoe_->say("/list");
   zoe_->wait_for("users 2");
-  yans.send_to("127.0.0.1", 25253, "ChatByP2P/1 HERE " + yan + " to=" + question.substr(question.find(" id=") + 4, 16));
+  yans.send_to("127.0.0.1", 25253, "ChatByP2P/1 HERE " + yan + " to=" + id_in(question));
   zoe_->wait_for("joined yan@127.0.0.1:25300 lab");
   zoe_->say("/list");
   zoe_->wait_for("users 3");
