@@ -278,7 +278,7 @@ $(BUILD)/fuzz/fuzz: tests/fuzz/fuzz.cpp protocol.h
 COVERED := .build/coverage
 coverage:
 	find $(COVERED) -name '*.gcda' -delete 2>/dev/null || true
-	$(MAKE) test CXX=g++ CXXFLAGS='-O1 -g --coverage -fprofile-update=atomic' BUILD=$(COVERED) PEER=$(COVERED)/peer
+	$(MAKE) test TOGETHER= CXX=g++ CXXFLAGS='-O1 -g --coverage -fprofile-update=atomic' BUILD=$(COVERED) PEER=$(COVERED)/peer
 	tests/coverage.sh $(COVERED)
 
 clean:

@@ -283,7 +283,7 @@ int main(int argc, char** argv) {
               << "; FILTER takes R1 to R10, or a case such as R1.Leaving (LONG=1 adds those that wait long)\n";
     return 2;
   }
-  const auto jobs = static_cast<size_t>(std::max(1, std::atoi(setting("JOBS", "6").c_str())));
+  const size_t jobs = std::max(1u, number_setting("JOBS", 6));
   Queue queue(seed, !is_table && ::isatty(STDOUT_FILENO));
   std::vector<Outcome> outcomes = judge(queue, chosen, jobs);
   try_again(queue, outcomes);

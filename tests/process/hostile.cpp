@@ -400,7 +400,7 @@ TEST_F(Hostile, AThousandConnectionsThatAreKeptLeaveRoomForOthers) {
     EXPECT_EQ(served, addresses * 128);
     neighbour_still_gets_through();
     kept.clear();
-    EXPECT_TRUE(eventually(20, [&] { return bob->uses("task") <= (kSanitized ? 3u : 2u); }));
+    EXPECT_TRUE(eventually(30, [&] { return bob->uses("task") <= (kSanitized ? 3u : 2u); }));
   }
 }
 
@@ -548,7 +548,7 @@ TEST_F(Hostile, ASenderWhoNeverFinishesIsCutOff) {
   socket.send("DATA offset=0 size=1000000\nhel");
   neighbour_still_gets_through();
   const std::string failed = "receive \\d+ failed mallory@\\S+ 1000000 bytes, the sender fell silent; .*";
-  EXPECT_TRUE(eventually(20, [&] { return bob->prints(failed, 0); }));
+  EXPECT_TRUE(eventually(30, [&] { return bob->prints(failed, 0); }));
   EXPECT_EQ(socket.line(), "NO failed the sender fell silent");
   EXPECT_EQ(read_file(home.path("downloads/x.127.0.0.2.part")), "hel");
 }

@@ -3,7 +3,9 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <set>
 
 #include "testing.h"
@@ -14,6 +16,12 @@ TEST(HarnessSample, DISABLED_Dies) { ::raise(SIGKILL); }
 TEST(HarnessSample, DISABLED_Leaves) { ::_exit(0); }
 TEST(HarnessSample, DISABLED_PassesToo) {}
 TEST(HarnessSample, DISABLED_Skips) { GTEST_SKIP() << "for want of a moon"; }
+TEST(HarnessSample, DISABLED_WorksOnceItsFileIsThere) {
+  const std::string path = std::getenv("ITS_FILE");
+  const bool was_there = ::access(path.c_str(), F_OK) == 0;
+  std::ofstream file(path);
+  EXPECT_TRUE(was_there);
+}
 TEST(HarnessSample, DISABLED_FindsNftAndTc) { Network(0).run(0, "nft list tables && tc qdisc"); }
 
 class Harness : public OneHost {
@@ -68,6 +76,31 @@ TEST_F(Harness, RunsStepsBesideTheTests) {
   EXPECT_EQ(run->count(" *It ended with status 3."), 1u) << run->output();
 }
 
+TEST_F(Harness, RunsWhatFailedASecondTimeIfAskedToAndSaysSo) {
+  const Folder folder;
+  const std::string wanted = "if [ -e '" + folder.path("step") + "' ]; then exit 0; fi; ";
+  const std::string once = "once  " + wanted + "touch '" + folder.path("step") + "'; exit 1\n";
+  const std::string steps = folder.write("steps", once + "never exit 3\n");
+  const std::string filter = "HarnessSample.*Once*:HarnessSample.*Dies:HarnessSample.*Passes";
+  const auto run = tests(filter, {"JOBS=2", "SECOND_TRY=1", "STEPS=" + steps, "ITS_FILE=" + folder.path("test")});
+  EXPECT_EQ(run->exit_status(), 1);
+  EXPECT_EQ(run->count("AGAIN +HarnessSample.DISABLED_WorksOnceItsFileIsThere .*"), 1u) << run->output();
+  EXPECT_EQ(run->count("ok +HarnessSample.DISABLED_WorksOnceItsFileIsThere, second try .*"), 1u) << run->output();
+  EXPECT_EQ(run->count("ok +once, second try .*"), 1u) << run->output();
+  EXPECT_EQ(run->count("FAILED +(HarnessSample.DISABLED_Dies|never), second try .*"), 2u) << run->output();
+  EXPECT_EQ(run->count("4 ran a second time .*"), 1u) << run->output();
+  EXPECT_EQ(run->count("3 passed, 2 failed, 0 skipped"), 1u) << run->output();
+  const auto strict = tests("HarnessSample.*Once*", {"JOBS=2", "ITS_FILE=" + folder.path("other")});
+  EXPECT_EQ(strict->exit_status(), 1);
+  EXPECT_EQ(strict->count("0 passed, 1 failed, 0 skipped"), 1u) << strict->output();
+}
+
+TEST_F(Harness, SaysWhichSettingIsNoNumber) {
+  const auto run = tests("HarnessSample.*Passes", {"JOBS=many"});
+  EXPECT_EQ(run->exit_status(), 2);
+  EXPECT_EQ(run->count("JOBS=many: JOBS takes a whole number"), 1u) << run->output();
+}
+
 // Whoever renames a test renames it there, too, or it would begin late.
 TEST(HarnessSeconds, AreOfTestsThatThereAre) {
   std::set<std::string> names;
@@ -100,7 +133,7 @@ TEST_F(Harness, StartsProgramsThatASignalEndsThoughItIsIgnoredHere) {
 TEST_F(Harness, KnowsHowAProgramEndedThatWasToStandStill) {
   Process program(network->descriptor(0), {"/bin/sh", "-c", "exit 5"}, "/tmp");
   const std::string status = "/proc/" + std::to_string(program.pid()) + "/status";
-  EXPECT_TRUE(eventually(10, [&] { return read_file(status).find("\tZ (zombie)") != std::string::npos; }));
+  EXPECT_TRUE(eventually(30, [&] { return read_file(status).find("\tZ (zombie)") != std::string::npos; }));
   program.signal(SIGSTOP);
   EXPECT_EQ(program.exit_status(), 5);
 }

@@ -10,6 +10,8 @@
 //   STEPS=.ci/steps        other commands, in the same queue: a line of that file has a name, and what sh makes of the
 //                          rest. So many at a time as there are cores, and two more.
 //   JOBS=1                 one at a time, and what a test prints is seen at once.
+//   SECOND_TRY=1           a failed test or step runs once more at the end, when nothing else runs. If it passes then, it
+//                          counts as passed, and a line before the last one says how many did.
 
 #include <fcntl.h>
 #include <grp.h>
@@ -50,7 +52,7 @@ enum Result { kPassed = 10, kFailed = 11, kSkipped = 12 };
 constexpr char kQueued[] = "QUEUED_TEST";
 
 Result run_test(int argc, char** argv) {
-  for (const char* name : {kQueued, "KINDS", "STEPS"}) ::unsetenv(name);  // a test may start this program, too
+  for (const char* name : {kQueued, "KINDS", "STEPS", "SECOND_TRY"}) ::unsetenv(name);  // a test may start this program, too
   testing::InitGoogleTest(&argc, argv);
   ::signal(SIGPIPE, SIG_IGN);
   enter_private_network();
@@ -69,6 +71,7 @@ struct Job {
   std::string folder;  // to run in, as nobody; empty for here, as oneself
   int seconds = 0;     // which it is known to take, if many
   bool is_step = false;
+  bool is_second_try = false;
 };
 
 bool become_nobody(const std::string& folder) {
@@ -224,14 +227,17 @@ std::vector<Job> steps_in(const std::string& path) {
 
 // ---- The queue ---------------------------------------------------------------------------------
 
-enum class Verdict { passed, failed, skipped };
+enum class Verdict { passed, failed, skipped, again };
 
 const std::map<Verdict, std::string> kWords = {
-    {Verdict::passed, "ok      "}, {Verdict::failed, "FAILED  "}, {Verdict::skipped, "skipped "}};
+    {Verdict::passed, "ok      "},
+    {Verdict::failed, "FAILED  "},
+    {Verdict::skipped, "skipped "},
+    {Verdict::again, "AGAIN   "}};
 
 class Queue {
  public:
-  explicit Queue(size_t at_once) : tests_at_once_(at_once) {}
+  Queue(size_t at_once, bool has_second_try) : tests_at_once_(at_once), has_second_try_(has_second_try) {}
 
   void add(const Job& job) { lane_of(job).waiting.push_back(job); }
 
@@ -241,6 +247,7 @@ class Queue {
     while (are_any_waiting() || !running_.empty()) {
       start_tests();
       start_steps();
+      start_second_try();
       end_what_hangs();
       end_one();
     }
@@ -265,12 +272,14 @@ class Queue {
   static constexpr auto kLongest = std::chrono::minutes(15);
 
   Lane& lane_of(const Job& job) {
+    if (job.is_second_try) return again_;
     if (job.is_step) return steps_;
     return job.seconds > 0 ? long_ : short_;
   }
 
   bool are_any_waiting() const {
-    return !long_.waiting.empty() || !short_.waiting.empty() || !steps_.waiting.empty();
+    const auto waits = [](const Lane& lane) { return !lane.waiting.empty(); };
+    return waits(long_) || waits(short_) || waits(steps_) || waits(again_);
   }
 
   // Long tests wait for most of their time, and short ones compute. If all long ones came first, the cores would have
@@ -288,6 +297,11 @@ class Queue {
   void start_steps() {
     const size_t at_once = std::thread::hardware_concurrency() + 2;
     while (steps_.running < at_once && !steps_.waiting.empty()) start_first(steps_);
+  }
+
+  // By itself: on a busy machine a test may fail that finds no fault.
+  void start_second_try() {
+    if (running_.empty() && !again_.waiting.empty()) start_first(again_);
   }
 
   void start_first(Lane& lane) {
@@ -326,17 +340,26 @@ class Queue {
 
   void report(const Running& one, int status, const rusage& used) {
     const Words printed = lines_of(read_file(one.output));
-    const Verdict verdict = verdict_of(one.job, status);
+    Verdict verdict = verdict_of(one.job, status);
+    if (verdict == Verdict::failed && has_second_try_ && !one.job.is_second_try) {
+      verdict = Verdict::again;
+      try_again(one.job);
+    }
     ++totals_[verdict];
     const std::chrono::duration<double> took = Clock::now() - one.since;
-    std::cout << kWords.at(verdict) << one.job.title << std::fixed << std::setprecision(1) << " (" << took.count()
+    std::cout << kWords.at(verdict) << one.job.title << (one.job.is_second_try ? ", second try" : "") << std::fixed << std::setprecision(1) << " (" << took.count()
               << " s, " << seconds(used) << " s of a core)";
     if (verdict == Verdict::skipped) std::cout << ": " << reason(printed);
     if (one.job.is_step && !printed.empty()) std::cout << ": " << printed.back();
     std::cout << std::endl;
-    if (verdict != Verdict::failed) return;
+    if (verdict == Verdict::passed || verdict == Verdict::skipped) return;
     for (const std::string& line : printed) std::cout << "    " << line << "\n";
     std::cout << "    " << how_it_ended(one.job, status) << std::endl;
+  }
+
+  void try_again(Job job) {
+    job.is_second_try = true;
+    again_.waiting.push_back(job);
   }
 
   static Verdict verdict_of(const Job& job, int status) {
@@ -367,17 +390,19 @@ class Queue {
 
   const Folder folder_;
   const size_t tests_at_once_;
+  const bool has_second_try_;
   Lane long_;
   Lane short_;
   Lane steps_;
+  Lane again_;  // what failed on its first try
   std::map<pid_t, Running> running_;
   size_t started_ = 0;
   std::map<Verdict, int> totals_;
 };
 
 int run_queue(const Words& options) {
-  const int at_once = std::atoi(setting("JOBS", "1").c_str());
-  Queue queue(static_cast<size_t>(std::max(1, at_once)));
+  const size_t at_once = std::max(1u, number_setting("JOBS", 1));
+  Queue queue(at_once, setting("SECOND_TRY") == "1");
   const Folder scratch;
   std::istringstream kinds(setting("KINDS", "plain"));
   for (std::string kind; kinds >> kind;) {
@@ -391,6 +416,8 @@ int run_queue(const Words& options) {
   const bool must_not_skip = setting("STRICT") == "1" || setting("CI") == "true";
   const int failed = queue.total(Verdict::failed);
   const int skipped = queue.total(Verdict::skipped);
+  const int tried_again = queue.total(Verdict::again);
+  if (tried_again > 0) std::cout << tried_again << " ran a second time (AGAIN, above): find out why the first failed\n";
   if (must_not_skip && skipped > 0) std::cout << "skipping counts as failing here\n";
   std::cout << queue.total(Verdict::passed) << " passed, " << failed << " failed, " << skipped << " skipped\n";
   return failed > 0 || (must_not_skip && skipped > 0) ? 1 : 0;

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <iostream>
 #include <string>
 #include <vector>
 
@@ -24,8 +25,15 @@ inline std::string setting(const char* name, const std::string& otherwise = "") 
   return value != nullptr && *value != '\0' ? value : otherwise;
 }
 
+// The same for a whole number; anything else ends the program with a sentence and status 2.
 inline uint32_t number_setting(const char* name, uint32_t otherwise) {
-  return static_cast<uint32_t>(std::stoul(setting(name, std::to_string(otherwise))));
+  const std::string text = setting(name, std::to_string(otherwise));
+  const bool is_number = text.find_first_not_of("0123456789") == std::string::npos;
+  if (!is_number || text.size() > 9) {
+    std::cerr << name << '=' << text << ": " << name << " takes a whole number\n";
+    std::exit(2);
+  }
+  return static_cast<uint32_t>(std::stoul(text));
 }
 
 // ---- Sockets -------------------------------------------------------------------------------------------------------

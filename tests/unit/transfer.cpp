@@ -75,8 +75,9 @@ class Other {
     pollfd arrival{fd_.get(), POLLIN, 0};
     return !bytes_.empty() || ::poll(&arrival, 1, static_cast<int>(patience * 1000)) == 1;
   }
-  // The same when so much time has passed. The worker begins to wait before that, and looks at the clock after it. Like
-  // the main thread, we join the threads that have ended: only then are their sockets closed.
+  // The same when so much time has passed. The worker begins to wait before that, and looks at the clock after it. The
+  // wait itself takes a second, and more on a busy machine: ask for less than the limit by some seconds. Like the main
+  // thread, we join the threads that have ended: only then are their sockets closed.
   bool hears_within(Clock::duration time) const {
     if (hears(0.3)) return true;
     pass(time);
@@ -86,7 +87,7 @@ class Other {
   }
   // As much time passes as it takes for something to come.
   bool hears_while_time_passes() const {
-    return eventually(20, [this] {
+    return eventually(30, [this] {
       transfer::reap();
       if (hears(0.02)) return true;
       pass(10s);
@@ -225,7 +226,7 @@ TEST_F(Transfers, RefuseAnOfferThatNobodyHasAnsweredFor120Seconds) {
   Other bob = introduced();
   bob.say("OFFER size=5 files=1 :a.txt");
   told<FileOffered>();
-  EXPECT_FALSE(bob.hears_within(119s));
+  EXPECT_FALSE(bob.hears_within(110s));
   ASSERT_TRUE(bob.hears_while_time_passes());
   EXPECT_EQ(bob.line(), "NO timeout nobody answered the offer within 120 s");
   EXPECT_EQ(told<FileFailed>().failure.reason, "you did not answer within 120 s");
@@ -238,7 +239,7 @@ TEST_F(Transfers, KeepWhatCameOfASenderWhoFallsSilentFor10Seconds) {
   EXPECT_EQ(bob.line(), "OK");
   bob.put("DATA offset=0 size=5\nhe");
   told<FileStarted>();
-  EXPECT_FALSE(bob.hears_within(9s));
+  EXPECT_FALSE(bob.hears_within(6s));
   ASSERT_TRUE(bob.hears_while_time_passes());
   EXPECT_EQ(bob.line(), "NO failed the sender fell silent");
   EXPECT_EQ(told<FileFailed>().failure.reason, "the sender fell silent; what has arrived is kept, and resumes when it is sent again");
@@ -256,11 +257,11 @@ TEST_F(Transfers, GiveALine10SecondsHoweverSlowlyItsBytesTrickleIn) {
 
 TEST_F(Transfers, LetAStrangerWait10SecondsAndWhoHasSaidWhoHeIs60) {
   Other stranger = connected();
-  EXPECT_FALSE(stranger.hears_within(9s));
+  EXPECT_FALSE(stranger.hears_within(6s));
   ASSERT_TRUE(stranger.hears_while_time_passes());
   EXPECT_EQ(stranger.line(), "(the end)");
   Other bob = introduced();
-  EXPECT_FALSE(bob.hears_within(59s));
+  EXPECT_FALSE(bob.hears_within(50s));
   ASSERT_TRUE(bob.hears_while_time_passes());
   EXPECT_EQ(bob.line(), "(the end)");
 }
@@ -285,7 +286,7 @@ TEST_F(Transfers, WaitForTheAnswerToAnOfferFor250Seconds) {
   send_to_bob("a.txt", "hello");
   Other bob = accepted();
   EXPECT_EQ(bob.line(), "OFFER size=5 files=1 :a.txt");
-  EXPECT_FALSE(bob.hears_within(249s));
+  EXPECT_FALSE(bob.hears_within(240s));
   ASSERT_TRUE(bob.hears_while_time_passes());
   const Failure failure = told<FileFailed>().failure;
   EXPECT_EQ(failure.reason, "no answer in time");
@@ -301,7 +302,7 @@ TEST_F(Transfers, GiveTheReceiver300SecondsToStoreAFileAndAreInDoubtThen) {
     bob.line();
     bob.bytes(5);
     ASSERT_EQ(bob.line(), "END size=5 crc=3287646509");
-    EXPECT_FALSE(bob.hears_within(299s));
+    EXPECT_FALSE(bob.hears_within(290s));
     if (is_stored) {
       bob.say("OK :a.txt");
       EXPECT_EQ(told<FileStored>().name, "a.txt");
@@ -320,7 +321,7 @@ TEST_F(Transfers, AreGivenUpWhereTheReceiverReadsNothingFor10Seconds) {
   EXPECT_EQ(bob.line(), "OFFER size=67108864 files=1 :big");
   bob.say("OK");
   told<FileStarted>();
-  EXPECT_TRUE(eventually(20, [] {
+  EXPECT_TRUE(eventually(30, [] {
     pass(1s);
     transfer::reap();
     return !transfer::is_open();
@@ -335,7 +336,7 @@ TEST_F(Transfers, OfAMessageAreTriedOnceMoreUnderItsNumberWhenNoReplyComesFor10S
   Other bob = accepted();
   const string message = bob.line();
   EXPECT_TRUE(std::regex_match(message, std::regex("MSG number=\\d+ scope=private :hello"))) << message;
-  EXPECT_FALSE(bob.hears_within(9s));
+  EXPECT_FALSE(bob.hears_within(6s));
   ASSERT_TRUE(bob.hears_while_time_passes());
   Other again = accepted();
   EXPECT_EQ(again.line(), message);
