@@ -263,7 +263,7 @@ $(BUILD)/soak: $(BUILD)/tests/soak/soak.o $(HARNESS)
 # The corpus first, then new inputs. What those find is written below .build, and is no part of the tree.
 fuzz: $(BUILD)/fuzz/fuzz
 	@mkdir -p $(BUILD)/fuzz/found
-	$< -dict=tests/fuzz/dictionary -verbosity=0 -print_final_stats=1 -timeout=10 -max_total_time=$(or $(SECONDS),60) \
+	$< -dict=tests/fuzz/dictionary -verbosity=0 -print_final_stats=1 -timeout=60 -max_total_time=$(or $(SECONDS),60) \
 	  -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/found tests/fuzz/corpus >$(BUILD)/fuzz/log 2>&1 || \
 	  { cat $(BUILD)/fuzz/log; exit 1; }
 	@grep -E 'files found|executed_units|new_units' $(BUILD)/fuzz/log

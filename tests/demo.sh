@@ -25,11 +25,11 @@ say() { # NAME LINE; descriptors 4, 5 and 6 keep the inputs open
   case $1 in ann) echo "$2" >&4 ;; bob) echo "$2" >&5 ;; cleo) echo "$2" >&6 ;; esac
 }
 
-sees() { # NAME PATTERN: waits, 10 s at most, until NAME has printed a line that matches
+sees() { # NAME PATTERN: waits, a minute or so at most, until NAME has printed a line that matches
   tries=0
   until grep -qxE -- "$2" "$folder/$1.out"; do
     tries=$((tries + 1))
-    [ $tries -lt 200 ] || { echo "demo: $1 has not seen: $2"; cat "$folder"/*.out; exit 1; }
+    [ $tries -lt 1200 ] || { echo "demo: $1 has not seen: $2"; cat "$folder"/*.out; exit 1; }
     sleep 0.05
   done
 }

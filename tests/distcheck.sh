@@ -9,11 +9,11 @@ session() {
   mkdir near far
   mkfifo far/in
   (cd far && exec chatbyp2p --name far <>in >out 2>&1) &
-  for ((i = 0; i < 300; ++i)); do
+  for ((i = 0; i < 1800; ++i)); do
     if grep -q '^ready ' far/out 2>/dev/null; then break; fi
     sleep 0.1
   done
-  echo '/msg far from near' | (cd near && timeout 60 chatbyp2p --name near)
+  echo '/msg far from near' | (cd near && timeout 180 chatbyp2p --name near)
   echo /quit >far/in
   wait
   grep -q '^message near@.* private: from near$' far/out

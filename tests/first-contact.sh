@@ -26,12 +26,12 @@ folder=$(mktemp -d)
 trap 'kill $pids 2>/dev/null || true; rm -rf "$folder"' EXIT
 pids=
 
-sees() { # FILE PATTERN [TIMES]: waits, 10 s at most, until so many lines of it match
+sees() { # FILE PATTERN [TIMES]: waits, a minute or so at most, until so many lines of it match
   tries=0
   # shellcheck disable=SC2126 # grep -c prints nothing of a file that is not there yet
   until [ "$(grep -asE -- "$2" "$folder/$1" | wc -l)" -ge "${3-1}" ]; do
     tries=$((tries + 1))
-    [ $tries -lt 500 ] || { echo "first-contact: $1 does not show: $2" >&2; cat "$folder"/*.out >&2; exit 1; }
+    [ $tries -lt 3000 ] || { echo "first-contact: $1 does not show: $2" >&2; cat "$folder"/*.out >&2; exit 1; }
     sleep 0.02
   done
 }

@@ -10,11 +10,11 @@ trap 'kill "$class" 2>/dev/null; rm -rf "$folder"' EXIT
 HOSTS=2 tests/classroom.sh </dev/null >"$folder/said" 2>&1 &
 class=$!
 
-wait_for() { # COMMAND: until it succeeds, 20 s at most
+wait_for() { # COMMAND: until it succeeds, a minute or so at most
   tries=0
   until eval "$1"; do
     tries=$((tries + 1))
-    [ $tries -lt 200 ] || { echo "session: in vain: $1" >&2; cat "$folder"/* >&2; exit 1; }
+    [ $tries -lt 600 ] || { echo "session: in vain: $1" >&2; cat "$folder"/* >&2; exit 1; }
     sleep 0.1
   done
 }

@@ -37,11 +37,11 @@ build() {  # SYSTEM COMPILER FLAGS [TARGET]
 # ---- Running ---------------------------------------------------------------------------------
 
 wait_for() {  # FILE PATTERN
-  for ((i = 0; i < 600; ++i)); do
+  for ((i = 0; i < 1800; ++i)); do
     if grep -Eq "$2" "$1"; then return; fi
     sleep 0.1
   done
-  echo "no line '$2' within 60 s in $1:"
+  echo "no line '$2' within three minutes in $1:"
   cat "$1"
   exit 1
 }
@@ -92,7 +92,7 @@ run_units() {  # SYSTEM COMPILER EMULATOR
     objects+=("$folder/$unit.o")
   done
   "$2" -static -pthread "${objects[@]}" -o "$folder/run-units" 2>/dev/null  # getaddrinfo()
-  timeout 120 "$3" "$folder/run-units" --gtest_brief=1 --gtest_filter='-Keys.*' | tee "$folder/units"
+  timeout 900 "$3" "$folder/run-units" --gtest_brief=1 --gtest_filter='-Keys.*' | tee "$folder/units"
   grep -Eq 'PASSED +\] [1-9][0-9]* tests' "$folder/units"  # not: none of them
 }
 

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr double kThreeHeartbeats = 15;
-constexpr double kBusy = 10;  // what a busy machine may add to it
+constexpr double kBusy = 30;  // what a busy machine may add to it
 
 bool starts(const std::string& line, const std::string& with) { return line.compare(0, with.size(), with) == 0; }
 bool ends(const std::string& line, const std::string& with) {
@@ -321,7 +321,7 @@ TEST(Faults, ALinkMayBeDownForOneTenOrThirtySecondsAmidTalkAndFiles) {
   EXPECT_EQ(c.failed(1, 2) + c.failed(2, 1), 0u);
   EXPECT_EQ(c.peer(1).count("left u2@.*") + c.peer(2).count("left u1@.*"), 0u);
   EXPECT_EQ(c.peer(1).count("send \\d failed u2@.*") + c.peer(2).count("send \\d failed .*"), 0u);
-  EXPECT_EQ(c.peer(1).count("left u4@\\S+: silent for 1[5-9] s"), 1u);
+  EXPECT_EQ(c.peer(1).count("left u4@\\S+: " + kSilent), 1u);
   EXPECT_EQ(c.peer(1).count("sent to \\d of 3, .*u2@\\S+; not reached: .*u4@\\S+ \\(.*\\): file 100"), 1u)
       << c.peer(1).output();
   c.send_again_what_failed();
@@ -422,13 +422,13 @@ TEST(Faults, APeerMayStandStillAndGoOnAndTheOthersDoNotNotice) {
     if (second % 4 == 0) for (const int from : {1, 2, 3}) c.talk(from, 4);
     pass(1);
   }
-  c.peer(3).wait_for("delivered 2 of 3; (not|may have) reached: u4@10.77.0.4:25253", 30);
+  c.peer(3).wait_for("delivered 2 of 3; (not|may have) reached: u4@10.77.0.4:25253");
   c.peer(4).signal(SIGCONT);
   c.expect_parts({c.everybody()});
   c.settle();
   for (const int from : {1, 2, 3}) {
     for (const int to : {1, 2, 3}) EXPECT_EQ(c.failed(from, to), 0u) << c.peer(from).output();
-    EXPECT_EQ(c.peer(from).count("left u4@\\S+: silent for 1[5-9] s"), 1u) << c.peer(from).output();
+    EXPECT_EQ(c.peer(from).count("left u4@\\S+: " + kSilent), 1u) << c.peer(from).output();
     EXPECT_EQ(c.peer(from).count("(left u[123]|changed|error|note).*"), 0u) << c.peer(from).output();
   }
   EXPECT_EQ(c.peer(1).count("send \\d delivered u3@.*"), 1u);
@@ -538,7 +538,7 @@ TEST(Faults, TwoSegmentsThatARouterJoinsFindEachOtherByAScanAndAgainWhenItFailed
   }
   const auto scan = [&] {
     for (const int host : {1, 2}) c.peer(host).say("/scan 10.78.0.0/28");
-    for (const int host : {1, 2}) c.peer(host).wait_for("scanned 14 addresses; 3 users online", 20);
+    for (const int host : {1, 2}) c.peer(host).wait_for("scanned 14 addresses; 3 users online");
     c.expect_parts({c.everybody()});
   };
   c.begin({{1, 2}, {3, 4}});

@@ -12,7 +12,7 @@
 
 namespace {
 
-constexpr double kAllTogether = 120;  // seconds: all of them share the processor with the other tests
+constexpr double kAllTogether = 300;  // seconds: all of them share the processor with the other tests
 
 // As many as a full /24 has. A sanitizer takes some ten times the memory and the time.
 int full_segment() {

@@ -81,7 +81,7 @@ class Console {
     for (const std::string& row : rows()) all += row + "\n";
     return all;
   }
-  bool shows(const std::string& pattern, double seconds = 10) const {
+  bool shows(const std::string& pattern, double seconds = 30) const {
     return eventually(seconds, [&] { return std::regex_search(screen(), std::regex(pattern)); });
   }
   // Its last row is this one, and the cursor is in this column of it (0 is the first).
@@ -193,6 +193,7 @@ TEST_F(Terminals, WithoutEscapeSequencesGetNone) {
   ann.type("b");
   ann.press("Enter");
   EXPECT_TRUE(ann.shows("\n/to bob\nto bob@\\S+\n$")) << ann.screen();
+  bob.wait_for("joined ann.*");
   bob.say("/msg ann hello");
   EXPECT_TRUE(ann.shows("\nmessage bob@\\S+ private: hello\n$")) << ann.screen();
   ann.press("C-c");

@@ -587,7 +587,7 @@ TEST_F(Files, KilledAtAnyMomentArriveWholeWhenTheyAreSentAgain) {
   for (int round = 0; round < (rounds ? std::atoi(rounds) : 8); ++round) {
     ann->say("/send bob big");
     const size_t moment = random() % content.size();
-    EXPECT_TRUE(eventually(40, [&] { return part_size() >= moment || ann->prints("send \\d+ delivered .*", 0); }));
+    EXPECT_TRUE(eventually(60, [&] { return part_size() >= moment || ann->prints("send \\d+ delivered .*", 0); }));
     const bool sender_dies = round % 2 == 0;
     (sender_dies ? ann : bob)->signal(SIGKILL);
     EXPECT_EQ((sender_dies ? ann : bob)->exit_status(), 128 + SIGKILL);
@@ -867,7 +867,7 @@ TEST_F(Files, SentToAllReachEachAsIfAloneAndTheSumSaysWhoGotThem) {
   meet({"--accept", "always"});
   network->peer(0, "carl", {"--accept", "never"});
   Process& dora = network->peer(0, "dora", {"--group", "physics"});
-  for (const char* name : {"carl", "dora"}) EXPECT_TRUE(ann->prints("joined " + std::string(name) + ".*", 10));
+  for (const char* name : {"carl", "dora"}) EXPECT_TRUE(ann->prints("joined " + std::string(name) + ".*", 30));
   network->folder("ann").write("x", "hello\n");
   ann->say("/sendall x");
   ann->wait_for("send \\d delivered bob@.*");  // though dora has not answered
@@ -887,7 +887,7 @@ TEST_F(Files, OfPeersThatShareADownloadFolderDoNotMix) {
   std::vector<Process*> receivers;
   for (const char* name : {"b1", "b2", "b3"}) receivers.push_back(&network->peer(0, name, {"--accept", "always", "--dir", shared.path()}));
   ann = &network->peer(0, "ann");
-  for (const char* name : {"b1", "b2", "b3"}) EXPECT_TRUE(ann->prints(std::string("joined ") + name + ".*", 10));
+  for (const char* name : {"b1", "b2", "b3"}) EXPECT_TRUE(ann->prints(std::string("joined ") + name + ".*", 30));
   const std::string content = random_bytes(20'000'000, 4);
   network->folder("ann").write("x", content);
   ann->say("/sendall x");

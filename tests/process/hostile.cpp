@@ -171,7 +171,7 @@ TEST_F(Hostile, ADatagramStormDisturbsNobody) {
 // whoever is listed stays, and who is not makes room for who comes next: so somebody new is found even while it lasts.
 TEST_F(Hostile, TenThousandForgedHellosKeepNobodyOut) {
   const auto come = [&](const std::string& name) {
-    network->peer(0, name);
+    network->peer(0, name).wait_for("ready .*");
     // Sooner than what was forged is forgotten: after 15 s. Sanitized, bob is too slow for the flood, which drowns answers.
     bob->wait_for("joined " + name + "@.*", kSanitized ? 60 : 12);
   };

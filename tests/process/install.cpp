@@ -95,6 +95,7 @@ TEST_F(Install, TheExampleOfAUnitStaysTakesFilesAndObeysItsFifo) {
   box.wait_for("ready box@.*");
   Process& ann = network->peer(0, "ann");
   ann.wait_for("joined box@.*");
+  box.wait_for("joined ann@.*");
   network->folder("ann").write("poem.txt", "roses are red\n");
   ann.say("/send box poem.txt");
   ann.wait_for("send 1 delivered box@.*");

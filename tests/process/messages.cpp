@@ -357,7 +357,7 @@ TEST_F(Messages, OfWhoeverComesAfterManyWhoGaveUpAreRead) {
   for (int i = 0; i < 100; ++i) Socket::tcp(*network, 0, "127.0.0.1", 25301).reset();
   ann.say("/msg bob here I am");
   bob.signal(SIGCONT);
-  bob.wait_for("message ann@\\S+ private: here I am", 15);
+  bob.wait_for("message ann@\\S+ private: here I am");
 }
 
 // macOS knows no upper limit, and takes none above 10,240.
@@ -484,7 +484,7 @@ TEST_F(Messages, ToAPeerThatStandsStillAreReportedAndShownOnceAtMost) {
   bob.signal(SIGSTOP);
   ann.say("/msg bob two");
   ann.say("/msg bob that waits for two");
-  ann.wait_for("failed bob@\\S+: no answer in time; it may have arrived: two", 25);
+  ann.wait_for("failed bob@\\S+: no answer in time; it may have arrived: two", 60);
   ann.wait_for("failed bob@\\S+: no answer in time; not delivered: that waits for two");  // it was never sent
   bob.signal(SIGCONT);
   ann.wait_for("joined bob.*");
@@ -535,7 +535,7 @@ TEST_F(Messages, OfAPersonWithOnlyANetcatAreAnswered) {
   network->run(0,
                "printf '%s\\r\\nMSG number=1 :hello from nc\\r\\n' "
                "'ChatByP2P/1 HELLO id=0123456789abcdef ip=127.0.0.1 port=9 name=nc group=lab' "
-               "| timeout 5 nc -N 127.0.0.1 25301 > " + scratch.path("answer"));
+               "| timeout 60 nc -N 127.0.0.1 25301 > " + scratch.path("answer"));
   const std::string answer = read_file(scratch.path("answer"));
   EXPECT_TRUE(std::regex_match(answer, std::regex("OK ChatByP2P/1 HERE id=[0-9a-f]{16} ip=127.0.0.1 port=25301 name=bob "
                                                   "group=lab to=0123456789abcdef\nOK\n")))

@@ -153,6 +153,11 @@ size_t widest(const std::vector<std::vector<Character>>& lines) {
   return cells;
 }
 
+// "1 later row is left out"
+std::string rows_left_out(size_t count, const std::string& which) {
+  return std::to_string(count) + " " + which + (count == 1 ? " row is left out" : " rows are left out");
+}
+
 std::string time_text(double seconds) {
   char text[32];
   std::snprintf(text, sizeof text, "%9.4f", seconds);
@@ -257,9 +262,21 @@ Ladder::Selection Ladder::select(size_t most) const {
     first = end;
   }
   if (rows.size() <= most) return selection;
-  selection.left_out = rows.size() - most;
+  const size_t end = end_of_window(rows, most);
+  selection.earlier = end - most;
+  selection.later = rows.size() - end;
+  rows.resize(end);
   rows.erase(rows.begin(), rows.end() - static_cast<std::ptrdiff_t>(most));
   return selection;
+}
+
+// Where `most` rows end that are worth showing: behind the last, or, where the first fault would be
+// out of sight, some rows behind that.
+size_t Ladder::end_of_window(const std::vector<Row>& rows, size_t most) {
+  const auto is_fault = [](const Row& row) { return row.is_fault(); };
+  const auto found = std::find_if(rows.begin(), rows.end(), is_fault);
+  const auto fault = static_cast<size_t>(found - rows.begin());
+  return std::clamp(fault + 1 + most / 3, most, rows.size());
 }
 
 // ============================================================================
@@ -272,8 +289,9 @@ class Ladder::Text {
 
   std::string draw(const Selection& selection) {
     draw_heads();
-    if (selection.left_out > 0) draw_left_out(selection.left_out);
+    draw_left_out(selection.earlier, "earlier");
     for (const Row& row : selection.rows) draw(row);
+    draw_left_out(selection.later, "later");
     return all_;
   }
 
@@ -354,9 +372,10 @@ class Ladder::Text {
     put(line, is_last ? lifeline(i) + 1 - cells_of(head) : lifeline(i), head);
   }
 
-  void draw_left_out(size_t count) {
+  void draw_left_out(size_t count, const std::string& which) {
+    if (count == 0) return;
     Line line(kWidth, " ");
-    put(line, kFirst, characters("(" + std::to_string(count) + " earlier rows are left out)"));
+    put(line, kFirst, characters("(" + rows_left_out(count, which) + ")"));
     add(line);
   }
 
@@ -491,8 +510,9 @@ class Ladder::Svg {
 
   std::string draw(const std::string& title, const Selection& selection) {
     top_ = kHead;
-    if (selection.left_out > 0) draw_left_out(selection.left_out);
+    draw_left_out(selection.earlier, "earlier");
     for (const Row& row : selection.rows) draw(row);
+    draw_left_out(selection.later, "later");
     return head(title) + lifelines() + body_ + "</svg>\n";
   }
 
@@ -606,10 +626,10 @@ class Ladder::Svg {
     return all;
   }
 
-  void draw_left_out(size_t count) {
+  void draw_left_out(size_t count, const std::string& which) {
+    if (count == 0) return;
     top_ += kLine;
-    const std::string text = std::to_string(count) + " earlier rows are left out";
-    body_ += label({kFirst + kEdge, top_}, "time", text);
+    body_ += label({kFirst + kEdge, top_}, "time", rows_left_out(count, which));
     top_ += kLine / 2;
   }
 

@@ -46,8 +46,8 @@ class Ladder {
   void note(double seconds, const std::string& at, const std::string& text);
   void missing_note(double seconds, const std::string& at, const std::string& text);
 
-  // The last `most` rows, and how many were left out. More than three equal rows one after
-  // another are drawn once, with their number.
+  // The last `most` rows, and how many were left out; but the first fault is always among them. More
+  // than three equal rows one after another are drawn once, with their number.
   std::string text(size_t most = SIZE_MAX) const;
 
   // A whole SVG document. It brings its own background, so it is legible on any page; it is dark
@@ -78,7 +78,8 @@ class Ladder {
 
   struct Selection {
     std::vector<Row> rows;
-    size_t left_out = 0;
+    size_t earlier = 0;  // that were left out
+    size_t later = 0;
   };
 
   class Text;
@@ -90,6 +91,7 @@ class Ladder {
   size_t end_of_run(size_t first) const;
   Row summary(size_t first, size_t end) const;
   Selection select(size_t most) const;
+  static size_t end_of_window(const std::vector<Row>& rows, size_t most);
 
   std::vector<Column> columns_;
   std::vector<Row> rows_;

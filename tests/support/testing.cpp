@@ -303,7 +303,7 @@ std::string Process::wait_for(const std::string& pattern, double seconds) {
   const auto deadline = in(seconds);
   for (size_t i = passed_; true; ++i) {
     while (i >= lines_.size() && Clock::now() < deadline) read_more(0.05);
-    if (i >= lines_.size()) break;
+    if (i >= lines().size()) break;  // with what came while we stood still ourselves
     if (!std::regex_match(lines_[i], regex)) continue;
     passed_ = i + 1;
     return lines_[i];
@@ -630,18 +630,25 @@ void ClockedPeer::put_on(const std::string& clock, int seconds) const {
   fs::rename(folder_.write("new", std::to_string(seconds)), folder_.path(clock));
 }
 
-void expect_all_list_all(const std::vector<Process*>& peers, double seconds) {
+bool in_three_tries(const std::function<bool()>& works) { return works() || works() || works(); }
+
+static size_t count_joined(Process& peer) {
   const auto is_joined = [](const std::string& line) { return line.rfind("joined ", 0) == 0; };
-  const auto joined = [&](Process* peer) {
-    return std::count_if(peer->lines().begin(), peer->lines().end(), is_joined);
-  };
-  const auto others = static_cast<ptrdiff_t>(peers.size()) - 1;
-  const auto is_complete = [&](Process* peer) { return joined(peer) >= others; };
-  const auto all_are = [&] { return std::all_of(peers.begin(), peers.end(), is_complete); };
-  if (eventually(seconds, all_are)) return;
+  const auto& lines = peer.lines();
+  return static_cast<size_t>(std::count_if(lines.begin(), lines.end(), is_joined));
+}
+
+bool all_list_all(const std::vector<Process*>& peers, double seconds) {
+  const auto is_complete = [&](Process* peer) { return count_joined(*peer) >= peers.size() - 1; };
+  return eventually(seconds, [&] { return std::all_of(peers.begin(), peers.end(), is_complete); });
+}
+
+void expect_all_list_all(const std::vector<Process*>& peers, double seconds) {
+  if (all_list_all(peers, seconds)) return;
+  const size_t others = peers.size() - 1;
   for (Process* peer : peers)
-    if (!is_complete(peer))
-      FAIL() << joined(peer) << " of " << others << " joined within " << seconds << " s:\n" << peer->output();
+    if (count_joined(*peer) < others)
+      FAIL() << count_joined(*peer) << " of " << others << " joined within " << seconds << " s:\n" << peer->output();
 }
 
 // ---- Raw sockets ----------------------------------------------------------------------------
@@ -764,5 +771,5 @@ std::string Socket::datagram() const {
 
 bool Socket::is_closed() {
   char byte;
-  return buffer_.empty() && readable(fd_, 15) && ::recv(fd_, &byte, 1, 0) <= 0;
+  return buffer_.empty() && readable(fd_, kSilence) && ::recv(fd_, &byte, 1, 0) <= 0;
 }

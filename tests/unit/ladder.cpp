@@ -149,6 +149,21 @@ TEST(Ladders, ShowTheLastRowsAndHowManyWereLeftOut) {
   EXPECT_EQ(count(ladder.svg("", 3), "7 earlier rows are left out"), 1u);
 }
 
+TEST(Ladders, ShowTheFaultHoweverMuchCameAfterIt) {
+  Ladder ladder = two();
+  for (int i = 0; i < 20; ++i) {
+    if (i == 5) ladder.wrong(i, "ann", "bob", "number 5");
+    else ladder.message(i, "ann", "bob", "number " + std::to_string(i));
+  }
+  const std::string text = ladder.text(6);
+  EXPECT_EQ(count(text, "number"), 6u) << text;
+  EXPECT_EQ(count(text, "number [2-7]"), 6u) << text;
+  EXPECT_EQ(count(text, "WRONG: number 5"), 1u) << text;
+  EXPECT_EQ(count(text, "\\(2 earlier rows are left out\\)"), 1u) << text;
+  EXPECT_EQ(count(text, "\\(12 later rows are left out\\)"), 1u) << text;
+  EXPECT_EQ(count(ladder.svg("", 6), "WRONG: number 5"), 1u);
+}
+
 TEST(Ladders, AddAColumnForWhomeverARowNames) {
   Ladder ladder;
   ladder.message(0, "zoe", "ann", "HELLO");
