@@ -21,10 +21,10 @@ const uint16_t kSharedPort = 25252;  // docs/protocol.md, 2.1
 const uint16_t kFirstPort = 25253;
 const uint16_t kLastPort = 25508;
 
-// For a wrong option, or if no port is free: one sentence, and exit status 2.
-[[noreturn]] void give_up(const std::string& sentence) {
+// One sentence. The status is 2 for a wrong option, and 1 if the system refuses something.
+[[noreturn]] void give_up(const std::string& sentence, int status) {
   std::cerr << "error: " << sentence << std::endl;
-  std::exit(2);
+  std::exit(status);
 }
 
 // --name ann, or --name=ann
@@ -43,9 +43,9 @@ std::map<std::string, std::string> read_options(int argc, char** argv) {
     } else if (i + 1 < argc) {
       value = argv[++i];
     }
-    if (key != "--name" && key != "--group") give_up(key + " is not an option");
+    if (key != "--name" && key != "--group") give_up(key + " is not an option", 2);
     // You go on here: size() counts bytes, and the specification counts characters.
-    if (value.empty() || value.size() > 32) give_up("a name or group has 1 to 32 characters");
+    if (value.empty() || value.size() > 32) give_up("a name or group has 1 to 32 characters", 2);
     options[key] = value;
   }
   return options;
@@ -63,7 +63,7 @@ sockaddr_in address(in_addr_t ip, uint16_t port) {
 // broadcast.
 int open_udp(uint16_t port) {
   const int fd = ::socket(AF_INET, SOCK_DGRAM, 0);
-  if (fd == -1) give_up("no socket can be made");
+  if (fd == -1) give_up("no socket can be made", 1);
   const int on = 1;
   ::setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
   if (port == kSharedPort) ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -94,7 +94,7 @@ int main(int argc, char** argv) {
     ++self.port;
     own_socket = open_udp(self.port);
   }
-  if (shared_socket == -1 || own_socket == -1) give_up("no port is free");
+  if (shared_socket == -1 || own_socket == -1) give_up("no port is free", 1);
   // endl, not "\n": nothing goes into a pipe before you flush.
   std::cout << "ready " << self.name << "@" << self.ip << ":" << self.port << " " << self.group
             << std::endl;

@@ -27,6 +27,7 @@
 #include <map>
 #include <stdexcept>
 
+#include "support/ladder.h"
 #include "support/system.h"
 
 namespace fs = std::filesystem;
@@ -381,14 +382,16 @@ bool fits(const std::string& pattern, const std::string& with_cr) {
 }
 
 std::string escaped(const std::string& bytes, size_t most) {
+  size_t end = std::min(most, bytes.size());
+  for (int i = 0; i < 3 && end < bytes.size() && (bytes[end] & 0xC0) == 0x80; ++i) --end;  // not amid a character
   std::string all;
-  for (size_t i = 0; i < std::min(most, bytes.size()); ++i) {
-    const auto byte = static_cast<unsigned char>(bytes[i]);
-    char hex[5];
-    std::snprintf(hex, sizeof hex, "\\x%02x", byte);
-    all += byte == '\n' ? "\\n" : byte == '\r' ? "\\r" : byte < 0x20 || byte >= 0x7F ? hex : std::string(1, bytes[i]);
+  for (size_t i = 0; i < end; ++i) {
+    if (bytes[i] == '\n') all += "\\n";
+    else if (bytes[i] == '\r') all += "\\r";
+    else all += bytes[i];
   }
-  return all + (bytes.size() > most ? "... (" + std::to_string(bytes.size()) + " bytes)" : "");
+  all = without_controls(all);
+  return all + (bytes.size() > end ? "... (" + std::to_string(bytes.size()) + " bytes)" : "");
 }
 
 // POSIX: the polynomial over the bytes, and then over their number, lowest byte first; complemented.

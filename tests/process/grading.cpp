@@ -133,6 +133,15 @@ TEST_F(Grading, ShowsWhatPassedAndHowToSeeItAgain) {
                 .rfind("expected ", 0), 0u);
 }
 
+// A student reads them; the bytes of 32 foxes filled his first report.
+TEST_F(Grading, ShowsNamesInEveryScriptAsTheyAreWritten) {
+  const std::string latin =
+      program("latin", "case $2 in *[!a-z]*) exit 2 ;; esac; echo \"ready $2@127.0.0.1:25253 $4\"; cat >/dev/null");
+  const std::string report = grade("FILTER=R1.NamesOf32Characters PEER=" + latin, 1);
+  EXPECT_NE(report.find("prints: ready 🦊🦊"), std::string::npos) << report;
+  EXPECT_EQ(report.find("\\x"), std::string::npos) << report;
+}
+
 // Something came, and was not what was expected: the mark stands where it came.
 TEST_F(Grading, MarksWhatMustNotHaveComeWhereItCame) {
   NEEDS_PROGRAM("nc", "netcat-openbsd");

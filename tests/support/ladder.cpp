@@ -166,6 +166,12 @@ std::string time_text(double seconds) {
 
 }  // namespace
 
+std::string without_controls(const std::string& text) {
+  std::string all;
+  for (const Character& character : characters(text)) all += character.bytes;
+  return all;
+}
+
 // ============================================================================
 // The rows
 // ============================================================================

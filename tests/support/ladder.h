@@ -19,6 +19,9 @@
 #include <string>
 #include <vector>
 
+// Each byte that is no UTF-8, or belongs to a character that would steer a terminal, as \x1b.
+std::string without_controls(const std::string& text);
+
 class Ladder {
  public:
   // Columns stand from left to right in the order in which they were added. A row adds the

@@ -20,10 +20,10 @@ const uint16_t kSharedPort = 25252;  // docs/zh/protocol.md 2.1
 const uint16_t kFirstPort = 25253;
 const uint16_t kLastPort = 25508;
 
-// 选项有错，或者得不到端口：输出一句话，退出状态为 2。
-[[noreturn]] void give_up(const std::string& sentence) {
+// 输出一句话。选项有错时退出状态为 2，系统拒绝了什么时为 1。
+[[noreturn]] void give_up(const std::string& sentence, int status) {
   std::cerr << "error: " << sentence << std::endl;
-  std::exit(2);
+  std::exit(status);
 }
 
 // --name ann 或 --name=ann
@@ -42,9 +42,9 @@ std::map<std::string, std::string> read_options(int argc, char** argv) {
     } else if (i + 1 < argc) {
       value = argv[++i];
     }
-    if (key != "--name" && key != "--group") give_up(key + " is not an option");
+    if (key != "--name" && key != "--group") give_up(key + " is not an option", 2);
     // 从这里继续：size() 数的是字节，而规范数的是字符。
-    if (value.empty() || value.size() > 32) give_up("a name or group has 1 to 32 characters");
+    if (value.empty() || value.size() > 32) give_up("a name or group has 1 to 32 characters", 2);
     options[key] = value;
   }
   return options;
@@ -61,7 +61,7 @@ sockaddr_in address(in_addr_t ip, uint16_t port) {
 // 端口已被占用时返回 -1。绑定到 0.0.0.0：若绑定到自己的地址，套接字就听不到广播。
 int open_udp(uint16_t port) {
   const int fd = ::socket(AF_INET, SOCK_DGRAM, 0);
-  if (fd == -1) give_up("no socket can be made");
+  if (fd == -1) give_up("no socket can be made", 1);
   const int on = 1;
   ::setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
   if (port == kSharedPort) ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -92,7 +92,7 @@ int main(int argc, char** argv) {
     ++self.port;
     own_socket = open_udp(self.port);
   }
-  if (shared_socket == -1 || own_socket == -1) give_up("no port is free");
+  if (shared_socket == -1 || own_socket == -1) give_up("no port is free", 1);
   // 用 endl，不用 "\n"：在刷新缓冲区之前，什么也不会写入管道。
   std::cout << "ready " << self.name << "@" << self.ip << ":" << self.port << " " << self.group
             << std::endl;
