@@ -27,19 +27,9 @@
 
 #include "protocol.h"
 
-using namespace std::chrono_literals;
-
 namespace {
 
-// Short names for what nearly every line uses.
-using std::nullopt;
-using std::optional;
-using std::string;
-using std::string_view;
-using std::vector;
 using std::chrono::seconds;
-using Duration = Clock::duration;
-using Time = Clock::time_point;
 using Users = vector<Identity>;
 
 // ---- Timers and limits [2.2], [2.3] -------------------------------------------------

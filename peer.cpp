@@ -38,16 +38,7 @@
 
 #include "protocol.h"
 
-using namespace std::chrono_literals;
-
 namespace {
-
-// Short names for what nearly every line uses.
-using std::nullopt;
-using std::optional;
-using std::string;
-using std::string_view;
-using std::vector;
 
 using Users = vector<Identity>;
 using Strings = vector<string>;
@@ -119,7 +110,7 @@ class Console {
   bool is_erased_ = true;
   size_t drawn_width_ = 0;
   size_t progress_width_ = 0;  // of its row; 0 if there is none
-  Clock::time_point progress_due_;
+  Time progress_due_;
 };
 
 Console console;
@@ -146,7 +137,7 @@ struct File {
   string name;   // as offered; once it has arrived, as stored
   uint64_t size = 0;
   uint64_t entries = 1;
-  Clock::time_point started;
+  Time started;
   uint64_t resumed_at = 0;
 
   bool is_sent() const { return direction == "send"; }
@@ -606,7 +597,7 @@ extern "C" void on_signal(int number) {
 
 // ---- The loop -----------------------------------------------------------------------
 
-const Clock::time_point start_time = Clock::now();
+const Time start_time = Clock::now();
 
 // A script may begin with a message to somebody who has yet to be found. So the first command from
 // a pipe waits until users have been found, or for 1 s.
@@ -1148,9 +1139,9 @@ class TerminalModes {
 
   void release() {
     if (!is_seized_) return;
-    is_seized_ = false;
     std::cout << kPasteOff << std::flush;
     set(original_);
+    is_seized_ = false;  // not before: if the terminal hangs, a second Ctrl-C ends us here
   }
 
   // For a signal handler: waits for nothing. Output that is not on the screen yet is lost.
@@ -2256,8 +2247,8 @@ struct Change {
 // bury what people say, or fill a pipe that nobody reads, and a write to that pipe would stop the
 // program.
 vector<Change> news;
-Clock::time_point news_since;  // when the first of them came
-Clock::time_point last_joined;
+Time news_since;  // when the first of them came
+Time last_joined;
 
 // Somebody has been found, and nobody new for a moment.
 bool has_found_users() {
@@ -2655,7 +2646,7 @@ void open_ports() {
 
 // ---- Signals ------------------------------------------------------------------------
 
-std::atomic<Clock::time_point> caught_at{};
+std::atomic<Time> caught_at{};
 
 // The user sends a second one because we have not obeyed the first: a disk hangs, or nobody reads
 // our output. But timeout(1) sends two at once, and a closing terminal several SIGHUPs: those count
@@ -2677,6 +2668,7 @@ void note_signal(int number) {
 void catch_signals() {
   struct sigaction action{};
   action.sa_handler = on_signal;
+  action.sa_flags = SA_RESTART;  // a call such as fsync() goes on; see also uninterrupted()
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH}) {
     struct sigaction before{};
     check(::sigaction(number, nullptr, &before), "sigaction");

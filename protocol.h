@@ -57,11 +57,19 @@
 // PART 1: THE PROTOCOL
 // ============================================================================
 
+// Short names for what nearly every line uses. Only the files of this program include this one: a
+// library's header should not do this to its users.
+using std::nullopt;
+using std::optional;
+using std::string;
+using std::string_view;
 using std::to_string;
+using std::vector;
+using namespace std::chrono_literals;
 
 // ---- Constants and limits [2] ----------------------------------------------
 
-inline constexpr std::string_view kMagic = "ChatByP2P/1";  // protocol and version
+inline constexpr string_view kMagic = "ChatByP2P/1";  // protocol and version
 
 inline constexpr uint16_t kDiscoveryPort = 25252;  // UDP, shared by all instances of a host
 inline constexpr uint16_t kFirstPort = 25253;      // an instance's own port: the first free one
@@ -80,25 +88,25 @@ inline constexpr size_t kMaxPath = 4000;     // bytes of an entry's path within 
 // ---- Text [3.1] --------------------------------------------------------------
 
 // UTF-8 without control characters; TAB is the one exception.
-inline bool is_text(std::string_view text);
+inline bool is_text(string_view text);
 
 // A user or group name: 1 to kMaxName characters, none of them blank or control, and not all of
 // them invisible.
-inline bool is_name(std::string_view text);
+inline bool is_name(string_view text);
 
 // `text`, safe to show: whatever could steer the terminal, or is not UTF-8, becomes \xHH.
 // Everything that comes from outside passes through here on its way to the screen.
-inline std::string printable(std::string_view text);
+inline string printable(string_view text);
 
 // `text`, or as much of its beginning as fits into `most` bytes, with a "…" behind it.
-inline std::string shortened(std::string text, size_t most);
+inline string shortened(string text, size_t most);
 
 // The whole of `text` as a decimal number of at most `most`; nothing for anything else, "+1", "1 "
 // and "" included.
-inline std::optional<uint64_t> parse_number(std::string_view text, uint64_t most = UINT64_MAX);
+inline optional<uint64_t> parse_number(string_view text, uint64_t most = UINT64_MAX);
 
 // Takes the next word off `text`, and the blank behind it.
-inline std::string_view take_word(std::string_view& text);
+inline string_view take_word(string_view& text);
 
 // ---- Addresses [3.2] ---------------------------------------------------------
 
@@ -129,24 +137,24 @@ struct Address {
     return {ntohl(raw.sin_addr.s_addr), ntohs(raw.sin_port)};
   }
 
-  std::string ip_text() const {  // "10.0.0.7"
+  string ip_text() const {  // "10.0.0.7"
     const in_addr raw{htonl(ip)};
     std::array<char, INET_ADDRSTRLEN> text{};
     return ::inet_ntop(AF_INET, &raw, text.data(), text.size());
   }
-  std::string text() const {  // "10.0.0.7:25253"
+  string text() const {  // "10.0.0.7:25253"
     return ip_text() + ":" + to_string(port);
   }
 };
 
 // "10.0.0.7": four decimal parts, nothing else.
-inline std::optional<uint32_t> parse_ip(std::string_view text);
+inline optional<uint32_t> parse_ip(string_view text);
 
 // A port is 1 to 65535.
-inline std::optional<uint16_t> parse_port(std::string_view text);
+inline optional<uint16_t> parse_port(string_view text);
 
 // "10.0.0.7:25253"
-inline std::optional<Address> parse_address(std::string_view text);
+inline optional<Address> parse_address(string_view text);
 
 // ---- Lines [3.2] -------------------------------------------------------------
 
@@ -154,49 +162,49 @@ inline std::optional<Address> parse_address(std::string_view text);
 // no keys, and no text. A reader picks the keys it knows and skips the others: that is how version
 // 1 can grow without breaking those who speak it.
 struct Line {
-  std::string_view verb;
-  std::map<std::string_view, std::string_view> fields;
-  std::optional<std::string_view> text;  // what follows " :", blanks and all
+  string_view verb;
+  std::map<string_view, string_view> fields;
+  optional<string_view> text;  // what follows " :", blanks and all
 
   // Views into `line`, which must outlive the result. Nothing for a word without "=", and for a key
   // that is given twice.
-  static std::optional<Line> parse(std::string_view line) {
+  static optional<Line> parse(string_view line) {
     Line result;
     const size_t colon = line.find(" :");
-    if (colon != std::string_view::npos) {
+    if (colon != string_view::npos) {
       result.text = line.substr(colon + 2);
       line = line.substr(0, colon);
     }
     result.verb = take_word(line);
     while (!line.empty()) {
-      const std::string_view word = take_word(line);
+      const string_view word = take_word(line);
       const size_t equals = word.find('=');
-      if (equals == std::string_view::npos || equals == 0)
-        return std::nullopt;
-      const std::string_view key = word.substr(0, equals);
-      const std::string_view value = word.substr(equals + 1);
+      if (equals == string_view::npos || equals == 0)
+        return nullopt;
+      const string_view key = word.substr(0, equals);
+      const string_view value = word.substr(equals + 1);
       const bool is_new = result.fields.emplace(key, value).second;
-      if (!is_new) return std::nullopt;
+      if (!is_new) return nullopt;
     }
     return result;
   }
 
-  std::string_view field(std::string_view key) const {  // empty if it is missing
+  string_view field(string_view key) const {  // empty if it is missing
     const auto found = fields.find(key);
-    return found == fields.end() ? std::string_view() : found->second;
+    return found == fields.end() ? string_view() : found->second;
   }
   // The sizes of files are numbers, too, so no number is larger than an off_t can hold.
-  std::optional<uint64_t> number(std::string_view key, uint64_t most = INT64_MAX) const {
+  optional<uint64_t> number(string_view key, uint64_t most = INT64_MAX) const {
     return parse_number(field(key), most);
   }
-  std::optional<uint32_t> checksum() const;  // the number behind crc=
+  optional<uint32_t> checksum() const;  // the number behind crc=
 };
 
 // " size=4096", to be put behind a verb.
-inline std::string key_value(std::string_view key, std::string_view value) {
-  return " " + std::string(key) + "=" + std::string(value);
+inline string key_value(string_view key, string_view value) {
+  return " " + string(key) + "=" + string(value);
 }
-inline std::string key_value(std::string_view key, uint64_t value) {
+inline string key_value(string_view key, uint64_t value) {
   return key_value(key, to_string(value));
 }
 
@@ -205,29 +213,29 @@ inline std::string key_value(std::string_view key, uint64_t value) {
 // Who a peer is. The id, drawn at start, is the peer. Its name is only what it is called, and two
 // peers may have the same one.
 struct Identity {
-  std::string id;  // 16 hexadecimal digits; empty: whoever is at the address
-  std::string name;
-  std::string group;
+  string id;  // 16 hexadecimal digits; empty: whoever is at the address
+  string name;
+  string group;
   Address address;       // where it can be reached, over UDP and TCP
   uint32_t said_ip = 0;  // the IP address that it believes it has, which may be another one
 
   // "ann@10.0.0.7:25253", which is never ambiguous.
-  std::string label() const {
+  string label() const {
     return (name.empty() ? "" : name + "@") + address.text();
   }
 
-  static bool is_id(std::string_view text);
+  static bool is_id(string_view text);
 };
 
 enum class Verb { hello, here, bye };
 
-inline constexpr std::string_view kVerbs[] = {"HELLO", "HERE", "BYE"};  // in the order of Verb
+inline constexpr string_view kVerbs[] = {"HELLO", "HERE", "BYE"};  // in the order of Verb
 
-inline std::optional<Verb> parse_verb(std::string_view word) {
+inline optional<Verb> parse_verb(string_view word) {
   for (const Verb verb : {Verb::hello, Verb::here, Verb::bye})
     if (word == kVerbs[static_cast<size_t>(verb)])
       return verb;
-  return std::nullopt;
+  return nullopt;
 }
 
 // The one message of discovery, and the introduction on a TCP connection:
@@ -235,12 +243,12 @@ inline std::optional<Verb> parse_verb(std::string_view word) {
 struct Announcement {
   Verb verb = Verb::hello;
   Identity who;
-  std::string to = {};    // HERE only: the id of the peer it answers, "I hear you"; else empty
+  string to = {};    // HERE only: the id of the peer it answers, "I hear you"; else empty
   bool ask_host = false;  // HELLO only: "name the other instances of your host, too" [4.3]
   std::chrono::seconds every = kHeartbeat;  // between its heartbeats; more in a large class [4.2]
 
-  std::string format() const {
-    std::string line(kMagic);
+  string format() const {
+    string line(kMagic);
     line += " ";
     line += kVerbs[static_cast<size_t>(verb)];
     line += key_value("id", who.id);
@@ -258,17 +266,17 @@ struct Announcement {
   }
 
   // Nothing for another protocol, version or verb, or if a field is missing or wrong.
-  static std::optional<Announcement> parse(std::string_view text) {
-    if (!is_text(text)) return std::nullopt;
-    const std::string_view magic = take_word(text);
-    if (magic != kMagic) return std::nullopt;
+  static optional<Announcement> parse(string_view text) {
+    if (!is_text(text)) return nullopt;
+    const string_view magic = take_word(text);
+    if (magic != kMagic) return nullopt;
     const auto line = Line::parse(text);
-    if (!line) return std::nullopt;
+    if (!line) return nullopt;
     const auto verb = parse_verb(line->verb);
     const auto ip = parse_ip(line->field("ip"));
     const auto port = parse_port(line->field("port"));
     if (!verb || !ip || !port)
-      return std::nullopt;
+      return nullopt;
     Announcement said;
     said.verb = *verb;
     said.who.id = line->field("id");
@@ -284,7 +292,7 @@ struct Announcement {
     const bool has_names = is_name(said.who.name) && is_name(said.who.group);
     const bool is_to_somebody = said.to.empty() || Identity::is_id(said.to);
     if (!has_id || !has_names || !is_to_somebody)
-      return std::nullopt;
+      return nullopt;
     return said;
   }
 };
@@ -297,13 +305,13 @@ struct Announcement {
 // MSG number=7 scope=private :See you at nine.
 struct Message {
   uint64_t number = 0;  // grows with every message of this sender
-  std::string scope;    // private, group or all
-  std::string text;     // 1 to kMaxText bytes
+  string scope;    // private, group or all
+  string text;     // 1 to kMaxText bytes
 
-  std::string format() const {
+  string format() const {
     return "MSG" + key_value("number", number) + key_value("scope", scope) + " :" + text;
   }
-  static std::optional<Message> parse(const Line& line);
+  static optional<Message> parse(const Line& line);
 };
 
 // OFFER size=10485760 files=1 :report.pdf, or, of a folder,  OFFER size=10485760 files=213 :photos/
@@ -311,18 +319,18 @@ struct Message {
 struct Offer {
   uint64_t size = 0;   // bytes of all files; less than 2^63, as off_t is
   uint64_t files = 1;  // entries of the folder, its subfolders included
-  std::string name;    // as sent: safe_file_name() decides what becomes of it; a folder's ends in /
+  string name;    // as sent: safe_file_name() decides what becomes of it; a folder's ends in /
   bool executable = false;
 
   bool is_folder() const {
     return !name.empty() && name.back() == '/';
   }
-  std::string format() const {
-    std::string line = "OFFER" + key_value("size", size) + key_value("files", files);
+  string format() const {
+    string line = "OFFER" + key_value("size", size) + key_value("files", files);
     if (executable) line += key_value("mode", "x");
     return line + " :" + name;
   }
-  static std::optional<Offer> parse(const Line& line);
+  static optional<Offer> parse(const Line& line);
 };
 
 // DATA offset=0 size=65536, and then that many bytes as they are, at least one. Of a folder, the
@@ -331,10 +339,10 @@ struct Data {
   uint64_t offset = 0;
   uint64_t size = 0;
 
-  std::string format() const {
+  string format() const {
     return "DATA" + key_value("offset", offset) + key_value("size", size);
   }
-  static std::optional<Data> parse(const Line& line);
+  static optional<Data> parse(const Line& line);
 };
 
 // END size=10485760 crc=930766865: all that was sent; of a file, as `cksum` prints it [6.4].
@@ -345,33 +353,33 @@ struct End {
   bool operator==(const End& o) const {
     return size == o.size && crc == o.crc;
   }
-  std::string format() const {
+  string format() const {
     return "END" + key_value("size", size) + key_value("crc", crc);
   }
-  static std::optional<End> parse(const Line& line);
+  static optional<End> parse(const Line& line);
 };
 
 // ---- Replies [5.1]: "OK", "OK text", or "NO word sentence" ---------------------
 
 struct Reply {
   bool ok = false;
-  std::string text;  // what follows "OK " or "NO "
+  string text;  // what follows "OK " or "NO "
 
   // Of a NO, for people.
-  std::string sentence() const {
+  string sentence() const {
     if (text.empty()) return "no reason was given";
     return text.substr(text.find(' ') + 1);  // npos + 1 is 0: a word alone is all of it
   }
-  std::string format() const {
-    const std::string word = ok ? "OK" : "NO";
+  string format() const {
+    const string word = ok ? "OK" : "NO";
     if (text.empty()) return word;
     return word + " " + shortened(text, kMaxLine - 3);  // there may be a path in it
   }
-  static std::optional<Reply> parse(std::string_view line) {
-    const std::string_view word = take_word(line);
+  static optional<Reply> parse(string_view line) {
+    const string_view word = take_word(line);
     if (word != "OK" && word != "NO")
-      return std::nullopt;
-    return Reply{word == "OK", std::string(line)};
+      return nullopt;
+    return Reply{word == "OK", string(line)};
   }
 };
 
@@ -382,10 +390,10 @@ enum class LineStatus { whole, incomplete, too_long };
 // TCP is a stream of bytes: one recv() may bring half a line, or three lines and the beginning of a
 // file. So we keep what comes in a buffer. This takes the next line off it, without its LF or
 // CR LF. too_long: more than kMaxLine bytes, whether or not an end is in sight.
-inline LineStatus take_line(std::string_view& bytes, std::string& line) {
-  const std::string_view in_sight = bytes.substr(0, kMaxLine + 2);  // a line, its CR and its LF
+inline LineStatus take_line(string_view& bytes, string& line) {
+  const string_view in_sight = bytes.substr(0, kMaxLine + 2);  // a line, its CR and its LF
   const size_t found = in_sight.find('\n');
-  const bool has_end = found != std::string_view::npos;
+  const bool has_end = found != string_view::npos;
   const size_t end = has_end ? found : bytes.size();
   const bool has_cr = end > 0 && bytes[end - 1] == '\r';
   const size_t size = has_cr ? end - 1 : end;
@@ -399,11 +407,11 @@ inline LineStatus take_line(std::string_view& bytes, std::string& line) {
 // ---- The name of a file [6.1] -----------------------------------------------------
 
 // Where the last component of a path begins.
-inline size_t begin_of_name(std::string_view path);
+inline size_t begin_of_name(string_view path);
 
 // The name under which a file offered as `path` may be stored: its last component. Nothing if that
 // is not a name, or could lead out of the folder.
-inline std::optional<std::string> safe_file_name(std::string_view path);
+inline optional<string> safe_file_name(string_view path);
 
 // ============================================================================
 // PART 2: THE PROGRAM
@@ -418,17 +426,20 @@ struct Clock : std::chrono::steady_clock {
   }
 };
 
+using Time = Clock::time_point;
+using Duration = Clock::duration;
+
 // ---- Tools around POSIX calls ------------------------------------------------
 
 // "Connection refused", for ECONNREFUSED.
-inline std::string error_text(int error) {
+inline string error_text(int error) {
   return std::generic_category().message(error);
 }
 
 // `result`; or, if it is -1, an exception that says what was tried and why it failed: "bind UDP
 // port 25253: Address already in use". It returns a descriptor or a flag, which fits an int; code
 // that counts bytes uses the call's own result.
-inline int check(ssize_t result, const std::string& what) {
+inline int check(ssize_t result, const string& what) {
   if (result == -1)
     throw std::system_error(errno, std::generic_category(), what);
   return static_cast<int>(result);
@@ -436,7 +447,8 @@ inline int check(ssize_t result, const std::string& what) {
 
 // EINTR, once for the whole program (except select(), in wait() of peer.cpp): if a signal arrives
 // while a call waits, the call fails although nothing is wrong. If you take that -1 for an error,
-// you lose a message when somebody types Ctrl-Z and fg: signal(7).
+// you lose a message when somebody types Ctrl-Z and fg. SA_RESTART spares other calls that, but not
+// a recv() with a time limit: signal(7).
 template <class Call>
 auto uninterrupted(Call call) {
   auto result = call();
@@ -489,7 +501,7 @@ inline Descriptor trace_file;  // of --trace=FILE; without one, it goes to the s
 // `arrow` is -> for what we send, <- for what we receive, -- for a connection that opens or ends.
 // Does nothing without --trace. Any thread may call it.
 void trace(const char* protocol, Address ours, const char* arrow, Address other,
-           std::string_view what);
+           string_view what);
 
 // ---- Events: what the main thread is told ---------------------------------------
 
@@ -502,19 +514,19 @@ struct UserJoined {
 };
 struct UserLeft {
   Identity who;
-  std::string why;
+  string why;
 };
 struct UserChanged {  // its name, its group or its address
   Identity who;
   Identity before;
 };
 struct Told {
-  std::string line;  // for the user
+  string line;  // for the user
 };
 
 // From trace().
 struct Traced {
-  std::string line;
+  string line;
 };
 
 // From connections. An Introduced peer has only said who it is.
@@ -523,7 +535,7 @@ struct Introduced {
 };
 
 struct Failure {
-  std::string reason;
+  string reason;
   bool in_doubt = false;  // all was sent, and no answer came: it may have arrived
 };
 
@@ -551,16 +563,16 @@ struct FileOffered {
 };
 struct FileStarted {  // its bytes begin to pass
   uint64_t ticket = 0;
-  Clock::time_point when;
+  Time when;
   uint64_t resumed_at = 0;  // bytes that the receiver already has, from an earlier try
 };
 struct FileStored {  // it is whole, at the receiver
   uint64_t ticket = 0;
-  std::string name;     // its name there; a folder's ends in /
+  string name;     // its name there; a folder's ends in /
   uint64_t size = 0;    // bytes
   uint64_t files = 0;   // of a folder, entries that arrived
   uint32_t crc = 0;
-  std::string missing;  // entries that did not: ", not sent: x (Permission denied)"
+  string missing;  // entries that did not: ", not sent: x (Permission denied)"
 };
 struct FileFailed {
   uint64_t ticket = 0;
@@ -611,7 +623,7 @@ class EventQueue {
   // A connection's thread calls this before it reads on. Then TCP slows down a peer that floods us,
   // instead of our memory filling up: this is called backpressure. False if there was no room in
   // that time.
-  bool wait_for_room(std::chrono::milliseconds time);
+  bool wait_for_room(Duration time);
 
  private:
   std::mutex mutex_;
@@ -628,8 +640,8 @@ inline Identity myself;
 // What the user has chosen. Set before the first thread starts, only read from then on.
 enum class Accept { ask, always, never };
 inline Accept accept_policy = Accept::ask;              // for files that are offered
-inline std::string download_folder = "downloads";
-inline std::vector<std::string> chosen_interfaces;      // by name; empty: all
+inline string download_folder = "downloads";
+inline vector<string> chosen_interfaces;      // by name; empty: all
 inline bool sweeps_allowed = true;                      // not with --scan=off
 
 // Call this once a socket is bound, or about to connect: if the user has chosen one interface,
@@ -648,7 +660,7 @@ void receive(const fd_set& readable);
 // Does what is due: heartbeats, questions, probes, expiry. pause() says how long the next tick()
 // may wait.
 void tick();
-Clock::duration pause();
+Duration pause();
 
 // myself.name or myself.group has changed: tells everyone.
 void rename();
@@ -658,12 +670,12 @@ void leave();
 void introduced(const Identity& who);
 
 // Who is listed, sorted by name and address.
-std::vector<Identity> users();
+vector<Identity> users();
 
 // Our own address as others on the first network see it; and towards `ip`: nothing if no route
 // leads there, or only through an interface that is not ours.
 uint32_t own_ip();
-std::optional<uint32_t> source_for(uint32_t ip);
+optional<uint32_t> source_for(uint32_t ip);
 // Whether this is our own address.
 bool is_own(Address address);
 
@@ -681,15 +693,15 @@ void watch(fd_set& readable);
 void accept_connection(const fd_set& readable);
 
 // Returns at once. An event with this `post` will say what became of the message.
-void send_message(const Identity& to, const std::string& scope, const std::string& text,
+void send_message(const Identity& to, const string& scope, const string& text,
                   uint64_t post);
 // A file or a folder. Returns its ticket, which the events about it will carry; throws if it cannot
 // be read.
-uint64_t send_file(const Identity& to, const std::string& path);
+uint64_t send_file(const Identity& to, const string& path);
 // What the user says to an offer; `open`: nothing yet. `store_as` is the name that the user wants
 // for it, or empty.
 enum class Consent { open, given, refused };
-void decide(uint64_t ticket, Consent consent, const std::string& store_as);
+void decide(uint64_t ticket, Consent consent, const string& store_as);
 // Ends a file transfer, in either direction.
 void cancel(uint64_t ticket);
 // Our user leaves: ends everything under way, and says so to the others.
@@ -710,72 +722,72 @@ void close();       // ends them all, now
 
 // ---- Words, numbers and addresses [3.1], [3.2] --------------------------------
 
-inline std::optional<uint64_t> parse_number(std::string_view text, uint64_t most) {
+inline optional<uint64_t> parse_number(string_view text, uint64_t most) {
   const char* const last = text.data() + text.size();
   uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), last, value);
   if (error != std::errc() || end != last || value > most)
-    return std::nullopt;
+    return nullopt;
   return value;
 }
 
 // Takes off what comes before the next `separator`, and the separator; all of it, if there is none.
-inline std::string_view take_until(std::string_view& text, char separator) {
-  const std::string_view piece = text.substr(0, text.find(separator));
+inline string_view take_until(string_view& text, char separator) {
+  const string_view piece = text.substr(0, text.find(separator));
   const size_t taken = piece.size() + 1;
   text.remove_prefix(std::min(taken, text.size()));
   return piece;
 }
 
-inline std::string_view take_word(std::string_view& text) {
+inline string_view take_word(string_view& text) {
   return take_until(text, ' ');
 }
 
-inline std::optional<uint32_t> parse_ip(std::string_view text) {
-  if (!is_text(text)) return std::nullopt;  // a NUL would end the text for inet_pton()
+inline optional<uint32_t> parse_ip(string_view text) {
+  if (!is_text(text)) return nullopt;  // a NUL would end the text for inet_pton()
   in_addr raw{};
-  const std::string terminated(text);
+  const string terminated(text);
   if (::inet_pton(AF_INET, terminated.c_str(), &raw) != 1)
-    return std::nullopt;
+    return nullopt;
   return ntohl(raw.s_addr);
 }
 
-inline std::optional<uint16_t> parse_port(std::string_view text) {
+inline optional<uint16_t> parse_port(string_view text) {
   const auto port = parse_number(text, UINT16_MAX);
   if (!port || *port == 0)
-    return std::nullopt;
+    return nullopt;
   return static_cast<uint16_t>(*port);
 }
 
-inline std::optional<Address> parse_address(std::string_view text) {
+inline optional<Address> parse_address(string_view text) {
   const size_t colon = text.find(':');
-  if (colon == std::string_view::npos)
-    return std::nullopt;
+  if (colon == string_view::npos)
+    return nullopt;
   const auto ip = parse_ip(text.substr(0, colon));
   const auto port = parse_port(text.substr(colon + 1));
-  if (!ip || !port) return std::nullopt;
+  if (!ip || !port) return nullopt;
   return Address{*ip, *port};
 }
 
-inline bool Identity::is_id(std::string_view text) {
-  const bool is_hex = text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+inline bool Identity::is_id(string_view text) {
+  const bool is_hex = text.find_first_not_of("0123456789abcdef") == string_view::npos;
   return text.size() == 16 && is_hex;
 }
 
-inline std::optional<uint32_t> Line::checksum() const {
+inline optional<uint32_t> Line::checksum() const {
   const auto crc = number("crc", UINT32_MAX);
-  if (!crc) return std::nullopt;
+  if (!crc) return nullopt;
   return static_cast<uint32_t>(*crc);
 }
 
 // ---- Requests, read [5], [6] ----------------------------------------------------
 
-inline std::optional<Message> Message::parse(const Line& line) {
+inline optional<Message> Message::parse(const Line& line) {
   const auto number = line.number("number");
   if (line.verb != "MSG" || !number || !line.text)
-    return std::nullopt;
+    return nullopt;
   if (line.text->empty() || line.text->size() > kMaxText)
-    return std::nullopt;
+    return nullopt;
   Message message;
   message.number = *number;
   message.scope = line.field("scope");
@@ -785,11 +797,11 @@ inline std::optional<Message> Message::parse(const Line& line) {
   return message;
 }
 
-inline std::optional<Offer> Offer::parse(const Line& line) {
+inline optional<Offer> Offer::parse(const Line& line) {
   const auto size = line.number("size");
   const auto files = line.number("files");
   if (line.verb != "OFFER" || !size || !files || !line.text)
-    return std::nullopt;
+    return nullopt;
   Offer offer;
   offer.size = *size;
   offer.files = *files;
@@ -798,19 +810,19 @@ inline std::optional<Offer> Offer::parse(const Line& line) {
   return offer;
 }
 
-inline std::optional<Data> Data::parse(const Line& line) {
+inline optional<Data> Data::parse(const Line& line) {
   const auto offset = line.number("offset");
   const auto size = line.number("size");
   if (line.verb != "DATA" || !offset || size.value_or(0) == 0)
-    return std::nullopt;
+    return nullopt;
   return Data{*offset, *size};
 }
 
-inline std::optional<End> End::parse(const Line& line) {
+inline optional<End> End::parse(const Line& line) {
   const auto size = line.number("size");
   const auto crc = line.checksum();
   if (line.verb != "END" || !size || !crc)
-    return std::nullopt;
+    return nullopt;
   return End{*size, *crc};
 }
 
@@ -833,7 +845,7 @@ constexpr bool is_continuation(char byte) {
 }
 
 // The character of `length` bytes at the beginning of `text`, or kNotUtf8.
-constexpr char32_t decoded(std::string_view text, size_t length) {
+constexpr char32_t decoded(string_view text, size_t length) {
   const auto lead = static_cast<unsigned char>(text[0]);
   if (length == 1) return lead;
   char32_t code = lead & (0x7Fu >> length);
@@ -853,7 +865,7 @@ constexpr char32_t decoded(std::string_view text, size_t length) {
 
 // Takes the first character off `text`, which must not be empty. Returns kNotUtf8, and takes one
 // byte, if no UTF-8 character (RFC 3629) begins there.
-inline char32_t take_character(std::string_view& text) {
+inline char32_t take_character(string_view& text) {
   const size_t length = character_length(static_cast<unsigned char>(text[0]));
   const bool is_whole = length > 0 && text.size() >= length;
   const char32_t character = is_whole ? decoded(text, length) : kNotUtf8;
@@ -863,14 +875,14 @@ inline char32_t take_character(std::string_view& text) {
 
 // Takes the last character off `text`, which must not be empty. In UTF-8, the tail bytes go with
 // their head.
-inline void drop_last_character(std::string& text) {
+inline void drop_last_character(string& text) {
   while (text.size() > 1 && is_continuation(text.back()))
     text.pop_back();
   text.pop_back();
 }
 
-inline std::string shortened(std::string text, size_t most) {
-  constexpr std::string_view kMore = "…";
+inline string shortened(string text, size_t most) {
+  constexpr string_view kMore = "…";
   if (text.size() <= most) return text;
   while (text.size() + kMore.size() > most)
     drop_last_character(text);
@@ -955,7 +967,7 @@ constexpr bool is_invisible(char32_t c) {
   return is_among(kInvisibles, c);
 }
 
-inline bool is_text(std::string_view text) {
+inline bool is_text(string_view text) {
   while (!text.empty()) {
     const char32_t c = take_character(text);
     if (is_control(c) && c != '\t') return false;
@@ -963,7 +975,7 @@ inline bool is_text(std::string_view text) {
   return true;
 }
 
-inline bool is_name(std::string_view text) {
+inline bool is_name(string_view text) {
   size_t length = 0;
   bool is_visible = false;
   while (!text.empty()) {
@@ -978,10 +990,10 @@ inline bool is_name(std::string_view text) {
 
 // What we compare of a name: everything but invisible characters, because two names that differ in
 // nothing else look the same.
-inline std::string comparable(std::string_view name) {
-  std::string visible;
+inline string comparable(string_view name) {
+  string visible;
   while (!name.empty()) {
-    const std::string_view before = name;
+    const string_view before = name;
     const char32_t c = take_character(name);
     if (!is_invisible(c))
       visible += before.substr(0, before.size() - name.size());
@@ -990,7 +1002,7 @@ inline std::string comparable(std::string_view name) {
 }
 
 // Whether a name could be taken for somebody's NAME@IP:PORT, or for one with a word behind it.
-inline bool resembles_label(std::string_view name) {
+inline bool resembles_label(string_view name) {
   while (!name.empty())
     if (is_among(kLabelSigns, take_character(name)))
       return true;
@@ -998,18 +1010,18 @@ inline bool resembles_label(std::string_view name) {
 }
 
 // "\x1b"
-inline std::string escaped(char byte) {
+inline string escaped(char byte) {
   constexpr char kHex[] = "0123456789abcdef";
   const auto value = static_cast<unsigned char>(byte);
   return {'\\', 'x', kHex[value >> 4], kHex[value & 15]};
 }
 
-inline std::string printable(std::string_view text) {
-  std::string shown;
+inline string printable(string_view text) {
+  string shown;
   while (!text.empty()) {
-    const std::string_view before = text;
+    const string_view before = text;
     const char32_t c = take_character(text);
-    const std::string_view bytes = before.substr(0, before.size() - text.size());
+    const string_view bytes = before.substr(0, before.size() - text.size());
     if (!is_control(c) || c == '\t') {
       shown += bytes;
     } else {
@@ -1026,26 +1038,26 @@ inline std::string printable(std::string_view text) {
 // The bytes that follow are this entry's. A path that ends in a slash is a folder, and has none.
 struct Entry {
   bool executable = false;
-  std::string path;  // within the folder that was offered; is_safe_path()
+  string path;  // within the folder that was offered; is_safe_path()
 
-  std::string format() const {
-    std::string line = "FILE";
+  string format() const {
+    string line = "FILE";
     if (executable) line += key_value("mode", "x");
     return line + " :" + path;
   }
-  static std::optional<Entry> parse(const Line& line) {
+  static optional<Entry> parse(const Line& line) {
     if (line.verb != "FILE" || !line.text)
-      return std::nullopt;
-    return Entry{line.field("mode") == "x", std::string(*line.text)};
+      return nullopt;
+    return Entry{line.field("mode") == "x", string(*line.text)};
   }
 };
 
 // Whether an entry of a folder may be stored under this path: each component must be a safe name.
-inline bool is_safe_path(std::string_view path) {
+inline bool is_safe_path(string_view path) {
   if (path.empty() || path.size() > kMaxPath)
     return false;
   while (!path.empty()) {
-    const std::string_view component = take_until(path, '/');
+    const string_view component = take_until(path, '/');
     if (!safe_file_name(component)) return false;
   }
   return true;
@@ -1056,21 +1068,21 @@ inline bool is_safe_path(std::string_view path) {
 // OK :photos/, the reply to END. If entries of the folder could not be stored, it has their number,
 // and after the name and a TAB some of them, for people: OK missing=1 :photos/<TAB>x (too long)
 struct Stored {
-  std::string name;  // the final one; a folder's ends in a slash
+  string name;  // the final one; a folder's ends in a slash
   uint64_t missing = 0;
-  std::string which;
+  string which;
 
-  std::string format() const {  // what follows the OK
-    std::string text = ":" + name;
+  string format() const {  // what follows the OK
+    string text = ":" + name;
     if (missing > 0)
-      text = "missing=" + std::to_string(missing) + " " + text;
+      text = "missing=" + to_string(missing) + " " + text;
     return which.empty() ? text : text + "\t" + which;
   }
-  static Stored parse(std::string_view text) {  // in another form, all of it is the name
-    const std::string reply = "OK " + std::string(text);
+  static Stored parse(string_view text) {  // in another form, all of it is the name
+    const string reply = "OK " + string(text);
     const auto line = Line::parse(reply);
     const bool has_form = line && line->text;
-    std::string_view named = has_form ? *line->text : text;
+    string_view named = has_form ? *line->text : text;
     Stored stored;
     stored.name = take_until(named, '\t');
     stored.which = named;
@@ -1093,15 +1105,15 @@ struct Prefix {
   bool operator==(const Prefix& o) const {
     return entries == o.entries && offset == o.offset && crc == o.crc;
   }
-  std::string format() const {  // what follows the OK; empty if there is no beginning
+  string format() const {  // what follows the OK; empty if there is no beginning
     if (offset == 0) return "";
-    std::string fields = key_value("entries", entries);
+    string fields = key_value("entries", entries);
     fields += key_value("offset", offset);
     fields += key_value("crc", crc);
     return fields.substr(1);  // without the blank in front
   }
-  static Prefix parse(std::string_view text) {  // no beginning at all for anything else
-    const std::string reply = "OK " + std::string(text);
+  static Prefix parse(string_view text) {  // no beginning at all for anything else
+    const string reply = "OK " + string(text);
     const auto line = Line::parse(reply);
     if (!line) return {};
     const auto entries = line->number("entries");
@@ -1115,31 +1127,31 @@ struct Prefix {
 
 // ---- Names of files ---------------------------------------------------------------
 
-inline size_t begin_of_name(std::string_view path) {
+inline size_t begin_of_name(string_view path) {
   return path.rfind('/') + 1;  // npos + 1 is 0
 }
 
-inline std::optional<std::string> safe_file_name(std::string_view path) {
-  const std::string_view name = path.substr(begin_of_name(path));
+inline optional<string> safe_file_name(string_view path) {
+  const string_view name = path.substr(begin_of_name(path));
   if (name.empty() || name == "." || name == "..")
-    return std::nullopt;
+    return nullopt;
   if (name.size() > kMaxFileName || !is_text(name))
-    return std::nullopt;
-  if (name.find('\t') != std::string_view::npos)
-    return std::nullopt;
-  return std::string(name);
+    return nullopt;
+  if (name.find('\t') != string_view::npos)
+    return nullopt;
+  return string(name);
 }
 
 // The `n`th name to try for a file called `name`: "report.pdf", "report (1).pdf", "report (2).pdf",
 // followed by `suffix`. If a name is too long, it loses the last characters before its ending.
-inline std::string numbered_name(const std::string& name, unsigned n,
-                                 const std::string& suffix = "") {
+inline string numbered_name(const string& name, unsigned n,
+                                 const string& suffix = "") {
   constexpr size_t kLongestEnding = 32;
   size_t dot = std::min(name.rfind('.'), name.size());
   if (dot == 0 || name.size() - dot > kLongestEnding)
     dot = name.size();
-  std::string stem = name.substr(0, dot);
-  std::string ending = name.substr(dot) + suffix;
+  string stem = name.substr(0, dot);
+  string ending = name.substr(dot) + suffix;
   if (n > 0)
     ending = " (" + to_string(n) + ")" + ending;
   while (stem.size() + ending.size() > kMaxFileName)
@@ -1254,7 +1266,7 @@ inline Address local_address(int fd) {
 }
 
 // "eth0", of "eth0:1": getifaddrs() returns an address's label, if it has one.
-inline std::string device_of(const std::string& label) {
+inline string device_of(const string& label) {
   return label.substr(0, label.find(':'));
 }
 
@@ -1264,7 +1276,7 @@ inline std::string device_of(const std::string& label) {
 // instance.
 inline void keep_to_chosen_interface(int fd) {
   if (chosen_interfaces.size() != 1) return;
-  const std::string name = device_of(chosen_interfaces[0]);
+  const string name = device_of(chosen_interfaces[0]);
 #if defined(SO_BINDTODEVICE)
   const auto size = static_cast<socklen_t>(name.size());
   ::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name.c_str(), size);
@@ -1287,7 +1299,7 @@ inline void EventQueue::open() {
   set_non_blocking(ends[1]);
 }
 
-inline bool EventQueue::wait_for_room(std::chrono::milliseconds time) {
+inline bool EventQueue::wait_for_room(Duration time) {
   constexpr size_t kMaxEvents = 1000;
   std::unique_lock lock(mutex_);
   return room_.wait_for(lock, time, [this] { return events_.size() < kMaxEvents; });
@@ -1303,7 +1315,7 @@ void scan();
 void scan(uint32_t network, int bits, uint16_t port);
 
 // For /diag, a line each: our interfaces, what has passed, and who does not hear us.
-std::vector<std::string> diagnosis();
+vector<string> diagnosis();
 
 }  // namespace discovery
 
@@ -1319,7 +1331,7 @@ uint64_t bytes_done(uint64_t ticket);
 // ---- The X-ray: --trace ----------------------------------------------------------
 
 // "20:53:12.033187"
-inline std::string precise_time() {
+inline string precise_time() {
   using std::chrono::system_clock;
   const auto now = system_clock::now();
   const std::time_t second = system_clock::to_time_t(now);
@@ -1328,17 +1340,17 @@ inline std::string precise_time() {
   std::array<char, 16> text{};
   std::strftime(text.data(), text.size(), "%H:%M:%S", &local);
   const auto passed = now - system_clock::from_time_t(second);
-  const auto micros = passed / std::chrono::microseconds(1);
-  const std::string digits = to_string(1'000'000 + micros).substr(1);
+  const auto micros = passed / 1us;
+  const string digits = to_string(1'000'000 + micros).substr(1);
   return text.data() + ("." + digits);
 }
 
 // Into a file we write each line by one write(), or the threads' lines would mix. To the screen it
 // goes through the queue, because the screen belongs to the main thread.
 inline void trace(const char* protocol, Address ours, const char* arrow, Address other,
-                  std::string_view what) {
+                  string_view what) {
   if (!tracing) return;
-  std::string line = precise_time() + " " + protocol;
+  string line = precise_time() + " " + protocol;
   line += " " + ours.text() + " " + arrow;
   line += " " + other.text() + "  " + printable(what);
   if (trace_file.get() == -1) {

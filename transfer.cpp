@@ -38,11 +38,6 @@
 
 #include "protocol.h"
 
-using namespace std::chrono_literals;
-using std::optional;
-using std::string;
-using std::string_view;
-using std::vector;
 using transfer::Consent;
 namespace fs = std::filesystem;
 
@@ -70,7 +65,7 @@ using Flag = std::atomic<bool>;
 
 bool (*can_reach)(uint32_t ip);
 Descriptor listening_socket;
-Clock::time_point accept_after;  // until then we do not watch the listening socket
+Time accept_after;  // until then we do not watch the listening socket
 Flag is_leaving{false};          // everything ends because our user leaves
 Flag is_closing{false};          // the program ends: threads that are still tidying up must stop
 uint64_t next_number = 1;        // of a message
@@ -183,7 +178,7 @@ class Connection {
   }
 
   // Waits until something can be read. False if the other side has closed the connection.
-  bool await(Clock::duration patience) const {
+  bool await(Duration patience) const {
     if (!unread_.empty()) return true;
     const auto deadline = Clock::now() + patience;
     char byte;  // MSG_PEEK: it stays there, for read_line() or read()
@@ -237,7 +232,7 @@ class Connection {
 
  private:
   // Whatever has arrived, at least one byte; 0 at the end of the connection.
-  size_t receive(char* into, size_t most, int flags, Clock::time_point deadline) const {
+  size_t receive(char* into, size_t most, int flags, Time deadline) const {
     while (Clock::now() < deadline) {
       const ssize_t got = uninterrupted([&] {
         return ::recv(fd_, into, most, flags);
@@ -255,7 +250,7 @@ class Connection {
   void reject(const string& why) const;                       // throws: it is not a line
   void note_open(const char* how);
   int await_connection() const;    // how the attempt to connect ended: 0, or an errno
-  bool read_more(size_t most, int flags, Clock::time_point deadline);  // false: it has ended
+  bool read_more(size_t most, int flags, Time deadline);  // false: it has ended
 
   template <class Value>
   void set_option(int level, int option, const Value& value) const {
@@ -409,12 +404,12 @@ class Caller : public Worker {
   }
 
   // One request, one reply.
-  Reply request(const string& line, Clock::duration patience = kSilence) {
+  Reply request(const string& line, Duration patience = kSilence) {
     connection_->send_line(line);
     return read_reply(patience);
   }
 
-  Reply read_reply(Clock::duration patience) {
+  Reply read_reply(Duration patience) {
     if (!connection_->await(patience))
       throw Broken("the other side closed the connection");
     const string line = connection_->read_line();
@@ -424,7 +419,7 @@ class Caller : public Worker {
   }
 
   // A request that must succeed: the text after its OK.
-  string demand(const string& line, Clock::duration patience = kSilence) {
+  string demand(const string& line, Duration patience = kSilence) {
     const Reply reply = request(line, patience);
     if (!reply.ok)
       throw Broken(reply.sentence());
@@ -739,7 +734,7 @@ class Upload : public Caller {
   const std::unique_ptr<Source> source_;
   vector<char> piece_;  // what is to be sent next
   size_t used_ = 0;     // how many bytes of it we have gathered
-  Clock::time_point sent_at_ = Clock::now();  // when the last piece was sent
+  Time sent_at_ = Clock::now();  // when the last piece was sent
 };
 
 // ============================================================================
@@ -808,7 +803,7 @@ class Download : public Worker {
   }
 
   // The next line of a sender, which may be only a STOP.
-  string read_part(Clock::duration patience = kSilence) {
+  string read_part(Duration patience = kSilence) {
     stop_if(cancelled_);  // await() looks only while it waits, and the next line may be here
     if (!connection_->await(patience))
       throw Broken("the sender has gone");
@@ -884,7 +879,7 @@ class Service : public Download {
   }
 
   // A caller who has not introduced himself may not be silent for long.
-  Clock::duration patience() const { return peer_.id.empty() ? kSilence : kForsaken; }
+  Duration patience() const { return peer_.id.empty() ? kSilence : kForsaken; }
 
   bool serve_request() {
     try {
@@ -1198,7 +1193,7 @@ string_view Connection::read(uint64_t most) {
 }
 
 // Up to `most` more bytes, behind those that are there already.
-bool Connection::read_more(size_t most, int flags, Clock::time_point deadline) {
+bool Connection::read_more(size_t most, int flags, Time deadline) {
   const size_t kept = unread_.size();
   if (kept > 0)
     std::memmove(storage_.data(), unread_.data(), kept);

@@ -6,6 +6,7 @@
 #undef main
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 namespace {
 
@@ -415,4 +416,107 @@ TEST_F(WhoIsMeant, ByGroupIsWhoHasOurGroupAndByAllEverybodyElse) {
   EXPECT_EQ(said([] { send_to_group("hi"); }), "error: nobody else is in group go");
   let_discovery_list({});
   EXPECT_EQ(said([] { send_to_all("hi"); }), "error: nobody else is online");
+}
+
+namespace {
+
+// A terminal in the place of standard input and output, for as long as it exists.
+class OwnTerminal {
+ public:
+  OwnTerminal() {
+    ::grantpt(master_.get());
+    ::unlockpt(master_.get());
+    const Descriptor slave(::open(::ptsname(master_.get()), O_RDWR | O_NOCTTY));
+    for (const int fd : {STDIN_FILENO, STDOUT_FILENO}) ::dup2(slave.get(), fd);
+  }
+  ~OwnTerminal() {
+    ::dup2(input_.get(), STDIN_FILENO);
+    ::dup2(output_.get(), STDOUT_FILENO);
+  }
+  static bool edits_lines() {
+    termios modes{};
+    ::tcgetattr(STDIN_FILENO, &modes);
+    return (modes.c_lflag & ICANON) != 0;
+  }
+
+ private:
+  const Descriptor input_{::dup(STDIN_FILENO)}, output_{::dup(STDOUT_FILENO)};
+  const Descriptor master_{::posix_openpt(O_RDWR | O_NOCTTY)};
+};
+
+// Whatever writes through it is interrupted by the second Ctrl-C, which ends the program on the spot.
+struct EndedWhileItWrites : std::stringbuf {
+  explicit EndedWhileItWrites(const TerminalModes& modes) : modes_(modes) {}
+  int sync() override {
+    modes_.release_at_once();
+    is_terminal_as_before = OwnTerminal::edits_lines();
+    return 0;
+  }
+  bool is_terminal_as_before = false;
+
+ private:
+  const TerminalModes& modes_;
+};
+
+// What a program finds that starts one with handlers for its signals.
+class OwnSignals {
+ public:
+  OwnSignals() {
+    events.open();
+    for (int number = 1; number < 32; ++number) ::sigaction(number, nullptr, &before_[number]);
+    catch_signals();
+  }
+  ~OwnSignals() {
+    for (int number = 1; number < 32; ++number) ::sigaction(number, &before_[number], nullptr);
+  }
+
+ private:
+  struct sigaction before_[32];
+};
+
+}  // namespace
+
+// A terminal that has stopped keeps the program from giving it back; a second Ctrl-C ends it there, and left the shell
+// without echo.
+TEST(Modes, AreThoseOfTheShellAlsoWhereTheProgramEndsWhileItGivesThemBack) {
+  bool was_seized = false;
+  bool is_as_before = false;
+  {
+    const OwnTerminal terminal_of_the_test;
+    TerminalModes modes;
+    modes.seize();
+    was_seized = !OwnTerminal::edits_lines();
+    EndedWhileItWrites interrupted(modes);
+    std::streambuf* const usual = std::cout.rdbuf(&interrupted);
+    modes.release();
+    std::cout.rdbuf(usual);
+    is_as_before = interrupted.is_terminal_as_before;
+  }
+  EXPECT_TRUE(was_seized);
+  EXPECT_TRUE(is_as_before);
+}
+
+// Not every call that waits is ours to repeat: fsync(), and what std::cout writes with on macOS, fail with EINTR as well.
+TEST(Signals, DoNotBreakOffACallThatWaits) {
+  const OwnSignals caught;
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  const Descriptor reader(ends[0]), writer(ends[1]);
+  set_non_blocking(writer.get());
+  while (::write(writer.get(), "x", 1) == 1) continue;  // full
+  set_blocking(writer.get());
+  std::atomic<bool> has_written{false};
+  const pthread_t waiting = ::pthread_self();
+  std::thread other([&] {
+    for (int i = 0; i < 100 && !has_written; ++i) {
+      ::pthread_kill(waiting, SIGWINCH);
+      std::this_thread::sleep_for(1ms);
+    }
+    std::vector<char> bytes(1 << 20);
+    EXPECT_GT(::read(reader.get(), bytes.data(), bytes.size()), 0);
+  });
+  const ssize_t written = ::write(writer.get(), "x", 1);
+  has_written = true;
+  other.join();
+  EXPECT_EQ(written, 1);
 }
