@@ -92,8 +92,8 @@ $(BUILD)/ladder: $(call objects,tests/ladder/main.cpp tests/support/ladder.cpp)
 DRAW = dot -Tsvg $(1) | sed '/^<!--/d; /^ -->/d' >$@
 SOURCES_OF_PICTURES := $(wildcard docs/pictures/*.dot)
 pictures: $(SOURCES_OF_PICTURES:.dot=.svg) docs/pictures/heartbeats.svg docs/pictures/lists.svg $(SOURCES_OF_PICTURES:docs/pictures/%.dot=docs/zh/pictures/%.svg) peer $(BUILD)/ladder
-	tests/first-contact.sh trace --svg >docs/pictures/first-contact.svg
-	tests/session.sh >docs/pictures/session.svg
+	tests/picture.sh docs/pictures/first-contact.svg tests/first-contact.sh trace --svg
+	tests/picture.sh docs/pictures/session.svg tests/session.sh
 
 docs/pictures/%.svg: docs/pictures/%.dot
 	$(call DRAW,$<)
