@@ -283,7 +283,8 @@ void Roster::hear_from_peer(const Announcement& said, Duration delay) {
 // It counts only from the address in the list: nobody can say BYE for somebody else.
 void Roster::hear_bye(const Identity& who) {
   Peer* const peer = find(who);
-  if (peer) dismiss(*peer, "said bye", kLeftFor);
+  const bool is_there = peer && !peer->has_left();
+  if (is_there) dismiss(*peer, "said bye", kLeftFor);
 }
 
 // ---- The entries ----------------------------------------------------------------------
@@ -318,7 +319,11 @@ Roster::Peer* Roster::update(const Announcement& said) {
 // It hears us. This, and nothing else, makes it a listed peer.
 void Roster::confirm(Peer& peer) {
   if (!peer.is_listed()) {
-    if (!may_be_listed(peer.who.address.ip)) return;
+    if (!may_be_listed(peer.who.address.ip)) {
+      peer.questions = kMaxQuestions;  // ask it now and then: there may be room by then
+      plan_review(peer);
+      return;
+    }
     // Not before: anyone can claim an address, but not read what is sent there.
     replace_others_at(peer);
     peer.state = State::listed;
@@ -424,7 +429,9 @@ Time Roster::next_question(const Peer& peer) const {
   const bool all_is_well = peer.is_listed() && peer.questions == 0;
   if (peer.ask_at != Time::max()) return peer.ask_at;
   if (all_is_well) return rounded_up(peer.overdue_at());
-  const bool is_urgent = peer.is_listed() || peer.questions < kMaxQuestions;
+  // If it is heard, and the last of them is in vain, we unlist it then.
+  const bool is_on_trial = peer.is_listed() && now_ < peer.overdue_at();
+  const bool is_urgent = is_on_trial || peer.questions < kMaxQuestions;
   if (is_urgent) return peer.last_asked + kAskEvery;
   return peer.last_asked + kHeartbeat;
 }
@@ -809,6 +816,8 @@ void Probes::note_broadcast(uint32_t ip, Time until) {
   for (Sweep& sweep : sweeps_) {
     if (!is_on_link(sweep.network, ip)) continue;
     sweep.broadcast_works_until = std::max(sweep.broadcast_works_until, until);
+    // If it works no longer by then, the next round begins.
+    sweep.begins_at = std::min(sweep.begins_at, sweep.broadcast_works_until);
     sweep.left.clear();
   }
 }
@@ -1082,6 +1091,7 @@ void Roster::note_broadcast(const Announcement& said, Address from, Door door) {
     if (is_broadcast && is_on_link(network, from.ip)) ++broadcasts_[network.ip].others;
   if (is_broadcast) probes_->note_broadcast(from.ip, now_ + kBroadcastProves);
   else if (is_answer && !was_asked) probes_->note_broadcast(from.ip, now_ + kAnswerProves);
+  plan_probe();
 }
 
 // To a single address.

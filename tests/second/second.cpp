@@ -809,8 +809,8 @@ void answerBroadcasts() {
 }
 void question(Peer& p) {
     p.lastAsked = now();
-    p.nextAsk = now() + (p.asked >= 24 ? 5 : 0.5 + dice() / 4);
     ++p.asked;
+    p.nextAsk = now() + (p.asked >= 24 ? 5 : 0.5 + dice() / 4);
     sayTo(p.at, "HELLO", isLocal(p.at.ip) ? "" : " ask=host");
 }
 void joinSweep(Sweep& s, const std::vector<Addr>& add, double wait) {
@@ -972,12 +972,12 @@ void udpLoop() {
                 continue;
             }
             if (!q.asking && t - q.heard >= 1.2 * q.every) ask(q);
-            if (!q.asking || t < q.nextAsk) continue;
-            if (q.listed && q.asked >= 24 && t - q.heard < 1.2 * q.every) {
+            const bool isHeard = t - q.heard < 1.2 * q.every;
+            if (q.listed && q.asked >= 24 && isHeard && t - q.lastAsked >= 0.5) {
                 say("left " + who(q) + ": does not hear us");
                 q.listed = false;
             }
-            question(q);
+            if (q.asking && t >= q.nextAsk) question(q);
         }
         for (auto i = banned.begin(); i != banned.end();)
             i = i->second < t ? banned.erase(i) : std::next(i);

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <sstream>
+
 #include "discovery.cpp"  // Roster is a part of it that no other file has to know
 
 namespace {
@@ -582,6 +585,20 @@ TEST_F(RosterRules, ANetworkThatLetsBroadcastsThroughNoMoreIsSweptAfterAMinute) 
   EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 1u);
 }
 
+// Also if she had begun to sweep before broadcasts came through.
+TEST_F(RosterRules, ANetworkWhereASweepWasEndedByABroadcastIsSweptAMinuteAfterTheLast) {
+  start();
+  pass(3s);
+  bob_broadcasts("HERE", " every=60 to=" + kAnn);
+  sent();
+  pass(30s);
+  bob_broadcasts("HERE", " every=60 to=" + kAnn);
+  pass(60s - 1ms);
+  EXPECT_EQ(probes(), Texts{});
+  pass(5s);
+  EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 1u);
+}
+
 // Ann is behind a firewall that lets in only answers, and was started again on her port: bob, whom
 // her former self has asked, still gets through.
 TEST_F(RosterRules, AnAnswerWithoutAHeartbeatDoesNotHideTheOthers) {
@@ -874,6 +891,17 @@ TEST_F(RosterRules, WhoIsHeardAndDoesNotAnswerTwentyFourQuestionsIsTakenOff) {
   bob_is_listed();                          // and listed again as soon as it answers
 }
 
+// In a large class, whose intervals are long: a whole class that is silent must not bring a storm.
+TEST_F(RosterRules, WhoIsListedAndSilentIsAskedTwentyFourTimesAndThenEveryFiveSeconds) {
+  settle();
+  bob_says("HERE", " every=60 to=" + kAnn);
+  pass(72s + 11500ms);
+  EXPECT_EQ(count(sent(), kQuestion), 24u);
+  pass(90s);
+  EXPECT_EQ(count(sent(), kQuestion), 18u);
+  EXPECT_EQ(ann.users().size(), 1u);
+}
+
 TEST_F(RosterRules, AnAddressStaysUntilItHasBeenSilentForTenSeconds) {
   settle();
   bob_is_listed();
@@ -917,6 +945,18 @@ TEST_F(RosterRules, ANewIdAtAnAddressReplacesTheFormerOnlyOnceItAnswers) {
   EXPECT_EQ(ann.users()[0].id, kCleo);
 }
 
+// The former peer's BYE is read late; nothing is listed under its id for 5 s as it is.
+TEST_F(RosterRules, AByeUnderAnIdThatWasReplacedChangesNothing) {
+  settle();
+  bob_is_listed();
+  hear("HERE id=" + kCleo + " port=25253 name=bob to=" + kAnn);
+  bob_says("BYE");
+  told();
+  pass(5s);
+  bob_says("HERE", " to=" + kAnn);
+  EXPECT_EQ(told(), (Texts{"left bob@10.77.0.2:25253 replaced", "joined bob@10.77.0.2:25253 "}));
+}
+
 TEST_F(RosterRules, AnIntroductionOverTcpListsNobodyAndMakesHerAskOnce) {
   settle();
   Identity bob = identity(kBob, "bob");
@@ -945,6 +985,151 @@ TEST_F(RosterRules, OneHasNoEntryOfOneself) {
   EXPECT_EQ(ann.peers().size(), 0u);
 }
 
+// ---- 4.5 Every input in every state ----------------------------------------------------
+
+// A row of the table in docs/protocol.md, 4.5: the input, and what it does in each state.
+struct Row {
+  std::string input;
+  std::array<std::string, 4> cells;  // in the order of kStates
+};
+
+const std::array<std::string, 4> kStates = {"unknown", "HEARD", "LISTED", "LEFT"};
+const Address kElsewhere = *parse_address("10.77.0.3:25253");
+const Address kOtherPort = *parse_address("10.77.0.2:40000");
+
+std::vector<Row> rows_of_the_list() {
+  std::ifstream specification("docs/protocol.md");
+  std::vector<Row> rows;
+  bool is_inside = false;
+  for (std::string line; std::getline(specification, line);) {
+    if (line.rfind("### 4.5 ", 0) == 0) is_inside = true;
+    if (line.rfind("## 5", 0) == 0) break;
+    if (!is_inside || line.rfind("| ", 0) != 0) continue;
+    std::istringstream cells(line.substr(2));
+    Row row;
+    std::getline(cells, row.input, '|');
+    for (std::string& cell : row.cells) std::getline(cells, cell, '|');
+    if (row.input != "input ") rows.push_back(row);
+  }
+  return rows;
+}
+
+// Bob's entry, in a list of its own.
+class EntryOfBob : public RosterRules {
+ public:
+  void TestBody() override {}
+
+  void enter(const std::string& state) {
+    settle();
+    if (state == "HEARD") bob_says("HERE");
+    if (state == "LISTED" || state == "LEFT") bob_is_listed();
+    if (state == "LEFT") bob_says("BYE");
+  }
+
+  // What the table calls it. False for what does not come, or not in that state.
+  bool happens(const std::string& input, const std::string& state) {
+    const auto is = [&](const std::string& words) { return input.find(words) != input.npos; };
+    const bool is_known = state != "unknown";
+    const std::string to = is("with our id") || is("no room") ? " to=" + kAnn : "";
+    const std::string verb = input.substr(1, input.find('`', 1) - 1);
+    const std::string words = verb + " id=" + kBob + " port=25253 name=bob" + to;
+    pass(is(", later") ? 10001ms : 5001ms);
+    if (is("no room")) fill();
+    sent();
+    if (is("another id")) hear("HERE id=" + kCleo + " port=25253 name=cleo to=" + kAnn);
+    else if (is("introduction")) introduce();
+    else if (is("another port than")) hear(words, from = kOtherPort);
+    else if (is("from another address") && !is_known) return false;
+    else if (is("from another address")) hear(words, from = kElsewhere);
+    else if (is("no room")) hear("HERE id=" + kBob + " port=25253 name=bob to=" + kAnn);
+    else if (is("from the") || is("from there")) hear(words);
+    else return false;
+    if (is("address or port")) hear(words, kOtherPort);
+    return true;
+  }
+
+  // Whether that time comes, which brings the input.
+  bool waits(const std::string& input, const std::string& state) {
+    const auto is = [&](const std::string& words) { return input.find(words) != input.npos; };
+    if (is("overdue (3)")) pass(6250ms);
+    else if (is("the last question")) pass(state == "LISTED" ? 7s : 750ms);
+    else if (is("three intervals") || is("are over")) pass(15s);
+    else if (is("in vain")) answer_nothing();
+    else return false;
+    return true;
+  }
+
+  void answer_nothing() {
+    for (int i = 0; i < 40; ++i) {
+      pass(500ms);
+      bob_says(i == 12 ? "HELLO" : "HERE");
+    }
+  }
+
+  void introduce() {
+    Identity bob = identity(kBob, "bob");
+    bob.address = kBobsDoor;
+    ann.hear_introduction(bob);
+  }
+
+  void fill() {
+    for (size_t i = 0; i < 128; ++i) {
+      const auto port = static_cast<uint16_t>(30000 + i);
+      const std::string who = "id=" + id_of(i) + " port=" + std::to_string(port);
+      hear("HERE " + who + " name=one every=60 to=" + kAnn, {kBobsDoor.ip, port});
+    }
+  }
+
+  std::string state() const {
+    const auto bob = ann.peers().find(kBob);
+    if (bob == ann.peers().end()) return "unknown";
+    return kStates[static_cast<size_t>(bob->second.state) + 1];
+  }
+
+  void expect(const std::string& cell, const std::string& before) {
+    const auto says = [&](const std::string& words) { return cell.find(words) != cell.npos; };
+    std::string after = before;
+    for (const std::string& one : kStates)
+      if (says("`" + one + "`") || says(" unknown")) after = says(" unknown") ? "unknown" : one;
+    EXPECT_EQ(state(), after);
+    const Address door{from.ip, kBobsDoor.port};
+    Texts expected;
+    if (says("answer")) expected.push_back("HERE " + from.text() + " to=" + kBob);
+    if (says("question")) expected.push_back("HELLO " + door.text() + " ask=host");
+    if (says("`HELLO`")) expected.push_back("HELLO " + door.text());
+    EXPECT_EQ(sent(), expected);
+    if (after == "unknown") return;
+    EXPECT_EQ(ann.peers().at(kBob).who.address, says("that address") ? kElsewhere : kBobsDoor);
+  }
+
+  size_t questions() { return count(sent(), kQuestion); }
+
+  Address from = kBobsDoor;
+};
+
+TEST(ListTable, SaysWhatEachInputDoesInEachState) {
+  int tried = 0;
+  for (const Row& row : rows_of_the_list())
+    for (size_t i = 0; i < kStates.size(); ++i) {
+      SCOPED_TRACE(kStates[i] + ", " + row.input + ": " + row.cells[i]);
+      const bool is_none = row.cells[i] == " – ";
+      EntryOfBob bob, waiting;
+      bob.enter(kStates[i]);
+      waiting.enter(kStates[i]);
+      if (bob.happens(row.input, kStates[i])) {
+        bob.expect(row.cells[i], kStates[i]);
+        ++tried;
+      } else if (!is_none) {
+        ASSERT_TRUE(waiting.waits(row.input, kStates[i]));
+        const bool is_asked = row.cells[i].find("question") != std::string::npos;
+        if (is_asked) EXPECT_GE(waiting.questions(), 1u);
+        else EXPECT_NE(row.cells[i].find(waiting.state()), std::string::npos) << waiting.state();
+        ++tried;
+      }
+    }
+  EXPECT_GE(tried, 60);
+}
+
 // ---- 2.2 Limits -----------------------------------------------------------------------
 
 TEST_F(RosterRules, OneAddressIsListedAHundredAndTwentyEightTimesAndAllAThousandAndTwentyFour) {
@@ -959,6 +1144,23 @@ TEST_F(RosterRules, OneAddressIsListedAHundredAndTwentyEightTimesAndAllAThousand
     hear("HERE id=" + id_of(1000 + i) + " port=25253 name=many to=" + kAnn, {ip, 25253});
   }
   EXPECT_EQ(ann.users().size(), 1024u);
+}
+
+// Perhaps somebody leaves, and there is room; or it is gone itself.
+TEST_F(RosterRules, WhoAnswersAndFindsNoRoomIsAskedAgainAndForgottenLikeAnyOther) {
+  settle();
+  for (size_t i = 0; i < 129; ++i) {
+    const auto port = static_cast<uint16_t>(30000 + i);
+    hear("HERE id=" + id_of(i) + " port=" + std::to_string(port) + " name=one every=60 to=" + kAnn, {kBobsDoor.ip, port});
+  }
+  sent();
+  EXPECT_EQ(ann.users().size(), 128u);
+  pass(12s);
+  const Texts all = sent();
+  const auto is_question = [](const std::string& text) { return text.rfind("HELLO 10.77.0.2:30128 ", 0) == 0; };
+  EXPECT_EQ(std::count_if(all.begin(), all.end(), is_question), 2);
+  pass(168s);
+  EXPECT_EQ(ann.peers().size(), 0u);
 }
 
 TEST_F(RosterRules, AFloodOfBroadcastQuestionsIsNotRemembered) {
