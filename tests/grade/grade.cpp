@@ -36,7 +36,8 @@ namespace grade {
 
 namespace {
 
-constexpr size_t kKeptOutput = 1'000'000, kKeptOfATalk = 32'000'000, kKeptSteps = 60;
+constexpr size_t kKeptOutput = 1'000'000, kKeptOfATalk = 32'000'000, kKeptSteps = 1000;
+constexpr char kEnds[] = "ends the connection";
 constexpr char kUser[] = "";  // who types and reads: no column of his own
 constexpr int kFirstDrawn = 26000, kDrawnPorts = 3000;  // below those that the kernel gives to connections
 
@@ -55,6 +56,7 @@ struct World {
   std::vector<std::string> programs;
   std::string awaits;  // the column that something has to come to
   double fault_at = std::numeric_limits<double>::max();  // when it came, where that is known
+  bool was_cut = false;                                  // lines have gone to the program in pieces
   int strangers_so_far = 0;
   std::chrono::steady_clock::time_point start;
   double limit = 0;
@@ -272,18 +274,23 @@ static std::string without_chance(std::string text) {
   return all;
 }
 
-// Which step has what came, and was not expected: the last one of a program that has these words. None for a few
-// characters, which any step could have.
-static const Step* step_with(const std::string& came) {
+// Whether that is what came: a few characters have to be all of a line, for any step could have them.
+static bool has_come_by(const Step& step, const std::string& came) {
   constexpr size_t kTelling = 6;
+  if (came.find(kEnds) != std::string::npos) return step.text.find(kEnds) != std::string::npos;
+  return came.size() < kTelling ? step.text == came + "\\n" : step.text.find(came) != std::string::npos;
+}
+
+// Which step has what came, and was not expected: the last one of a program. None if there is no such step.
+static const Step* step_with(const std::string& came) {
   const auto& steps = world.steps;
   const auto is_it = [&](const Step& step) {
     const auto& programs = world.programs;
     const bool is_programs = std::find(programs.begin(), programs.end(), step.from) != programs.end();
-    return is_programs && step.at <= world.fault_at && step.text.find(came) != std::string::npos;
+    return is_programs && step.at <= world.fault_at && has_come_by(step, came);
   };
   const auto found = std::find_if(steps.rbegin(), steps.rend(), is_it);
-  return came.size() < kTelling || found == steps.rend() ? nullptr : &*found;
+  return found == steps.rend() ? nullptr : &*found;
 }
 
 // For report.cpp: what passed, a row each, in the order in which it happened, which is not that in which we came to
@@ -296,13 +303,14 @@ static void write_picture(const std::string& expected, const std::string& came) 
   };
   const auto is_earlier = [](const Step& one, const Step& other) { return one.at < other.at; };
   std::stable_sort(world.steps.begin(), world.steps.end(), is_earlier);
+  for (const std::string& each : world.programs) write("program", {0, each, "", "", 1});
   const Step* const wrong = step_with(came);
   for (const Step& step : world.steps) {
     write(&step == wrong ? "wrong" : "step", step);
     if (&step == wrong) write("expected", {step.at, step.from, step.to, expected, 1});
   }
   const std::string program = world.programs.empty() ? "the program" : world.programs[0];
-  const bool is_missing = came.rfind("nothing that fits", 0) == 0;
+  const bool is_missing = came.rfind("nothing", 0) == 0;
   if (!wrong) write("missing", {now(), program, world.awaits, expected, 1});
   if (!wrong && !is_missing) write("came", {now(), program, "", came, 1});
   for (const auto& [address, name] : world.columns) write("address", {0, name, "", address, 1});
@@ -314,6 +322,7 @@ void fail(const std::string& expected, const std::string& came) {
   std::ofstream(world.folder + "/expected") << expected;
   std::ofstream(world.folder + "/came") << came;
   std::ofstream(world.folder + "/alike") << without_chance(expected) << "\n" << without_chance(came);
+  if (world.was_cut) std::ofstream(world.folder + "/cut") << "yes";
   write_picture(expected, came);
   throw std::runtime_error(expected + "; " + came);
 }
@@ -615,16 +624,17 @@ std::string Program::nearest(const std::string& pattern) const {
     most = alike;
     best = lines_[i].text;
   }
+  if (lines_.empty()) return "nothing at all";
   return best.empty() ? "nothing that fits" : "nothing that fits; nearest is: " + escaped(best);
 }
 
 void Program::prints_not(const std::string& pattern, double seconds) {
   pause(seconds);
-  check(!has_ended(), name + " prints no line like: " + pattern, "it has ended");
+  check(!has_ended(), name + " does not print: " + pattern, "it has ended");
   for (const Printed& line : lines_) {
     if (line.used || !fits(pattern, line.text)) continue;
     world.fault_at = line.at;
-    fail(name + " prints no line like: " + pattern, escaped(line.text));
+    fail(name + " does not print: " + pattern, escaped(line.text));
   }
 }
 
@@ -789,7 +799,7 @@ void Ear::hears_not(const std::string& verb, const Fields& required, double seco
   for (const Datagram& one : heard) {
     if (one.used || !Line(one.bytes).is(verb, required)) continue;
     world.fault_at = one.at;
-    fail(label + " gets over UDP no " + announcement(verb, required), escaped(one.bytes));
+    fail(label + " gets nothing over UDP like: " + announcement(verb, required), escaped(one.bytes));
   }
 }
 
@@ -816,7 +826,7 @@ void Talk::read() {
     if (buffer_.size() < kKeptOfATalk) buffer_.append(bytes, static_cast<size_t>(got));
     return;
   }
-  note(program_, who_, got == 0 ? "(ends the connection)" : "(resets the connection)");
+  note(program_, who_, got == 0 ? std::string("(") + kEnds + ")" : "(resets the connection)");
   ended_ = true;
   was_reset_ = got == -1;
   unwatch(fd_);
@@ -862,6 +872,7 @@ bool Talk::write(const std::string& bytes) {
 void Talk::pieces(const std::string& bytes, size_t cut) {
   const std::string how = cut == 0 ? "one byte at a time: " : "in two pieces, " + std::to_string(cut) + " bytes first: ";
   note(who_, program_, how + escaped(bytes));
+  world.was_cut = true;
   const size_t size = cut == 0 ? 1 : cut;
   for (size_t at = 0; at < bytes.size();) {
     const std::string piece = bytes.substr(at, at == 0 || cut == 0 ? size : std::string::npos);
@@ -890,7 +901,7 @@ std::string Talk::line(const std::string& expected) {
     if ((end = buffer_.find('\n')) != std::string::npos) return true;
     if (ended_)
       fail(who_ + " gets over TCP: " + expected,
-           "the end of the connection" + (buffer_.empty() ? "" : ", after " + escaped(buffer_)));
+           program_ + " " + kEnds + (buffer_.empty() ? "" : ", after " + escaped(buffer_)));
     return false;
   }, who_ + " gets over TCP: " + expected);
   std::string line = buffer_.substr(0, end);
@@ -936,7 +947,7 @@ void Talk::expect_reset(double seconds) {
 void Talk::expect_silence(double seconds) {
   pause(seconds);
   check(buffer_.empty() && !ended_, who_ + " gets nothing for " + std::to_string(seconds).substr(0, 3) + " s",
-        ended_ ? "the end of the connection" : escaped(buffer_));
+        ended_ ? program_ + " " + kEnds : escaped(buffer_));
 }
 
 // ---- A peer written by hand ----------------------------------------------------------------------------------------
@@ -990,7 +1001,8 @@ void Stranger::answer(const Datagram& datagram) const {
 void Stranger::serve() {
   if (beats && now() > beat_) {
     beat_ = now() + 5;
-    ear.send(host_ == 0 ? "127.255.255.255" : "10.77.0.31", 25252, here());
+    note(kUser, name, "says HERE to everybody");  // a column for these would take room from all others
+    ear.pour(host_ == 0 ? "127.255.255.255" : "10.77.0.31", 25252, here());
   }
   for (Talk& talk : world.talks) {
     if (talk.claimed || talk.port_ != ear.port) continue;

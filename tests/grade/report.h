@@ -27,6 +27,7 @@ struct Outcome {
   double seconds = 0;
   std::string expected, came;
   std::string alike;    // the same in all cases that failed alike
+  bool was_cut = false;  // the program had got lines in pieces when it failed
   std::string picture;  // of all that passed, as text
   std::string drawing;  // and as SVG
 };
@@ -46,6 +47,7 @@ class Report {
   void write_gradescope(const std::string& file, double seconds) const;
   void write_classroom50(const std::string& file) const;
   void write_drawings(const std::string& folder) const;
+  bool was_tried(const Requirement& requirement) const;
   bool is_whole() const;   // no case was left out
   bool has_passed() const;  // all that counts: of a whole run, the extra ones do not
 
@@ -58,6 +60,7 @@ class Report {
   int rounded(bool is_extra) const;
   std::vector<Kind> kinds() const;
   void print_first_things(std::ostream& out) const;
+  void print_first_one(std::ostream& out) const;
   void print_requirement(std::ostream& out, const Requirement& requirement) const;
   void print_milestones(std::ostream& out) const;
   std::string again(const Case& its) const;

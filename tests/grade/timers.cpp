@@ -51,7 +51,7 @@ CASE_OF(30, R9, BeforeTheIntroduction, "P2.3, P5.4",
   Talk &mute = zoe.call(ann), &wrong = zoe.call(ann);
   const double since = now();
   pause(6);
-  check(!mute.has_ended(), "it waits for 10 s", "less than 6 s");
+  check(!mute.has_ended(), "a caller who says nothing is cut off after 10 s", "after less than 6 s");
   wrong.ask("MSG number=1 :too early", "NO stranger...");
   const double again = now();
   mute.expect_end(14);

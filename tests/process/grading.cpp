@@ -109,7 +109,7 @@ TEST_F(Grading, SaysAtOnceThatAProgramDoesNothingYet) {
     const std::string report = grade("PEER=" + program("nothing", script), 1);
     EXPECT_NE(report.find("Worth mending first:\n  1. "), std::string::npos) << report;
     EXPECT_NE(report.find(" prints: ready "), std::string::npos) << report;
-    EXPECT_NE(report.find("(not tried)"), std::string::npos) << report;
+    EXPECT_NE(report.find("R9 was not tried: R1.SaysThatItIsReady comes first\n"), std::string::npos) << report;
     EXPECT_NE(report.find("score 0 of 100"), std::string::npos) << report;
     EXPECT_LT(lines_of(report).size(), 250u) << report;
   }
@@ -125,6 +125,11 @@ TEST_F(Grading, ShowsWhatPassedAndHowToSeeItAgain) {
   EXPECT_NE(report.find("again     make grade FILTER=R7.Repeats SEED=7"), std::string::npos) << report;
   EXPECT_NE(report.find("* prints: ready "), std::string::npos) << report;
   EXPECT_NE(report.find("MISSING: "), std::string::npos) << report;
+  EXPECT_NE(report.find("\nMend first what this shows: make grade FILTER=R7.Repeats SEED=7\n"), std::string::npos) << report;
+  for (const std::string& line : lines_of(report)) {
+    const bool is_as_it_came = !matches(line, "^ +(expected|got) ").empty();
+    EXPECT_TRUE(is_as_it_came || line.size() <= 80) << line;
+  }
   const std::string drawing = read_file(folder_of_pictures + "/R7.Repeats.svg");
   EXPECT_EQ(drawing.rfind("<svg", 0) == 0 || drawing.rfind("<?xml", 0) == 0, true) << drawing.substr(0, 100);
   EXPECT_NE(drawing.find("R7.Repeats"), std::string::npos);
