@@ -352,6 +352,17 @@ TEST_F(Documents, TheTablesOfTheInterfaceNameEveryOptionAndCommand) {
   EXPECT_EQ(found, 10 + 18);
 }
 
+// The table at its top is a reader's map of the tests.
+TEST(References, OfTheTestingPageNameEverySuite) {
+  const std::string text = read_file("docs/testing.md");
+  const auto* all = testing::UnitTest::GetInstance();
+  for (int i = 0; i < all->total_test_suite_count(); ++i) {
+    std::string name = all->GetTestSuite(i)->name();
+    name = name.substr(name.rfind('/') + 1);  // without the prefix of an instance
+    EXPECT_FALSE(matches(text, "[ ;,]" + name + "[ ;,]").empty()) << name << " is not in docs/testing.md";
+  }
+}
+
 // A translation is written by hand, and the English text goes on changing: what must not differ is compared.
 TEST(References, InChineseNameTheSameCommandsOptionsAndFormats) {
   const std::map<std::string, std::string> translations{{"README.md", "docs/zh/README.md"},
