@@ -308,8 +308,18 @@ std::string Process::wait_for(const std::string& pattern, double seconds) {
     passed_ = i + 1;
     return lines_[i];
   }
-  ADD_FAILURE() << "no line '" << pattern << "' within " << seconds << " s in:\n" << output();
+  ADD_FAILURE() << "no line '" << pattern << "' within " << seconds << " s; " << state() << ":\n" << output();
   return "";
+}
+
+// For who reads of a failure: does it stand still, or is there nobody any more?
+std::string Process::state() const {
+  siginfo_t ended{};
+  const bool is_ours = pid_ != -1;
+  if (is_ours) ::waitid(P_PID, static_cast<id_t>(pid_), &ended, WEXITED | WNOHANG | WNOWAIT);
+  if (!is_ours || ended.si_pid == 0) return is_ours ? "it runs, and says" : "it had ended, and said";
+  const std::string how = ended.si_code == CLD_EXITED ? "with status " : "by signal ";
+  return "it has ended, " + how + std::to_string(ended.si_status) + ", and said";
 }
 
 bool Process::prints(const std::string& pattern, double seconds) {

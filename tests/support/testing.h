@@ -101,6 +101,7 @@ class Process {
 
  private:
   bool ends(double seconds, int& status);
+  std::string state() const;
   pid_t pid_ = -1;
   int in_ = -1, out_ = -1;
   mutable bool is_told_ = false;                     // to leave, by a signal
