@@ -183,7 +183,9 @@ class Roster {
   bool is_unicast(Address source) const;
 
   // Looking after them
-  void plan(Time when, const Task& task) { agenda_.emplace(when, task); }
+  void plan(Time when, const Task& task) {
+    agenda_.emplace(when, task);
+  }
   void carry_out(const Task& task, Time due);
   void plan_review(Peer& peer);
   void review(const string& id, Time due);
@@ -208,7 +210,9 @@ class Roster {
   Announcement announcement(Verb verb) const;
   void broadcast(Verb verb);
   void send_hello(const Announcement& hello, Address to);
-  void send(const Announcement& what, Address to) { datagrams_.push_back({what, to}); }
+  void send(const Announcement& what, Address to) {
+    datagrams_.push_back({what, to});
+  }
   void tell(const Event& event) { events_.push_back(event); }
 
   Time now_;  // what we were last told
@@ -311,8 +315,9 @@ Roster::Peer* Roster::update(const Announcement& said) {
   peer.who = who;
   peer.every = said.every;
   peer.last_heard = now_;
-  const bool is_same = before.label() == who.label() && before.group == who.group;
-  if (peer.is_listed() && !is_same) tell(UserChanged{who, before});
+  const bool is_same = before.looks_like(who);
+  if (peer.is_listed() && !is_same)
+    tell(UserChanged{who, before});
   return &peer;
 }
 
@@ -385,7 +390,8 @@ void Roster::carry_out(const Task& task, Time due) {
 // again only if the moment comes earlier. Otherwise a storm of datagrams would flood the agenda.
 void Roster::plan_review(Peer& peer) {
   Time next = peer.end_at();
-  if (!peer.has_left()) next = std::min(next, next_question(peer));
+  if (!peer.has_left())
+    next = std::min(next, next_question(peer));
   if (peer.review_at <= next) return;
   peer.review_at = next;
   plan(next, {Kind::review, peer.who.id});
@@ -535,10 +541,10 @@ bool came_through_our_interface(Address from);
 void note_sent(ssize_t result);
 void note_received(int fd, Address from, string_view text);
 
-void set_option(const Descriptor& fd, int option, const string& name) {
+void switch_on(const Descriptor& fd, int option) {
   const int on = 1;
   const int result = ::setsockopt(fd.get(), SOL_SOCKET, option, &on, sizeof on);
-  check(result, "setsockopt " + name);
+  check(result, "setsockopt");
 }
 
 // It is bound to every address of the host: a socket bound to a single address does not receive the
@@ -548,7 +554,7 @@ Descriptor open_udp_socket(uint16_t port) {
   Descriptor fd(check(number, "socket"));
   if (port == kDiscoveryPort) share_port(fd);
   // Without it a sendto() to a broadcast address fails with EACCES.
-  set_option(fd, SO_BROADCAST, "SO_BROADCAST");
+  switch_on(fd, SO_BROADCAST);
   enlarge_buffers(fd);
   sockaddr_in raw = Address{INADDR_ANY, port}.to_sockaddr();
   const int result = ::bind(fd.get(), generic(raw), sizeof raw);
@@ -633,8 +639,10 @@ void discovery::watch(fd_set& readable) {
 }
 
 void discovery::receive(const fd_set& readable) {
-  if (FD_ISSET(shared_socket.get(), &readable)) receive_from(Door::shared);
-  if (FD_ISSET(own_socket.get(), &readable)) receive_from(Door::own);
+  if (FD_ISSET(shared_socket.get(), &readable))
+    receive_from(Door::shared);
+  if (FD_ISSET(own_socket.get(), &readable))
+    receive_from(Door::own);
   send_and_tell();
 }
 
@@ -694,7 +702,8 @@ bool is_on_link(const Interface& network, uint32_t ip) {
 }
 
 bool operator==(const Interface& one, const Interface& other) {
-  if (one.name != other.name || one.ip != other.ip) return false;
+  if (one.name != other.name || one.ip != other.ip)
+    return false;
   return one.netmask == other.netmask && one.other_end == other.other_end;
 }
 
@@ -705,11 +714,8 @@ bool has_ip(const Interfaces& all, uint32_t ip) {
 }
 
 Range range_of(const Interface& network) {
-  Range range;
-  const bool is_link = network.other_end != 0;
-  range.ip = is_link ? network.other_end : network.ip;
-  range.bits = is_link ? 32 : bits_of(network);
-  return range;
+  if (network.other_end != 0) return {network.other_end};
+  return {network.ip, bits_of(network)};
 }
 
 using Addresses = std::deque<Address>;
@@ -744,16 +750,92 @@ Addresses addresses_of(const Range& range) {
 
 class Probes {
  public:
-  void set_epoch(Time epoch, Time now);
   void never_sweep() { may_sweep_ = false; }
-  void use_networks(const Interfaces& networks, Time now);  // sweeps the new ones
-  void note_broadcast(uint32_t ip, Time until);  // its network needs no sweep until then
-  void scan(const vector<Range>& ranges, Time now);
-  void scan_all(Time now);
+
+  // The first round of a network depends on when we came, not on the wall clock.
+  void set_epoch(Time epoch, Time now) {
+    now_ = now;
+    const Duration step = epoch - epoch_;
+    if (std::chrono::abs(step) < kClockStep) return;
+    epoch_ = epoch;
+    for (Sweep& sweep : sweeps_)
+      if (sweep.rounds > 0) sweep.begins_at = next_round(sweep);
+  }
+
+  // Sweeps those that are new.
+  void use_networks(const Interfaces& networks, Time now) {
+    now_ = now;
+    networks_ = networks;
+    const vector<Sweep> before = std::exchange(sweeps_, {});
+    for (const Interface& network : networks) {
+      if (is_loopback(network.ip)) continue;
+      Sweep sweep;
+      sweep.network = network;
+      sweep.begins_at = now;
+      if (network.can_broadcast()) sweep.begins_at += kBroadcastFirst;
+      for (const Sweep& former : before)
+        if (former.network == network) sweep = former;
+      sweeps_.push_back(sweep);
+    }
+  }
+
+  // The network of this address needs no sweep until then.
+  void note_broadcast(uint32_t ip, Time until) {
+    for (Sweep& sweep : sweeps_) {
+      if (!is_on_link(sweep.network, ip)) continue;
+      sweep.broadcast_works_until = std::max(sweep.broadcast_works_until, until);
+      // If it works no longer by then, the next round begins.
+      sweep.begins_at = std::min(sweep.begins_at, sweep.broadcast_works_until);
+      sweep.left.clear();
+    }
+  }
+
+  // Replaces a scan that is under way.
+  void scan(const vector<Range>& ranges, Time now) {
+    now_ = now;
+    scan_ = Scan();
+    Addresses& left = scan_->left;
+    for (const Range& range : ranges) {
+      if (range.bits < kSweepBits) {
+        string network = Address{range.ip}.ip_text();
+        network += "/" + to_string(range.bits);
+        lines_.push_back("note: a scan asks at most 1,022 addresses: of " + network +
+                         ", only the /22 around it; /scan NETWORK/22 asks another");
+      }
+      const Addresses addresses = addresses_of(range);
+      left.insert(left.end(), addresses.begin(), addresses.end());
+    }
+    scan_->addresses = left.size() / 2;  // each is asked twice
+    if (scan_->addresses > 10) tell_progress();
+    if (left.empty()) advance_scan();
+  }
 
   // Does whatever is due, and returns an address if it is time to ask one. `users` are listed.
-  optional<Address> take(const Users& users, Time now);
-  Time next_due() const;
+  optional<Address> take(const Users& users, Time now) {
+    now_ = now;
+    end_scan(users.size());
+    begin_rounds(users);
+    skip_found(users);
+    Addresses* const left = next_queue();
+    if (!left || now < next_probe_) return nullopt;
+    const Address next = left->front();
+    left->pop_front();
+    const bool is_scan = scan_ && left == &scan_->left;
+    next_probe_ = now + (is_scan ? kProbePause : pause(users));
+    if (is_scan) advance_scan();
+    return next;
+  }
+
+  Time next_due() const {
+    Time next = Time::max();
+    bool has_addresses = scan_ && !scan_->left.empty();
+    if (scan_ && !has_addresses) next = scan_->ends_at;
+    for (const Sweep& sweep : sweeps_) {
+      if (!sweep.left.empty()) has_addresses = true;
+      if (may_sweep_) next = std::min(next, sweep.begins_at);
+    }
+    return has_addresses ? std::min(next, next_probe_) : next;
+  }
 
   vector<string> take_lines() { return std::exchange(lines_, {}); }  // for the user
 
@@ -775,228 +857,123 @@ class Probes {
     Time ends_at;              // once every address has been asked
   };
 
-  bool is_worth_it(const Sweep& sweep, const Users& users) const;
-  bool is_beside_us(uint32_t ip) const;
-  Duration pause(const Users& users) const;
-  Duration period(const Addresses& addresses, const Users& users) const;
-  Time next_round(const Sweep& sweep) const;
-  void begin_rounds(const Users& users);
-  void skip_found(const Users& users);
-  Addresses* next_queue();
-  void advance_scan();
-  void tell_progress();
-  void end_scan(size_t online);
+  void begin_rounds(const Users& users) {
+    for (Sweep& sweep : sweeps_) {
+      const bool is_due = sweep.begins_at <= now_;
+      if (!is_due || !may_sweep_) continue;
+      const Addresses all = addresses_of(range_of(sweep.network));
+      sweep.period = period(all, users);
+      sweep.begins_at = next_round(sweep);
+      const bool broadcast_works = now_ < sweep.broadcast_works_until;
+      if (broadcast_works || !is_worth_it(sweep, users)) continue;
+      ++sweep.rounds;
+      sweep.left = all;
+    }
+  }
+
+  // Two rounds in any case: a peer that started before us, and is behind a firewall as we are, asks
+  // us only in its next sweep. After that, only while there is somebody.
+  bool is_worth_it(const Sweep& sweep, const Users& users) const {
+    if (sweep.rounds < 2) return true;
+    for (const Identity& user : users) {
+      const uint32_t ip = user.address.ip;
+      const bool is_there = is_on_link(sweep.network, ip);
+      if (is_there && !has_ip(networks_, ip)) return true;
+    }
+    return false;
+  }
+
+  // Five minutes, doubled until a round fits in: our networks take turns. So of two periods, one is
+  // a multiple of the other, and a slow host still begins together with a fast one.
+  Duration period(const Addresses& addresses, const Users& users) const {
+    const size_t probes = addresses.size() * sweeps_.size();
+    const Duration round = static_cast<int>(probes) * pause(users);
+    Duration period = kSweepAgain;
+    while (period < round)
+      period *= 2;
+    return period;
+  }
+
+  // A firewall that lets in nothing but answers forgets a question after 30 s. So two such hosts
+  // find each other only if they ask at the same time. They do: when the wall clock shows a
+  // multiple of their period.
+  Time next_round(const Sweep& sweep) const {
+    const Duration passed = (now_ - epoch_) % sweep.period;
+    const Time next = now_ + sweep.period - passed;
+    const Time until = sweep.broadcast_works_until;
+    return now_ < until ? std::min(next, until) : next;
+  }
+
+  // Four a second. The kernel sends three ARP requests for an address that nobody has, and a switch
+  // may cut off a port that sends more than 15 of them a second. All instances of this host are
+  // behind one such port, so they share the pace.
+  Duration pause(const Users& users) const {
+    int instances = 1;
+    for (const Identity& user : users) {
+      const uint32_t ip = user.address.ip;
+      if (is_loopback(ip) || has_ip(networks_, ip)) ++instances;
+    }
+    return instances * kProbePause;
+  }
+
+  // A sweep need not ask where somebody has been found. A scan asks every address it was told to.
+  void skip_found(const Users& users) {
+    std::set<uint32_t> found;
+    for (const Identity& user : users)
+      found.insert(user.address.ip);
+    for (Sweep& sweep : sweeps_) {
+      Addresses& left = sweep.left;
+      while (!left.empty() && found.count(left.front().ip) > 0)
+        left.pop_front();
+    }
+  }
+
+  // The queue whose turn it is. A scan comes first, and the networks take turns, or a large one
+  // would hold up a small one.
+  Addresses* next_queue() {
+    if (scan_ && !scan_->left.empty()) return &scan_->left;
+    for (size_t i = 0; i < sweeps_.size(); ++i) {
+      turn_ = (turn_ + 1) % sweeps_.size();
+      Sweep& sweep = sweeps_[turn_];
+      if (!sweep.left.empty()) return &sweep.left;
+    }
+    return nullptr;
+  }
+
+  // A scan may take minutes, so we report progress now and then.
+  void advance_scan() {
+    const size_t left = scan_->left.size();
+    scan_->ends_at = now_ + kScanGrace;  // if that was the last one
+    const size_t asked = 2 * scan_->addresses - left;
+    if (left > 0 && asked % kProbesBetweenNotes == 0) tell_progress();
+  }
+
+  void tell_progress() {
+    const auto left = static_cast<int>(scan_->left.size());
+    const auto time_left = left * kProbePause + kScanGrace;
+    const string addresses = to_string(scan_->addresses);
+    const string time = to_string(time_left / 1s);
+    lines_.push_back("note: scanning " + addresses + " addresses, " + time + " s to go");
+  }
+
+  void end_scan(size_t online) {
+    if (!scan_ || !scan_->left.empty()) return;
+    if (scan_->ends_at > now_) return;
+    const string asked = to_string(scan_->addresses);
+    lines_.push_back("scanned " + asked + " addresses; " + to_string(online) + " users online");
+    scan_.reset();
+  }
 
   Time epoch_;             // see Roster::set_epoch()
   Time now_;
   bool may_sweep_ = true;
   Time next_probe_;        // not before
+  Interfaces networks_;
   vector<Sweep> sweeps_;   // one for each network but loopback
   size_t turn_ = 0;        // the one that asked last
   optional<Scan> scan_;
   vector<string> lines_;
 };
-
-void Probes::use_networks(const Interfaces& networks, Time now) {
-  now_ = now;
-  const vector<Sweep> before = std::exchange(sweeps_, {});
-  for (const Interface& network : networks) {
-    if (is_loopback(network.ip)) continue;
-    Sweep sweep;
-    sweep.network = network;
-    sweep.begins_at = now;
-    if (network.can_broadcast()) sweep.begins_at += kBroadcastFirst;
-    for (const Sweep& former : before)
-      if (former.network == network) sweep = former;
-    sweeps_.push_back(sweep);
-  }
-}
-
-void Probes::note_broadcast(uint32_t ip, Time until) {
-  for (Sweep& sweep : sweeps_) {
-    if (!is_on_link(sweep.network, ip)) continue;
-    sweep.broadcast_works_until = std::max(sweep.broadcast_works_until, until);
-    // If it works no longer by then, the next round begins.
-    sweep.begins_at = std::min(sweep.begins_at, sweep.broadcast_works_until);
-    sweep.left.clear();
-  }
-}
-
-Time Probes::next_due() const {
-  Time next = Time::max();
-  bool has_addresses = scan_ && !scan_->left.empty();
-  if (scan_ && !has_addresses) next = scan_->ends_at;
-  for (const Sweep& sweep : sweeps_) {
-    if (!sweep.left.empty()) has_addresses = true;
-    if (may_sweep_) next = std::min(next, sweep.begins_at);
-  }
-  return has_addresses ? std::min(next, next_probe_) : next;
-}
-
-optional<Address> Probes::take(const Users& users, Time now) {
-  now_ = now;
-  end_scan(users.size());
-  begin_rounds(users);
-  skip_found(users);
-  Addresses* const left = next_queue();
-  if (!left || now < next_probe_) return nullopt;
-  const Address next = left->front();
-  left->pop_front();
-  const bool is_scan = scan_ && left == &scan_->left;
-  next_probe_ = now + (is_scan ? kProbePause : pause(users));
-  if (is_scan) advance_scan();
-  return next;
-}
-
-// Four a second. The kernel sends three ARP requests for an address that nobody has, and a switch
-// may cut off a port that sends more than 15 of them a second. All instances of this host are
-// behind one such port, so they share the pace.
-Duration Probes::pause(const Users& users) const {
-  int instances = 1;
-  for (const Identity& user : users) {
-    const uint32_t ip = user.address.ip;
-    if (is_loopback(ip) || is_beside_us(ip)) ++instances;
-  }
-  return instances * kProbePause;
-}
-
-void Probes::begin_rounds(const Users& users) {
-  for (Sweep& sweep : sweeps_) {
-    const bool is_due = sweep.begins_at <= now_;
-    if (!is_due || !may_sweep_) continue;
-    const Addresses all = addresses_of(range_of(sweep.network));
-    sweep.period = period(all, users);
-    sweep.begins_at = next_round(sweep);
-    const bool broadcast_works = now_ < sweep.broadcast_works_until;
-    if (broadcast_works || !is_worth_it(sweep, users)) continue;
-    ++sweep.rounds;
-    sweep.left = all;
-  }
-}
-
-// A sweep need not ask where somebody has been found. A scan asks every address it was told to.
-void Probes::skip_found(const Users& users) {
-  std::set<uint32_t> found;
-  for (const Identity& user : users)
-    found.insert(user.address.ip);
-  for (Sweep& sweep : sweeps_) {
-    Addresses& left = sweep.left;
-    while (!left.empty() && found.count(left.front().ip) > 0)
-      left.pop_front();
-  }
-}
-
-// Two rounds in any case: a peer that started before us, and is behind a firewall as we are, asks
-// us only in its next sweep. After that, only while there is somebody.
-bool Probes::is_worth_it(const Sweep& sweep, const Users& users) const {
-  if (sweep.rounds < 2) return true;
-  for (const Identity& user : users) {
-    const uint32_t ip = user.address.ip;
-    const bool is_there = is_on_link(sweep.network, ip);
-    if (is_there && !is_beside_us(ip)) return true;
-  }
-  return false;
-}
-
-bool Probes::is_beside_us(uint32_t ip) const {
-  for (const Sweep& sweep : sweeps_)
-    if (sweep.network.ip == ip) return true;
-  return false;
-}
-
-// A firewall that lets in nothing but answers forgets a question after 30 s. So two such hosts find
-// each other only if they ask at the same time. They do: when the wall clock shows a multiple of
-// their period.
-Time Probes::next_round(const Sweep& sweep) const {
-  const Duration passed = (now_ - epoch_) % sweep.period;
-  const Time next = now_ + sweep.period - passed;
-  const Time until = sweep.broadcast_works_until;
-  return now_ < until ? std::min(next, until) : next;
-}
-
-// Five minutes, doubled until a round fits in: our networks take turns. So of two periods, one is a
-// multiple of the other, and a slow host still begins together with a fast one.
-Duration Probes::period(const Addresses& addresses, const Users& users) const {
-  const size_t probes = addresses.size() * sweeps_.size();
-  const Duration round = static_cast<int>(probes) * pause(users);
-  Duration period = kSweepAgain;
-  while (period < round)
-    period *= 2;
-  return period;
-}
-
-// The first round of a network depends on when we came, not on the wall clock.
-void Probes::set_epoch(Time epoch, Time now) {
-  now_ = now;
-  const Duration step = epoch - epoch_;
-  if (std::chrono::abs(step) < kClockStep) return;
-  epoch_ = epoch;
-  for (Sweep& sweep : sweeps_)
-    if (sweep.rounds > 0) sweep.begins_at = next_round(sweep);
-}
-
-// The queue whose turn it is. A scan comes first, and the networks take turns, or a large one would
-// hold up a small one.
-Addresses* Probes::next_queue() {
-  if (scan_ && !scan_->left.empty()) return &scan_->left;
-  for (size_t i = 0; i < sweeps_.size(); ++i) {
-    turn_ = (turn_ + 1) % sweeps_.size();
-    Sweep& sweep = sweeps_[turn_];
-    if (!sweep.left.empty()) return &sweep.left;
-  }
-  return nullptr;
-}
-
-void Probes::scan_all(Time now) {
-  vector<Range> ranges;
-  for (const Sweep& sweep : sweeps_)
-    ranges.push_back(range_of(sweep.network));
-  scan(ranges, now);
-}
-
-// Replaces a scan that is under way.
-void Probes::scan(const vector<Range>& ranges, Time now) {
-  now_ = now;
-  scan_ = Scan();
-  Addresses& left = scan_->left;
-  for (const Range& range : ranges) {
-    if (range.bits < kSweepBits) {
-      string network = Address{range.ip}.ip_text();
-      network += "/" + to_string(range.bits);
-      lines_.push_back("note: a scan asks at most 1,022 addresses: of " + network +
-                       ", only the /22 around it; /scan NETWORK/22 asks another");
-    }
-    const Addresses addresses = addresses_of(range);
-    left.insert(left.end(), addresses.begin(), addresses.end());
-  }
-  scan_->addresses = left.size() / 2;  // each is asked twice
-  if (scan_->addresses > 10) tell_progress();
-  if (left.empty()) advance_scan();
-}
-
-// A scan may take minutes, so we report progress now and then.
-void Probes::advance_scan() {
-  const size_t left = scan_->left.size();
-  scan_->ends_at = now_ + kScanGrace;  // if that was the last one
-  const size_t asked = 2 * scan_->addresses - left;
-  if (left > 0 && asked % kProbesBetweenNotes == 0) tell_progress();
-}
-
-void Probes::tell_progress() {
-  const auto left = static_cast<int>(scan_->left.size());
-  const auto time_left = left * kProbePause + kScanGrace;
-  const string addresses = to_string(scan_->addresses);
-  const string time = to_string(time_left / 1s);
-  lines_.push_back("note: scanning " + addresses + " addresses, " + time + " s to go");
-}
-
-void Probes::end_scan(size_t online) {
-  if (!scan_ || !scan_->left.empty()) return;
-  if (scan_->ends_at > now_) return;
-  const string asked = to_string(scan_->addresses);
-  lines_.push_back("scanned " + asked + " addresses; " + to_string(online) + " users online");
-  scan_.reset();
-}
 
 // ---- The roster and its probes --------------------------------------------------------
 
@@ -1041,9 +1018,10 @@ void Roster::scan(const vector<Range>& ranges, Time now) {
 }
 
 void Roster::scan_all(Time now) {
-  now_ = now;
-  probes_->scan_all(now);
-  plan_probe();
+  vector<Range> ranges;
+  for (const Interface& network : networks_)
+    if (!is_loopback(network.ip)) ranges.push_back(range_of(network));
+  scan(ranges, now);
   begin_burst();
 }
 
@@ -1088,7 +1066,8 @@ void Roster::note_broadcast(const Announcement& said, Address from, Door door) {
   const bool is_beside_us = has_ip(networks_, from.ip);
   if (is_beside_us) return;
   for (const Interface& network : networks_)
-    if (is_broadcast && is_on_link(network, from.ip)) ++broadcasts_[network.ip].others;
+    if (is_broadcast && is_on_link(network, from.ip))
+      ++broadcasts_[network.ip].others;
   if (is_broadcast) probes_->note_broadcast(from.ip, now_ + kBroadcastProves);
   else if (is_answer && !was_asked) probes_->note_broadcast(from.ip, now_ + kAnswerProves);
   plan_probe();
@@ -1106,7 +1085,8 @@ constexpr uint16_t kLastLocalPort = kFirstPort + 15;  // the last one that we as
 
 void Roster::note_own(const Announcement& said, Address from, Door door) {
   const bool is_broadcast = came_by_broadcast(said, door);
-  if (is_broadcast && has_ip(networks_, from.ip)) ++broadcasts_[from.ip].ours;
+  if (is_broadcast && has_ip(networks_, from.ip))
+    ++broadcasts_[from.ip].ours;
 }
 
 Roster::Broadcasts Roster::broadcasts_on(uint32_t ip) const {
@@ -1125,9 +1105,11 @@ void Roster::ask_on_loopback() {
     if (broadcasts_on(network.ip).ours > 0) continue;
     std::set<uint16_t> known{self_.address.port};
     for (const Peer* const peer : peers_at(network.ip))
-      if (peer->is_listed()) known.insert(peer->who.address.port);
+      if (peer->is_listed())
+        known.insert(peer->who.address.port);
     for (uint16_t port = kFirstPort; port <= kLastLocalPort; ++port)
-      if (known.count(port) == 0) send_hello(hello, {network.ip, port});
+      if (known.count(port) == 0)
+        send_hello(hello, {network.ip, port});
   }
 }
 
@@ -1183,7 +1165,8 @@ void Roster::answer_after(Duration delay, const string& asker, Address to) {
   if (is_flood) return;
   const bool is_first = pending_.count(to) == 0;
   pending_[to] = asker;
-  if (is_first) plan(now_ + delay, {Kind::answer, "", to});
+  if (is_first)
+    plan(now_ + delay, {Kind::answer, "", to});
 }
 
 void Roster::answer_pending(Address to) {
@@ -1375,8 +1358,8 @@ constexpr int kSocketBuffer = 1 << 20;  // bytes
 // On Linux SO_REUSEADDR shares a UDP port (SO_REUSEPORT alone would shut out other users of the
 // host). On macOS and the BSDs SO_REUSEPORT does.
 void share_port(const Descriptor& fd) {
-  set_option(fd, SO_REUSEADDR, "SO_REUSEADDR");
-  set_option(fd, SO_REUSEPORT, "SO_REUSEPORT");
+  switch_on(fd, SO_REUSEADDR);
+  switch_on(fd, SO_REUSEPORT);
 }
 
 // The default receive buffer holds some 256 small datagrams, and a large class sends more in answer
@@ -1426,7 +1409,8 @@ void note_sent(ssize_t result) {
 
 void note_received(int fd, Address from, string_view text) {
   ++counters.received;
-  if (tracing) trace("UDP", our_end(fd, from), "<-", from, text);
+  if (tracing)
+    trace("UDP", our_end(fd, from), "<-", from, text);
 }
 
 // ---- Our interfaces -----------------------------------------------------------------
@@ -1533,10 +1517,7 @@ void discovery::scan() {
 }
 
 void discovery::scan(uint32_t network, int bits, uint16_t port) {
-  Range range;
-  range.ip = network;
-  range.bits = bits;
-  range.port = port;
+  const Range range{network, bits, port};
   roster->scan({range}, Clock::now());
   send_and_tell();
 }

@@ -181,7 +181,6 @@ Strings rows_of_list(const Users& users);
 string prompt_text();
 
 // Sizes, times and outcomes for people.
-string time_of_day();
 string size_of(const File& file);
 string progress();  // of the first transfer that is running
 string remark(const FileStarted& event);
@@ -200,7 +199,6 @@ void note_delivery(uint64_t post, const Identity& to);
 void note_failure(uint64_t post, const Identity& to, const Failure& failure);
 
 // Commands.
-bool begins_with(string_view text, string_view beginning);
 string next_word(string& rest);  // takes it off, with the blanks behind it
 string trimmed(string line);     // empty if there is nothing to do
 bool does_send(string line);     // so if it fails, something was not delivered
@@ -253,7 +251,8 @@ Identity find(const string& who) {
   if (who.empty()) fail("to whom? a name, a number of /list, NAME@IP:PORT or IP:PORT");
   const Users fits = those_called(who);
   if (fits.size() == 1) return fits[0];
-  if (!fits.empty()) fail(who + " can mean more than one user; write " + labels_of(fits));
+  if (!fits.empty())
+    fail(who + " can mean more than one user; write " + labels_of(fits));
   if (is_oneself(who)) fail(who + " is you");
   const auto address = parse_address(who);
   if (!address) fail(nobody_called(who) + "; /list shows who is");
@@ -517,7 +516,7 @@ void handle(const MessageFailed& event) {
 
 void handle(const FileOffered& event) {
   File* file = file_with(event.ticket);  // if it is an offer of ours
-  if (file == nullptr)
+  if (!file)
     file = &add_file("receive", event.ticket, event.other);
   file->name = event.offer.name;
   file->size = event.offer.size;
@@ -528,7 +527,7 @@ void handle(const FileOffered& event) {
 
 void handle(const FileStarted& event) {
   File* const file = file_with(event.ticket);
-  if (file == nullptr) return;
+  if (!file) return;
   file->state = "started";
   file->started = event.when;
   file->resumed_at = event.resumed_at;
@@ -537,7 +536,7 @@ void handle(const FileStarted& event) {
 
 void handle(const FileStored& event) {
   File* const file = file_with(event.ticket);
-  if (file == nullptr) return;
+  if (!file) return;
   const bool is_partial = event.files < file->entries;
   if (file->is_sent() && is_partial) undelivered = true;
   if (file->is_sent()) {
@@ -556,11 +555,12 @@ void handle(const FileStored& event) {
 
 void handle(const FileFailed& event) {
   File* const file = file_with(event.ticket);
-  if (file == nullptr) return;
+  if (!file) return;
   if (file->is_sent()) undelivered = true;
   file->state = "failed";
   print_file(*file, remark(event));
-  if (file->post != 0) note_failure(file->post, file->who, event.failure);
+  if (file->post != 0)
+    note_failure(file->post, file->who, event.failure);
   files.erase(file->number);
 }
 
@@ -701,10 +701,6 @@ int main(int argc, char** argv) try {
 // ============================================================================
 
 namespace {
-
-bool begins_with(string_view text, string_view beginning) {
-  return text.substr(0, beginning.size()) == beginning;
-}
 
 // ---- How wide text is on a screen ---------------------------------------------------
 
@@ -1050,7 +1046,9 @@ class LineEditor {
   }
   void insert(const string& text) { replace(cursor_, cursor_, text); }
   void erase(size_t from, size_t to) { replace(from, to, ""); }
-  void show(const string& text) { replace(0, text_.size(), text); }
+  void show(const string& text) {
+    replace(0, text_.size(), text);
+  }
 
   void show_history(size_t which) {
     if (which > history_.size()) return;  // before the first, it is SIZE_MAX
@@ -1085,7 +1083,9 @@ class LineEditor {
     return is_head && columns(take_character(rest)) > 0;
   }
 
-  bool is_gap(size_t at) const { return text_[at] == ' ' || text_[at] == '\n'; }
+  bool is_gap(size_t at) const {
+    return text_[at] == ' ' || text_[at] == '\n';
+  }
   size_t word_before(size_t at) const {
     while (at > 0 && is_gap(at - 1)) --at;
     while (at > 0 && !is_gap(at - 1)) --at;
@@ -1170,7 +1170,7 @@ class TerminalModes {
 
 string environment(const char* name) {
   const char* const value = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nobody sets one
-  return value == nullptr ? "" : value;
+  return value ? value : "";
 }
 
 // Some terminals, such as those in an editor's window, know no escape sequences. They edit lines by
@@ -1349,13 +1349,13 @@ bool is_called(const Identity& user, const string& who) {
 // A word can be one user's name and another's number.
 Users those_called(const string& who) {
   const Addressee* const at_number = by_number(who);
-  if (at_number != nullptr && !at_number->gone.empty()) {
+  if (at_number && !at_number->gone.empty()) {
     const string was = "number " + who + " was " + at_number->who.label();
     fail(was + ", who " + at_number->gone + "; /list shows the numbers now");
   }
   Users fits;
   for (const Identity& user : discovery::users()) {
-    const bool has_number = at_number != nullptr && at_number->who.id == user.id;
+    const bool has_number = at_number && at_number->who.id == user.id;
     if (has_number || is_called(user, who)) fits.push_back(user);
   }
   return fits;
@@ -1364,7 +1364,7 @@ Users those_called(const string& who) {
 // Whether it is our number, our name, or an address that leads back to us.
 bool is_oneself(const string& who) {
   const Addressee* const at_number = by_number(who);
-  if (at_number != nullptr && at_number->who.id == myself.id) return true;
+  if (at_number && at_number->who.id == myself.id) return true;
   const auto address = address_in(who);
   return address ? discovery::is_own(*address) : is_called(myself, who);
 }
@@ -1421,7 +1421,7 @@ bool is_listed(const Identity& who) { return directory.find(who) != nullptr; }
 // conversation may have begun under an older name.
 string name_of(const Identity& who) {
   const Identity* const user = directory.find(who);
-  if (user == nullptr) return who.label();
+  if (!user) return who.label();
   const bool is_name_enough = terminal && directory.is_clear(user->name);
   return is_name_enough ? user->name : user->label();
 }
@@ -1446,7 +1446,7 @@ string prompt_text() {
 
 // Never throws, because Tab calls it as well.
 bool names_somebody(const string& who) {
-  if (by_number(who) != nullptr || address_in(who)) return true;
+  if (by_number(who) || address_in(who)) return true;
   if (is_oneself(who)) return true;
   return !those_called(who).empty();
 }
@@ -1558,13 +1558,7 @@ Strings rows_of_list(const Users& users) {
 // ---- Sizes, times and outcomes for people -------------------------------------------
 
 string time_of_day() {
-  if (!terminal) return "";
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  std::array<char, 16> text{};
-  ::localtime_r(&now, &parts);
-  std::strftime(text.data(), text.size(), "%H:%M ", &parts);
-  return text.data();
+  return terminal ? local_time(std::time(nullptr), "%H:%M ") : "";
 }
 
 // For people: "37 bytes", "1.5 GB", "38 MB".
@@ -1699,12 +1693,11 @@ void expect_partner() {
 void explain_offer(const File& file) {
   if (!terminal) return;
   const string n = to_string(file.number);
-  const string has_been_asked = name_of(file.who) + " has been asked";
-  const string choice = "/accept " + n + " takes it, /reject " + n + " does not";
+  const string who = name_of(file.who);
   const bool is_single = file.is_sent() && file.post == 0;
   const bool asks_us = !file.is_sent() && accept_policy == Accept::ask;
-  if (is_single) print("note: " + has_been_asked + "; /cancel " + n + " takes the offer back");
-  if (asks_us) print("note: " + choice);
+  if (is_single) print("note: " + who + " has been asked; /cancel " + n + " takes the offer back");
+  if (asks_us) print("note: /accept " + n + " takes it, /reject " + n + " does not");
 }
 
 // Once is enough: after that the user knows how. A sender who is not listed can only be named by
@@ -1749,7 +1742,8 @@ string summary(const Post& post) {
   const bool is_file = post.scope == "files";
   string line = is_file ? "sent to " : "delivered ";
   line += to_string(post.reached) + " of " + to_string(post.total);
-  if (is_file && !post.got.empty()) line += ", " + post.got;
+  if (is_file && !post.got.empty())
+    line += ", " + post.got;
   if (!post.missed.empty()) line += "; not reached: " + post.missed;
   if (!post.unsure.empty()) line += "; may have reached: " + post.unsure;
   if (is_file) line += ": " + post.text;
@@ -1981,17 +1975,13 @@ File& take_offer(string& rest, const string& command) {
   return file;
 }
 
-File& take_transfer(string& rest) {
-  const string number = next_word(rest);
-  return number.empty() ? only_file("/cancel", is_any) : file_called(number);
-}
-
 void expect_nothing(const string& rest) {
   if (!rest.empty()) fail("'" + rest + "' is not needed; the number of a transfer is enough");
 }
 
 void cancel_transfer(string rest) {
-  const File& file = take_transfer(rest);
+  const string number = next_word(rest);
+  const File& file = number.empty() ? only_file("/cancel", is_any) : file_called(number);
   expect_nothing(rest);
   transfer::cancel(file.ticket);
 }
@@ -2180,7 +2170,7 @@ Strings take_possible_ends(string& line) {
   if (may_be_who) add_fitting(fits, names(), line, " ");
   if (is_who_given) line = rest;
   if (!may_be_path) return fits;
-  const string folder = line.substr(0, line.rfind('/') + 1);  // npos + 1 is 0
+  const string folder = line.substr(0, begin_of_name(line));
   line.erase(0, folder.size());
   add_fitting(fits, entries_of(folder), line, "");
   return fits;
@@ -2228,7 +2218,7 @@ struct Change {
   // He has come and gone, or has his old name back.
   bool is_undone() const {
     if (!before || !now) return !before && !now;
-    return before->label() == now->label() && before->group == now->group;
+    return before->looks_like(*now);
   }
   string verb() const {
     if (!before) return "joined";
@@ -2382,7 +2372,9 @@ struct Option {
   const char* meaning;
   bool (*set)(const string& value);  // false if the value is no good
 
-  bool may_be_alone() const { return value[0] == 0 || value[0] == '['; }
+  bool may_be_alone() const {
+    return value[0] == 0 || value[0] == '[';
+  }
 };
 
 bool set_name(const string& value) {
@@ -2405,7 +2397,7 @@ bool set_port(const string& value) {
 string interface_names() {
   string names;
   struct if_nameindex* const all = ::if_nameindex();
-  if (all == nullptr) return "none";
+  if (!all) return "none";
   for (const struct if_nameindex* one = all; one->if_index != 0; ++one)
     add_to_list(names, one->if_name);
   ::if_freenameindex(all);
@@ -2502,7 +2494,8 @@ void set_option(const Option& option, const string& value) {
 
 // "--" ends them, as everywhere; and nothing else is taken.
 void expect_no_more(const Strings& words, size_t from) {
-  if (from < words.size()) throw UsageError("unexpected '" + words[from] + "'; see --help");
+  if (from < words.size())
+    throw UsageError("unexpected '" + words[from] + "'; see --help");
 }
 
 // The first word is what the program was called by.
@@ -2580,7 +2573,7 @@ void prepare_output() {
   for (const char* name : kLocales) {  // macOS has the second
     // NOLINTNEXTLINE(concurrency-mt-unsafe): there is no other thread yet
     const char* const chosen_locale = std::setlocale(LC_CTYPE, name);
-    if (chosen_locale != nullptr) return;
+    if (chosen_locale) return;
   }
 }
 

@@ -105,6 +105,10 @@ inline string shortened(string text, size_t most);
 // and "" included.
 inline optional<uint64_t> parse_number(string_view text, uint64_t most = UINT64_MAX);
 
+inline bool begins_with(string_view text, string_view beginning) {
+  return text.substr(0, beginning.size()) == beginning;
+}
+
 // Takes the next word off `text`, and the blank behind it.
 inline string_view take_word(string_view& text);
 
@@ -222,6 +226,11 @@ struct Identity {
   // "ann@10.0.0.7:25253", which is never ambiguous.
   string label() const {
     return (name.empty() ? "" : name + "@") + address.text();
+  }
+
+  // Whether a user sees the two as one: "ann@10.0.0.7:25253 lab".
+  bool looks_like(const Identity& o) const {
+    return label() == o.label() && group == o.group;
   }
 
   static bool is_id(string_view text);
@@ -1330,19 +1339,24 @@ uint64_t bytes_done(uint64_t ticket);
 
 // ---- The X-ray: --trace ----------------------------------------------------------
 
+// The local time, as strftime() writes it.
+inline string local_time(std::time_t when, const char* format) {
+  std::tm parts{};
+  std::array<char, 16> text{};
+  ::localtime_r(&when, &parts);
+  std::strftime(text.data(), text.size(), format, &parts);
+  return text.data();
+}
+
 // "20:53:12.033187"
 inline string precise_time() {
   using std::chrono::system_clock;
   const auto now = system_clock::now();
   const std::time_t second = system_clock::to_time_t(now);
-  std::tm local{};
-  ::localtime_r(&second, &local);
-  std::array<char, 16> text{};
-  std::strftime(text.data(), text.size(), "%H:%M:%S", &local);
   const auto passed = now - system_clock::from_time_t(second);
   const auto micros = passed / 1us;
   const string digits = to_string(1'000'000 + micros).substr(1);
-  return text.data() + ("." + digits);
+  return local_time(second, "%H:%M:%S") + "." + digits;
 }
 
 // Into a file we write each line by one write(), or the threads' lines would mix. To the screen it

@@ -124,15 +124,20 @@ class Connection {
     ::setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     timeval slice{};
     slice.tv_usec = static_cast<suseconds_t>(std::chrono::microseconds(kSlice).count());
-    set_option(SOL_SOCKET, SO_RCVTIMEO, slice);
-    set_option(SOL_SOCKET, SO_SNDTIMEO, slice);
+    for (const int limit : {SO_RCVTIMEO, SO_SNDTIMEO})
+      check(::setsockopt(fd_, SOL_SOCKET, limit, &slice, sizeof slice), "setsockopt");
   }
-  ~Connection();
+  ~Connection() {
+    const bool was_open = ours_ != Address{};
+    if (was_open) trace("--", "closed");
+  }
 
   uint32_t local_ip() const { return ours_.ip; }
   void shut_down() const { ::shutdown(fd_, SHUT_RDWR); }  // wakes a thread that waits for it
   void abandon() const;  // when it is closed, what has not arrived yet is thrown away
-  void trace(const char* arrow, string_view what) const;
+  void trace(const char* arrow, string_view what) const {
+    ::trace("TCP", ours_, arrow, other_, what);
+  }
 
   // A blocking connect() tries for a minute or two, and only on Linux does SO_SNDTIMEO limit it. So
   // the socket does not block until it is connected.
@@ -161,7 +166,7 @@ class Connection {
         bytes.remove_prefix(static_cast<size_t>(sent));
         deadline = Clock::now() + kSilence;
       } else if (!would_block()) {
-        checked(sent, "connection lost");
+        throw lost();
       }
       // If we are cancelled in the middle of a piece, we can say nothing more: a last line would be
       // taken for part of it.
@@ -238,24 +243,22 @@ class Connection {
         return ::recv(fd_, into, most, flags);
       });
       if (got > 0) return static_cast<size_t>(got);
-      if (got == 0 || !would_block())
-        return checked(got, "connection lost");
+      if (got == 0) return 0;  // the end, and not "nothing yet"
+      if (!would_block()) throw lost();
       stop_if(cancelled_);
     }
     throw Broken(side_ == Side::asks ? "no answer in time" : "the sender fell silent");
   }
 
   static bool would_block() { return errno == EAGAIN || errno == EWOULDBLOCK; }
-  static size_t checked(ssize_t result, const string& what);  // throws if it is -1
+  static Broken lost() { return Broken("connection lost: " + error_text(errno)); }
   void reject(const string& why) const;                       // throws: it is not a line
-  void note_open(const char* how);
+  void note_open(const char* how) {
+    ours_ = local_address(fd_);
+    trace("--", how);
+  }
   int await_connection() const;    // how the attempt to connect ended: 0, or an errno
   bool read_more(size_t most, int flags, Time deadline);  // false: it has ended
-
-  template <class Value>
-  void set_option(int level, int option, const Value& value) const {
-    check(::setsockopt(fd_, level, option, &value, sizeof value), "setsockopt");
-  }
 
   Descriptor socket_;             // closes it at the end
   const int fd_ = socket_.get();  // its number, for the system calls
@@ -577,10 +580,19 @@ struct Position {
   // The checksum so far. In a folder, each entry's path and an LF come before its bytes [6.5].
   Cksum sum;
 
-  void enter(const string& next);
-  void pass(string_view bytes);
-  Prefix prefix() const;
-  End end() const;
+  void enter(const string& next) {
+    ++entries;
+    path = next;
+    if (path.empty()) return;
+    const string line = path + "\n";
+    sum.add(line.data(), line.size());
+  }
+  void pass(string_view bytes) {
+    offset += bytes.size();
+    sum.add(bytes.data(), bytes.size());
+  }
+  Prefix prefix() const { return {entries, offset, sum.value()}; }
+  End end() const { return {offset, sum.value()}; }
 };
 
 // A file on its way out, as a stream of bytes. A Folder is one, too, entry after entry; a file by
@@ -1110,20 +1122,6 @@ namespace {
 // us from reading for longer than the sender waits.
 constexpr size_t kBatch = 256 * 1024;
 
-Connection::~Connection() {
-  const bool was_open = ours_ != Address{};
-  if (was_open) trace("--", "closed");
-}
-
-void Connection::note_open(const char* how) {
-  ours_ = local_address(fd_);
-  trace("--", how);
-}
-
-void Connection::trace(const char* arrow, string_view what) const {
-  ::trace("TCP", ours_, arrow, other_, what);
-}
-
 // After a plain close() the kernel goes on sending what is left for a minute or more. A message
 // could arrive so late that the receiver has forgotten the number of its second copy. macOS
 // answers EINVAL if the other side has reset the connection: then there is nothing left to send.
@@ -1206,12 +1204,6 @@ bool Connection::read_more(size_t most, int flags, Time deadline) {
   return got > 0;
 }
 
-size_t Connection::checked(ssize_t result, const string& what) {
-  if (result == -1)
-    throw Broken(what + ": " + error_text(errno));
-  return static_cast<size_t>(result);
-}
-
 // The answering side can send a NO; the asking side cannot.
 void Connection::reject(const string& why) const {
   const Refusal refusal(why);
@@ -1271,16 +1263,53 @@ Identity Conversation::receiver_of(const Order& order) const {
 // promised and has not filled yet. If another program fills the disk, write() fails with ENOSPC.
 class Room {
  public:
-  ~Room() { fill(left_); }             // gives back what was not used
-  static void expect(uint64_t bytes);  // throws a Refusal if less is free; promises nothing
-  void set_aside(uint64_t bytes);      // replaces the earlier promise; throws like expect()
-  void fill(uint64_t bytes);           // that much of it is now on the disk
+  ~Room() { fill(left_); }  // gives back what was not used
+
+  // Throws a Refusal if less is free; promises nothing.
+  static void expect(uint64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    demand(bytes);
+  }
+
+  // Replaces the earlier promise; throws like expect(). All under one lock: otherwise another
+  // transfer could get the same room between our check and our promise.
+  void set_aside(uint64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    take_off(left_);
+    demand(bytes);
+    promised_ += bytes;
+    left_ = bytes;
+  }
+
+  // That much of it is now on the disk.
+  void fill(uint64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    take_off(bytes);
+  }
 
  private:
-  // While the lock is held.
-  static uint64_t free_bytes();
-  static void demand(uint64_t bytes);
-  void take_off(uint64_t bytes);
+  // These three while the lock is held.
+  static void demand(uint64_t bytes) {
+    const uint64_t free = free_bytes();
+    if (bytes <= free) return;
+    const string others = promised_ > 0 ? ", less what other transfers still need" : "";
+    throw Refusal("space only " + to_string(free) + " bytes are free" + others);
+  }
+
+  // Less what running transfers still need.
+  static uint64_t free_bytes() {
+    struct statvfs disk{};
+    const int result = ::statvfs(download_folder.c_str(), &disk);
+    if (result == -1) return UINT64_MAX;  // unknown: let us try
+    const uint64_t free = uint64_t{disk.f_bavail} * disk.f_frsize;
+    return free - std::min(free, promised_);
+  }
+
+  void take_off(uint64_t bytes) {
+    const uint64_t filled = std::min(bytes, left_);
+    promised_ -= filled;
+    left_ -= filled;
+  }
 
   static inline std::mutex mutex_;       // guards the next one
   static inline uint64_t promised_ = 0;  // bytes, to all transfers
@@ -1523,27 +1552,6 @@ void Worker::report_start() const {
   events.push(started);
 }
 
-void Position::enter(const string& next) {
-  ++entries;
-  path = next;
-  if (path.empty()) return;
-  const string line = path + "\n";
-  sum.add(line.data(), line.size());
-}
-
-void Position::pass(string_view bytes) {
-  offset += bytes.size();
-  sum.add(bytes.data(), bytes.size());
-}
-
-Prefix Position::prefix() const {
-  return {entries, offset, sum.value()};
-}
-
-End Position::end() const {
-  return {offset, sum.value()};
-}
-
 struct stat file_status(int fd) {
   struct stat info{};
   ::fstat(fd, &info);
@@ -1740,8 +1748,7 @@ string Missed::text() const {
 // ---- Sending a folder [6.5] -------------------------------------------------------------
 
 bool is_below(const string& path, const string& folder) {
-  if (folder.empty()) return false;
-  return path.compare(0, folder.size(), folder) == 0;
+  return !folder.empty() && begins_with(path, folder);
 }
 
 struct CloseFolder {
@@ -1887,7 +1894,7 @@ class Folder : public Source {
   // From the root, or from the present folder if that is on the way. It would be simpler to keep
   // each level open, but a deep tree would use up the descriptors.
   void go_to(const string& folder) {
-    const bool is_on_the_way = folder.compare(0, folder_path_.size(), folder_path_) == 0;
+    const bool is_on_the_way = is_below(folder, folder_path_);
     if (!is_on_the_way) folder_path_.clear();
     while (folder_path_.size() < folder.size()) {
       const size_t name = folder_path_.size();
@@ -2084,50 +2091,6 @@ void Incoming::empty(const Flag& cancelled) const {
   throw std::runtime_error(what() + ": " + path_ + " is in the way; remove it");
 }
 
-// ---- The room on the disk ---------------------------------------------------------------
-
-// Less what running transfers still need.
-uint64_t Room::free_bytes() {
-  struct statvfs disk{};
-  const int result = ::statvfs(download_folder.c_str(), &disk);
-  if (result == -1) return UINT64_MAX;  // unknown: let us try
-  const uint64_t free = uint64_t{disk.f_bavail} * disk.f_frsize;
-  return free - std::min(free, promised_);
-}
-
-void Room::expect(uint64_t bytes) {
-  const std::lock_guard lock(mutex_);
-  demand(bytes);
-}
-
-void Room::demand(uint64_t bytes) {
-  const uint64_t free = free_bytes();
-  if (bytes <= free) return;
-  const string others = promised_ > 0 ? ", less what other transfers still need" : "";
-  throw Refusal("space only " + to_string(free) + " bytes are free" + others);
-}
-
-// All under one lock: otherwise another transfer could get the same room between our check and our
-// promise.
-void Room::set_aside(uint64_t bytes) {
-  const std::lock_guard lock(mutex_);
-  take_off(left_);
-  demand(bytes);
-  promised_ += bytes;
-  left_ = bytes;
-}
-
-void Room::fill(uint64_t bytes) {
-  const std::lock_guard lock(mutex_);
-  take_off(bytes);
-}
-
-void Room::take_off(uint64_t bytes) {
-  const uint64_t filled = std::min(bytes, left_);
-  promised_ -= filled;
-  left_ -= filled;
-}
-
 // ---- The .part, and its lock ------------------------------------------------------------
 
 string Incoming::part_path(const string& name, unsigned n, uint32_t from) {
@@ -2196,14 +2159,15 @@ bool Incoming::open_part(const string& path) {
     if (!is_there) check(result, what());
   }
   const int flags = offer_.is_folder() ? O_RDONLY | O_DIRECTORY : O_RDWR | O_CREAT | O_APPEND;
-  root_ = Descriptor(::open(path.c_str(), flags | O_NOFOLLOW | O_NONBLOCK, 0666));
-  const int error = errno;
+  const int fd = ::open(path.c_str(), flags | O_NOFOLLOW | O_NONBLOCK, 0666);
+  const int error = errno;  // closing an earlier one may change it
+  root_ = Descriptor(fd);
   struct stat named{};
   const bool has_name = ::lstat(path.c_str(), &named) == 0;
   const mode_t kind = offer_.is_folder() ? S_IFDIR : S_IFREG;
   if (has_name && (named.st_mode & S_IFMT) != kind)
     return false;
-  if (root_.get() == -1)
+  if (fd == -1)
     throw std::system_error(error, std::generic_category(), what());
   return true;
 }
@@ -2304,7 +2268,9 @@ struct Writer {
   Address address;
   std::set<uint64_t> numbers;
 
-  bool is(const Identity& who) const { return id == who.id && address == who.address; }
+  bool is(const Identity& who) const {
+    return id == who.id && address == who.address;
+  }
 };
 
 std::list<Writer> writers;  // the most recent writer is last
@@ -2315,7 +2281,8 @@ std::list<Writer> writers;  // the most recent writer is last
 Writer& writer_called(const Identity& who) {
   constexpr size_t kMaxWriters = 3072;
   auto one = writers.begin();
-  while (one != writers.end() && !one->is(who)) ++one;
+  while (one != writers.end() && !one->is(who))
+    ++one;
   if (one == writers.end()) {
     writers.push_back({who.id, who.address, {}});
     if (writers.size() > kMaxWriters) writers.pop_front();
@@ -2337,7 +2304,8 @@ bool transfer::remember_message(const Identity& from, uint64_t number) {
   const bool is_known = numbers.count(number) > 0;
   if (is_late || is_known) return false;
   numbers.insert(number);
-  if (numbers.size() > kRemembered) numbers.erase(numbers.begin());
+  if (numbers.size() > kRemembered)
+    numbers.erase(numbers.begin());
   return true;
 }
 
