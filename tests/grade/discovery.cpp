@@ -799,7 +799,7 @@ CASE_OF(30, R5, BeatsEvery5Seconds, "P4.2, P2.3",
   const Datagram first = all.hears("HERE", {{"to", "-"}, {"name", ann.name}}, 10);
   const Datagram second = all.hears("HERE", {{"to", "-"}, {"name", ann.name}}, 10);
   const double between = second.at - first.at;
-  check(between > 3.4 && between < 8, "5 s between them (from 3.4 to 8 s are accepted)",
+  check(between > 3.4 && between < 8, "5 s between two heartbeats (from 3.4 to 8 s are accepted)",
         std::to_string(between).substr(0, 4) + " s");
 }
 

@@ -45,7 +45,8 @@ constexpr int kFirstDrawn = 26000, kDrawnPorts = 3000;  // below those that the 
 struct Step {
   double at;
   std::string from, to, text;
-  int times;
+  int times = 1;
+  double last = 0;  // of the times, where there are several
 };
 
 // What one case is made of. Each has a process to itself, so there is one of these at a time.
@@ -83,10 +84,16 @@ void note(const std::string& from, const std::string& to, const std::string& tex
   auto& steps = world.steps;
   if (!steps.empty() && steps.back().from == from && steps.back().to == to && steps.back().text == text) {
     ++steps.back().times;
+    steps.back().last = at;
     return;
   }
-  steps.push_back({at, from, to, text, 1});
+  steps.push_back({at, from, to, text});
   if (steps.size() > kKeptSteps) steps.pop_front();
+}
+
+bool is_stranger(const std::string& name) {
+  const auto is_it = [&](const Stranger* one) { return one->name == name; };
+  return std::any_of(world.strangers.begin(), world.strangers.end(), is_it);
 }
 
 // The column of who is at that address.
@@ -293,27 +300,35 @@ static const Step* step_with(const std::string& came) {
   return found == steps.rend() ? nullptr : &*found;
 }
 
+// "4 times, until 13.8726 s"; nothing for once.
+static std::string how_often(const Step& step) {
+  if (step.times == 1) return "";
+  char until[32];
+  std::snprintf(until, sizeof until, ", until %.4f s", step.last);
+  return std::to_string(step.times) + " times" + until;
+}
+
 // For report.cpp: what passed, a row each, in the order in which it happened, which is not that in which we came to
 // read it. The fault stands where it came, or where something is missing: at the end.
 static void write_picture(const std::string& expected, const std::string& came) {
   std::ofstream rows(world.folder + "/steps");
   const auto write = [&](const std::string& kind, const Step& step) {
-    rows << kind << '\t' << step.at << '\t' << step.from << '\t' << step.to << '\t' << step.times << '\t' << step.text
+    rows << kind << '\t' << step.at << '\t' << step.from << '\t' << step.to << '\t' << how_often(step) << '\t' << step.text
          << '\n';
   };
   const auto is_earlier = [](const Step& one, const Step& other) { return one.at < other.at; };
   std::stable_sort(world.steps.begin(), world.steps.end(), is_earlier);
-  for (const std::string& each : world.programs) write("program", {0, each, "", "", 1});
+  for (const std::string& each : world.programs) write("program", {0, each, "", ""});
   const Step* const wrong = step_with(came);
   for (const Step& step : world.steps) {
     write(&step == wrong ? "wrong" : "step", step);
-    if (&step == wrong) write("expected", {step.at, step.from, step.to, expected, 1});
+    if (&step == wrong) write("expected", {step.at, step.from, step.to, expected});
   }
   const std::string program = world.programs.empty() ? "the program" : world.programs[0];
   const bool is_missing = came.rfind("nothing", 0) == 0;
-  if (!wrong) write("missing", {now(), program, world.awaits, expected, 1});
-  if (!wrong && !is_missing) write("came", {now(), program, "", came, 1});
-  for (const auto& [address, name] : world.columns) write("address", {0, name, "", address, 1});
+  if (!wrong) write("missing", {now(), program, world.awaits, expected});
+  if (!wrong && !is_missing) write("came", {now(), program, "", came});
+  for (const auto& [address, name] : world.columns) write("address", {0, name, "", address});
 }
 
 // For main.cpp, in the folder of the case: what was expected and what came, each a line. And, for all cases that failed
@@ -764,7 +779,10 @@ void Ear::read() {
   datagram.ip = source;
   datagram.port = ntohs(from.sin_port);
   datagram.at = now() - waited_for(message);
-  note(column_at(source, datagram.port), label, "UDP " + escaped(datagram.bytes), datagram.at);
+  // What we say to everybody ourselves was noted when we said it.
+  const std::string who = column_at(source, datagram.port);
+  const bool is_echo = port == 25252 && is_stranger(who);
+  if (!is_echo) note(who, label, "UDP " + escaped(datagram.bytes), datagram.at);
   heard.push_back(datagram);
   at_once(datagram);
 }
@@ -941,7 +959,7 @@ void Talk::expect_end(double seconds) {
 void Talk::expect_reset(double seconds) {
   const std::string expected = program_ + " resets the connection of " + who_;
   until(seconds, [&] { return ended_; }, expected);
-  check(was_reset_, expected, "a normal end");
+  check(was_reset_, expected, program_ + " " + kEnds + " as usual");
 }
 
 void Talk::expect_silence(double seconds) {

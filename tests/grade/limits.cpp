@@ -155,7 +155,7 @@ CASE_OF(60, R5, TheBeatOfAClass, "P2.3, P4.2",
     }
     return at.size() >= 2;
   }, "two heartbeats with every=9 of " + ann.name + ", who lists 161 or 162 users");
-  check(at[1] - at[0] > 7 && at[1] - at[0] < 12, "9 s between them (from 7 to 12 s are accepted)",
+  check(at[1] - at[0] > 7 && at[1] - at[0] < 12, "9 s between two heartbeats (from 7 to 12 s are accepted)",
         std::to_string(at[1] - at[0]).substr(0, 4) + " s");
 }
 

@@ -92,7 +92,7 @@ std::vector<Row> rows_of(const std::string& steps) {
     row.from = parts[2];
     row.to = parts[3];
     row.text = line_by_line(parts[5]);
-    if (parts[4] != "1") row.text += " (" + parts[4] + " times)";
+    if (!parts[4].empty()) row.text += " (" + parts[4] + ")";
     rows.push_back(row);
   }
   return rows;

@@ -464,6 +464,8 @@ TEST_F(Commands, ASecondSignalEndsWhatADiskThatHangsKeepsFromLeaving) {
 }
 
 TEST_F(Commands, ASecondSignalEndsWhatStandsStillForNobodyReadsItsOutput) {
+  // Under ThreadSanitizer a handler does not run before the call that the signal met has returned: here, never.
+  if (sanitizer() == "thread") return;
   const Folder folder;
   network->run(0, "mkfifo " + folder.path("output"));
   const int reader = ::open(folder.path("output").c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
