@@ -316,8 +316,8 @@ void send_message(Fields to, int serial, string text) {
   string reply = read_line(fd);
   // By now, another peer may be at this address.
   if (fields_of(reply)["id"] == to["id"]) {
-    string number = to_string(serial);
-    write_line(fd, "MSG number=" + number + " scope=private :" + text);
+    string request = "MSG number=" + to_string(serial);
+    write_line(fd, request + " scope=private :" + text);
     reply = read_line(fd);
   }
   close(fd);
