@@ -20,7 +20,7 @@
 # make model      Spin goes through every order of events in two models of the protocol: tests/model. make model SWITCHES=1
 # make soak       20 peers do everything at random for SECONDS=300, and the account must balance: tests/soak/soak.cpp
 # make fuzz       SECONDS=60 of made-up input for every parse(): tests/fuzz/fuzz.cpp; needs clang and libclang-rt-dev
-# make wrong      a hundred wrong programs before the grader: each must fail the case that it is for
+# make wrong      some 150 wrong programs before the grader: each must fail the case that it is for
 # make second     another implementation, written from the specification alone, before the same judge: tests/second
 # make handout    TO=folder: what a class is given, without the reference: tests/handout.sh, docs/instructor.md
 # make smallest   the smallest peer that works with ours, for a first lesson: docs/smallest/peer.cpp
@@ -32,6 +32,7 @@
 #                 PREFIX=/usr/local in DESTDIR= (nothing). make uninstall removes them
 # make dist       a tarball in .build, which builds without git. make distcheck tries it: tests/distcheck.sh
 # make coverage   which lines of the program the tests run: docs/testing.md
+# make help       this list
 # make clean      removes all that was built
 #
 # CXX and CXXFLAGS are yours to set:  make CXX=clang++ CXXFLAGS='-O3 -g'
@@ -59,7 +60,7 @@ CAPTURE  ?= .build/first-contact.pcap
 SEGMENTS ?= 2 10 30 100 253
 PEERS    ?= 20
 
-.PHONY: demo systems classroom trace pictures capture test plain-tests grade second wrong smallest handout doccheck mutants model bench segment simulate crowd soak fuzz coverage clean
+.PHONY: help demo systems classroom trace pictures capture test plain-tests grade second wrong smallest handout doccheck mutants model bench segment simulate crowd soak fuzz coverage clean
 
 $(PEER): $(BUILD)/peer.o $(BUILD)/discovery.o $(BUILD)/transfer.o
 	$(COMPILE) $^ -o $@
@@ -75,6 +76,9 @@ $(BUILD)/%.o: %.cpp Makefile
 $(BUILD)/tests/%/together.o: Makefile
 	@mkdir -p $(@D)
 	printf '#include "%s"\n' tests/$*/*.cpp | $(COMPILE) $(if $(SANITIZE),-O0) -Wno-subobject-linkage -MMD -MF $(@:.o=.d) -I. -Itests -x c++ -c - -o $@
+
+help:
+	@sed -n "/^#/!q; s/^# \\{0,1\\}//p" Makefile
 
 demo: peer
 	tests/demo.sh

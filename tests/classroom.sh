@@ -52,7 +52,7 @@ hosts=${HOSTS:-4}
 if [ "${1-}" != inside ]; then
   case $hosts in *[!0-9]* | 0* | ???*) hosts=31 ;; esac
   [ "$hosts" -le 30 ] || fail "HOSTS is the number of machines, 1 to 30, and not '$HOSTS'" 2
-  [ -x "$peer" ] || fail "there is no $peer yet; make it with: make"
+  { [ -f "$peer" ] && [ -x "$peer" ]; } || fail "there is no $peer yet; make it with: make"
   command -v ip >/dev/null || fail "the command ip is missing; install it with: sudo apt-get install iproute2"
 
   # A network that nobody else sees, and so are the mounts and the processes. An ordinary user may have that in a user

@@ -63,4 +63,8 @@ for document in "$to"/docs/*.md "$to"/docs/zh/*.md; do
     fi
   done
 done
+
+# Its Makefile has no program of its own to start, and none to trace.
+sed -i 's,make classroom,make classroom PEER=mine/peer,g' "$to/docs/lab.md" "$to/docs/zh/lab.md"
+sed -i '/^    make /d; s/ To make both again:$//' "$to/docs/first-contact.md"
 echo "$to"

@@ -269,7 +269,8 @@ int main(int argc, char** argv) {
     return 2;
   }
   if (argc == 5 && std::string(argv[1]) == "--pair") return grade::play_pair(argv[2], argv[3], argv[4]) ? 0 : 1;
-  if (::access(program.c_str(), X_OK) == -1) {
+  const bool is_folder = std::filesystem::is_directory(program);
+  if (is_folder || ::access(program.c_str(), X_OK) == -1) {
     std::cerr << "grade: " << program << " cannot be started; build it first\n";
     return 2;
   }

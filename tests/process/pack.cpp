@@ -75,6 +75,19 @@ TEST_F(Pack, UsesAGraderThatCameWithIt) {
   EXPECT_EQ(typed("make grade PEER=mine/peer"), "graded " + pack() + "/mine/peer\n");
 }
 
+// The folder itself was taken for it.
+TEST_F(Pack, AsksWhichProgramIsMeantWhereNoneIsNamed) {
+  NEEDS_PROGRAM("make", "make");
+  take("");
+  std::ofstream(pack() + "/grade") << "#!/bin/sh\n";
+  fs::permissions(pack() + "/grade", fs::perms::owner_all);
+  for (const std::string command : {"grade", "classroom"}) {
+    const std::string sentence = "which program? make " + command + " PEER=path/to/your/peer";
+    EXPECT_NE(typed("make " + command).find(sentence), std::string::npos) << command;
+  }
+  EXPECT_NE(file("docs/lab.md").find("    make classroom PEER=mine/peer "), std::string::npos);
+}
+
 TEST_F(Pack, IsRefusedWhereSomethingIsInTheWay) {
   const Folder taken;
   network->run(0, "! tests/handout.sh " + taken.path() + " 2>" + taken.path("said"));
