@@ -1030,6 +1030,7 @@ class EntryOfBob : public RosterRules {
   bool happens(const std::string& input, const std::string& state) {
     const auto is = [&](const std::string& words) { return input.find(words) != input.npos; };
     const bool is_known = state != "unknown";
+    const bool is_from_elsewhere = is("from another address");
     const std::string to = is("with our id") || is("no room") ? " to=" + kAnn : "";
     const std::string verb = input.substr(1, input.find('`', 1) - 1);
     const std::string words = verb + " id=" + kBob + " port=25253 name=bob" + to;
@@ -1039,10 +1040,9 @@ class EntryOfBob : public RosterRules {
     if (is("another id")) hear("HERE id=" + kCleo + " port=25253 name=cleo to=" + kAnn);
     else if (is("introduction")) introduce();
     else if (is("another port than")) hear(words, from = kOtherPort);
-    else if (is("from another address") && !is_known) return false;
-    else if (is("from another address")) hear(words, from = kElsewhere);
+    else if (is_from_elsewhere && is_known) hear(words, from = kElsewhere);
     else if (is("no room")) hear("HERE id=" + kBob + " port=25253 name=bob to=" + kAnn);
-    else if (is("from the") || is("from there")) hear(words);
+    else if (!is_from_elsewhere && (is("from the") || is("from there"))) hear(words);
     else return false;
     if (is("address or port")) hear(words, kOtherPort);
     return true;
