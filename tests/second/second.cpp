@@ -771,7 +771,8 @@ void onDatagram(string line, Addr from, bool onShared) {
         broadcastWorks(from.ip, isBroadcast ? 60 : 15);
     const bool waits = isBroadcast && a->verb == "HELLO";
     const double when = now() + (waits ? dice() * static_cast<double>(users()) * 0.0005 : 0);
-    if (waits) answers.emplace(from, Answer{a->id, when});  // one for each asker
+    // one for each source, to the id that asked last
+    if (waits) answers.emplace(from, Answer{a->id, when}).first->second.id = a->id;
     if (a->verb == "HELLO") {
         if (!waits) sayTo(from, "HERE", " to=" + a->id);
         if (a->askHost)

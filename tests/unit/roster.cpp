@@ -777,6 +777,12 @@ TEST_F(RosterRules, ANewInterfaceIsSweptAndTheOthersAreNot) {
 }
 
 // No broadcast can go there, so there is nothing to wait for.
+TEST_F(RosterRules, AnInterfaceWithANewAddressIsSweptAgain) {
+  settle();
+  ann.use_networks({network("lo", "127.0.0.1", 8), network("eth0", "10.77.0.1", 28)}, now);
+  expect_sweep_after(3s);
+}
+
 TEST_F(RosterRules, APointToPointInterfaceAsksItsOtherEndAtOnce) {
   Interface tunnel = network("tun0", "10.9.0.1", 32);
   tunnel.other_end = *parse_ip("10.9.0.2");
@@ -943,6 +949,38 @@ TEST_F(RosterRules, ANewIdAtAnAddressReplacesTheFormerOnlyOnceItAnswers) {
   EXPECT_EQ(told(), Texts{});
   ASSERT_EQ(ann.users().size(), 1u);
   EXPECT_EQ(ann.users()[0].id, kCleo);
+}
+
+// Two that were started on one port within a moment: the later one is there.
+TEST_F(RosterRules, TheAnswerThatWaitsGoesToWhoAskedLast) {
+  settle();
+  others_are_listed(1);
+  bob_broadcasts("HELLO");
+  hear("HELLO id=" + kCleo + " port=25253 name=bob", kBobsDoor, Door::shared);
+  pass(1s);
+  const Texts all = sent();
+  EXPECT_EQ(count(all, "HERE 10.77.0.2:25253 to=" + kCleo), 1u);
+  EXPECT_EQ(count(all, "HERE 10.77.0.2:25253 to=" + kBob), 0u);
+}
+
+TEST_F(RosterRules, HearsayOfWhoIsListedElsewhereMakesHerAskThereAllTheSame) {
+  settle();
+  bob_is_listed();
+  hear("HERE id=" + kBob + " port=25253 name=bob", *parse_address("10.77.0.3:40000"));
+  EXPECT_EQ(sent(), Texts{"HELLO 10.77.0.3:25253"});
+  EXPECT_EQ(told(), Texts{});
+}
+
+TEST_F(RosterRules, WhoIsGoneNoLongerCountsAmongTheUsers) {
+  settle();
+  others_are_listed(199);
+  pass(30s);
+  bob_says("HELLO");
+  EXPECT_EQ(sent().back(), "HELLO 10.77.0.2:25253 ask=host every=10");
+  pass(180s);
+  sent();
+  bob_says("HELLO");
+  EXPECT_EQ(sent().back(), kQuestion);
 }
 
 // The former peer's BYE is read late; nothing is listed under its id for 5 s as it is.
@@ -1144,6 +1182,21 @@ TEST_F(RosterRules, OneAddressIsListedAHundredAndTwentyEightTimesAndAllAThousand
     hear("HERE id=" + id_of(1000 + i) + " port=25253 name=many to=" + kAnn, {ip, 25253});
   }
   EXPECT_EQ(ann.users().size(), 1024u);
+}
+
+TEST_F(RosterRules, NoListedPeerMovesToAnIpAddressWhereAHundredAndTwentyEightAreListed) {
+  settle();
+  const Address full = *parse_address("10.77.0.3:25253");
+  for (size_t i = 0; i < 128; ++i) {
+    const auto port = static_cast<uint16_t>(30000 + i);
+    hear("HERE id=" + id_of(i) + " port=" + std::to_string(port) + " name=one every=60 to=" + kAnn, {full.ip, port});
+  }
+  told();
+  bob_is_listed();
+  pass(10001ms);
+  hear("HERE id=" + kBob + " port=25253 name=bob to=" + kAnn, full);
+  EXPECT_EQ(told(), Texts{});
+  EXPECT_EQ(ann.peers().at(kBob).who.address, kBobsDoor);
 }
 
 // Perhaps somebody leaves, and there is room; or it is gone itself.
