@@ -896,7 +896,10 @@ CASE_OF(45, R5, QuestionsOfAHeardOne, "P4.4, P2.3",
   for (const Datagram& one : zoe.ear.heard)
     if (Line(one.bytes).is("HELLO", {{"name", ann.name}})) at.push_back(one.at);
   check(at.size() > 6, "24 questions and more", std::to_string(at.size()));
-  const double pace = (at[6] - at[0]) / 6;
+  std::vector<double> gaps;
+  for (size_t i = 1; i < std::min<size_t>(at.size(), 12); ++i) gaps.push_back(at[i] - at[i - 1]);
+  std::sort(gaps.begin(), gaps.end());
+  const double pace = gaps[gaps.size() / 2];  // not the mean: a busy machine stands still now and then
   check(pace > 0.4 && pace < 0.95, "a question every 0.5 to 0.75 s (from 0.4 to 0.95 s are accepted)",
         "one every " + std::to_string(pace).substr(0, 4) + " s");
   size_t quick = 1;

@@ -545,8 +545,7 @@ Program& Program::ready() {
 void Program::say(const std::string& line) { say_bytes(line + "\n"); }
 
 void Program::say_bytes(const std::string& bytes) {
-  const bool is_whole = !bytes.empty() && bytes.back() == '\n';
-  note(kUser, name, "types: " + escaped(is_whole ? bytes.substr(0, bytes.size() - 1) : bytes));
+  for (const std::string& line : lines_of(bytes)) note(kUser, name, "types: " + escaped(line));
   size_t done = 0;
   until(kSoon, [&] {
     const ssize_t wrote = ::write(in_, bytes.data() + done, bytes.size() - done);

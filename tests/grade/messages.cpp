@@ -123,8 +123,7 @@ CASE(R6, PlainLines, "I2, I3", "After /to WHO plain lines go to WHO, and //text 
   auto&& [ann, zoe] = Strangers();
   ann.say("/to " + zoe.at());
   ann.prints("to ..." + zoe.at());
-  ann.say(words("a plain line"));
-  ann.say("//" + words("no command"));
+  ann.say(words("a plain line") + "\n//" + words("no command"));  // one read() gets both
   Talk& talk = zoe.asked();
   for (const std::string& text : {words("a plain line"), "/" + words("no command")}) {
     const Line msg = talk.request("MSG", {{"scope", "private"}});
