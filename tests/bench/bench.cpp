@@ -286,7 +286,7 @@ double run(const Rival& rival, const Place& place, const Work& work, const std::
   if (!rival.server.empty()) {
     server.emplace(place.network.descriptor(place.to), std::vector<std::string>{"/bin/sh", "-c", values + rival.server},
                    work.path());
-    if (!eventually(30, [&] { return listens(*server, port); }))
+    if (!eventually([&] { return listens(*server, port); }))
       throw std::runtime_error(rival.name + " does not listen; it said: " + server->output());
   }
   const auto start = Clock::now();

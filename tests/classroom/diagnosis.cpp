@@ -32,7 +32,7 @@ TEST(Diagnosis, TellsTheOtherOnesFirewallFromAPeerThatDoesNotRunAndFromAnAddress
   Process& ann = network.peer(1, "ann");
   ann.wait_for("ready .*");
   const auto tells = [&](const std::string& line) {
-    EXPECT_TRUE(eventually(30, [&] { return ann.count("diag: " + line) == 1; })) << line << "\n" << ann.output();
+    EXPECT_TRUE(eventually([&] { return ann.count("diag: " + line) == 1; })) << line << "\n" << ann.output();
   };
   for (const char* address : {"10.77.0.2:25253", "10.77.0.3:25253", "10.77.0.7:25253"}) {
     ann.say("/diag " + std::string(address));
@@ -41,7 +41,7 @@ TEST(Diagnosis, TellsTheOtherOnesFirewallFromAPeerThatDoesNotRunAndFromAnAddress
   tells("TCP: cannot connect to 10.77.0.2:25253: Connection timed out; most likely a firewall there .*");
   tells("TCP: cannot connect to 10.77.0.3:25253: Connection refused; no peer runs at that port, .*");
   tells("TCP: cannot connect to 10.77.0.7:25253: (No route to host|Host is down); nobody has that address, .*");
-  EXPECT_TRUE(eventually(30, [&] {
+  EXPECT_TRUE(eventually([&] {
     ann.say("/diag");
     return ann.prints("diag: bob@10.77.0.2:25253 is heard, but does not hear us", 1);
   }));
@@ -75,7 +75,7 @@ TEST(Diagnosis, TellsBothSidesOfAFirewallThatLetsInOnlyAnswers) {
   ann.say("/diag");
   ann.wait_for("diag: interface eth0: our broadcast came back 0 times, another host's came 0 times");
   ann.wait_for("diag: if ours never came back, the firewall of this machine must let in UDP 25252 to 25508 and .*");
-  EXPECT_TRUE(eventually(30, [&] {
+  EXPECT_TRUE(eventually([&] {
     bob.say("/diag");
     return bob.prints("diag: interface eth0: our broadcast came back [1-9]\\d* times, another host's came [1-9]\\d* times", 1);
   }));
@@ -94,7 +94,7 @@ TEST(Diagnosis, NamesAnAccessPointThatKeepsItsClientsApart) {
   Process& ann = network.peer(1, "ann");
   network.peer(2, "bob").wait_for("ready .*");
   ann.wait_for("ready .*");
-  EXPECT_TRUE(eventually(30, [&] {
+  EXPECT_TRUE(eventually([&] {
     ann.say("/diag");
     return ann.prints("diag: interface eth0: our broadcast came back [1-9]\\d* times, another host's came 0 times", 1);
   }));

@@ -98,7 +98,7 @@ TEST(Discovery, FiveHostsListEachOtherWithinASecondAndTalkAndSendFiles) {
         peers[static_cast<size_t>(from - 1)]->say("/msg u" + std::to_string(to) + " from " + std::to_string(from));
   for (int to = 1; to <= 5; ++to) {
     Process& peer = *peers[static_cast<size_t>(to - 1)];
-    EXPECT_TRUE(eventually(30, [&] { return peer.count("message .*") >= 4 && peer.count("delivered .*") >= 4; }));
+    EXPECT_TRUE(eventually([&] { return peer.count("message .*") >= 4 && peer.count("delivered .*") >= 4; }));
     for (int from = 1; from <= 5; ++from)
       EXPECT_EQ(peer.count("message u" + std::to_string(from) + "@\\S+ private: from .*"), from == to ? 0u : 1u);
     EXPECT_EQ(peer.count("failed .*"), 0u);
@@ -408,7 +408,7 @@ TEST(Discovery, InACrowdEachAnswerToABroadcastWaitsForATimeOfItsOwn) {
     }
   }
   for (Process* peer : peers)
-    EXPECT_TRUE(eventually(30, [&] { return peer->count("joined zoe.*") == kCrowd; })) << peer->output();
+    EXPECT_TRUE(eventually([&] { return peer->count("joined zoe.*") == kCrowd; })) << peer->output();
   const Socket asker = Socket::udp(network, 0, 31000);
   const std::string askers = "23456789";  // at 127.0.0.2 and so on: an address is answered once
   std::map<std::string, int> shuffled;    // rounds, by the port of the peer

@@ -99,7 +99,7 @@ class Class {
   // So that what happens next happens in the middle of them.
   void expect_files_to_run() {
     for (const File& file : files_)
-      EXPECT_TRUE(eventually(30, [&] { return file_lines(file, "receive", "started") > 0; })) << peer(file.to).output();
+      EXPECT_TRUE(eventually([&] { return file_lines(file, "receive", "started") > 0; })) << peer(file.to).output();
   }
 
   // ---- What must come of it ----
@@ -194,7 +194,7 @@ class Class {
     Process& p = peer(host);
     const size_t before = p.count("users \\d+");
     p.say("/list");
-    EXPECT_TRUE(eventually(30, [&] { return p.count("users \\d+") > before; })) << p.output();
+    EXPECT_TRUE(eventually([&] { return p.count("users \\d+") > before; })) << p.output();
     std::set<std::string> list;
     const std::vector<std::string> all = lines(host);
     auto line = std::find_if(all.rbegin(), all.rend(), [](auto& l) { return starts(l, "users "); });
@@ -374,7 +374,7 @@ void fall_apart(Class& c, const std::string& cut, const std::vector<std::vector<
   c.network.run(0, cut);
   c.talk_all_to_all();
   c.expect_parts(parts);
-  EXPECT_TRUE(eventually(30, [&] { return c.failed(1, 3) > 0 && c.failed(3, 1) > 0; })) << c.peer(1).output();
+  EXPECT_TRUE(eventually([&] { return c.failed(1, 3) > 0 && c.failed(3, 1) > 0; })) << c.peer(1).output();
   c.talk_all_to_all();
   c.network.run(0, heal);
   c.talk_all_to_all();

@@ -174,7 +174,7 @@ class Handout : public testing::Test {
     const auto offers = matches(all, "receive (\\d+) offered");
     if (!offers.empty()) line = std::regex_replace(line, std::regex("\\bN\\b"), offers.back()[1].str());
     pane.process->say(line);
-    EXPECT_TRUE(eventually(30, [&] { return pane.process->has_read(); }));
+    EXPECT_TRUE(eventually([&] { return pane.process->has_read(); }));
     ++played_;
   }
 
@@ -196,7 +196,7 @@ class Handout : public testing::Test {
     Pane& pane = panes_.at(name);
     const size_t before = pane.process->output().size();
     panes_.at("switch").process->say("kill -INT $(ip netns pids " + name + ")");
-    EXPECT_TRUE(eventually(30, [&] {
+    EXPECT_TRUE(eventually([&] {
       const std::string output = pane.process->output(), prompt = name + "# ";
       return output.size() > before && output.substr(output.size() - prompt.size()) == prompt;
     })) << pane.process->output();

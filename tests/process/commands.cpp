@@ -16,7 +16,7 @@ namespace {
 
 // Signals it again and again, until it has ended or 30 s have passed: its exit status.
 int status_after_insisting(Process& process, int number) {
-  EXPECT_TRUE(eventually(30, [&] {
+  EXPECT_TRUE(eventually([&] {
     process.signal(number);
     siginfo_t ended{};
     const auto pid = static_cast<id_t>(process.pid());
@@ -189,7 +189,7 @@ TEST_F(Commands, WithoutADescriptorLeftItSaysSoAndGoesOnWhenSomeAreFree) {
     const std::filesystem::directory_iterator open("/proc/" + std::to_string(bob.pid()) + "/fd");
     return std::count_if(begin(open), end(open), [](auto& fd) { return std::stoi(fd.path().filename()) < 20; });
   };
-  EXPECT_TRUE(eventually(30, [&] { return used() == 20; }));
+  EXPECT_TRUE(eventually([&] { return used() == 20; }));
   const auto busy = [&] {  // seconds that the main thread has had a processor so far
     return std::stod(read_file("/proc/" + std::to_string(bob.pid()) + "/schedstat")) / 1e9;
   };
@@ -203,7 +203,7 @@ TEST_F(Commands, WithoutADescriptorLeftItSaysSoAndGoesOnWhenSomeAreFree) {
   EXPECT_EQ(callers.front().line().substr(0, 2), "OK");
   while (callers.size() > 2) callers.pop_front();
   EXPECT_EQ(callers.back().line().substr(0, 2), "OK");  // it has waited, and was not forgotten
-  EXPECT_TRUE(eventually(30, [&] { return used() < 20; }));
+  EXPECT_TRUE(eventually([&] { return used() < 20; }));
   bob.say("/msg ann hello!");
   ann.wait_for("message bob@\\S+ private: hello!");
 }
@@ -418,7 +418,7 @@ TEST_F(Commands, APipeThatIsClosedIsAFailureOfWhichTheOthersAreTold) {
   Process ann(network->descriptor(0), {"/bin/sh", "-c", command, peer_program()}, folder.path());
   ann.wait_for("joined bob@.*");  // the second of them
   bob.wait_for("joined ann@.*");
-  EXPECT_TRUE(eventually(30, [&] {
+  EXPECT_TRUE(eventually([&] {
     ann.say("/list");
     return ann.prints("status \\d+", 0.1);
   }));
@@ -453,7 +453,7 @@ TEST_F(Commands, ASecondSignalEndsWhatADiskThatHangsKeepsFromLeaving) {
     ann.wait_for("joined bob.*");
     ann.say("/send bob a");
     ann.wait_for("send 1 started .*");
-    EXPECT_TRUE(eventually(30, [&] { return ::access(folder.path("hangs").c_str(), F_OK) == 0; })) << bob.output();
+    EXPECT_TRUE(eventually([&] { return ::access(folder.path("hangs").c_str(), F_OK) == 0; })) << bob.output();
     bob.signal(number);
     ann.wait_for("left bob@\\S+: said bye");  // the first one is obeyed, as far as it can be
     EXPECT_EQ(status_after_insisting(bob, number), 128 + number);
@@ -473,7 +473,7 @@ TEST_F(Commands, ASecondSignalEndsWhatStandsStillForNobodyReadsItsOutput) {
               folder.path());
   for (int i = 0; i < 300; ++i) ann.say("/help");
   int unread = 0;
-  EXPECT_TRUE(eventually(30, [&] { return ::ioctl(reader, FIONREAD, &unread) == 0 && unread > 40'000; })) << unread;
+  EXPECT_TRUE(eventually([&] { return ::ioctl(reader, FIONREAD, &unread) == 0 && unread > 40'000; })) << unread;
   EXPECT_EQ(status_after_insisting(ann, SIGTERM), 128 + SIGTERM);
   ::close(reader);
 }

@@ -29,7 +29,7 @@ class Console {
     // loses his terminal gets one.
     const std::string of_each_pane = "list-panes -a -F '#{pane_pid}' | xargs -r -n 1 ";
     run(of_each_pane + "pkill -TERM -P || true");
-    EXPECT_TRUE(eventually(30, [&] {
+    EXPECT_TRUE(eventually([&] {
       run(of_each_pane + "pgrep -P > " + folder_.path("children") + " || true");
       return read_file(folder_.path("children")).empty();
     })) << screen();
@@ -86,7 +86,7 @@ class Console {
   }
   // Its last row is this one, and the cursor is in this column of it (0 is the first).
   bool ends_in(const std::string& row, int column) const {
-    return eventually(30, [&] {
+    return eventually([&] {
       run("display-message -p '#{cursor_x}' > " + folder_.path("cursor"));
       const auto all = rows();
       return !all.empty() && all.back() == row && std::stoi(read_file(folder_.path("cursor"))) == column;
@@ -413,7 +413,7 @@ TEST_P(Flooded, LeaveTheTypedLineWholeAfterEveryStep) {
   const auto expect_right = [&] {
     // The row: the prompt, and around the cursor a part of the text. Above it: messages, each whole and each after the
     // one before.
-    EXPECT_TRUE(eventually(30, [&] {
+    EXPECT_TRUE(eventually([&] {
       const auto rows = ann.rows();
       if (rows.empty() || rows.back().substr(0, prompt.size()) != prompt) return false;
       std::string shown = rows.back().substr(prompt.size());
@@ -453,7 +453,7 @@ TEST_P(Flooded, LeaveTheTypedLineWholeAfterEveryStep) {
   // cannot know where its row is by now. So nothing comes just then.
   const auto resize = [&](int to_width) {
     is_resizing = true;
-    EXPECT_TRUE(eventually(30, [&] { return bob.has_read() && cleo.has_read(); }));
+    EXPECT_TRUE(eventually([&] { return bob.has_read() && cleo.has_read(); }));
     expect_right();
     ann.resize(to_width, height);
     expect_right();
@@ -547,7 +547,7 @@ class HungBob {
     ann.wait_for("joined bob.*");
     ann.say("/send bob a");
     ann.wait_for("send 1 started .*");
-    return eventually(30, [&] { return folder_.names().front() == "hangs"; });
+    return eventually([&] { return folder_.names().front() == "hangs"; });
   }
 
  private:
@@ -566,7 +566,7 @@ TEST_F(Terminals, AreLeftInOrderByTheSecondCtrlCToo) {
   ASSERT_TRUE(hung.hangs());
   bob.press("C-c");
   ann.wait_for("left bob@\\S+: said bye");
-  EXPECT_TRUE(eventually(30, [&] {
+  EXPECT_TRUE(eventually([&] {
     bob.press("C-c");
     return bob.shows("ended", 1);
   })) << bob.screen();
@@ -729,7 +729,7 @@ TEST_F(Terminals, SumUpWhatAStrangerSaysOfHimself) {
   eve.meet("127.0.0.1", 25253, id + "eve");
   ASSERT_TRUE(ann.shows("joined eve@127.0.0.2:40001 lab"));
   for (int i = 0; i < 900; ++i) eve.send_to("127.0.0.1", 25253, "ChatByP2P/1 HERE " + id + "eve" + std::to_string(i));
-  EXPECT_TRUE(eventually(30, [&] {
+  EXPECT_TRUE(eventually([&] {
     eve.send_to("127.0.0.1", 25253, "ChatByP2P/1 HERE " + id + "mallory");
     return ann.shows("changed mallory@127.0.0.2:40001 lab: was eve\\S* lab", 1);
   })) << ann.screen();
@@ -871,7 +871,7 @@ TEST_F(Terminals, AreColouredUnlessTheUserDoesNotWantThat) {
   Process& bob = network->peer(0, "bob");
   ASSERT_TRUE(coloured.shows("joined bob"));
   ASSERT_TRUE(plain.shows("joined bob"));
-  ASSERT_TRUE(eventually(30, [&] { return bob.count("joined .*") == 2; }));
+  ASSERT_TRUE(eventually([&] { return bob.count("joined .*") == 2; }));
   bob.say("/all colour?");
   ASSERT_TRUE(coloured.shows("colour\\?"));
   ASSERT_TRUE(plain.shows("colour\\?"));
@@ -910,7 +910,7 @@ TEST_F(Terminals, ShowHowFarATransferIsInOneRowThatGoesAwayWithIt) {
   EXPECT_TRUE(bob.shows("\n\\[.*\nbob> /msg ann half a")) << bob.screen();
   const auto progress = [&] { const std::string all = bob.screen(); return all.substr(all.find("\n["), 30); };
   const std::string before = progress();
-  EXPECT_TRUE(eventually(30, [&] { return progress() != before; })) << bob.screen();
+  EXPECT_TRUE(eventually([&] { return progress() != before; })) << bob.screen();
   ann.say("/msg bob hello");
   EXPECT_TRUE(bob.shows("ann: hello\nnote: .*\n\\[.*\nbob> /msg ann half a")) << bob.screen();
   bob.type(" line");

@@ -246,7 +246,7 @@ TEST_F(Files, GoInBothDirectionsAtOnceAndHoldUpNoMessage) {
   }
   ann->say("/msg bob in between");
   bob->wait_for("message ann2@\\S+ private: in between");
-  EXPECT_TRUE(eventually(30, [&] { return ann->count("send \\d delivered .*") == 3 && bob->count("send \\d delivered .*") == 3; }));
+  EXPECT_TRUE(eventually([&] { return ann->count("send \\d delivered .*") == 3 && bob->count("send \\d delivered .*") == 3; }));
   for (const char* name : {"1", "2", "3"}) {
     EXPECT_EQ(read_file(downloaded(std::string("a") + name)), random_bytes(5'000'000, 1));
     EXPECT_EQ(read_file(network->folder("ann2").path(std::string("downloads/b") + name)), random_bytes(5'000'000, 2));
@@ -373,7 +373,7 @@ class FilesWithoutEnd : public Files {
     feeder = std::thread([this] {
       for (int i = 100'000'000; sender->send("FILE :" + std::to_string(i) + "\n");) ++i;
     });
-    EXPECT_TRUE(eventually(30, [&] { return ::access(downloaded("photos.127.0.0.1.part/100001000").c_str(), F_OK) == 0; }));
+    EXPECT_TRUE(eventually([&] { return ::access(downloaded("photos.127.0.0.1.part/100001000").c_str(), F_OK) == 0; }));
   }
   void TearDown() override {
     if (!feeder.joinable()) return;
@@ -389,7 +389,7 @@ TEST_F(FilesWithoutEnd, AreCancelledAtOnce) {
   bob->wait_for("receive 1 failed ann@\\S+ 0 bytes in 100000000 files and folders, cancelled: photos/");
   EXPECT_EQ(sender->line(), "NO cancelled the other user has cancelled it");
   sender->end_output();  // or bob reads on for as long as he does so that his NO arrives
-  EXPECT_TRUE(eventually(30, [&] { return network->folder("bob").names("downloads").empty(); }));
+  EXPECT_TRUE(eventually([&] { return network->folder("bob").names("downloads").empty(); }));
 }
 
 TEST_F(FilesWithoutEnd, HoldUpNobodyWhoLeaves) {
@@ -425,7 +425,7 @@ TEST_F(Files, OfMoreThanFourGigabytesMayComeInOnePiece) {
   meet({"--accept", "always", "--port", "25301"});
   NEEDS_SPACE(5);
   Socket sender = offer("size=4294967299 files=1 :x", "DATA offset=0 size=4294967299\nhelEND size=3 crc=" + checksum("hel") + "\n");
-  EXPECT_TRUE(eventually(30, [&] { return downloaded_size("x.127.0.0.1.part") > 3; }));  // END was taken for bytes of it
+  EXPECT_TRUE(eventually([&] { return downloaded_size("x.127.0.0.1.part") > 3; }));  // END was taken for bytes of it
   bob->say("/cancel 1");
   EXPECT_EQ(sender.line(), "NO cancelled the other user has cancelled it");
 }
@@ -520,7 +520,7 @@ TEST_F(Files, AreResumedAfterABreakIfTheirBeginningIsTheSame) {
 TEST_F(Files, OfWhichNothingIsLeftAreNotSaidToBeKept) {
   meet({"--accept", "always", "--port", "25301"});
   Socket sender = offer("size=6 files=1 :x", "DATA offset=0 size=6\nhel");
-  EXPECT_TRUE(eventually(30, [&] { return downloaded_size("x.127.0.0.1.part") == 3; }));
+  EXPECT_TRUE(eventually([&] { return downloaded_size("x.127.0.0.1.part") == 3; }));
   network->run(0, "rm -r " + network->folder("bob").path("downloads"));
   sender.send("lo\nEND size=6 crc=3015617425\n");
   const std::string line = bob->wait_for("receive 1 failed .*: x");
@@ -553,7 +553,7 @@ TEST_F(Files, DoNotTakeForTheirBeginningWhatIsAnothersOrALink) {
   EXPECT_EQ(read_file(downloaded("x")), "precious");
   // A transfer that is under way.
   Socket slow = offer("size=6 files=1 :x", "DATA offset=0 size=6\nhel");
-  EXPECT_TRUE(eventually(30, [&] { return read_file(downloaded("x.127.0.0.1.part")) == "hel"; }));
+  EXPECT_TRUE(eventually([&] { return read_file(downloaded("x.127.0.0.1.part")) == "hel"; }));
   ann->say("/send bob x");
   ann->wait_for("send 2 delivered .*: x \\(2\\)");
   slow.send("lo\nEND size=6 crc=3015617425\n");
@@ -815,7 +815,7 @@ TEST_F(Files, OfAFolderWithHostilePathsAreRefused) {
     bob->wait_for("receive " + std::to_string(++number) + " failed .*");
   }
   EXPECT_EQ(network->folder("bob").names(), std::vector<std::string>{"downloads"});
-  EXPECT_TRUE(eventually(30, [&] { return network->folder("bob").names("downloads").empty(); }));
+  EXPECT_TRUE(eventually([&] { return network->folder("bob").names("downloads").empty(); }));
 }
 
 TEST_F(Files, OfAFolderThatBrokeAreSentAnewAndNothingOfItIsLeft) {
@@ -829,7 +829,7 @@ TEST_F(Files, OfAFolderThatBrokeAreSentAnewAndNothingOfItIsLeft) {
     offer("size=12 files=4 :photos/", whole.substr(0, cut));
     const std::string line = bob->wait_for("receive " + std::to_string(++number) + " failed .*: photos/");
     EXPECT_EQ(line.find("kept"), std::string::npos) << line;
-    EXPECT_TRUE(eventually(30, is_empty)) << cut;
+    EXPECT_TRUE(eventually(is_empty)) << cut;
   }
   ann->say("/send bob photos");
   ann->wait_for("send 1 started bob@\\S+ 12 bytes in 4 files and folders: photos/");
@@ -981,7 +981,7 @@ TEST_F(Files, LargerThanTheSystemAllowsFailAloneAndSoDoesTheTrace) {
   ann->wait_for("send 1 failed bob@\\S+ 200000 bytes, cannot store big: File too large: big");
   limited.wait_for("receive 1 failed ann@\\S+ 200000 bytes, cannot store big: File too large; what has arrived is kept, .*: big");
   for (int i = 0; i < 20; ++i) ann->say("/msg bob " + std::string(1000, 'x'));  // more than the trace may have
-  EXPECT_TRUE(eventually(30, [&] { return ann->count("delivered bob.*") == 20; }));
+  EXPECT_TRUE(eventually([&] { return ann->count("delivered bob.*") == 20; }));
   ann->say("/send bob x");
   ann->wait_for("send 2 delivered .*");
   EXPECT_GT(read_file(folder.path("trace")).size(), 10'000u);
@@ -1050,7 +1050,7 @@ TEST_F(FilesOnAnotherDisk, ThatIsSlowAreNotStoredIfTheyAreCancelledMeanwhile) {
   meet("int fsync(int) { while (access(\"ready\", F_OK) != 0) usleep(1000); return 0; }");
   ann->say("/send bob x");
   bob->wait_for("receive 1 started .*");
-  EXPECT_TRUE(eventually(30, [&] { return read_file(disk.path("downloads/x.127.0.0.1.part")) == "hello\n"; }));
+  EXPECT_TRUE(eventually([&] { return read_file(disk.path("downloads/x.127.0.0.1.part")) == "hello\n"; }));
   bob->say("/cancel 1");
   bob->say("/transfers");
   bob->wait_for("transfers 1");  // the command before has been obeyed
@@ -1068,7 +1068,7 @@ TEST_F(Files, ThatAreCutShortByLeavingAreToldToTheOtherSide) {
   for (const int how : {SIGINT, SIGTERM, 0}) {
     ann->say("/send bob big");
     ann->wait_for("send 1 started .*");
-    EXPECT_TRUE(eventually(30, [&] { return downloaded_size("big.127.0.0.1.part") > 0; }));
+    EXPECT_TRUE(eventually([&] { return downloaded_size("big.127.0.0.1.part") > 0; }));
     if (how != 0) ann->signal(how);
     else for (int i = 0; i < 2; ++i) ann->say("/quit");
     ann->wait_for("send 1 failed bob@\\S+ \\d+ bytes, " + wording("ann", "cancelled") + ": big");
@@ -1086,7 +1086,7 @@ TEST_F(Files, ThatAreCutShortByLeavingAreToldToTheOtherSide) {
 TEST_F(Files, ThatAreBeingReceivedAreNotWaitedForByQuit) {
   meet({"--accept", "always", "--port", "25301"});
   Socket sender = offer("size=6 files=1 :x", "DATA offset=0 size=6\nhel");
-  EXPECT_TRUE(eventually(30, [&] { return read_file(downloaded("x.127.0.0.1.part")) == "hel"; }));
+  EXPECT_TRUE(eventually([&] { return read_file(downloaded("x.127.0.0.1.part")) == "hel"; }));
   bob->say("/quit");
   bob->wait_for("receive 1 failed ann@\\S+ 6 bytes, cancelled; what has arrived is kept, and resumes when it is sent again: x");
   EXPECT_EQ(sender.line(), "NO cancelled the other user has left");
@@ -1106,11 +1106,11 @@ TEST_F(Files, ThatAreResumedHaveTheirSpeedThoughTheirStartIsNoticedLate) {
   std::string helps = "/help";
   for (int i = 1; i < 500; ++i) helps += "\n/help";
   bob->say(helps);
-  EXPECT_TRUE(eventually(30, [&] { return bob->has_read(); }));
+  EXPECT_TRUE(eventually([&] { return bob->has_read(); }));
   sender.send("OFFER size=90000000 files=1 :x\n");
   EXPECT_EQ(sender.line().substr(0, 28), "OK entries=1 offset=1000000 ");
   sender.send("RESUME\nDATA offset=1000000 size=80000000\n" + std::string(80'000'000, 'x'));
-  EXPECT_TRUE(eventually(30, [&] { return downloaded_size("x.127.0.0.1.part") == 81'000'000; }));
+  EXPECT_TRUE(eventually([&] { return downloaded_size("x.127.0.0.1.part") == 81'000'000; }));
   bob->wait_for("receive 1 started .*, resumed at 1000000: x");
   bob->say("/transfers");
   bob->wait_for("receive 1 started ann@\\S+ 90000000 bytes, 81000000 done, [1-9]\\d* MB/s: x");
@@ -1120,7 +1120,7 @@ TEST_F(Files, UnderWayAreListedWithWhatIsDone) {
   meet({"--accept", "always", "--port", "25301"});
   Socket sender = offer("size=6 files=1 :x", "DATA offset=0 size=6\nhel");
   bob->wait_for("receive 1 started .*");
-  EXPECT_TRUE(eventually(30, [&] { return read_file(downloaded("x.127.0.0.1.part")) == "hel"; }));
+  EXPECT_TRUE(eventually([&] { return read_file(downloaded("x.127.0.0.1.part")) == "hel"; }));
   bob->say("/transfers");
   bob->wait_for("receive 1 started ann@\\S+ 6 bytes, 3 done, 0 MB/s: x");
   bob->wait_for("transfers 1");
@@ -1159,7 +1159,7 @@ TEST_F(Files, LeaveNoThreadAndNoDescriptorBehindHoweverTheyEnd) {
   const size_t descriptors = ann->uses("fd");
   ann->say("/send bob x");  // the first thread of all may bring others, which stay: ThreadSanitizer's
   ann->wait_for("send 1 delivered .*");
-  EXPECT_TRUE(eventually(30, [&] { return ann->uses("fd") == descriptors && bob->uses("fd") == descriptors; }));
+  EXPECT_TRUE(eventually([&] { return ann->uses("fd") == descriptors && bob->uses("fd") == descriptors; }));
   std::vector<size_t> before;
   for (const Process* process : {ann, bob})
     for (const char* what : {"fd", "task"}) before.push_back(process->uses(what));
@@ -1173,11 +1173,11 @@ TEST_F(Files, LeaveNoThreadAndNoDescriptorBehindHoweverTheyEnd) {
     ann->say("/cancel " + line.substr(5, line.find(' ', 5) - 5));
     ann->wait_for("send \\d+ failed .*, cancelled: big");
   }
-  EXPECT_TRUE(eventually(30, [&] { return ann->count("send \\d+ delivered .*") == 11 && bob->count("receive \\d+ failed .*") == 15; }));
+  EXPECT_TRUE(eventually([&] { return ann->count("send \\d+ delivered .*") == 11 && bob->count("receive \\d+ failed .*") == 15; }));
   size_t i = 0;
   for (const Process* process : {ann, bob})
     for (const char* what : {"fd", "task"}) {
-      EXPECT_TRUE(eventually(30, [&] { return process->uses(what) <= before[i]; })) << what << " " << process->uses(what);
+      EXPECT_TRUE(eventually([&] { return process->uses(what) <= before[i]; })) << what << " " << process->uses(what);
       ++i;
     }
 }

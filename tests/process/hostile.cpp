@@ -241,7 +241,7 @@ TEST_F(Hostile, AnEndlessTransferOfSingleBytesDoesNotFillTheMemoryOfWhoTracesIt)
   // Nobody reads what bob prints, so his main thread stands still, and takes nothing out of the queue.
   EXPECT_FALSE(eventually(3, [&] { return !kSanitized && bob->uses("VmHWM") > kMemory; }));
   over = true;
-  EXPECT_TRUE(eventually(30, [&] { return bob->read_more(), ended.load(); }));
+  EXPECT_TRUE(eventually([&] { return bob->read_more(), ended.load(); }));
   flood.join();
   sender.reset();
   EXPECT_TRUE(eventually(60, [&] {  // bob has shown them all
@@ -271,7 +271,7 @@ TEST_F(Hostile, ChangesThatNobodyReadsDoNotStopTheProgram) {
   const auto at = [&](int i) { return Socket::udp(*network, 0, 41000 + i, address(i % 10)); };
   const auto fields_of = [](int i) { return mallory(static_cast<unsigned>(i), 41000 + i).substr(18); };
   for (int i = 1; i <= 600; ++i) at(i).meet("127.0.0.1", 25301, fields_of(i));
-  EXPECT_TRUE(eventually(30, [&] { return bob->count("joined mallory.*") == 600; }));
+  EXPECT_TRUE(eventually([&] { return bob->count("joined mallory.*") == 600; }));
   const Socket eve = Socket::udp(*network, 0, 40000, "127.0.0.2");
   std::string group;  // as long as one may be: so that the pipe is soon full
   for (int i = 0; i < 32; ++i) group += "😀";
@@ -285,7 +285,7 @@ TEST_F(Hostile, ChangesThatNobodyReadsDoNotStopTheProgram) {
   }
   for (int i = 1; i <= 600; ++i) at(i).send_to("127.0.0.1", 25301, "ChatByP2P/1 BYE " + fields_of(i));
   for (int i = 601; i <= 1200; ++i) at(i).meet("127.0.0.1", 25301, fields_of(i));
-  EXPECT_TRUE(eventually(30, [&] { return bob->count("joined mallory.*") == 1200; })) << bob->count("joined mallory.*");
+  EXPECT_TRUE(eventually([&] { return bob->count("joined mallory.*") == 1200; })) << bob->count("joined mallory.*");
   EXPECT_EQ(bob->count("left mallory.*"), 600u);
   EXPECT_LT(bob->count("changed .*"), 2000u);
 }
@@ -400,7 +400,7 @@ TEST_F(Hostile, AThousandConnectionsThatAreKeptLeaveRoomForOthers) {
     EXPECT_EQ(served, addresses * 128);
     neighbour_still_gets_through();
     kept.clear();
-    EXPECT_TRUE(eventually(30, [&] { return bob->uses("task") <= (kSanitized ? 3u : 2u); }));
+    EXPECT_TRUE(eventually([&] { return bob->uses("task") <= (kSanitized ? 3u : 2u); }));
   }
 }
 
@@ -548,7 +548,7 @@ TEST_F(Hostile, ASenderWhoNeverFinishesIsCutOff) {
   socket.send("DATA offset=0 size=1000000\nhel");
   neighbour_still_gets_through();
   const std::string failed = "receive \\d+ failed mallory@\\S+ 1000000 bytes, the sender fell silent; .*";
-  EXPECT_TRUE(eventually(30, [&] { return bob->prints(failed, 0); }));
+  EXPECT_TRUE(eventually([&] { return bob->prints(failed, 0); }));
   EXPECT_EQ(socket.line(), "NO failed the sender fell silent");
   EXPECT_EQ(read_file(home.path("downloads/x.127.0.0.2.part")), "hel");
 }

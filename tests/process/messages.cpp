@@ -39,7 +39,7 @@ TEST_F(Messages, ArriveInOrderOnceAndAreAcknowledged) {
   ann.wait_for("joined bob.*");
   for (int i = 0; i < 500; ++i) ann.say("/msg bob number " + std::to_string(i));
   for (int i = 0; i < 500; ++i) bob.wait_for("message ann@\\S+ private: number " + std::to_string(i));
-  EXPECT_TRUE(eventually(30, [&] { return ann.count("delivered bob@.*") == 500; }));
+  EXPECT_TRUE(eventually([&] { return ann.count("delivered bob@.*") == 500; }));
   EXPECT_EQ(bob.count("message .*"), 500u);
 }
 
@@ -50,8 +50,8 @@ TEST_F(Messages, KeepNobodyBusyOnceTheyHaveArrived) {
   ann.wait_for("joined bob.*");
   ann.say("/msg bob hello");
   ann.wait_for("delivered bob@.*");
-  EXPECT_TRUE(eventually(30, [&] { return ann.is_waiting(); }));
-  EXPECT_TRUE(eventually(30, [&] { return bob.is_waiting(); }));
+  EXPECT_TRUE(eventually([&] { return ann.is_waiting(); }));
+  EXPECT_TRUE(eventually([&] { return bob.is_waiting(); }));
   EXPECT_GT(bob.uses("task"), 1u);  // the connection is there
 }
 
@@ -102,7 +102,7 @@ TEST_F(Messages, ThatCrossArriveOnceEachAndInOrder) {
     bob.wait_for("message ann@\\S+ private: for bob " + std::to_string(i));
     ann.wait_for("message bob@\\S+ private: for ann " + std::to_string(i));
   }
-  EXPECT_TRUE(eventually(30, [&] { return ann.count("delivered .*") == 100 && bob.count("delivered .*") == 100; }));
+  EXPECT_TRUE(eventually([&] { return ann.count("delivered .*") == 100 && bob.count("delivered .*") == 100; }));
   for (Process* one : {&ann, &bob}) EXPECT_EQ(one->count("message .*"), 100u);
 }
 
@@ -185,7 +185,7 @@ TEST_F(Messages, ToTheGroupAndToAllReportWhoGotThem) {
   Process& bob = network->peer(0, "bob");
   Process& eve = network->peer(0, "eve", {"--group", "other"});
   ann.wait_for("joined bob.*");
-  EXPECT_TRUE(eventually(30, [&] { return ann.count("joined .*") == 2; }));
+  EXPECT_TRUE(eventually([&] { return ann.count("joined .*") == 2; }));
   ann.say("/group for the lab");
   ann.wait_for("delivered 1 of 1");
   bob.wait_for("message ann@\\S+ group: for the lab");
@@ -204,7 +204,7 @@ TEST_F(Messages, ReachTheRightOneOfTwoUsersCalledAnn) {
   Process& ann1 = network->peer(0, "ann", {"--port", "25261"});
   Process& ann2 = network->peer(0, "ann", {"--port", "25262"});
   Process& bob = network->peer(0, "bob", {"--port", "25263"});
-  EXPECT_TRUE(eventually(30, [&] { return bob.count("joined ann.*") == 2; }));
+  EXPECT_TRUE(eventually([&] { return bob.count("joined ann.*") == 2; }));
   bob.say("/msg ann which of you");
   bob.wait_for("error: " + wording("bob", "ann can mean more than one user; write ann@127.0.0.1:(25261|25262) "
                                           "or ann@127.0.0.1:(25261|25262)"));
@@ -248,7 +248,7 @@ TEST_F(Messages, ReachAUserWhoseNameLooksLikeANumber) {
   Process& seven = network->peer(0, "7", {"--port", "25261"});
   Process& two = network->peer(0, "2", {"--port", "25262"});
   Process& ann = network->peer(0, "ann", {"--port", "25263"});
-  EXPECT_TRUE(eventually(30, [&] { return ann.count("joined .*") == 2; }));
+  EXPECT_TRUE(eventually([&] { return ann.count("joined .*") == 2; }));
   ann.say("/msg 7 seven");
   seven.wait_for("message ann@\\S+ private: seven");
   ann.say("/list");  // 2 is number 1, 7 is number 2, ann is number 3
@@ -280,10 +280,10 @@ TEST_F(Messages, ForWhomOneHasChosenGoToNobodyWhoComesLaterWithHisId) {
     thief.meet("127.0.0.1", 25253, "id=" + who + there);
     return ann.prints("(joined|changed) eve@127.0.0.2:40003 lab.*", 1);
   };
-  EXPECT_TRUE(eventually(30, [&] { return takes("00000000000000bb"); }));
+  EXPECT_TRUE(eventually([&] { return takes("00000000000000bb"); }));
   ann.wait_for("changed eve@127.0.0.2:40003 lab: was bob@127.0.0.1:40001 lab");
   expect_unnumbered(ann, "2", "bob@127.0.0.1:40001", "is at another address now");
-  EXPECT_TRUE(eventually(30, [&] { return takes("00000000000000cc"); }));
+  EXPECT_TRUE(eventually([&] { return takes("00000000000000cc"); }));
   expect_unchosen(ann, "cleo@127.0.0.1:40002");
   expect_unnumbered(ann, "3", "cleo@127.0.0.1:40002", "has left");
 }
@@ -593,7 +593,7 @@ TEST_F(Messages, ThatAreTooLongAreAnsweredThoughThePacketWithTheAnswerIsLost) {
   Socket stranger = Socket::tcp(*network, 2, "10.77.0.1", 25253);
   network->drop(1, "output", "tcp sport 25253");
   stranger.send(std::string(20'000, 'x'));
-  EXPECT_TRUE(eventually(30, [&] {  // the answer has been sent, and half the connection closed
+  EXPECT_TRUE(eventually([&] {  // the answer has been sent, and half the connection closed
     const std::string sockets = network->folder("ann").path("sockets");
     network->run(1, "ss -Htn state all sport = 25253 > " + sockets);
     return read_file(sockets).find("FIN-WAIT-1") != std::string::npos || read_file(sockets).find("ESTAB") == std::string::npos;

@@ -48,7 +48,7 @@ class Wireshark : public OneHost {
 
   // Until this text was captured: it is the last that was sent.
   void end_capture(const std::string& last) {
-    EXPECT_TRUE(eventually(30, [&] {
+    EXPECT_TRUE(eventually([&] {
       return read_file(capture_).find(last) != std::string::npos;
     })) << last;
     dumpcap_->signal(SIGINT);

@@ -10,8 +10,8 @@
 //   STEPS=.ci/steps        other commands, in the same queue: a line of that file has a name, and what sh makes of the
 //                          rest. So many at a time as there are cores, and two more.
 //   JOBS=1                 one at a time, and what a test prints is seen at once.
-//   SECOND_TRY=1           a failed test or step runs once more at the end, when nothing else runs. If it passes then, it
-//                          counts as passed, and a line before the last one says how many did.
+//   SECOND_TRY=1           a failed test or step runs once more at the end, when nothing else runs. If it passes then,
+//                          it counts as passed. A line before the last one says how many ran again.
 
 #include <fcntl.h>
 #include <grp.h>
@@ -52,7 +52,8 @@ enum Result { kPassed = 10, kFailed = 11, kSkipped = 12 };
 constexpr char kQueued[] = "QUEUED_TEST";
 
 Result run_test(int argc, char** argv) {
-  for (const char* name : {kQueued, "KINDS", "STEPS", "SECOND_TRY"}) ::unsetenv(name);  // a test may start this program, too
+  // A test may start this program, too.
+  for (const char* name : {kQueued, "KINDS", "STEPS", "SECOND_TRY"}) ::unsetenv(name);
   testing::InitGoogleTest(&argc, argv);
   ::signal(SIGPIPE, SIG_IGN);
   enter_private_network();
@@ -347,7 +348,7 @@ class Queue {
     }
     ++totals_[verdict];
     const std::chrono::duration<double> took = Clock::now() - one.since;
-    std::cout << kWords.at(verdict) << one.job.title << (one.job.is_second_try ? ", second try" : "") << std::fixed << std::setprecision(1) << " (" << took.count()
+    std::cout << kWords.at(verdict) << one.job.title << std::fixed << std::setprecision(1) << " (" << took.count()
               << " s, " << seconds(used) << " s of a core)";
     if (verdict == Verdict::skipped) std::cout << ": " << reason(printed);
     if (one.job.is_step && !printed.empty()) std::cout << ": " << printed.back();
@@ -359,6 +360,7 @@ class Queue {
 
   void try_again(Job job) {
     job.is_second_try = true;
+    job.title += ", second try";
     again_.waiting.push_back(job);
   }
 

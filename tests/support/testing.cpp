@@ -627,7 +627,7 @@ ClockedPeer::ClockedPeer(const Network& network, int host, const std::vector<std
 // A thread that has just sent what it will wait for an answer to may not have looked at the clock
 // yet: its time would begin behind the one that passes here.
 void ClockedPeer::let_pass(int seconds) {
-  EXPECT_TRUE(eventually(30, [&] { return process_->is_waiting(); }));
+  EXPECT_TRUE(eventually([&] { return process_->is_waiting(); }));
   passed_ += seconds;
   put_on("timers", passed_);
 }

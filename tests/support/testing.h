@@ -41,6 +41,8 @@ bool namespaces_work();
 
 // True as soon as `condition` is; false if it is not within `seconds`.
 bool eventually(double seconds, const std::function<bool()>& condition);
+// The same for what has to come, but need not be fast: a busy machine has 30 s for it.
+inline bool eventually(const std::function<bool()>& condition) { return eventually(30, condition); }
 
 // A folder, in `where`, that goes away with the object.
 class Folder {

@@ -91,6 +91,14 @@ class RosterRules : public testing::Test {
     told();
     sent();
   }
+  // From the ports of one IP address: as many of them as there is room for are listed.
+  void others_answer_from(uint32_t ip, size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      const auto port = static_cast<uint16_t>(30000 + i);
+      const std::string who = "id=" + id_of(i) + " port=" + std::to_string(port);
+      hear("HERE " + who + " name=one every=60 to=" + kAnn, {ip, port});
+    }
+  }
   // After so long without a word, but not at that moment, bob may have another address.
   void expect_movable_after(std::chrono::seconds silence) {
     const Address other = *parse_address("10.77.0.3:25253");
@@ -115,6 +123,14 @@ class RosterRules : public testing::Test {
     for (const Datagram& datagram : ann.take_datagrams())
       if (datagram.what.ask_host) all.push_back(datagram.to.text());
     return all;
+  }
+  // A minute after it, and not earlier.
+  void expect_a_sweep_a_minute_after_a_broadcast() {
+    bob_broadcasts("HERE", " every=60 to=" + kAnn);
+    pass(60s - 1ms);
+    EXPECT_EQ(probes(), Texts{});
+    pass(5s);
+    EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 1u);
   }
 
   // Until then nobody is probed. A sweep begins with her own host: others may be on it.
@@ -578,11 +594,7 @@ TEST_F(RosterRules, AfterAnAnswerToOurBroadcastTheSweepWaitsForAHeartbeat) {
 TEST_F(RosterRules, ANetworkThatLetsBroadcastsThroughNoMoreIsSweptAfterAMinute) {
   start();
   pass(2s);
-  bob_broadcasts("HERE", " every=60 to=" + kAnn);
-  pass(60s - 1ms);
-  EXPECT_EQ(probes(), Texts{});
-  pass(5s);
-  EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 1u);
+  expect_a_sweep_a_minute_after_a_broadcast();
 }
 
 // Also if she had begun to sweep before broadcasts came through.
@@ -592,11 +604,7 @@ TEST_F(RosterRules, ANetworkWhereASweepWasEndedByABroadcastIsSweptAMinuteAfterTh
   bob_broadcasts("HERE", " every=60 to=" + kAnn);
   sent();
   pass(30s);
-  bob_broadcasts("HERE", " every=60 to=" + kAnn);
-  pass(60s - 1ms);
-  EXPECT_EQ(probes(), Texts{});
-  pass(5s);
-  EXPECT_EQ(count(probes(), "10.77.0.3:25253"), 1u);
+  expect_a_sweep_a_minute_after_a_broadcast();
 }
 
 // Ann is behind a firewall that lets in only answers, and was started again on her port: bob, whom
@@ -1073,7 +1081,7 @@ class EntryOfBob : public RosterRules {
     const std::string verb = input.substr(1, input.find('`', 1) - 1);
     const std::string words = verb + " id=" + kBob + " port=25253 name=bob" + to;
     pass(is(", later") ? 10001ms : 5001ms);
-    if (is("no room")) fill();
+    if (is("no room")) others_answer_from(kBobsDoor.ip, 128);
     sent();
     if (is("another id")) hear("HERE id=" + kCleo + " port=25253 name=cleo to=" + kAnn);
     else if (is("introduction")) introduce();
@@ -1108,14 +1116,6 @@ class EntryOfBob : public RosterRules {
     Identity bob = identity(kBob, "bob");
     bob.address = kBobsDoor;
     ann.hear_introduction(bob);
-  }
-
-  void fill() {
-    for (size_t i = 0; i < 128; ++i) {
-      const auto port = static_cast<uint16_t>(30000 + i);
-      const std::string who = "id=" + id_of(i) + " port=" + std::to_string(port);
-      hear("HERE " + who + " name=one every=60 to=" + kAnn, {kBobsDoor.ip, port});
-    }
   }
 
   std::string state() const {
@@ -1172,10 +1172,7 @@ TEST(ListTable, SaysWhatEachInputDoesInEachState) {
 
 TEST_F(RosterRules, OneAddressIsListedAHundredAndTwentyEightTimesAndAllAThousandAndTwentyFour) {
   settle();
-  for (size_t i = 0; i < 140; ++i) {
-    const std::string port = std::to_string(30000 + i);
-    hear("HERE id=" + id_of(i) + " port=" + port + " name=one to=" + kAnn, {kBobsDoor.ip, static_cast<uint16_t>(30000 + i)});
-  }
+  others_answer_from(kBobsDoor.ip, 140);
   EXPECT_EQ(ann.users().size(), 128u);
   for (size_t i = 0; i < 1100; ++i) {
     const uint32_t ip = *parse_ip("10.78.0.1") + static_cast<uint32_t>(i);
@@ -1186,15 +1183,11 @@ TEST_F(RosterRules, OneAddressIsListedAHundredAndTwentyEightTimesAndAllAThousand
 
 TEST_F(RosterRules, NoListedPeerMovesToAnIpAddressWhereAHundredAndTwentyEightAreListed) {
   settle();
-  const Address full = *parse_address("10.77.0.3:25253");
-  for (size_t i = 0; i < 128; ++i) {
-    const auto port = static_cast<uint16_t>(30000 + i);
-    hear("HERE id=" + id_of(i) + " port=" + std::to_string(port) + " name=one every=60 to=" + kAnn, {full.ip, port});
-  }
+  others_answer_from(kElsewhere.ip, 128);
   told();
   bob_is_listed();
   pass(10001ms);
-  hear("HERE id=" + kBob + " port=25253 name=bob to=" + kAnn, full);
+  hear("HERE id=" + kBob + " port=25253 name=bob to=" + kAnn, kElsewhere);
   EXPECT_EQ(told(), Texts{});
   EXPECT_EQ(ann.peers().at(kBob).who.address, kBobsDoor);
 }
@@ -1202,10 +1195,7 @@ TEST_F(RosterRules, NoListedPeerMovesToAnIpAddressWhereAHundredAndTwentyEightAre
 // Perhaps somebody leaves, and there is room; or it is gone itself.
 TEST_F(RosterRules, WhoAnswersAndFindsNoRoomIsAskedAgainAndForgottenLikeAnyOther) {
   settle();
-  for (size_t i = 0; i < 129; ++i) {
-    const auto port = static_cast<uint16_t>(30000 + i);
-    hear("HERE id=" + id_of(i) + " port=" + std::to_string(port) + " name=one every=60 to=" + kAnn, {kBobsDoor.ip, port});
-  }
+  others_answer_from(kBobsDoor.ip, 129);
   sent();
   EXPECT_EQ(ann.users().size(), 128u);
   pass(12s);

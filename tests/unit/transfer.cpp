@@ -90,7 +90,7 @@ class Other {
   }
   // As much time passes as it takes for something to come.
   bool hears_while_time_passes() const {
-    return eventually(30, [this] {
+    return eventually([this] {
       transfer::reap();
       if (hears(0.02)) return true;
       pass(10s);
@@ -184,7 +184,7 @@ class Transfers : public testing::Test {
   template <class Kind>
   Kind told() {
     Kind found{};
-    const bool is_told = eventually(30, [&] {
+    const bool is_told = eventually([&] {
       for (Event& event : events.take_all()) told_.push_back(std::move(event));
       while (!told_.empty()) {
         const Event event = told_.front();
@@ -326,7 +326,7 @@ TEST_F(Transfers, AreGivenUpWhereTheReceiverReadsNothingFor10Seconds) {
   EXPECT_EQ(bob.line(), "OFFER size=67108864 files=1 :big");
   bob.say("OK");
   told<FileStarted>();
-  EXPECT_TRUE(eventually(30, [] {
+  EXPECT_TRUE(eventually([] {
     pass(1s);
     transfer::reap();
     return !transfer::is_open();
